@@ -28,7 +28,7 @@ static bool same(const zf_huffman *a, const zf_huffman *b)
 }
 
 /* False where libjpeg's jpeg_make_d_derived_tbl refuses the table. */
-static bool make_codes(zf_long_codes *codes, const zf_huffman *source)
+static bool make_codes(zf_codes *codes, const zf_huffman *source)
 {
     uint32_t code = 0;
     int symbol = 0;
@@ -46,12 +46,13 @@ static bool make_codes(zf_long_codes *codes, const zf_huffman *source)
         code <<= 1;
     }
     codes->limit[17] = UINT32_MAX; /* ends the search */
+    codes->nsymbols = symbol;
     memcpy(codes->values, source->values, sizeof codes->values);
     return true;
 }
 
 /* The symbol at the top of bits; its code's length, 17 where there is none. */
-static int find_symbol(const zf_long_codes *codes, uint64_t bits, int from, int *length)
+static __attribute__((noinline)) int find_symbol(const zf_codes *codes, uint64_t bits, int from, int *length)
 {
     uint32_t top = (uint32_t)(bits >> 48);
     int l = from;
@@ -64,25 +65,25 @@ static int find_symbol(const zf_long_codes *codes, uint64_t bits, int from, int 
 
 bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)
 {
-    int nsymbols = 0;
-
     if (same(&table->source, source))
         return true;
     table->source.defined = false;
     if (!make_codes(&table->codes, source))
         return false;
-    for (int l = 1; l <= 16; l++)
-        nsymbols += source->bits[l];
-    for (int i = 0; i < nsymbols; i++)
+    for (int i = 0; i < table->codes.nsymbols; i++)
         if (source->values[i] > 15)
             return false;
 
-    for (uint32_t i = 0; i < 1u << ZF_DC_BITS; i++) {
-        int length, size = find_symbol(&table->codes, (uint64_t)i << (64 - ZF_DC_BITS), 1, &length);
-        bool whole = length <= ZF_DC_BITS;
-        table->entry[i].total = (uint8_t)(whole ? length + size : 0);
-        table->entry[i].size = (uint8_t)size;
-    }
+    int at = 0, symbol_at = 0;
+    for (int l = 1; l <= ZF_DC_BITS; l++)
+        for (int i = 0; i < source->bits[l]; i++) {
+            int size = source->values[symbol_at++];
+            for (int end = at + (1 << ZF_DC_BITS >> l); at < end; at++) {
+                table->entry[at].total = (uint8_t)(l + size);
+                table->entry[at].size = (uint8_t)size;
+            }
+        }
+    memset(table->entry + at, 0, sizeof table->entry - (size_t)at * sizeof *table->entry);
     table->source = *source;
     return true;
 }
@@ -95,23 +96,27 @@ static inline int extend(uint64_t bits, int size)
     return value - (negative & ((1 << size) - 1));
 }
 
-static uint64_t ac_entry(int total, int first, int step1, int step2, int value1, int value2)
+static uint64_t ac_entry(int total, int shift, int step1, int step2, int value1, int value2)
 {
-    return (uint64_t)total | (uint64_t)first << 8 | (uint64_t)step1 << 16 |
+    return (uint64_t)total | (uint64_t)shift << 8 | (uint64_t)step1 << 16 |
            (uint64_t)step2 << 24 | (uint64_t)(uint16_t)value1 << 32 |
            (uint64_t)(uint16_t)value2 << 48;
 }
 
-#define TOTAL(e) ((int)((e) & 0xFF))
-#define FIRST(e) ((int)((e) >> 8 & 0xFF))
-#define STEP1(e) ((int)((e) >> 16 & 0xFF))
-#define STEP2(e) ((int)((e) >> 24 & 0xFF))
+#define TOTAL(e) ((int)(uint8_t)(e))
+#define SHIFT(e) ((int)((e) >> 8 & 0xFF))
+#define STEP1(e) ((uint8_t)((e) >> 16))
+#define STEP2(e) ((uint32_t)(e) >> 24)
 #define VALUE1(e) ((int16_t)((e) >> 32))
 #define VALUE2(e) ((int16_t)((e) >> 48))
+
+#define IN_TABLE 63 /* as the shift */
+#define LONGEST 18  /* bits of an entry: three fit what a refill guarantees */
 
 bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source)
 {
     const uint32_t n = 1u << ZF_AC_BITS;
+    uint8_t whole[1 << ZF_AC_BITS]; /* bits of the first coefficient, if all there */
 
     if (same(&table->source, source))
         return true;
@@ -125,35 +130,34 @@ bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source)
     for (int l = 1; l <= ZF_AC_BITS; l++)
         for (int i = 0; i < source->bits[l]; i++) {
             int symbol = source->values[symbol_at++];
-            int run = symbol >> 4, size = symbol & 15;
+            int step = (symbol >> 4) + 1, size = symbol & 15;
             uint32_t end = at + (n >> l);
-            if (size == 0) {
-                /* runs of 16 zeros; libjpeg takes all others for an end */
-                uint64_t entry = ac_entry(l, l, run == 15 ? 16 : ZF_EOB, 0, 0, 0);
-                while (at < end)
-                    table->entry[at++] = entry;
-            } else if (l + size > ZF_AC_BITS) {
-                while (at < end)
-                    table->entry[at++] = ac_entry(0, l, run + 1, size, 0, 0);
-            } else {
-                for (; at < end; at++) {
+            uint64_t entry = 0;
+            if (size == 0) /* 16 zeros; libjpeg takes all others for an end */
+                entry = ac_entry(l, IN_TABLE, step == 16 ? 16 : ZF_EOB, 0, 0, 0);
+            else if (l + size <= LONGEST)
+                entry = ac_entry(l + size, l, step, 0, 1 - (1 << size), 64 - size);
+            for (; at < end; at++) {
+                if (size > 0 && l + size <= ZF_AC_BITS) {
                     int value = extend((uint64_t)at << (64 - ZF_AC_BITS + l), size);
-                    table->entry[at] = ac_entry(l + size, l + size, run + 1, 0, value, value);
+                    entry = ac_entry(l + size, IN_TABLE, step, 0, value, value);
                 }
+                table->entry[at] = entry;
+                whole[at] = SHIFT(entry) == IN_TABLE ? (uint8_t)(l + size) : 0;
             }
         }
     memset(table->entry + at, 0, (n - at) * sizeof *table->entry);
+    memset(whole + at, 0, n - at);
 
-    /* then a second one where the rest of the bits holds it. Only the fields
-     * of the first one are read, which this does not change. */
+    /* then a second one where the rest of the bits holds it whole */
     for (uint32_t i = 0; i < n; i++) {
         uint64_t one = table->entry[i];
-        if (TOTAL(one) == 0 || STEP1(one) == ZF_EOB)
+        uint32_t rest = i << whole[i] & (n - 1);
+        if (whole[i] == 0 || STEP1(one) == ZF_EOB || whole[rest] == 0 ||
+            whole[i] + whole[rest] > ZF_AC_BITS)
             continue;
-        uint64_t two = table->entry[i << FIRST(one) & (n - 1)];
-        if (TOTAL(two) == 0 || FIRST(one) + FIRST(two) > ZF_AC_BITS)
-            continue;
-        table->entry[i] = ac_entry(FIRST(one) + FIRST(two), FIRST(one), STEP1(one), STEP1(two),
+        uint64_t two = table->entry[rest]; /* a second one in it does not matter */
+        table->entry[i] = ac_entry(whole[i] + whole[rest], IN_TABLE, STEP1(one), STEP1(two),
                                    VALUE1(one), VALUE1(two));
     }
     table->source = *source;
@@ -188,7 +192,7 @@ static inline void drop(zf_bits *b, int n)
 }
 
 /* Gives up to 12 bits back. */
-static void put_back(zf_bits *b, int n)
+static inline __attribute__((always_inline)) void put_back(zf_bits *b, int n)
 {
     int ahead = 80 - b->left - n; /* the next bit's place, from 10 bytes before p */
     const uint8_t *p = b->p + ((ahead >> 3) - 10);
@@ -199,7 +203,7 @@ static void put_back(zf_bits *b, int n)
 
 /* ---- blocks --------------------------------------------------------------- */
 
-static bool dc_difference(zf_bits *b, const zf_dc_table *table, int *difference)
+static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b, const zf_dc_table *table, int *difference)
 {
     int total = table->entry[b->buf >> (64 - ZF_DC_BITS)].total;
     int size = table->entry[b->buf >> (64 - ZF_DC_BITS)].size;
@@ -216,22 +220,18 @@ static bool dc_difference(zf_bits *b, const zf_dc_table *table, int *difference)
     return true;
 }
 
-/* A coefficient that an entry does not hold. Returns its steps, 0 where the
- * code is bad. */
-static int ac_rare(zf_bits *b, const zf_ac_table *table, uint64_t entry, int *value)
+/* A coefficient decoded without the entries, given a lower bound of its
+ * code's length. Returns its steps, 0 where the code is bad. */
+static inline __attribute__((always_inline)) int ac_rare(zf_bits *b, const zf_ac_table *table,
+                                                         int from, int *value)
 {
-    int length = FIRST(entry), step = STEP1(entry), size = STEP2(entry);
-
     refill(b);
-    if (entry == 0) {
-        int symbol = find_symbol(&table->codes, b->buf, ZF_AC_BITS + 1, &length);
-        if (length > 16)
-            return 0;
-        size = symbol & 15;
-        step = (symbol >> 4) + 1;
-        if (size == 0 && step != 16)
-            step = ZF_EOB;
-    }
+    int length, symbol = find_symbol(&table->codes, b->buf, from, &length);
+    int step = (symbol >> 4) + 1, size = symbol & 15;
+    if (length > 16)
+        return 0;
+    if (size == 0 && step != 16)
+        step = ZF_EOB;
     *value = extend(b->buf << length, size);
     drop(b, length + size);
     return step;
@@ -242,44 +242,54 @@ static int ac_rare(zf_bits *b, const zf_ac_table *table, uint64_t entry, int *va
 static inline __attribute__((always_inline)) int
 ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
 {
-    int k = 0;
+    size_t k = 0;
+    int value, step;
     uint64_t entry;
 
     do {
         refill(b);
-        /* four lookups use at most 44 of the 56 bits */
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 3; i++) {
             entry = table->entry[b->buf >> (64 - ZF_AC_BITS)];
             if (__builtin_expect(TOTAL(entry) == 0, 0)) {
-                int value, step = ac_rare(b, table, entry, &value);
+                step = ac_rare(b, table, 1, &value);
                 if (step == 0)
                     return 64;
-                k += step;
+                k += (size_t)step;
                 if (block)
                     block[zf_coef_at[k]] = (int16_t)value;
                 if (k >= 63)
-                    return k == 63 ? 63 : k >= ZF_EOB ? k - ZF_EOB : 64;
+                    return k == 63 ? 63 : k >= ZF_EOB ? (int)k - ZF_EOB : 64;
                 break;
             }
-            drop(b, TOTAL(entry));
+            if (block) {
+                /* No branch, as it would be hard to predict: where the value
+                 * is in the table, SHIFT leaves none of the stream's bits.
+                 * (The lowest bit of buf is never one of the valid ones.) */
+                uint64_t bits = (b->buf & ~(uint64_t)1) << (entry >> 8 & 63);
+                int negative = (int)~((int64_t)bits >> 63);
+                value = (int)(bits >> (entry >> 48 & 63)) + ((int)(entry >> 32) & negative);
+            }
+            b->buf <<= entry & 63; /* TOTAL(entry), with one step less in the chain */
+            b->left -= TOTAL(entry);
             k += STEP1(entry);
-            if (block)
-                block[zf_coef_at[k]] = VALUE1(entry);
+            if (block) { /* the first one last: it stays where there is no second */
+                block[zf_coef_at[k + STEP2(entry)]] = VALUE2(entry);
+                block[zf_coef_at[k]] = (int16_t)value;
+            }
             k += STEP2(entry);
-            if (block)
-                block[zf_coef_at[k]] = VALUE2(entry);
             if (k >= 63)
                 break;
         }
     } while (k < 63);
 
     if (__builtin_expect(k >= ZF_EOB && k < ZF_EOB + 63, 1))
-        return k - ZF_EOB;
+        return (int)k - ZF_EOB;
     if (k == 63)
         return 63;
     /* What came second after coefficient 63 belongs to the next block. */
     if (k - STEP2(entry) == 63) {
-        put_back(b, TOTAL(entry) - FIRST(entry));
+        put_back(b, TOTAL(entry));
+        ac_rare(b, table, 1, &value);
         return 63;
     }
     return 64;
@@ -291,6 +301,8 @@ static inline __attribute__((always_inline)) bool decode_mcu(zf_bits *bits, cons
 {
     zf_bits b = *bits; /* in registers */
 
+    if (blocks)
+        memset(blocks, 0, (size_t)mcu->nblocks * sizeof *blocks);
     for (int i = 0; i < mcu->nblocks; i++) {
         int comp = mcu->block[i].comp, difference;
         refill(&b);
@@ -300,7 +312,6 @@ static inline __attribute__((always_inline)) bool decode_mcu(zf_bits *bits, cons
         if (dc[comp] != (int16_t)dc[comp])
             return false;
         if (blocks) {
-            memset(blocks[i], 0, 64 * sizeof(int16_t));
             blocks[i][0] = (int16_t)dc[comp];
         }
         int end = ac_coefficients(&b, mcu->block[i].ac, blocks ? blocks[i] : NULL);

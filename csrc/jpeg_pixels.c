@@ -125,6 +125,9 @@ const zf_jpeg_kernels *zf_jpeg_kernels_for(const char *isa)
 {
     static const zf_jpeg_kernels *const all[] = {
         &scalar,
+#if defined(__x86_64__)
+        &zf_jpeg_kernels_avx2,
+#endif
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(all[i]->name, isa) == 0)

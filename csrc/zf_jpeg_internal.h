@@ -51,12 +51,13 @@ typedef struct zf_bits {
 #define ZF_DC_BITS 10
 #define ZF_AC_BITS 11
 
-/* Codes longer than a lookup, by T.81's figure F.16 on left-aligned values. */
-typedef struct zf_long_codes {
+/* What decodes any code, slowly: T.81's figure F.16 on left-aligned values. */
+typedef struct zf_codes {
     uint32_t limit[18]; /* first 16-bit value above the codes of length l */
     int offset[17];     /* index of a code's symbol: offset + (value >> (16 - l)) */
+    int nsymbols;
     uint8_t values[256];
-} zf_long_codes;
+} zf_codes;
 
 typedef struct zf_dc_table {
     /* bits of code and difference together (0: a long code), and of the
@@ -64,27 +65,26 @@ typedef struct zf_dc_table {
     struct {
         uint8_t total, size;
     } entry[1 << ZF_DC_BITS];
-    zf_long_codes codes;
+    zf_codes codes;
     zf_huffman source; /* what the table was made of, to notice the next same one */
 } zf_dc_table;
 
-/* An AC entry says what the next ZF_AC_BITS bits hold, from the low byte up:
- *    8 bits: how many of them it uses
- *    8 bits: how many of those the first coefficient uses
+/* An AC entry says what the next ZF_AC_BITS bits begin with, from the low byte
+ * up:
+ *    8 bits: how many bits it uses; 0: not in the table, decode it otherwise
+ *    8 bits: where the first coefficient's value is in the stream, not in the
+ *            table, the length of its code; else 63, which shifts all away
  *    8 bits: zigzag steps up to and including the first coefficient
- *    8 bits: and from there to the second one; 0: there is no second one
- *   16 bits: the first coefficient
- *   16 bits: the second one (or the first again)
+ *    8 bits: and from there to a second one; 0: there is none
+ *   16 bits: the first value; what to add to a negative one from the stream
+ *   16 bits: the second value; 64 less the length of one in the stream
  * An end of block counts as a coefficient 0, ZF_EOB steps on, so that the loop
- * needs no test of its own for it. Where the bits hold a code but not its
- * whole value, the first byte is 0 and the next three are the code's length,
- * the steps, and the value's length. An entry of 0 is the start of a longer
- * code. */
+ * needs no test of its own for it. */
 #define ZF_EOB 128
 
 typedef struct zf_ac_table {
     uint64_t entry[1 << ZF_AC_BITS];
-    zf_long_codes codes;
+    zf_codes codes;
     zf_huffman source;
 } zf_ac_table;
 
