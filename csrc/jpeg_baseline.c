@@ -14,6 +14,10 @@
 #define MARGIN 64 /* writable bytes before a sample row: its left neighbour, alignment */
 #define SLACK (ZF_PAD + MARGIN) /* bytes past a row's end that kernels may touch */
 
+/* Blocks that wait for their transform: some more than one, as two go faster
+ * together, and few enough to stay in the nearest cache. */
+#define QUEUE 12
+
 typedef enum { UP_NONE, UP_BOX, UP_H2V1, UP_H2V2, UP_H1V2 } upsampling;
 
 /* One component's part in the decoding of one window. */
@@ -36,7 +40,8 @@ struct zf_baseline {
     zf_ac_table ac[4];
     plane planes[3];
     zf_mcu mcu;
-    _Alignas(64) zf_block blocks[ZF_MCU_BLOCKS];
+    _Alignas(64) zf_block blocks[QUEUE];
+    zf_transform queue[QUEUE]; /* those of blocks[] that the window needs */
     uint8_t *unstuffed; /* the bytes of one restart interval */
     size_t unstuffed_capacity;
     uint8_t *pixels; /* all sample rows, upsampled rows and RGB rows */
@@ -241,22 +246,23 @@ static uint8_t *sample_row(const plane *p, int r)
     return p->samples + (size_t)(r % p->ring) * p->stride;
 }
 
-/* Transforms those blocks of an MCU that the window needs. */
-static bool transform_mcu(zf_baseline *d, int ncomp, int mx, int my, const uint8_t *last)
+/* Adds those blocks of an MCU that the window needs to the queue, which has n.
+ * Returns its new length. */
+static int queue_mcu(zf_baseline *d, int n, int ncomp, int mx, int my, const zf_block *blocks,
+                     const uint8_t *last)
 {
     int i = 0;
     for (int c = 0; c < ncomp; c++) {
-        plane *p = &d->planes[c];
+        const plane *p = &d->planes[c];
         for (int by = my * p->v; by < (my + 1) * p->v; by++)
             for (int bx = mx * p->h; bx < (mx + 1) * p->h; bx++, i++) {
                 if (bx < p->bx0 || bx >= p->bx1 || by < p->by0 || by >= p->by1)
                     continue;
                 uint8_t *dst = sample_row(p, 8 * by) + 8 * (bx - p->bx0);
-                if (!d->kernels->idct(dst, p->stride, d->blocks[i], &p->q, last[i]))
-                    return false;
+                d->queue[n++] = (zf_transform){blocks[i], &p->q, dst, p->stride, last[i]};
             }
     }
-    return true;
+    return n;
 }
 
 /* The triangle filters see the edge samples again beyond a picture's edge. */
@@ -364,6 +370,7 @@ zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, z
 
     read_segment(d, &s);
     for (int my = 0; my < my1; my++) {
+        int held = 0, queued = 0; /* of blocks[], of queue[] */
         for (int mx = 0; mx < columns; mx++) {
             if (jpeg->restart_interval && until_restart-- == 0) {
                 if (bits_left(&s) >= 8 || read_marker(&s) != 0xD0 + restarts % 8)
@@ -374,11 +381,18 @@ zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, z
                 dc[0] = dc[1] = dc[2] = 0;
             }
             bool needed = my >= my0 && mx >= mx0 && mx < mx1;
-            if (!d->kernels->mcu(&s.bits, &d->mcu, dc, needed ? d->blocks : NULL, last) ||
-                bits_left(&s) < 0)
+            zf_block *blocks = needed ? d->blocks + held : NULL;
+            if (!d->kernels->mcu(&s.bits, &d->mcu, dc, blocks, last) || bits_left(&s) < 0)
                 return ZF_UNSUPPORTED;
-            if (needed && !transform_mcu(d, jpeg->ncomp, mx, my, last))
-                return ZF_UNSUPPORTED;
+            if (!needed)
+                continue;
+            queued = queue_mcu(d, queued, jpeg->ncomp, mx, my, blocks, last);
+            held += d->mcu.nblocks;
+            if (held + d->mcu.nblocks > QUEUE || mx + 1 == mx1) {
+                if (!d->kernels->idct(d->queue, queued))
+                    return ZF_UNSUPPORTED;
+                held = queued = 0;
+            }
         }
         for (int i = 0; i < jpeg->ncomp; i++) {
             const plane *p = &d->planes[i];

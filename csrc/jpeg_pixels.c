@@ -27,21 +27,20 @@ static void idct_1d(const int32_t in[8], int32_t out[8], int32_t round)
     }
 }
 
-ZF_DECL_IDCT(zf_idct_scalar)
+static bool idct(const zf_transform *b)
 {
     int32_t between[8][8]; /* [column][row] */
-    (void)last;
 
     for (int i = 0; i < 64; i++) {
-        int c = coef[i];
-        if ((c < 0 ? -c : c) > q->limit[i])
+        int c = b->coef[i];
+        if ((c < 0 ? -c : c) > b->q->limit[i])
             return false;
     }
     for (int c = 0; c < 8; c++) {
         int32_t in[8], out[8];
         for (int r = 0; r < 8; r++) {
             int at = zf_coef_index(r, c);
-            in[r] = (int16_t)(coef[at] * q->factor[at]);
+            in[r] = b->coef[at] * b->q->factor[at];
         }
         idct_1d(in, out, 1 << 10);
         for (int r = 0; r < 8; r++) {
@@ -59,9 +58,30 @@ ZF_DECL_IDCT(zf_idct_scalar)
             int32_t v = out[c] >> 18;
             if (v < -512 || v > 511)
                 return false;
-            dst[(size_t)r * stride + (size_t)c] = (uint8_t)zf_min(zf_max(v + 128, 0), 255);
+            b->dst[(size_t)r * b->stride + (size_t)c] =
+                (uint8_t)zf_min(zf_max(v + 128, 0), 255);
         }
     }
+    return true;
+}
+
+/* What both passes come to where there is only a DC. */
+bool zf_idct_flat(const zf_transform *b)
+{
+    int c = b->coef[0], v = (c * b->q->factor[0] * 4 + 16) >> 5;
+
+    if ((c < 0 ? -c : c) > b->q->limit[0] || v < -512 || v > 511)
+        return false;
+    for (size_t r = 0; r < 8; r++)
+        memset(b->dst + r * b->stride, zf_min(zf_max(v + 128, 0), 255), 8);
+    return true;
+}
+
+ZF_DECL_IDCT(zf_idct_scalar)
+{
+    for (int i = 0; i < n; i++)
+        if (!idct(&blocks[i]))
+            return false;
     return true;
 }
 
@@ -127,6 +147,7 @@ const zf_jpeg_kernels *zf_jpeg_kernels_for(const char *isa)
         &scalar,
 #if defined(__x86_64__)
         &zf_jpeg_kernels_avx2,
+        &zf_jpeg_kernels_avx512,
 #endif
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

@@ -2,66 +2,31 @@
  * jpeg_entropy.c, byte for byte. */
 #if defined(__x86_64__)
 
-#include "zf_jpeg_internal.h"
+#include "zf_jpeg_x86.h"
 
 #include <immintrin.h>
-#include <string.h>
 
 #define AVX2 __attribute__((target("avx2,bmi,bmi2")))
 #define INLINE static inline __attribute__((always_inline, target("avx2,bmi,bmi2")))
 
 /* ---- inverse DCT ---------------------------------------------------------- */
 
-/* The pair (a, b) in every 32-bit lane, as vpmaddwd wants it. */
-#define PAIR(a, b) _mm256_set1_epi32((int)((uint32_t)(uint16_t)(a) | (uint32_t)(b) << 16))
+ZF_IDCT_1D(idct_1d, INLINE, __m256i, _mm256)
 
-/* idct_1d of eight rows or columns at once, one per 32-bit lane: in04 holds
- * inputs 0 and 4 in each lane, and so on. */
-INLINE void idct_1d(__m256i in04, __m256i in26, __m256i in13, __m256i in57, __m256i round,
-                    __m256i out[8])
-{
-    __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(in04, PAIR(8192, 8192)), round);
-    __m256i difference = _mm256_add_epi32(_mm256_madd_epi16(in04, PAIR(8192, -8192)), round);
-    __m256i even0 = _mm256_madd_epi16(in26, PAIR(ZF_IDCT_2_0, ZF_IDCT_6_0));
-    __m256i even1 = _mm256_madd_epi16(in26, PAIR(ZF_IDCT_2_1, ZF_IDCT_6_1));
-    __m256i even[4] = {
-        _mm256_add_epi32(sum, even0),
-        _mm256_add_epi32(difference, even1),
-        _mm256_sub_epi32(difference, even1),
-        _mm256_sub_epi32(sum, even0),
-    };
-#define ODD(i)                                                                            \
-    _mm256_add_epi32(_mm256_madd_epi16(in13, PAIR(ZF_IDCT_1_##i, ZF_IDCT_3_##i)),         \
-                     _mm256_madd_epi16(in57, PAIR(ZF_IDCT_5_##i, ZF_IDCT_7_##i)))
-    __m256i odd[4] = {ODD(0), ODD(1), ODD(2), ODD(3)};
-#undef ODD
-    for (int i = 0; i < 4; i++) {
-        out[i] = _mm256_add_epi32(even[i], odd[i]);
-        out[7 - i] = _mm256_sub_epi32(even[i], odd[i]);
-    }
-}
-
-AVX2 static ZF_DECL_IDCT(idct_avx2)
+AVX2 static bool idct(const zf_transform *b)
 {
     __m256i in[4], v[8];
     __m256i bad = _mm256_setzero_si256();
 
-    if (last == 0) { /* DC alone, both passes of which come to this */
-        int c = coef[0], v0 = (c * q->factor[0] * 4 + 16) >> 5;
-        if ((c < 0 ? -c : c) > q->limit[0] || v0 < -512 || v0 > 511)
-            return false;
-        __m128i flat = _mm_set1_epi8((char)zf_min(zf_max(v0 + 128, 0), 255));
-        for (int r = 0; r < 8; r++)
-            _mm_storel_epi64((__m128i *)(dst + (size_t)r * stride), flat);
-        return true;
-    }
+    if (b->last == 0)
+        return zf_idct_flat(b);
     for (int i = 0; i < 4; i++) {
-        __m256i c = _mm256_load_si256((const __m256i *)(coef + 16 * i));
-        __m256i limit = _mm256_load_si256((const __m256i *)(q->limit + 16 * i));
-        in[i] = _mm256_mullo_epi16(c, _mm256_load_si256((const __m256i *)(q->factor + 16 * i)));
+        __m256i c = _mm256_load_si256((const __m256i *)(b->coef + 16 * i));
+        __m256i limit = _mm256_load_si256((const __m256i *)(b->q->limit + 16 * i));
+        in[i] = _mm256_mullo_epi16(c, _mm256_load_si256((const __m256i *)(b->q->factor + 16 * i)));
         bad = _mm256_or_si256(bad, _mm256_subs_epu16(_mm256_abs_epi16(c), limit));
     }
-    idct_1d(in[0], in[1], in[2], in[3], _mm256_set1_epi32(1 << 10), v);
+    idct_1d(in[0], in[1], in[2], in[3], 1 << 10, v);
 
     /* [row pair][column 0 4 2 6 | 1 3 5 7]: 16 bits, rows one after the other */
     __m256i most = _mm256_setzero_si256();
@@ -82,7 +47,7 @@ AVX2 static ZF_DECL_IDCT(idct_avx2)
 #undef EVERY_OTHER
     idct_1d(_mm256_permute2x128_si256(p0, p1, 0x20), _mm256_permute2x128_si256(p2, p3, 0x20),
             _mm256_permute2x128_si256(p0, p1, 0x31), _mm256_permute2x128_si256(p2, p3, 0x31),
-            _mm256_set1_epi32((1 << 17) + (512 << 18)), v);
+            (1 << 17) + (512 << 18), v);
 
     /* 512 was added above, so that the range test is one of the high bits */
     __m256i columns[4], any = _mm256_setzero_si256();
@@ -103,10 +68,18 @@ AVX2 static ZF_DECL_IDCT(idct_avx2)
     __m128i out[4] = {_mm256_castsi256_si128(r0145), _mm256_castsi256_si128(r2367),
                       _mm256_extracti128_si256(r0145, 1), _mm256_extracti128_si256(r2367, 1)};
     for (int i = 0; i < 4; i++) {
-        _mm_storel_epi64((__m128i *)(dst + (size_t)(2 * i) * stride), out[i]);
-        _mm_storeh_pd((double *)(dst + (size_t)(2 * i + 1) * stride), _mm_castsi128_pd(out[i]));
+        _mm_storel_epi64((__m128i *)(b->dst + (size_t)(2 * i) * b->stride), out[i]);
+        _mm_storeh_pd((double *)(b->dst + (size_t)(2 * i + 1) * b->stride), _mm_castsi128_pd(out[i]));
     }
     return _mm256_testz_si256(bad, bad);
+}
+
+AVX2 static ZF_DECL_IDCT(idct_avx2)
+{
+    for (int i = 0; i < n; i++)
+        if (!idct(&blocks[i]))
+            return false;
+    return true;
 }
 
 /* ---- upsampling ----------------------------------------------------------- */
@@ -124,7 +97,7 @@ INLINE void store_in_turn(uint8_t *dst, __m256i even, __m256i odd)
     _mm256_storeu_si256((__m256i *)dst, _mm256_or_si256(even, _mm256_slli_epi16(odd, 8)));
 }
 
-AVX2 static ZF_DECL_H2V1(upsample_h2v1_avx2)
+AVX2 ZF_DECL_H2V1(zf_upsample_h2v1_avx2)
 {
     for (int i = 0; i < n; i += 16) {
         __m256i here = times3(load_wide(src + i));
@@ -140,7 +113,7 @@ INLINE __m256i column_sum(const uint8_t *near, const uint8_t *far)
     return _mm256_add_epi16(times3(load_wide(near)), load_wide(far));
 }
 
-AVX2 static ZF_DECL_H2V2(upsample_h2v2_avx2)
+AVX2 ZF_DECL_H2V2(zf_upsample_h2v2_avx2)
 {
     for (int i = 0; i < n; i += 16) {
         __m256i here = times3(column_sum(near + i, far + i));
@@ -151,7 +124,7 @@ AVX2 static ZF_DECL_H2V2(upsample_h2v2_avx2)
     }
 }
 
-AVX2 static ZF_DECL_H1V2(upsample_h1v2_avx2)
+AVX2 ZF_DECL_H1V2(zf_upsample_h1v2_avx2)
 {
     __m256i round = _mm256_set1_epi16((short)bias);
     for (int i = 0; i < n; i += 16) {
@@ -180,14 +153,14 @@ INLINE void ycc16(const uint8_t *y8, const uint8_t *cb8, const uint8_t *cr8, __m
     rgb[0] = _mm256_add_epi16(y, _mm256_add_epi16(cr, scaled(cr, 26345)));
     rgb[2] = _mm256_add_epi16(y, _mm256_add_epi16(_mm256_add_epi16(cb, cb), scaled(cb, -14942)));
     __m256i half = _mm256_set1_epi32(1 << 15);
-    __m256i lo = _mm256_madd_epi16(_mm256_unpacklo_epi16(cb, cr), PAIR(-22554, 18734));
-    __m256i hi = _mm256_madd_epi16(_mm256_unpackhi_epi16(cb, cr), PAIR(-22554, 18734));
+    __m256i lo = _mm256_madd_epi16(_mm256_unpacklo_epi16(cb, cr), _mm256_set1_epi32(ZF_PAIR(-22554, 18734)));
+    __m256i hi = _mm256_madd_epi16(_mm256_unpackhi_epi16(cb, cr), _mm256_set1_epi32(ZF_PAIR(-22554, 18734)));
     __m256i g = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(lo, half), 16),
                                    _mm256_srai_epi32(_mm256_add_epi32(hi, half), 16));
     rgb[1] = _mm256_add_epi16(_mm256_sub_epi16(y, cr), g);
 }
 
-AVX2 static ZF_DECL_YCC_TO_RGB(ycc_to_rgb_avx2)
+AVX2 ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_avx2)
 {
     for (int i = 0; i < n; i += 32) {
         __m256i first[3], second[3];
@@ -237,10 +210,10 @@ const zf_jpeg_kernels zf_jpeg_kernels_avx2 = {
     unstuff_avx2,
     zf_mcu_bmi2,
     idct_avx2,
-    upsample_h2v1_avx2,
-    upsample_h2v2_avx2,
-    upsample_h1v2_avx2,
-    ycc_to_rgb_avx2,
+    zf_upsample_h2v1_avx2,
+    zf_upsample_h2v2_avx2,
+    zf_upsample_h1v2_avx2,
+    zf_ycc_to_rgb_avx2,
 };
 
 #endif

@@ -153,17 +153,24 @@ typedef struct zf_dequant {
 
 /* Decodes an MCU: the difference of each DC is added to dc[component]; the
  * coefficients go to blocks[] and the zigzag position of each block's last
- * one to last[]. blocks NULL: only passes over the MCU. False: the stream is
+ * one to last[]. blocks NULL: only passes over the MCU, last is not set. False: the stream is
  * bad (it may also have run past its end, which the caller checks). */
 #define ZF_DECL_MCU(name)                                                         \
     bool name(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *blocks,      \
               uint8_t last[ZF_MCU_BLOCKS])
 
-/* One block to 8 x 8 pixels; last as above. False: out of the range in which
+/* A block to become 8 x 8 pixels. */
+typedef struct zf_transform {
+    const int16_t *coef;
+    const zf_dequant *q;
+    uint8_t *dst;
+    size_t stride;
+    int last; /* zigzag position of the last coefficient that may not be 0 */
+} zf_transform;
+
+/* The inverse DCT of n blocks. False: one is out of the range in which
  * libjpeg's versions agree. */
-#define ZF_DECL_IDCT(name)                                                        \
-    bool name(uint8_t *dst, size_t stride, const int16_t *coef, const zf_dequant *q, \
-              int last)
+#define ZF_DECL_IDCT(name) bool name(const zf_transform *blocks, int n)
 
 /* libjpeg's "fancy" (triangle filter) upsampling of n samples. src[-1] and
  * src[n] must hold the neighbours, or copies of the edge sample at an edge.
@@ -198,6 +205,7 @@ const zf_jpeg_kernels *zf_jpeg_kernels_for(const char *isa);
 ZF_DECL_UNSTUFF(zf_unstuff_scalar);
 ZF_DECL_MCU(zf_mcu_scalar);
 ZF_DECL_IDCT(zf_idct_scalar);
+bool zf_idct_flat(const zf_transform *block); /* of one that has only a DC */
 ZF_DECL_H2V1(zf_upsample_h2v1_scalar);
 ZF_DECL_H2V2(zf_upsample_h2v2_scalar);
 ZF_DECL_H1V2(zf_upsample_h1v2_scalar);
@@ -205,7 +213,12 @@ ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar);
 
 #if defined(__x86_64__)
 extern const zf_jpeg_kernels zf_jpeg_kernels_avx2;
+extern const zf_jpeg_kernels zf_jpeg_kernels_avx512;
 ZF_DECL_MCU(zf_mcu_bmi2);
+ZF_DECL_H2V1(zf_upsample_h2v1_avx2);
+ZF_DECL_H2V2(zf_upsample_h2v2_avx2);
+ZF_DECL_H1V2(zf_upsample_h1v2_avx2);
+ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_avx2);
 #endif
 
 /* ---- the decoder ---------------------------------------------------------- */
