@@ -162,7 +162,9 @@ class Loader:
         odd = [i for i, outcome in enumerate(outcomes) if outcome[0] == Status.UNSUPPORTED]
         failures: dict[int, Failure] = {}
         for i, failure in zip(odd, self._through_pillow(batch, items, odd), strict=True):
-            if failure is not None:
+            if failure is None:
+                self.stats.decoders["pillow"] += 1
+            else:
                 failures[i] = failure
         for i, outcome in enumerate(outcomes):
             self.stats.add(outcome)
@@ -203,9 +205,7 @@ class Loader:
             return [self._one_through_pillow(batch, items[i], i) for i in odd]
         if self._pillow is None:
             self._pillow = ThreadPoolExecutor(self.threads)
-        return list(
-            self._pillow.map(lambda i: self._one_through_pillow(batch, items[i], i), odd)
-        )
+        return list(self._pillow.map(lambda i: self._one_through_pillow(batch, items[i], i), odd))
 
     def _one_through_pillow(self, batch: _core.Batch, item: Item, i: int) -> Failure | None:
         try:
@@ -226,7 +226,6 @@ class Loader:
                 _core.write_file(os.fsdecode(to), os.fsdecode(tmp), batch.file_bytes(i))
             except OSError as error:
                 raise OutputError(f"cannot write {os.fsdecode(to)}: {error.strerror}") from error
-        self.stats.decoders["pillow"] += 1
         return None
 
 
