@@ -57,13 +57,12 @@ class Stats:
     )
 
     def add(self, outcome: _core.Outcome) -> None:
-        status, _, _, decoder, nbytes, ns = outcome
         self.images += 1
-        self.nbytes_in += nbytes
-        for stage, nanoseconds in zip(_core.STAGES, ns, strict=True):
+        self.nbytes_in += outcome.nbytes_in
+        for stage, nanoseconds in zip(_core.STAGES, outcome.stage_ns, strict=True):
             self.stage_seconds[stage] += nanoseconds / 1e9
-        if status == Status.OK:
-            self.decoders[_core.DECODERS[decoder]] += 1
+        if outcome.status == Status.OK:
+            self.decoders[_core.DECODERS[outcome.decoder]] += 1
 
 
 @dataclass
@@ -159,7 +158,7 @@ class Loader:
 
     def _finish(self, batch: _core.Batch, items: list[Item]) -> Prepared:
         outcomes = [batch.outcome(i) for i in range(len(items))]
-        odd = [i for i, outcome in enumerate(outcomes) if outcome[0] == Status.UNSUPPORTED]
+        odd = [i for i, outcome in enumerate(outcomes) if outcome.status == Status.UNSUPPORTED]
         failures: dict[int, Failure] = {}
         for i, failure in zip(odd, self._through_pillow(batch, items, odd), strict=True):
             if failure is None:
@@ -168,7 +167,7 @@ class Loader:
                 failures[i] = failure
         for i, outcome in enumerate(outcomes):
             self.stats.add(outcome)
-            if outcome[0] not in (Status.OK, Status.UNSUPPORTED):
+            if outcome.status not in (Status.OK, Status.UNSUPPORTED):
                 failures[i] = self._failure(items[i], outcome)
         good = [i for i in range(len(items)) if i not in failures]
         if self._target is None:
@@ -183,7 +182,7 @@ class Loader:
         )
 
     def _failure(self, item: Item, outcome: _core.Outcome) -> Failure:
-        status, error, got, *_ = outcome
+        status, error = outcome.status, outcome.errno
         if status == Status.WRITE:
             assert self._target is not None
             path = os.fsdecode(self._target(item)[0])
@@ -192,7 +191,7 @@ class Loader:
             raise MemoryError(f"out of memory at {item.path}")
         if status == Status.READ:
             return Failure(item.name, item.path, "unreadable", os.strerror(error))
-        return Failure(item.name, item.path, "wrong size", self._wrong_size(got))
+        return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
 
     def _wrong_size(self, got: tuple[int, int]) -> str:
         want = self.recipe.size
@@ -216,9 +215,9 @@ class Loader:
         if isinstance(rgb, tuple):
             return Failure(item.name, item.path, *rgb)
         outcome = _core.Workspace().prepare_rgb(rgb, self._plan, batch.tensor_bytes(i))
-        if outcome[0] == Status.SIZE:
-            return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome[2]))
-        if outcome[0] != Status.OK:
+        if outcome.status == Status.SIZE:
+            return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
+        if outcome.status != Status.OK:
             raise MemoryError(f"out of memory at {item.path}")
         if self._target is not None:
             to, tmp = self._target(item)
@@ -262,16 +261,16 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
     out = tensor.reshape(-1).view(np.uint8)
     workspace = _core.Workspace()
     outcome = workspace.prepare(data, plan, out)
-    if outcome[0] == Status.UNSUPPORTED:
+    if outcome.status == Status.UNSUPPORTED:
         rgb = decode_with_pillow(data)
         if isinstance(rgb, tuple):
             raise ImageError(f"{where}: {rgb[1]}")
         outcome = workspace.prepare_rgb(rgb, plan, out)
-    if outcome[0] == Status.SIZE:
-        got, want = outcome[2], recipe.size
+    if outcome.status == Status.SIZE:
+        got, want = outcome.size, recipe.size
         raise ImageError(
             f"{where}: {got[0]}x{got[1]} after resizing; the recipe's tensor is {want[0]}x{want[1]}"
         )
-    if outcome[0] != Status.OK:
+    if outcome.status != Status.OK:
         raise MemoryError(f"out of memory at {where}")
     return tensor
