@@ -42,7 +42,7 @@ def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     rgb = np.empty((height, width, 3))
     for c in range(3):
-        a, b, phase = rng.uniform(0.02, 0.6, 2).tolist() + [rng.uniform(0, 6)]
+        a, b, phase = [*rng.uniform(0.02, 0.6, 2).tolist(), rng.uniform(0, 6)]
         rgb[:, :, c] = 128 + 90 * np.sin(a * x + b * y + phase)
     edge = x * rng.uniform(-1, 1) + y > rng.uniform(0, height)
     rgb[edge] = 255 - rgb[edge]

@@ -63,9 +63,7 @@ def test_equals_scalar(
 ) -> None:
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     plan = plan_of(
-        oracle.Spec(
-            mode="exact", size=size, crop=None, filter=filter, dtype=dtype, layout=layout
-        )
+        oracle.Spec(mode="exact", size=size, crop=None, filter=filter, dtype=dtype, layout=layout)
     )
     made = []
     for level, poison in (("scalar", 0x00), (isa, 0xFF)):
@@ -139,7 +137,7 @@ def test_levels_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOOFAST_ISA", "scalar")
     assert _core.isa() == "scalar"
     monkeypatch.setenv("ZOOFAST_ISA", "sse9")
-    with pytest.raises(ValueError, match="sse9.*known: scalar"):
+    with pytest.raises(ValueError, match=r"sse9.*known: scalar"):
         _core.Workspace()
     with pytest.raises(ValueError, match="sse9"):
         _core.Pool(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from unittest import mock
 
 import jpegs
 import numpy as np
@@ -87,6 +88,66 @@ def test_pixels_of_black_and_white_only(
     """Overshoot above 255 and below 0 between the passes is where shortcuts show."""
     spec = oracle.Spec(mode="exact", size=size, crop=None, filter=filter, dtype="uint8")
     assert np.array_equal(from_rgb(rgb, spec, isa), expected(rgb, spec))
+
+
+def is_down_first(order: str, w: int, h: int, new_w: int, new_h: int) -> bool:
+    if order == "tall":
+        return new_h < h and h > 100 * w
+    return order == "shrink" and new_h < h and h - new_h > 2 * (w - new_w)
+
+
+@pytest.mark.parametrize("order", _core.ORDERS)
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60))
+    | st.tuples(st.integers(190, 320), st.integers(2, 3)),  # about 100 times as tall as wide
+    new=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    filter=st.sampled_from(oracle.FILTERS[1:]),
+)
+def test_the_order_of_passes_of_every_pillow(
+    isa: str, order: str, size: tuple[int, int], new: tuple[int, int], filter: str
+) -> None:
+    """Pillow changed it in 12.2 and 13.0. A resize of one side leaves no choice, so two of them
+    say what the whole one should give, whichever Pillow is installed."""
+    (h, w), (new_h, new_w) = size, new
+    rgb, method = jpegs.photo(h, w, h), Image.Resampling[filter.upper()]
+    image = Image.fromarray(rgb)
+    middle = (w, new_h) if is_down_first(order, w, h, new_w, new_h) else (new_w, h)
+    wanted = np.asarray(image.resize(middle, method).resize((new_w, new_h), method))
+    spec = oracle.Spec(
+        mode="exact", size=new, crop=None, filter=filter, dtype="uint8", layout="NHWC"
+    )
+    with mock.patch.object(recipe, "resize_order", lambda: order):
+        made = from_rgb(rgb, spec, isa)
+    assert np.array_equal(made, wanted.reshape(-1))
+
+
+def test_tall_photos_are_of_the_kind_that_the_order_changes() -> None:
+    """Not a rarity: in short-side recipes, whatever is more than twice as tall as wide."""
+    rgb = jpegs.photo(700, 300, 4)
+    spec = oracle.Spec(size=(256, 256), crop=(224, 224), dtype="uint8")
+    made = {}
+    for order in _core.ORDERS:
+        with mock.patch.object(recipe, "resize_order", lambda order=order: order):
+            made[order] = from_rgb(rgb, spec, "scalar")
+    assert np.array_equal(made["across"], made["tall"])
+    assert not np.array_equal(made["across"], made["shrink"])
+    assert np.array_equal(made[recipe.resize_order()], expected(rgb, spec))
+
+
+@pytest.mark.parametrize(
+    ("version", "order"),
+    [
+        ("10.0.0", "across"),
+        ("12.1.1", "across"),
+        ("12.2.0", "tall"),
+        ("12.10.0", "tall"),
+        ("13.0.0", "shrink"),
+        ("13.1.0.dev0", "shrink"),
+    ],
+)
+def test_the_order_follows_the_version(version: str, order: str) -> None:
+    with mock.patch("PIL.__version__", version):
+        assert recipe.resize_order() == order
 
 
 @pytest.mark.parametrize("filter", oracle.FILTERS)
