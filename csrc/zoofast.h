@@ -125,9 +125,9 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 /* ---- files ------------------------------------------------------------- */
 
 /* Write a file whole: under tmp_path first, then renamed to path. Uses direct
- * I/O where data is 4096-byte aligned and the file system allows it; then
- * memory up to the next multiple of 4096 past nbytes must be readable.
- * Returns 0 or an errno; on failure tmp_path is removed. */
+ * I/O where data is 4096-byte aligned and the file system allows it; it
+ * then moves whole 4096-byte blocks, all of which are pages that data has a
+ * byte in. Returns 0 or an errno; on failure tmp_path is removed. */
 int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes);
 
 /* ---- many images ------------------------------------------------------- */
