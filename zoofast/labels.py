@@ -182,7 +182,7 @@ def _from_text(path: Path, synsets: Synsets | None) -> Labels:
             value = index[label]
         elif SYNSET.fullmatch(label):
             raise LabelError(
-                f"{path}, line {number}: {label} is a synset id; give the list of all with --synsets"
+                f"{path}, line {number}: {label} is a synset id; give --synsets, the list of all"
             )
         else:
             raise LabelError(f"{path}, line {number}: {label!r} is no class index from 0")

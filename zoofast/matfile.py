@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,9 +15,28 @@ from zoofast.errors import LabelError
 _HEADER = 128
 _COMPRESSED, _MATRIX, _UTF8 = 15, 14, 16
 # Element type of the file -> NumPy's.
-_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_NUMBERS = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
 _CELL, _STRUCT, _CHAR, _NUMERIC = 1, 2, 4, range(6, 16)
-_DAMAGED = (struct.error, zlib.error, ValueError, KeyError, IndexError, RecursionError, OverflowError)
+_DAMAGED = (
+    struct.error,
+    zlib.error,
+    ValueError,
+    KeyError,
+    IndexError,
+    RecursionError,
+    OverflowError,
+)
 
 
 def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
@@ -46,7 +65,7 @@ def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
 
 @dataclass
 class _Reader:
-    order: str  # "<" or ">"
+    order: Literal["<", ">"]
 
     def element(self, data: bytes, at: int) -> tuple[int, bytes, int]:
         """(type, content, where the next element begins)."""
@@ -112,8 +131,8 @@ class _Reader:
             if kind == _UTF8:
                 return content.decode("utf-8")
             return "".join(map(chr, self.numbers(kind, content)))
-        values = self.numbers(kind, content)
-        return float(values[0]) if count == 1 else values
+        numbers = self.numbers(kind, content)
+        return float(numbers[0]) if count == 1 else numbers
 
     def matrices(self, count: int, data: bytes, at: int) -> tuple[list[Any], int]:
         values = []

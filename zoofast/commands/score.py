@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
+from zoofast.cpus import usable_cpus
 from zoofast.errors import LabelError
 from zoofast.files import write_whole
 
@@ -31,12 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "labels",
         metavar="LABELS",
         nargs="?",
-        help="val_label.txt, val_map.txt, a folder of HiAI JSON, the ILSVRC devkit, or class folders",
+        help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="result.json, as the guides write it")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="result.json, as the guides write it"
+    )
     parser.add_argument("--labels-from", metavar="DIR", help="labels from DIR/SYNSET/IMAGE folders")
     parser.add_argument(
-        "--synsets", metavar="FILE", help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]"
+        "--synsets",
+        metavar="FILE",
+        help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]",
     )
     parser.add_argument(
         "--output-index", type=int, metavar="N", help="which model output (default: the lowest)"
@@ -98,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         bin_dtype=args.bin_dtype,
         label_offset=args.label_offset,
         scores=args.scores,
-        threads=args.threads or len(os.sched_getaffinity(0)),
+        threads=args.threads or usable_cpus(),
         quiet=args.quiet,
     )
     if args.output:
@@ -126,6 +130,8 @@ def report(
     """Prints a score and its problems; returns the exit code."""
     from rich.console import Console
 
+    from zoofast.scoring import ECE_BINS
+
     tally, problems = score.tally, score.problems
     best = ", ".join(
         f"top-{place} {100 * tally.accuracy()[place - 1]:.2f} %" for place in sorted({1, tally.k})
@@ -135,6 +141,9 @@ def report(
     else:
         console = Console(highlight=False)
         console.print(_accuracy_table(score, published or {}))
+        ece = tally.ece()
+        if ece is not None:
+            console.print(f"calibration error (ECE, {ECE_BINS} bins): {100 * ece:.2f} %")
         if tally.confused(confused):
             console.print(_confused_table(score, confused))
     for what, names in problems.lines():
@@ -174,10 +183,6 @@ def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
             known = published.get(f"top{place}")
             row += ["", ""] if known is None else [f"{known} %", f"{100 * accuracy - known:+.2f}"]
         table.add_row(*row)
-    ece = tally.ece()
-    calibration = "" if ece is None else f"calibration error (ECE) {100 * ece:.2f} %; "
-    table.caption = f"{calibration}label offset {score.label_offset}"
-    table.caption_justify = "left"
     return table
 
 
