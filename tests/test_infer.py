@@ -235,7 +235,7 @@ def test_models_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(BackendError, match="no such backend; there are onnxruntime, aclruntime"):
         open_backend("m.onnx", "tensorrt")
     model = write_model(tmp_path / "m.onnx")
-    with pytest.raises(BackendError, match="no such provider; it has .*CPU"):
+    with pytest.raises(BackendError, match=r"no such provider; it has .*CPU"):
         open_backend(model, provider="TPU")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendError, match=r"needs ONNX Runtime: pip install 'zoofast\[infer\]'"):

@@ -16,6 +16,8 @@ dtype, order and thread are checked here.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any
 
@@ -62,10 +64,8 @@ class AclModel:
         self._thread = threading.get_ident()
         options = acl.session_options()
         options.log_level = _LOG_WARNINGS
-        try:
+        with self._errors("cannot be loaded"):
             self._session = acl.InferenceSession(model, device, options)
-        except RuntimeError as error:
-            raise self._error("cannot be loaded", error) from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(each.name for each in inputs)
@@ -73,10 +73,8 @@ class AclModel:
         declared = [None if number < 0 else int(number) for number in inputs[0].shape]
         shape = input_shape(model, inputs[0].name, declared, batch)
         if declared[0] is None:
-            try:
+            with self._errors(f"cannot take batch size {shape[0]}"):
                 self._session.set_dynamic_batchsize(shape[0])
-            except RuntimeError as error:
-                raise self._error(f"cannot take batch size {shape[0]}", error) from error
         # the descriptions belong to the session: copied before anything can end it
         self.input = self._info(inputs[0], shape)
         realsize = int(self._session.get_inputs()[0].realsize)
@@ -98,11 +96,16 @@ class AclModel:
             raise BackendError(f"{self._model}: {desc.name} has ACL's data type {number}, unknown")
         return TensorInfo(str(desc.name), shape, np.dtype(_DTYPES[number]))
 
-    def _error(self, what: str, error: RuntimeError) -> BackendError:
-        return BackendError(
-            f"{self._model}: {what} on device {self._device}: {str(error).strip()} (ACL says why "
-            "on standard output)"
-        )
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Everything that goes wrong inside aclruntime is a RuntimeError with a number."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise BackendError(
+                f"{self._model}: {what} on device {self._device}: {str(error).strip()} (ACL says "
+                "why on standard output)"
+            ) from error
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
@@ -115,8 +118,8 @@ class AclModel:
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
         self._check_thread()
         check_batch(self.input, batch)
-        self._session.options().loop = loop
-        try:
+        with self._errors("cannot run"):
+            self._session.options().loop = loop
             if hasattr(self._acl, "BaseTensor"):
                 # BaseTensor keeps only the address: `batch` must live until run returns
                 address = batch.__array_interface__["data"][0]
@@ -130,9 +133,7 @@ class AclModel:
             for output, result in zip(self.outputs, results, strict=True):
                 result.to_host()
                 arrays.append(self._array(output, result))
-            return arrays
-        except RuntimeError as error:
-            raise self._error("cannot run", error) from error
+        return arrays
 
     def _array(self, output: TensorInfo, result: Any) -> NDArray[Any]:
         array = np.array(result)
@@ -146,7 +147,8 @@ class AclModel:
 
     def times(self) -> Times:
         self._check_thread()
-        summary = self._session.sumary()
+        with self._errors("does not tell its times"):
+            summary = self._session.sumary()
         if hasattr(summary, "exec_time_list"):
             compute = [
                 float(entry[1] - entry[0]) if hasattr(entry, "__len__") else float(entry)
@@ -166,9 +168,10 @@ class AclModel:
 
     def reset_times(self) -> None:
         self._check_thread()
-        self._session.reset_sumaryinfo()
-        if self._memory is not None:
-            self._memory.reset()
+        with self._errors("does not forget its times"):
+            self._session.reset_sumaryinfo()
+            if self._memory is not None:
+                self._memory.reset()
 
     def __enter__(self) -> AclModel:
         return self
@@ -180,5 +183,7 @@ class AclModel:
         trace: TracebackType | None,
     ) -> None:
         session, self._session = self._session, None
-        if session is not None and hasattr(session, "free_resource"):
-            session.free_resource()
+        if hasattr(session, "free_resource"):
+            first_counts = suppress(BackendError) if error else nullcontext()
+            with first_counts, self._errors("cannot be closed"):
+                session.free_resource()
