@@ -18,6 +18,7 @@ struct zf_pool {
 typedef struct {
     zf_pool *pool;
     zf_workspace *ws;
+    int index;
 } worker;
 
 /* The next job, with the lock held; NULL when there is none. */
@@ -41,6 +42,7 @@ static void *work(void *argument)
     worker *self = argument;
     zf_pool *pool = self->pool;
     zf_workspace *ws = self->ws;
+    int index = self->index;
     free(self);
 
     pthread_mutex_lock(&pool->lock);
@@ -59,7 +61,7 @@ static void *work(void *argument)
             memset(&job->result, 0, sizeof job->result);
             job->result.status = ZF_CANCELLED;
         } else {
-            zf_run_job(ws, batch->recipe, job);
+            zf_run_job(ws, batch->recipe, job, index);
         }
         pthread_mutex_lock(&pool->lock);
         if (++batch->finished == batch->njobs)
@@ -74,7 +76,7 @@ static bool start(zf_pool *pool, const zf_kernels *kernels)
     worker *self = malloc(sizeof *self);
     zf_workspace *ws = zf_workspace_open(kernels);
     if (self && ws) {
-        *self = (worker){pool, ws};
+        *self = (worker){pool, ws, pool->nthreads};
         if (pthread_create(&pool->threads[pool->nthreads], NULL, work, self) == 0) {
             pool->workspaces[pool->nthreads++] = ws;
             return true;

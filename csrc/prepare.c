@@ -401,12 +401,12 @@ zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, u
 
 /* ---- one job -------------------------------------------------------------------- */
 
-void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
+static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint64_t begin)
 {
     zf_result *result = &job->result;
     const uint8_t *data = job->data;
     size_t nbytes = job->nbytes;
-    uint64_t begin = zf_now(), reading = 0;
+    uint64_t reading = 0;
 
     if (!data) {
         int error = job->path ? zf_read_file(job->path, &ws->file)
@@ -431,4 +431,12 @@ void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
     result->ns[ZF_STAGE_WRITE] = zf_now() - begin;
     if (result->sys_errno)
         result->status = ZF_WRITE;
+}
+
+void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, int worker)
+{
+    uint64_t begin = zf_now();
+    run_job(ws, recipe, job, begin);
+    job->result.begin_ns = begin;
+    job->result.worker = worker;
 }

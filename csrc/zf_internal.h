@@ -81,6 +81,8 @@ extern const zf_kernels zf_kernels_scalar;
 #if defined(__x86_64__)
 extern const zf_kernels zf_kernels_avx2;
 extern const zf_kernels zf_kernels_avx512;
+#elif defined(__aarch64__)
+extern const zf_kernels zf_kernels_neon; /* part of every aarch64 CPU */
 #endif
 
 ZF_DECL_PLAN_H(zf_plan_h_scalar);

@@ -6,6 +6,6 @@
 
 /* Reads, prepares and, if asked, writes one image; the outcome is in
  * job->result. */
-void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job);
+void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, int worker);
 
 #endif

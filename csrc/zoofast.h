@@ -94,6 +94,8 @@ typedef struct zf_result {
     zf_decoder decoder; /* which decoder made the pixels */
     uint64_t ns[ZF_STAGE_COUNT]; /* time spent, nanoseconds of CLOCK_MONOTONIC */
     size_t nbytes_in;   /* bytes of the image file */
+    uint64_t begin_ns;  /* when the job began, CLOCK_MONOTONIC; jobs only */
+    int worker;         /* which thread of the pool ran it, from 0; jobs only */
 } zf_result;
 
 typedef struct zf_workspace zf_workspace;

@@ -73,6 +73,8 @@ cdef extern from "zoofast.h" nogil:
         zf_decoder decoder
         uint64_t ns[5]
         size_t nbytes_in
+        uint64_t begin_ns
+        int worker
 
     ctypedef struct zf_workspace:
         pass

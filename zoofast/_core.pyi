@@ -3,7 +3,7 @@
 import enum
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,18 @@ class Status(enum.IntEnum):
     SIZE = 5
     CANCELLED = 6
 
-# (status, errno, (height, width) it would have had, decoder, bytes read, ns per stage)
-Outcome = tuple[int, int, tuple[int, int], int, int, tuple[int, int, int, int, int]]
+class Outcome(NamedTuple):
+    """How one image went."""
+
+    status: int  # a Status
+    errno: int  # for READ and WRITE
+    size: tuple[int, int]  # for SIZE: the (height, width) that the tensor would have had
+    decoder: int  # index into DECODERS
+    nbytes_in: int  # bytes of the image file
+    stage_ns: tuple[int, ...]  # nanoseconds, as STAGES
+    begin_ns: int  # when a pool's worker began it, on time.monotonic_ns()'s clock
+    worker: int  # which one
+
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
 def isa_names() -> tuple[str, ...]:
@@ -63,9 +73,7 @@ class Workspace:
     def prepare(self, data: Bytes, plan: Plan, out: NDArray[np.uint8]) -> Outcome:
         """JPEG bytes -> out (plan.nbytes bytes, contiguous)."""
 
-    def prepare_rgb(
-        self, rgb: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]
-    ) -> Outcome:
+    def prepare_rgb(self, rgb: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> Outcome:
         """Pixels (H, W, 3) -> out."""
 
     def decode(
@@ -93,12 +101,8 @@ class Batch:
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...
-    def add_bytes(
-        self, data: bytes, to: bytes | None = None, tmp: bytes | None = None
-    ) -> None: ...
-    def add_path(
-        self, path: bytes, to: bytes | None = None, tmp: bytes | None = None
-    ) -> None: ...
+    def add_bytes(self, data: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
+    def add_path(self, path: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
     def add_range(
         self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
     ) -> None: ...

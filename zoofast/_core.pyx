@@ -9,6 +9,7 @@ from libc.string cimport memset
 import enum
 import mmap
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,10 +98,20 @@ cdef class Plan:
         return zf_recipe_nbytes(&self.c)
 
 
-cdef tuple outcome(const zf_result *r):
-    """(status, errno, (got_h, got_w), decoder, nbytes_in, stage nanoseconds)"""
-    return (r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
-            (r.ns[0], r.ns[1], r.ns[2], r.ns[3], r.ns[4]))
+class Outcome(NamedTuple):
+    status: int
+    errno: int
+    size: tuple
+    decoder: int
+    nbytes_in: int
+    stage_ns: tuple
+    begin_ns: int
+    worker: int
+
+
+cdef object outcome(const zf_result *r):
+    return Outcome(r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
+                   (r.ns[0], r.ns[1], r.ns[2], r.ns[3], r.ns[4]), r.begin_ns, r.worker)
 
 
 cdef class Workspace:

@@ -41,7 +41,10 @@ def _cgroup_quota(root: Path, membership: Path) -> float | None:
         elif "cpu" in controllers.split(","):
             at = root / controllers / path.lstrip("/")
             for folder in (at, root / controllers):
-                quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+                quota, period = (
+                    _read(folder / "cpu.cfs_quota_us"),
+                    _read(folder / "cpu.cfs_period_us"),
+                )
                 if quota and period and int(quota) > 0:
                     quotas.append(int(quota) / int(period))
     return min(quotas, default=None)

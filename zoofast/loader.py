@@ -57,24 +57,25 @@ class Stats:
     )
 
     def add(self, outcome: _core.Outcome) -> None:
-        status, _, _, decoder, nbytes, ns = outcome
         self.images += 1
-        self.nbytes_in += nbytes
-        for stage, nanoseconds in zip(_core.STAGES, ns, strict=True):
+        self.nbytes_in += outcome.nbytes_in
+        for stage, nanoseconds in zip(_core.STAGES, outcome.stage_ns, strict=True):
             self.stage_seconds[stage] += nanoseconds / 1e9
-        if status == Status.OK:
-            self.decoders[_core.DECODERS[decoder]] += 1
+        if outcome.status == Status.OK:
+            self.decoders[_core.DECODERS[outcome.decoder]] += 1
 
 
 @dataclass
 class Prepared:
     """One batch. `array` (n, *recipe.shape) and `names` hold the images that succeeded, in source
-    order; it is a view into the ring, valid until the next batch is asked for."""
+    order; it is a view into the ring, valid until the batch is given back."""
 
     items: list[Item]
     names: list[str]
     array: NDArray[Any]
     failures: list[Failure]
+    outcomes: list[_core.Outcome]  # of all items
+    slots: _core.Batch  # the ring's
 
 
 # Where an image's tensor file goes: (final path, temporary path), or None for memory only.
@@ -82,9 +83,10 @@ Target = Callable[[Item], tuple[bytes, bytes]]
 
 
 class Loader:
-    """Iterates over `items` of a source in order, in batches of Prepared. A context manager.
+    """Takes `items` of a source in order, in batches of Prepared. A context manager.
 
-    `threads` (default: all usable CPUs) decode; `depth` batches of `batch_size` exist. With
+    Iterating gives each batch back when the next is asked for; `take` and `give_back` let several
+    be held. `threads` (default: all usable CPUs) decode into `depth` batches of `batch_size`. With
     `target`, each tensor is also written to a file, `prefix` first; such batches are not
     contiguous and keep the slots of failed images, so `array` is empty then.
 
@@ -112,6 +114,8 @@ class Loader:
         self._free = [
             _core.Batch(self._plan, size, target is not None, prefix) for _ in range(depth)
         ]
+        self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
+        self._at = 0
         self._pool = _core.Pool(self.threads)
         self._pillow: ThreadPoolExecutor | None = None
 
@@ -133,19 +137,36 @@ class Loader:
             self._pillow.shutdown()
 
     def __iter__(self) -> Iterator[Prepared]:
-        queue: deque[tuple[_core.Batch, list[Item]]] = deque()
-        at = 0
-        while queue or at < len(self._items):
-            while self._free and at < len(self._items):
-                batch = self._free.pop()
-                chosen = self._items[at : at + batch.capacity]
-                at += len(chosen)
-                self._submit(batch, chosen)
-                queue.append((batch, chosen))
-            batch, chosen = queue.popleft()
-            self._pool.wait(batch)
-            yield self._finish(batch, chosen)
-            self._free.append(batch)
+        while (prepared := self.take()) is not None:
+            yield prepared
+            self.give_back(prepared)
+
+    def take(self) -> Prepared | None:
+        """The next batch in source order, waiting for it; None after the last.
+
+        Raises RuntimeError when all batches of the ring are held, which would wait for ever.
+        """
+        self._fill()
+        if not self._queue:
+            if self._at < len(self._items):
+                raise RuntimeError("all batches of the ring are held; give one back first")
+            return None
+        batch, items = self._queue.popleft()
+        self._pool.wait(batch)
+        return self._finish(batch, items)
+
+    def give_back(self, prepared: Prepared) -> None:
+        """Lets the ring reuse the batch, at once; its array must not be read any more."""
+        self._free.append(prepared.slots)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._free and self._at < len(self._items):
+            batch = self._free.pop()
+            items = self._items[self._at : self._at + batch.capacity]
+            self._at += len(items)
+            self._submit(batch, items)
+            self._queue.append((batch, items))
 
     def _submit(self, batch: _core.Batch, items: list[Item]) -> None:
         batch.clear()
@@ -159,14 +180,16 @@ class Loader:
 
     def _finish(self, batch: _core.Batch, items: list[Item]) -> Prepared:
         outcomes = [batch.outcome(i) for i in range(len(items))]
-        odd = [i for i, outcome in enumerate(outcomes) if outcome[0] == Status.UNSUPPORTED]
+        odd = [i for i, outcome in enumerate(outcomes) if outcome.status == Status.UNSUPPORTED]
         failures: dict[int, Failure] = {}
         for i, failure in zip(odd, self._through_pillow(batch, items, odd), strict=True):
-            if failure is not None:
+            if failure is None:
+                self.stats.decoders["pillow"] += 1
+            else:
                 failures[i] = failure
         for i, outcome in enumerate(outcomes):
             self.stats.add(outcome)
-            if outcome[0] not in (Status.OK, Status.UNSUPPORTED):
+            if outcome.status not in (Status.OK, Status.UNSUPPORTED):
                 failures[i] = self._failure(items[i], outcome)
         good = [i for i in range(len(items)) if i not in failures]
         if self._target is None:
@@ -178,10 +201,12 @@ class Loader:
             [items[i].name for i in good],
             batch.array[: len(good) if self._target is None else 0],
             [failures[i] for i in sorted(failures)],
+            outcomes,
+            batch,
         )
 
     def _failure(self, item: Item, outcome: _core.Outcome) -> Failure:
-        status, error, got, *_ = outcome
+        status, error = outcome.status, outcome.errno
         if status == Status.WRITE:
             assert self._target is not None
             path = os.fsdecode(self._target(item)[0])
@@ -190,7 +215,7 @@ class Loader:
             raise MemoryError(f"out of memory at {item.path}")
         if status == Status.READ:
             return Failure(item.name, item.path, "unreadable", os.strerror(error))
-        return Failure(item.name, item.path, "wrong size", self._wrong_size(got))
+        return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
 
     def _wrong_size(self, got: tuple[int, int]) -> str:
         want = self.recipe.size
@@ -203,9 +228,7 @@ class Loader:
             return [self._one_through_pillow(batch, items[i], i) for i in odd]
         if self._pillow is None:
             self._pillow = ThreadPoolExecutor(self.threads)
-        return list(
-            self._pillow.map(lambda i: self._one_through_pillow(batch, items[i], i), odd)
-        )
+        return list(self._pillow.map(lambda i: self._one_through_pillow(batch, items[i], i), odd))
 
     def _one_through_pillow(self, batch: _core.Batch, item: Item, i: int) -> Failure | None:
         try:
@@ -216,9 +239,9 @@ class Loader:
         if isinstance(rgb, tuple):
             return Failure(item.name, item.path, *rgb)
         outcome = _core.Workspace().prepare_rgb(rgb, self._plan, batch.tensor_bytes(i))
-        if outcome[0] == Status.SIZE:
-            return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome[2]))
-        if outcome[0] != Status.OK:
+        if outcome.status == Status.SIZE:
+            return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
+        if outcome.status != Status.OK:
             raise MemoryError(f"out of memory at {item.path}")
         if self._target is not None:
             to, tmp = self._target(item)
@@ -226,7 +249,6 @@ class Loader:
                 _core.write_file(os.fsdecode(to), os.fsdecode(tmp), batch.file_bytes(i))
             except OSError as error:
                 raise OutputError(f"cannot write {os.fsdecode(to)}: {error.strerror}") from error
-        self.stats.decoders["pillow"] += 1
         return None
 
 
@@ -263,16 +285,16 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
     out = tensor.reshape(-1).view(np.uint8)
     workspace = _core.Workspace()
     outcome = workspace.prepare(data, plan, out)
-    if outcome[0] == Status.UNSUPPORTED:
+    if outcome.status == Status.UNSUPPORTED:
         rgb = decode_with_pillow(data)
         if isinstance(rgb, tuple):
             raise ImageError(f"{where}: {rgb[1]}")
         outcome = workspace.prepare_rgb(rgb, plan, out)
-    if outcome[0] == Status.SIZE:
-        got, want = outcome[2], recipe.size
+    if outcome.status == Status.SIZE:
+        got, want = outcome.size, recipe.size
         raise ImageError(
             f"{where}: {got[0]}x{got[1]} after resizing; the recipe's tensor is {want[0]}x{want[1]}"
         )
-    if outcome[0] != Status.OK:
+    if outcome.status != Status.OK:
         raise MemoryError(f"out of memory at {where}")
     return tensor

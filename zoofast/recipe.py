@@ -241,9 +241,7 @@ class _Reader:
         given = self.tables[table]
         for key in given:
             if key not in keys:
-                raise self.error(
-                    f"unknown key {_path(table, key)!r}{_nearest(key, list(keys))}"
-                )
+                raise self.error(f"unknown key {_path(table, key)!r}{_nearest(key, list(keys))}")
         for key, optional in keys.items():
             if not optional and key not in given:
                 hint = _nearest(key, [k for k in given if k not in keys])

@@ -93,7 +93,9 @@ def open_source(where: str | os.PathLike[str]) -> Source:
     if not source.items:
         source.close()
         skipped = f" ({len(source.skipped)} other files)" if source.skipped else ""
-        raise SourceError(f"{where}: no images{skipped}; known suffixes: {', '.join(sorted(SUFFIXES))}")
+        raise SourceError(
+            f"{where}: no images{skipped}; known suffixes: {', '.join(sorted(SUFFIXES))}"
+        )
     try:
         _check_names(source.items)
     except SourceError:
