@@ -16,6 +16,7 @@ from zoofast.errors import ZoofastError
 # run(args) -> int, and is imported only when its command is the one asked for.
 COMMANDS = {
     "prep": "turn JPEGs into model-ready tensors, equal to the guides' scripts bit for bit",
+    "export": "weights to ONNX, with the guides' names, sizes and opset",
 }
 
 
