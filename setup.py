@@ -22,22 +22,37 @@ def pkg_config(*arguments: str) -> list[str]:
     try:
         done = subprocess.run(["pkg-config", *arguments], capture_output=True, text=True)
     except FileNotFoundError:
-        sys.exit("zoofast: pkg-config is missing; apt-get install pkg-config libjpeg-turbo8-dev "
-                 "(Debian: libjpeg62-turbo-dev)")
+        sys.exit(
+            "zoofast: pkg-config is missing; apt-get install pkg-config libjpeg-turbo8-dev "
+            "(Debian: libjpeg62-turbo-dev)"
+        )
     if done.returncode:
-        sys.exit("zoofast: libjpeg-turbo's headers are missing; apt-get install "
-                 "libjpeg62-turbo-dev (Ubuntu: libjpeg-turbo8-dev)")
+        sys.exit(
+            "zoofast: libjpeg-turbo's headers are missing; apt-get install "
+            "libjpeg62-turbo-dev (Ubuntu: libjpeg-turbo8-dev)"
+        )
     return shlex.split(done.stdout)
 
 
-cflags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-g", "-ffp-contract=off", "-fvisibility=hidden",
-          "-Wall", "-Wextra"]
+cflags = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-O3",
+    "-g",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+]
 ldflags: list[str] = ["-pthread"]
 if switched_on("ZOOFAST_DEBUG"):
     cflags += ["-O0"]
 if switched_on("ZOOFAST_SANITIZE"):
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-                "-fno-omit-frame-pointer"]
+    sanitize = [
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-fno-omit-frame-pointer",
+    ]
     cflags += ["-O1", *sanitize]
     ldflags += sanitize
 

@@ -94,6 +94,8 @@ typedef struct zf_result {
     zf_decoder decoder; /* which decoder made the pixels */
     uint64_t ns[ZF_STAGE_COUNT]; /* time spent, nanoseconds of CLOCK_MONOTONIC */
     size_t nbytes_in;   /* bytes of the image file */
+    uint64_t begin_ns;  /* when the job began, CLOCK_MONOTONIC; jobs only */
+    int worker;         /* which thread of the pool ran it, from 0; jobs only */
 } zf_result;
 
 typedef struct zf_workspace zf_workspace;
@@ -125,9 +127,9 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 /* ---- files ------------------------------------------------------------- */
 
 /* Write a file whole: under tmp_path first, then renamed to path. Uses direct
- * I/O where data is 4096-byte aligned and the file system allows it; then
- * memory up to the next multiple of 4096 past nbytes must be readable.
- * Returns 0 or an errno; on failure tmp_path is removed. */
+ * I/O where data is 4096-byte aligned and the file system allows it; it
+ * then moves whole 4096-byte blocks, all of which are pages that data has a
+ * byte in. Returns 0 or an errno; on failure tmp_path is removed. */
 int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes);
 
 /* ---- many images ------------------------------------------------------- */

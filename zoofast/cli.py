@@ -1,4 +1,4 @@
-"""The `zoofast` command: finds the subcommand, runs it, turns errors into one line and an exit code.
+"""The `zoofast` command: finds the subcommand, runs it, makes errors one line and an exit code.
 
 Exit codes: 0 all done; 1 done, but something was dropped or a check failed; 2 could not be
 done (bad arguments, bad input, missing package); 130 interrupted.

@@ -1,4 +1,4 @@
-"""What can go wrong, as types. Each message names the thing at fault and, where there is one, the cure."""
+"""What can go wrong, as types. Messages name the thing at fault and, if there is one, the cure."""
 
 from __future__ import annotations
 

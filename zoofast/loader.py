@@ -1,0 +1,276 @@
+"""Ordered batches of tensors from a bounded ring of buffers, filled by the core's threads.
+
+The caller computes on one batch while C threads fill the next ones; the GIL is taken once per
+batch. Images that the core leaves to Pillow (PNG, CMYK, anything odd) are decoded here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from zoofast import _core
+from zoofast._core import Status
+from zoofast.cpus import usable_cpus
+from zoofast.errors import ImageError, OutputError
+from zoofast.recipe import Recipe
+from zoofast.sources import Item, Source
+
+DEPTH = 3  # batches: one with the caller, one being filled, one queued
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that gave no tensor, and why: a short `cause` to count by, a `reason` in words."""
+
+    name: str
+    path: str
+    cause: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass
+class Stats:
+    """Sums over the images that were tried."""
+
+    images: int = 0
+    nbytes_in: int = 0
+    stage_seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(_core.STAGES, 0.0)
+    )
+    decoders: dict[str, int] = field(
+        default_factory=lambda: {"turbo": 0, "baseline": 0, "pillow": 0}
+    )
+
+    def add(self, outcome: _core.Outcome) -> None:
+        self.images += 1
+        self.nbytes_in += outcome.nbytes_in
+        for stage, nanoseconds in zip(_core.STAGES, outcome.stage_ns, strict=True):
+            self.stage_seconds[stage] += nanoseconds / 1e9
+        if outcome.status == Status.OK:
+            self.decoders[_core.DECODERS[outcome.decoder]] += 1
+
+
+@dataclass
+class Prepared:
+    """One batch. `array` (n, *recipe.shape) and `names` hold the images that succeeded, in source
+    order; it is a view into the ring, valid until the next batch is asked for."""
+
+    items: list[Item]
+    names: list[str]
+    array: NDArray[Any]
+    failures: list[Failure]
+
+
+# Where an image's tensor file goes: (final path, temporary path), or None for memory only.
+Target = Callable[[Item], tuple[bytes, bytes]]
+
+
+class Loader:
+    """Iterates over `items` of a source in order, in batches of Prepared. A context manager.
+
+    `threads` (default: all usable CPUs) decode; `depth` batches of `batch_size` exist. With
+    `target`, each tensor is also written to a file, `prefix` first; such batches are not
+    contiguous and keep the slots of failed images, so `array` is empty then.
+
+    Raises OutputError when a file cannot be written. ZOOFAST_ISA chooses the CPU level.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        *,
+        items: Sequence[Item] | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        depth: int = DEPTH,
+        target: Target | None = None,
+        prefix: bytes = b"",
+    ) -> None:
+        self.recipe, self.stats = recipe, Stats()
+        self._source, self._target = source, target
+        self._items = list(source.items if items is None else items)
+        self.threads = threads or usable_cpus()
+        self._plan = recipe.plan()
+        size = batch_size or max(8, self.threads)
+        self._free = [
+            _core.Batch(self._plan, size, target is not None, prefix) for _ in range(depth)
+        ]
+        self._pool = _core.Pool(self.threads)
+        self._pillow: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets running images end, drops the others, frees the ring."""
+        self._pool.close()
+        if self._pillow is not None:
+            self._pillow.shutdown()
+
+    def __iter__(self) -> Iterator[Prepared]:
+        queue: deque[tuple[_core.Batch, list[Item]]] = deque()
+        at = 0
+        while queue or at < len(self._items):
+            while self._free and at < len(self._items):
+                batch = self._free.pop()
+                chosen = self._items[at : at + batch.capacity]
+                at += len(chosen)
+                self._submit(batch, chosen)
+                queue.append((batch, chosen))
+            batch, chosen = queue.popleft()
+            self._pool.wait(batch)
+            yield self._finish(batch, chosen)
+            self._free.append(batch)
+
+    def _submit(self, batch: _core.Batch, items: list[Item]) -> None:
+        batch.clear()
+        for item in items:
+            to, tmp = self._target(item) if self._target else (None, None)
+            if item.in_archive:
+                batch.add_range(self._source.fd, item.offset, item.nbytes, to, tmp)
+            else:
+                batch.add_path(os.fsencode(item.path), to, tmp)
+        self._pool.submit(batch)
+
+    def _finish(self, batch: _core.Batch, items: list[Item]) -> Prepared:
+        outcomes = [batch.outcome(i) for i in range(len(items))]
+        odd = [i for i, outcome in enumerate(outcomes) if outcome.status == Status.UNSUPPORTED]
+        failures: dict[int, Failure] = {}
+        for i, failure in zip(odd, self._through_pillow(batch, items, odd), strict=True):
+            if failure is None:
+                self.stats.decoders["pillow"] += 1
+            else:
+                failures[i] = failure
+        for i, outcome in enumerate(outcomes):
+            self.stats.add(outcome)
+            if outcome.status not in (Status.OK, Status.UNSUPPORTED):
+                failures[i] = self._failure(items[i], outcome)
+        good = [i for i in range(len(items)) if i not in failures]
+        if self._target is None:
+            for to, i in enumerate(good):
+                if to != i:
+                    batch.array[to] = batch.array[i]
+        return Prepared(
+            items,
+            [items[i].name for i in good],
+            batch.array[: len(good) if self._target is None else 0],
+            [failures[i] for i in sorted(failures)],
+        )
+
+    def _failure(self, item: Item, outcome: _core.Outcome) -> Failure:
+        status, error = outcome.status, outcome.errno
+        if status == Status.WRITE:
+            assert self._target is not None
+            path = os.fsdecode(self._target(item)[0])
+            raise OutputError(f"cannot write {path}: {os.strerror(error)}")
+        if status == Status.NOMEM:
+            raise MemoryError(f"out of memory at {item.path}")
+        if status == Status.READ:
+            return Failure(item.name, item.path, "unreadable", os.strerror(error))
+        return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
+
+    def _wrong_size(self, got: tuple[int, int]) -> str:
+        want = self.recipe.size
+        return f"{got[0]}x{got[1]} after resizing; the recipe's tensor is {want[0]}x{want[1]}"
+
+    def _through_pillow(
+        self, batch: _core.Batch, items: list[Item], odd: list[int]
+    ) -> list[Failure | None]:
+        if len(odd) < 2:
+            return [self._one_through_pillow(batch, items[i], i) for i in odd]
+        if self._pillow is None:
+            self._pillow = ThreadPoolExecutor(self.threads)
+        return list(self._pillow.map(lambda i: self._one_through_pillow(batch, items[i], i), odd))
+
+    def _one_through_pillow(self, batch: _core.Batch, item: Item, i: int) -> Failure | None:
+        try:
+            data = self._source.read(item)
+        except OSError as error:
+            return Failure(item.name, item.path, "unreadable", error.strerror or str(error))
+        rgb = decode_with_pillow(data)
+        if isinstance(rgb, tuple):
+            return Failure(item.name, item.path, *rgb)
+        outcome = _core.Workspace().prepare_rgb(rgb, self._plan, batch.tensor_bytes(i))
+        if outcome.status == Status.SIZE:
+            return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
+        if outcome.status != Status.OK:
+            raise MemoryError(f"out of memory at {item.path}")
+        if self._target is not None:
+            to, tmp = self._target(item)
+            try:
+                _core.write_file(os.fsdecode(to), os.fsdecode(tmp), batch.file_bytes(i))
+            except OSError as error:
+                raise OutputError(f"cannot write {os.fsdecode(to)}: {error.strerror}") from error
+        return None
+
+
+def decode_with_pillow(data: bytes) -> NDArray[np.uint8] | tuple[str, str]:
+    """RGB pixels (H, W, 3) as Pillow makes them, or (cause, reason) why it refuses."""
+    if not data:
+        return ("empty", "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.ascontiguousarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        return ("not an image", "not an image that Pillow can identify")
+    except Image.DecompressionBombError as error:
+        return ("too large", str(error))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise many types on bad input
+        cause = "truncated" if "truncated" in str(error) else "corrupt"
+        return (cause, f"{error}" or type(error).__name__)
+
+
+def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[Any]:
+    """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
+
+    Raises ImageError, naming the file, when Pillow too would refuse it.
+    """
+    where = "image" if isinstance(image, bytes) else os.fspath(image)
+    try:
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{where}: {error.strerror}") from error
+    plan = recipe.plan()
+    tensor = np.empty(plan.shape, plan.dtype)
+    out = tensor.reshape(-1).view(np.uint8)
+    workspace = _core.Workspace()
+    outcome = workspace.prepare(data, plan, out)
+    if outcome.status == Status.UNSUPPORTED:
+        rgb = decode_with_pillow(data)
+        if isinstance(rgb, tuple):
+            raise ImageError(f"{where}: {rgb[1]}")
+        outcome = workspace.prepare_rgb(rgb, plan, out)
+    if outcome.status == Status.SIZE:
+        got, want = outcome.size, recipe.size
+        raise ImageError(
+            f"{where}: {got[0]}x{got[1]} after resizing; the recipe's tensor is {want[0]}x{want[1]}"
+        )
+    if outcome.status != Status.OK:
+        raise MemoryError(f"out of memory at {where}")
+    return tensor
