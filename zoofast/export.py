@@ -19,6 +19,7 @@ from zoofast.extras import needs
 from zoofast.models import KnownModel
 from zoofast.models.torch_compat import build
 from zoofast.onnxfile import staged
+from zoofast.recipe import load as load_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +44,10 @@ class Target:
 
     @classmethod
     def of(cls, known: KnownModel) -> Target:
+        recipe = load_recipe(known.recipe)
+        height, width = recipe.input_size
         return cls(
-            known.factory, known.height, known.width, known.input, known.output, known.arguments
+            known.factory, height, width, recipe.input_name, recipe.output_name, known.arguments
         )
 
 

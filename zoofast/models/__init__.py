@@ -1,4 +1,4 @@
-"""The models known by name: what they are, how they export, what their guides report."""
+"""The models known by name: where they come from, how they convert, how fast they are on an NPU."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ from zoofast.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Top-1 and top-5 of ImageNet's validation set, in percent."""
-
-    top1: float
-    top5: float
-
-
-@dataclass(frozen=True)
 class KnownModel:
     """One model of the guides; the fields are explained at the head of known.toml."""
 
@@ -34,19 +26,18 @@ class KnownModel:
     factory: str
     weights: str
     url: str
-    input: str
-    output: str
-    height: int
-    width: int
-    classes: int
     recipe: str
     atc: tuple[str, ...]
     atc_output: str
-    accuracy: Accuracy
     fps: Mapping[str, Mapping[int, float]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     simplify: bool = False
     rewrites: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """The Python package that holds the network."""
+        return self.factory.partition(".")[0]
 
     def best(self, chip: str) -> tuple[int, float]:
         """(batch size, img/s) at which the guide saw `chip`, such as "310P3", do best."""
@@ -67,14 +58,8 @@ def _model(name: str, table: dict[str, Any]) -> KnownModel:
         chip: {int(batch): float(rate) for batch, rate in rates.items()}
         for chip, rates in table.pop("fps").items()
     }
-    return KnownModel(
-        name=name,
-        accuracy=Accuracy(**table.pop("accuracy")),
-        fps=fps,
-        atc=tuple(table.pop("atc")),
-        rewrites=tuple(table.pop("rewrites", ())),
-        **table,
-    )
+    atc, rewrites = tuple(table.pop("atc")), tuple(table.pop("rewrites", ()))
+    return KnownModel(name=name, fps=fps, atc=atc, rewrites=rewrites, **table)
 
 
 def names() -> list[str]:
