@@ -17,8 +17,9 @@ from zoofast.errors import ZoofastError
 COMMANDS = {
     "prep": "turn JPEGs into model-ready tensors, equal to the guides' scripts bit for bit",
     "export": "weights to ONNX, with the guides' names, sizes and opset",
-    "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
     "simplify": "fold what is constant in an ONNX, for a fixed or any batch size",
+    "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
+    "atc": "compile an ONNX for an NPU with the guide's command line, checked and explained",
 }
 
 
