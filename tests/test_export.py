@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zoofast import models, onnxfile
 from zoofast.agreement import compare, demand, random_images, run_onnx
@@ -305,6 +306,13 @@ class TestCommand:
             ("alexnet --weights none.pth", "none.pth: no such file"),
             ("alexnet --weights random --size 9", "--size belongs to --factory"),
             ("mine --weights random --factory a:b", "--factory needs --size"),
+            ("mine --weights random --factory a:b --size 9 --check", "needs its --recipe"),
+            ("alexnet --weights random --check --count 0", "--count 0: not a whole number"),
+            (
+                "alexnet --weights random --check --recipe inceptionv4",
+                "recipe inceptionv4 makes 299x299 images, the model takes 224x224",
+            ),
+            ("alexnet --weights random --check --images no", "no: no such folder"),
             ("squeezenet1_1 --weights random -o no/x.onnx", "the folder no does not exist"),
             ("squeezenet1_1 --weights random --opset 3", "opset 3: not one of 9 to 20"),
         ],
@@ -314,6 +322,27 @@ class TestCommand:
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_check_on_drawn_pictures_and_on_a_folder(self, tmp_path, capsys):
+        arguments = ["export", "squeezenet1_1", "--weights", "random", "--check"]
+        assert main(arguments) == 0
+        assert "agree on 8 images: largest difference" in capsys.readouterr().out
+        (tmp_path / "jpegs").mkdir()
+        for seed in range(3):
+            noise = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "jpegs" / f"{seed}.jpg")
+        assert main([*arguments, "--images", str(tmp_path / "jpegs"), "--count", "2"]) == 0
+        assert "agree on 2 images" in capsys.readouterr().out
+        (tmp_path / "jpegs" / "1.jpg").write_bytes(b"broken")
+        assert main([*arguments, "--images", str(tmp_path / "jpegs")]) == 2
+        assert "1.jpg: not an image" in capsys.readouterr().err
+
+    def test_check_fails_beyond_the_tolerance(self, tmp_path, capsys):
+        arguments = "export squeezenet1_1 --weights random --check --count 1 --tolerance 1e-12"
+        assert main(arguments.split()) == 2
+        error = capsys.readouterr().err
+        assert "squeezenet1_1.onnx: the ONNX computes something else: 1 images" in error
         assert list(tmp_path.iterdir()) == []
 
 

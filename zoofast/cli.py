@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "weights to ONNX, with the guides' names, sizes and opset",
     "simplify": "fold what is constant in an ONNX, for a fixed or any batch size",
     "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
+    "aipp": "the configuration that lets the NPU crop and normalize 8-bit images",
     "atc": "compile an ONNX for an NPU with the guide's command line, checked and explained",
 }
 

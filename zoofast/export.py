@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.agreement import Agreement, compare, run_onnx
+from zoofast.agreement import Agreement, compare, demand, run_onnx
 from zoofast.errors import ModelError
 from zoofast.extras import needs
 from zoofast.models import KnownModel
@@ -146,10 +146,21 @@ def _kind(loaded: object) -> str:
     return f"a {type(loaded).__name__}"
 
 
-def export(network: torch.nn.Module, target: Target, out: Path, opset: int = OPSET) -> None:
-    """Writes `network` as ONNX to `out`, batch axis dynamic. Raises ModelError.
+def export(
+    network: torch.nn.Module,
+    target: Target,
+    out: Path,
+    opset: int = OPSET,
+    *,
+    images: NDArray[np.float32] | None = None,
+    tolerance: float = TOLERANCE,
+) -> Agreement | None:
+    """Writes `network` as ONNX to `out`, batch axis dynamic.
 
-    On a failure nothing is written and an earlier `out` stays.
+    With `images` (float32 N x 3 x H x W, as the network takes them) PyTorch and ONNX Runtime
+    have to agree on them; how well they do is returned. Raises ModelError: no such opset, an
+    operator that cannot be exported, or a difference beyond `tolerance` times the largest logit.
+    Then an earlier `out` is left as it was.
     """
     if opset not in OPSETS:
         raise ModelError(f"opset {opset}: not one of {OPSETS.start} to {OPSETS.stop - 1}")
@@ -178,6 +189,11 @@ def export(network: torch.nn.Module, target: Target, out: Path, opset: int = OPS
                 f"{target.factory}: cannot be exported with opset {opset}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
+        if images is None:
+            return None
+        agreement = check(network, partial, images)
+        demand(agreement, tolerance, f"{out}: the ONNX")
+        return agreement
 
 
 def check(network: torch.nn.Module, onnx_path: Path, images: NDArray[np.float32]) -> Agreement:

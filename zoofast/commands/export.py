@@ -6,9 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from zoofast import models
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast import models, trial
 from zoofast.errors import ModelError
-from zoofast.export import OPSET, Target, build_network, export
+from zoofast.export import OPSET, TOLERANCE, Target, build_network, export
+from zoofast.recipe import load as load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, help="the ONNX to write [MODEL.onnx]")
     parser.add_argument("--opset", type=int, default=OPSET, help="[%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="of random weights [%(default)s]")
+    proof = parser.add_argument_group("proof")
+    proof.add_argument(
+        "--check",
+        action="store_true",
+        help="compare PyTorch and ONNX Runtime on prepared images, and fail where they differ",
+    )
+    proof.add_argument(
+        "--images", metavar="SRC", help="take these, as in prep (default: drawn ones)"
+    )
+    proof.add_argument("--count", type=int, default=trial.IMAGES, help="of images [%(default)s]")
+    proof.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help="of the largest logit [%(default)s]"
+    )
+    proof.add_argument("--recipe", metavar="NAME|FILE.toml", help="default: the known model's")
     own = parser.add_argument_group("a model of your own")
     own.add_argument("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network")
     own.add_argument("--size", type=int, help="its input height and width, in pixels")
@@ -31,14 +49,34 @@ def run(args: argparse.Namespace) -> int:
     weights = None if args.weights == "random" else Path(args.weights)
     if weights is not None and not weights.is_file():
         raise ModelError(f"{weights}: no such file; --weights random tries without any")
+    images = _images(args, target) if args.check else None
     out = args.output or Path(f"{args.model}.onnx")
     network = build_network(target, weights, args.seed)
-    export(network, target, out, args.opset)
+    agreement = export(network, target, out, args.opset, images=images, tolerance=args.tolerance)
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "
         f"{target.input}:?,3,{target.height},{target.width} -> {target.output}"
     )
+    if agreement is not None:
+        print(f"PyTorch and ONNX Runtime agree on {agreement}")
     return 0
+
+
+def _images(args: argparse.Namespace, target: Target) -> NDArray[np.float32]:
+    name = args.recipe
+    if name is None:
+        if args.factory is not None:
+            raise ModelError("--check of a model of your own needs its --recipe")
+        name = models.load(args.model).recipe
+    if args.count < 1:
+        raise ModelError(f"--count {args.count}: not a whole number from 1")
+    recipe = load_recipe(name)
+    if recipe.input_size != (target.height, target.width):
+        made = "x".join(map(str, recipe.input_size))
+        raise ModelError(
+            f"recipe {name} makes {made} images, the model takes {target.height}x{target.width}"
+        )
+    return trial.images(recipe, args.images, args.count)
 
 
 def _target(args: argparse.Namespace) -> Target:
