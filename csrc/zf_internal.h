@@ -15,7 +15,7 @@
 
 /* One direction of Pillow's resampler for a run of output pixels:
  * output i = clip8((2^21 + sum_t src[start[i] + t] * k[i * ksize + t]) >> 22),
- * t < ksize; unused coefficients are 0 but their pixels must be readable. */
+ * t < ksize. start never falls. */
 typedef struct zf_taps {
     int n;           /* outputs */
     int ksize;       /* taps per output: the largest count */
@@ -27,10 +27,34 @@ typedef struct zf_taps {
     /* the inputs that this table was made for, so that it can be kept */
     int in_size, out_size, from;
     zf_filter filter;
-    /* chunks for the SIMD kernels, made by zf_kernels.plan_h */
-    void *plan;
+    void *plan;      /* what resample_h precomputes, made by plan_h */
+    bool near;       /* set by plan_h: its outputs' pixels fit zf_is_near */
     size_t capacity, plan_capacity;
 } zf_taps;
+
+/* Makes t->plan hold nbytes (64-byte aligned, contents lost). */
+bool zf_plan_reserve(zf_taps *t, size_t nbytes);
+
+/* Whether the first taps of every `outputs` neighbouring outputs, four each,
+ * lie within one load of nbytes. Shrinking more than fourfold, they do not. */
+static inline bool zf_is_near(const zf_taps *t, int outputs, int nbytes)
+{
+    for (int i = 0; i < t->n; i += outputs) {
+        int last = i + outputs < t->n ? i + outputs - 1 : t->n - 1;
+        if (t->start[last] - t->start[i] + 4 > nbytes)
+            return false;
+    }
+    return true;
+}
+
+/* Splits k into signed base-256 digits, low first. k is not wide. */
+static inline void zf_digits(int32_t k, int8_t digits[3])
+{
+    for (int d = 0; d < 3; d++) {
+        digits[d] = (int8_t)(k & 0xFF);
+        k = (k - digits[d]) / 256;
+    }
+}
 
 /* ---- kernels ------------------------------------------------------------ */
 
@@ -44,10 +68,13 @@ typedef struct zf_taps {
 #define ZF_DECL_RESAMPLE_V(name)                                                       \
     void name(uint8_t *dst, const uint8_t *rows, size_t stride, const int32_t *k,      \
               int ntaps, bool wide, size_t n)
-/* n RGB triples -> three planes (padded). */
+/* n RGB triples -> three planes (padded). 3 * 64 bytes past rgb's end are read. */
 #define ZF_DECL_DEINTERLEAVE(name) \
     void name(uint8_t *const planes[3], const uint8_t *rgb, size_t n)
-/* Table lookup of n bytes into n 4-byte elements. dst has no padding. */
+/* Three planes (padded) -> n RGB triples. dst has no padding. */
+#define ZF_DECL_INTERLEAVE(name) \
+    void name(uint8_t *dst, const uint8_t *const planes[3], size_t n)
+/* Table lookup of n bytes (padded) into n 4-byte elements. dst has no padding. */
 #define ZF_DECL_LOOKUP32(name) \
     void name(uint32_t *dst, const uint8_t *src, const uint32_t *table, size_t n)
 /* Prepares t->plan for resample_h; returns false when out of memory. */
@@ -59,6 +86,7 @@ struct zf_kernels {
     ZF_DECL_RESAMPLE_H((*resample_h));
     ZF_DECL_RESAMPLE_V((*resample_v));
     ZF_DECL_DEINTERLEAVE((*deinterleave));
+    ZF_DECL_INTERLEAVE((*interleave));
     ZF_DECL_LOOKUP32((*lookup32));
 };
 
@@ -66,12 +94,15 @@ extern const zf_kernels zf_kernels_scalar;
 #if defined(__x86_64__)
 extern const zf_kernels zf_kernels_avx2;
 extern const zf_kernels zf_kernels_avx512;
+#elif defined(__aarch64__)
+extern const zf_kernels zf_kernels_neon; /* part of every aarch64 CPU */
 #endif
 
 ZF_DECL_PLAN_H(zf_plan_h_scalar);
 ZF_DECL_RESAMPLE_H(zf_resample_h_scalar);
 ZF_DECL_RESAMPLE_V(zf_resample_v_scalar);
 ZF_DECL_DEINTERLEAVE(zf_deinterleave_scalar);
+ZF_DECL_INTERLEAVE(zf_interleave_scalar);
 ZF_DECL_LOOKUP32(zf_lookup32_scalar);
 
 /* Fills t for output pixels [from, from + n) of an out_size-pixel result.

@@ -40,6 +40,13 @@ typedef enum {
     ZF_BOX,
     ZF_HAMMING
 } zf_filter;
+/* Which pass Pillow makes first. Each rounds to 8 bits, so the order shows.
+ * From w x h to W x H, the vertical pass comes first where */
+typedef enum {
+    ZF_ORDER_ACROSS, /* never: before Pillow 12.2 */
+    ZF_ORDER_TALL,   /* H < h and h > 100 w: 12.2 and 12.3 */
+    ZF_ORDER_SHRINK  /* H < h and h - H > 2 (w - W): from 13.0 */
+} zf_order;
 typedef enum { ZF_HALF_EVEN, ZF_TRUNCATE } zf_rounding;
 typedef enum { ZF_NCHW, ZF_NHWC } zf_layout;
 
@@ -48,6 +55,7 @@ typedef struct zf_recipe {
     zf_resize resize;
     int resize_w, resize_h; /* EXACT: the size. SHORT: both the short side */
     zf_filter filter;
+    zf_order order;
     int crop_w, crop_h;     /* centre crop; 0, 0: none */
     zf_rounding crop_rounding; /* of (side - crop) / 2 */
     int out_w, out_h;       /* the tensor's size; another size is ZF_SIZE */
@@ -94,6 +102,8 @@ typedef struct zf_result {
     zf_decoder decoder; /* which decoder made the pixels */
     uint64_t ns[ZF_STAGE_COUNT]; /* time spent, nanoseconds of CLOCK_MONOTONIC */
     size_t nbytes_in;   /* bytes of the image file */
+    uint64_t begin_ns;  /* when the job began, CLOCK_MONOTONIC; jobs only */
+    int worker;         /* which thread of the pool ran it, from 0; jobs only */
 } zf_result;
 
 typedef struct zf_workspace zf_workspace;
@@ -125,9 +135,9 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 /* ---- files ------------------------------------------------------------- */
 
 /* Write a file whole: under tmp_path first, then renamed to path. Uses direct
- * I/O where data is 4096-byte aligned and the file system allows it; then
- * memory up to the next multiple of 4096 past nbytes must be readable.
- * Returns 0 or an errno; on failure tmp_path is removed. */
+ * I/O where data is 4096-byte aligned and the file system allows it; it
+ * then moves whole 4096-byte blocks, all of which are pages that data has a
+ * byte in. Returns 0 or an errno; on failure tmp_path is removed. */
 int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes);
 
 /* ---- many images ------------------------------------------------------- */

@@ -1,0 +1,36 @@
+# Chores by name. Each does its own set-up in .venv; see CONTRIBUTING.md.
+PYTHON := .venv/bin/python
+SOURCES := pyproject.toml setup.py tools/setup.sh $(wildcard csrc/*.[ch] zoofast/*.pyx zoofast/*.pxd)
+IMAGES ?=
+
+.PHONY: help demo test lint bench asan clean
+
+help:
+	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes"
+	@echo "make test   run all tests"
+	@echo "make lint   formatting, lint and types"
+	@echo "make bench  measure against the peers; writes the tables in README.md"
+	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
+	@echo "make clean  remove what was built"
+
+.venv/ready: $(SOURCES)
+	sh tools/setup.sh
+	@touch $@
+
+.venv/ready-test: $(SOURCES)
+	sh tools/setup.sh dev
+	@touch $@ .venv/ready
+
+demo: .venv/ready
+	$(PYTHON) tools/demo.py $(IMAGES)
+
+test: .venv/ready-test
+	$(PYTHON) -m pytest -q
+
+lint: .venv/ready-test
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv build demo *.egg-info zoofast/*.so zoofast/_core.c

@@ -1,0 +1,116 @@
+/* Files: read into a growing buffer, written whole or not at all. */
+#include "zf_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "zf_internal.h"
+
+#define DIRECT_ALIGN 4096
+
+static bool reserve(zf_buffer *buffer, size_t nbytes)
+{
+    if (nbytes + ZF_PAD > buffer->capacity) {
+        size_t capacity = nbytes + nbytes / 2 + ZF_PAD;
+        uint8_t *data = realloc(buffer->data, capacity);
+        if (!data)
+            return false;
+        buffer->data = data;
+        buffer->capacity = capacity;
+    }
+    return true;
+}
+
+int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer)
+{
+    if (!reserve(buffer, nbytes))
+        return ENOMEM;
+    buffer->nbytes = 0;
+    while (buffer->nbytes < nbytes) {
+        ssize_t got = pread(fd, buffer->data + buffer->nbytes, nbytes - buffer->nbytes,
+                            (off_t)(offset + buffer->nbytes));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return errno;
+        if (got == 0)
+            break; /* shorter than it was: what is there is judged by the decoder */
+        buffer->nbytes += (size_t)got;
+    }
+    return 0;
+}
+
+int zf_read_file(const char *path, zf_buffer *buffer)
+{
+    struct stat st;
+    int error = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    if (fstat(fd, &st) != 0)
+        error = errno;
+    else if (!S_ISREG(st.st_mode))
+        error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+    else
+        error = zf_read_range(fd, 0, (size_t)st.st_size, buffer);
+    close(fd);
+    return error;
+}
+
+static int write_all(int fd, const uint8_t *data, size_t nbytes)
+{
+    while (nbytes > 0) {
+        ssize_t put = write(fd, data, nbytes);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return errno;
+        data += put;
+        nbytes -= (size_t)put;
+    }
+    return 0;
+}
+
+/* Direct I/O skips the page cache, which here costs more than the disk. It
+ * moves whole blocks, so the file is cut to its length afterwards. EINVAL
+ * says that this file system has none. */
+static int write_direct(const char *path, const uint8_t *data, size_t nbytes)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0666);
+    if (fd < 0)
+        return errno;
+    size_t blocks = (nbytes + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
+    int error = write_all(fd, data, blocks);
+    if (!error && blocks != nbytes && ftruncate(fd, (off_t)nbytes) != 0)
+        error = errno;
+    if (close(fd) != 0 && !error)
+        error = errno;
+    return error;
+}
+
+static int write_buffered(const char *path, const uint8_t *data, size_t nbytes)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return errno;
+    int error = write_all(fd, data, nbytes);
+    if (close(fd) != 0 && !error)
+        error = errno;
+    return error;
+}
+
+int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
+{
+    bool aligned = (uintptr_t)data % DIRECT_ALIGN == 0 && nbytes >= DIRECT_ALIGN;
+    int error = aligned ? write_direct(tmp_path, data, nbytes) : EINVAL;
+    if (error == EINVAL)
+        error = write_buffered(tmp_path, data, nbytes);
+    if (!error && rename(tmp_path, path) != 0)
+        error = errno;
+    if (error)
+        unlink(tmp_path);
+    return error;
+}

@@ -1,0 +1,83 @@
+/* The reference kernels. They define the answer; the SIMD files must equal
+ * them byte for byte. */
+#include "zf_internal.h"
+
+#include <string.h>
+
+#define ROUND (1 << 21)
+
+/* Pillow's clip8: the 22 fraction bits off, then saturated to 0..255. */
+static uint8_t clip8(int32_t sum)
+{
+    sum >>= 22;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+/* Sums wrap like Pillow's do in practice; unsigned, so that this is defined. */
+static int32_t multiply_add(int32_t sum, uint8_t pixel, int32_t k)
+{
+    return (int32_t)((uint32_t)sum + (uint32_t)pixel * (uint32_t)k);
+}
+
+ZF_DECL_PLAN_H(zf_plan_h_scalar)
+{
+    (void)t;
+    return true;
+}
+
+ZF_DECL_RESAMPLE_H(zf_resample_h_scalar)
+{
+    if (t->identity) {
+        memcpy(dst, src, (size_t)t->n);
+        return;
+    }
+    for (int i = 0; i < t->n; i++) {
+        const uint8_t *pixels = src + t->start[i];
+        const int32_t *k = t->k + (size_t)i * (size_t)t->ksize;
+        int32_t sum = ROUND;
+        for (int x = 0; x < t->ksize; x++)
+            sum = multiply_add(sum, pixels[x], k[x]);
+        dst[i] = clip8(sum);
+    }
+}
+
+ZF_DECL_RESAMPLE_V(zf_resample_v_scalar)
+{
+    (void)wide;
+    for (size_t i = 0; i < n; i++) {
+        int32_t sum = ROUND;
+        for (int y = 0; y < ntaps; y++)
+            sum = multiply_add(sum, rows[(size_t)y * stride + i], k[y]);
+        dst[i] = clip8(sum);
+    }
+}
+
+ZF_DECL_DEINTERLEAVE(zf_deinterleave_scalar)
+{
+    for (size_t i = 0; i < n; i++)
+        for (int c = 0; c < 3; c++)
+            planes[c][i] = rgb[3 * i + (size_t)c];
+}
+
+ZF_DECL_INTERLEAVE(zf_interleave_scalar)
+{
+    for (size_t i = 0; i < n; i++)
+        for (int c = 0; c < 3; c++)
+            dst[3 * i + (size_t)c] = planes[c][i];
+}
+
+ZF_DECL_LOOKUP32(zf_lookup32_scalar)
+{
+    for (size_t i = 0; i < n; i++)
+        dst[i] = table[src[i]];
+}
+
+const zf_kernels zf_kernels_scalar = {
+    .name = "scalar",
+    .plan_h = zf_plan_h_scalar,
+    .resample_h = zf_resample_h_scalar,
+    .resample_v = zf_resample_v_scalar,
+    .deinterleave = zf_deinterleave_scalar,
+    .interleave = zf_interleave_scalar,
+    .lookup32 = zf_lookup32_scalar,
+};

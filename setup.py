@@ -1,0 +1,82 @@
+"""Builds the C core and its Cython skin. All metadata is in pyproject.toml.
+
+Environment: ZOOFAST_SANITIZE=1 builds with ASan and UBSan, ZOOFAST_DEBUG=1 without
+optimization; 0, or unset, means off.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+
+def switched_on(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+def pkg_config(*arguments: str) -> list[str]:
+    try:
+        done = subprocess.run(["pkg-config", *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        sys.exit(
+            "zoofast: pkg-config is missing; apt-get install pkg-config libjpeg-turbo8-dev "
+            "(Debian: libjpeg62-turbo-dev)"
+        )
+    if done.returncode:
+        sys.exit(
+            "zoofast: libjpeg-turbo's headers are missing; apt-get install "
+            "libjpeg62-turbo-dev (Ubuntu: libjpeg-turbo8-dev)"
+        )
+    return shlex.split(done.stdout)
+
+
+cflags = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-O3",
+    "-g",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+]
+ldflags: list[str] = ["-pthread"]
+if switched_on("ZOOFAST_DEBUG"):
+    cflags += ["-O0"]
+if switched_on("ZOOFAST_SANITIZE"):
+    sanitize = [
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-fno-omit-frame-pointer",
+    ]
+    cflags += ["-O1", *sanitize]
+    ldflags += sanitize
+
+# csrc/logits.c stands alone: reading results needs neither the core nor libjpeg.
+logits_sources = ["csrc/logits.c"]
+core_sources = sorted({str(path) for path in Path("csrc").glob("*.c")} - set(logits_sources))
+
+core = Extension(
+    "zoofast._core",
+    ["zoofast/_core.pyx", *core_sources],
+    include_dirs=["csrc"],
+    depends=[str(path) for path in Path("csrc").glob("*.h")],
+    extra_compile_args=[*cflags, *pkg_config("--cflags", "libjpeg")],
+    extra_link_args=[*ldflags, *pkg_config("--libs", "libjpeg"), "-lm"],
+)
+
+logits = Extension(
+    "zoofast._logits",
+    ["zoofast/_logits.pyx", *logits_sources],
+    include_dirs=["csrc"],
+    depends=["csrc/logits.h"],
+    # lets GCC vectorize comparisons of floats; no value changes, only unread exception flags
+    extra_compile_args=[*cflags, "-fno-trapping-math"],
+    extra_link_args=[*ldflags, "-lm"],
+)
+
+setup(ext_modules=cythonize([core, logits], language_level=3))

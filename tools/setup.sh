@@ -1,0 +1,40 @@
+#!/bin/sh
+# Sets zoofast up in .venv: sh tools/setup.sh [EXTRA ...]   (extras of pyproject.toml)
+# What the system lacks is installed through apt when root, else named in one line.
+set -eu
+cd "$(dirname "$0")/.."
+
+lacking=""
+need() { # need PACKAGE COMMAND...: PACKAGE is lacking unless COMMAND works
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || lacking="$lacking $package"
+}
+need python3-venv python3 -c 'import ensurepip, venv'
+need python3-dev python3 -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("include"), "Python.h").open()'
+need gcc cc --version
+need pkg-config pkg-config --version
+need libjpeg-dev pkg-config --exists libjpeg
+if [ -n "$lacking" ]; then
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        echo "installing:$lacking"
+        apt-get update -qq
+        # shellcheck disable=SC2086  # one word a package
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $lacking >/dev/null
+    else
+        echo "zoofast: the system lacks packages; run: sudo apt-get install$lacking" >&2
+        exit 1
+    fi
+fi
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+extras=$(echo "$*" | tr ' ' ',')
+echo "building zoofast${extras:+ with extras $extras}; log in .venv/setup.log"
+install() {
+    .venv/bin/python -m pip install --disable-pip-version-check "$@" >>.venv/setup.log 2>&1 || {
+        tail -n 40 .venv/setup.log >&2
+        exit 1
+    }
+}
+install -U pip
+install -e ".${extras:+[$extras]}"

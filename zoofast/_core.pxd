@@ -1,0 +1,128 @@
+# Mirrors csrc/zoofast.h, in its order.
+from libc.stdint cimport uint8_t, uint64_t
+
+
+cdef extern from "zoofast.h" nogil:
+    ctypedef enum zf_status:
+        ZF_OK
+        ZF_UNSUPPORTED
+        ZF_NOMEM
+        ZF_READ
+        ZF_WRITE
+        ZF_SIZE
+        ZF_CANCELLED
+
+    ctypedef enum zf_resize:
+        ZF_RESIZE_NONE
+        ZF_RESIZE_SHORT
+        ZF_RESIZE_EXACT
+    ctypedef enum zf_filter:
+        ZF_NEAREST
+        ZF_LANCZOS
+        ZF_BILINEAR
+        ZF_BICUBIC
+        ZF_BOX
+        ZF_HAMMING
+    ctypedef enum zf_order:
+        ZF_ORDER_ACROSS
+        ZF_ORDER_TALL
+        ZF_ORDER_SHRINK
+    ctypedef enum zf_rounding:
+        ZF_HALF_EVEN
+        ZF_TRUNCATE
+    ctypedef enum zf_layout:
+        ZF_NCHW
+        ZF_NHWC
+
+    ctypedef struct zf_recipe:
+        zf_resize resize
+        int resize_w, resize_h
+        zf_filter filter
+        zf_order order
+        int crop_w, crop_h
+        zf_rounding crop_rounding
+        int out_w, out_h
+        zf_layout layout
+        int channel_at[3]
+        int elem_size
+        const void *table
+
+    size_t zf_recipe_nbytes(const zf_recipe *recipe)
+
+    ctypedef struct zf_kernels:
+        pass
+
+    const zf_kernels *zf_kernels_named(const char *isa)
+    const zf_kernels *zf_kernels_best()
+    const char *zf_kernels_name(const zf_kernels *kernels)
+    const char *const *zf_kernels_all()
+
+    ctypedef enum zf_decoder:
+        ZF_DECODER_NONE
+        ZF_DECODER_TURBO
+        ZF_DECODER_BASELINE
+        ZF_DECODER_COUNT
+    ctypedef enum zf_stage:
+        ZF_STAGE_READ
+        ZF_STAGE_DECODE
+        ZF_STAGE_RESIZE
+        ZF_STAGE_PACK
+        ZF_STAGE_WRITE
+        ZF_STAGE_COUNT
+
+    ctypedef struct zf_result:
+        zf_status status
+        int sys_errno
+        int width, height
+        int got_w, got_h
+        zf_decoder decoder
+        uint64_t ns[5]
+        size_t nbytes_in
+        uint64_t begin_ns
+        int worker
+
+    ctypedef struct zf_workspace:
+        pass
+
+    zf_workspace *zf_workspace_open(const zf_kernels *kernels)
+    void zf_workspace_close(zf_workspace *ws)
+    zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *data,
+                              size_t nbytes, void *out, zf_result *result)
+    zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *rgb,
+                             int width, int height, size_t row_stride, void *out,
+                             zf_result *result)
+    zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height)
+    zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes,
+                             uint8_t *rgb, zf_result *result)
+    zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes,
+                                    int x0, int y0, int x1, int y1, uint8_t *rgb,
+                                    zf_result *result)
+
+    int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
+
+    ctypedef struct zf_job:
+        const uint8_t *data
+        const char *path
+        int fd
+        uint64_t offset
+        size_t nbytes
+        void *out
+        const char *file_path
+        const char *file_tmp
+        const void *file_data
+        size_t file_nbytes
+        zf_result result
+
+    ctypedef struct zf_batch:
+        const zf_recipe *recipe
+        zf_job *jobs
+        size_t njobs
+
+    ctypedef struct zf_pool:
+        pass
+
+    zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
+    void zf_pool_submit(zf_pool *pool, zf_batch *batch)
+    int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms)
+    void zf_pool_cancel(zf_pool *pool)
+    void zf_pool_close(zf_pool *pool)

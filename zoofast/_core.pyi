@@ -1,0 +1,127 @@
+"""The C core. Internal: the public API is in zoofast.recipe and zoofast.prep."""
+
+import enum
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FILTERS: dict[str, int]
+ORDERS: dict[str, int]  # which pass comes first; see zf_order in csrc/zoofast.h
+STAGES: tuple[str, ...]
+DECODERS: tuple[str, ...]
+PAGE: int
+
+class Status(enum.IntEnum):
+    OK = 0
+    UNSUPPORTED = 1
+    NOMEM = 2
+    READ = 3
+    WRITE = 4
+    SIZE = 5
+    CANCELLED = 6
+
+class Outcome(NamedTuple):
+    """How one image went."""
+
+    status: int  # a Status
+    errno: int  # for READ and WRITE
+    size: tuple[int, int]  # for SIZE: the (height, width) that the tensor would have had
+    decoder: int  # index into DECODERS
+    nbytes_in: int  # bytes of the image file
+    stage_ns: tuple[int, ...]  # nanoseconds, as STAGES
+    begin_ns: int  # when a pool's worker began it, on time.monotonic_ns()'s clock
+    worker: int  # which one
+
+Bytes = bytes | memoryview | NDArray[np.uint8]
+
+def isa_names() -> tuple[str, ...]:
+    """The CPU levels that this build knows, worst first."""
+
+def isa(name: str | None = None) -> str:
+    """The level in use: `name`, else ZOOFAST_ISA, else the best that this CPU runs.
+
+    Raises ValueError for a level that is unknown or that this CPU cannot run.
+    """
+
+class Plan:
+    """A recipe as the core takes it. Sizes are (height, width); table is (3, 256)."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    def __init__(
+        self,
+        *,
+        resize: str,
+        resize_size: tuple[int, int],
+        filter: str,
+        order: str,
+        crop: tuple[int, int],
+        crop_truncates: bool,
+        out_size: tuple[int, int],
+        nhwc: bool,
+        channel_at: Sequence[int],
+        table: NDArray[Any],
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class Workspace:
+    """Scratch for one thread at a time."""
+
+    def __init__(self, isa: str | None = None) -> None: ...
+    def prepare(self, data: Bytes, plan: Plan, out: NDArray[np.uint8]) -> Outcome:
+        """JPEG bytes -> out (plan.nbytes bytes, contiguous)."""
+
+    def prepare_rgb(self, rgb: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> Outcome:
+        """Pixels (H, W, 3) -> out."""
+
+    def decode(
+        self, data: Bytes, window: tuple[int, int, int, int] | None = None
+    ) -> NDArray[np.uint8] | None:
+        """RGB pixels (H, W, 3), all or of the window (x0, y0, x1, y1); None: ask Pillow."""
+
+def write_file(
+    path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]
+) -> None:
+    """Write `data` whole under `path`, by way of `tmp_path`. Raises OSError."""
+
+class Batch:
+    """Slots for `capacity` tensors, and the jobs that fill them.
+
+    With `for_files` each slot begins on a page and with `prefix`, so that it can be written by
+    direct I/O; else tensors lie densely and `array` is contiguous.
+    """
+
+    plan: Plan
+    capacity: int
+    array: NDArray[Any]  # (capacity, *plan.shape)
+    def __init__(
+        self, plan: Plan, capacity: int, for_files: bool = False, prefix: bytes = b""
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def clear(self) -> None: ...
+    def add_bytes(self, data: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
+    def add_path(self, path: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
+    def add_range(
+        self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
+    ) -> None: ...
+    def file_bytes(self, i: int) -> NDArray[np.uint8]: ...
+    def tensor_bytes(self, i: int) -> NDArray[np.uint8]: ...
+    def outcome(self, i: int) -> Outcome: ...
+
+class Pool:
+    """Worker threads of the core. They never need the GIL."""
+
+    threads: int
+    def __init__(self, threads: int, isa: str | None = None) -> None: ...
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch; leave it alone until wait() returns."""
+
+    def wait(self, batch: Batch) -> None:
+        """Return when every job of the batch is done. Ctrl-C interrupts the waiting."""
+
+    def close(self) -> None:
+        """Let running jobs end, drop the others."""

@@ -1,0 +1,195 @@
+"""`zoofast prep` and `zoofast-prep`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from zoofast import console
+from zoofast.errors import OutputError
+from zoofast.loader import Loader, Prepared
+from zoofast.prep import Options, Report, choose, free_space, prepare_folder, space_needed
+from zoofast.recipe import DTYPES, LAYOUTS, Recipe, load
+from zoofast.sinks import FORMATS
+from zoofast.sources import Source, open_source
+
+SHOWN = 10  # failures on the screen; all are in the manifest
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, like 1/4")
+    i, n = int(parts[0]), int(parts[1])
+    if not 1 <= i <= n:
+        raise argparse.ArgumentTypeError(f"{text}: the shards of {n} are 1/{n} to {n}/{n}")
+    return i, n
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="folder of images or of class folders, .tar, or text file of paths",
+    )
+    parser.add_argument("folder", metavar="OUT", help="folder for the tensors and the manifest")
+    parser.add_argument(
+        "--recipe", required=True, metavar="NAME|FILE.toml", help="how the model wants its images"
+    )
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="default: all CPUs that this process may use"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="bin",
+        help="one .bin or .npy per image, or one pack.npy with a names file (default: bin)",
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="default: the recipe's")
+    parser.add_argument("--layout", choices=LAYOUTS, help="default: the recipe's")
+    parser.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        default="skip",
+        help="at an image that cannot be decoded: go on and list it, or stop (default: skip)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an earlier run in OUT; whole files are kept"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in OUT")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="only every N-th image, from the I-th",
+    )
+    parser.add_argument(
+        "--verify",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="re-do N random images with Pillow and compare",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no table")
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load(args.recipe).with_output(args.dtype, args.layout)
+    options = Options(
+        format=args.format,
+        threads=args.threads,
+        stop_on_error=args.on_error == "stop",
+        resume=args.resume,
+        overwrite=args.overwrite,
+        limit=args.limit,
+        shard=args.shard,
+        verify=args.verify,
+    )
+    with open_source(args.source) as source:
+        if args.dry_run:
+            return _dry_run(source, Path(args.folder), recipe, options)
+        try:
+            report = _prepare(source, args.folder, recipe, options, args.quiet)
+        except (OutputError, KeyboardInterrupt) as error:
+            hint = "what is whole stays; the same command with --resume continues"
+            if isinstance(error, KeyboardInterrupt):
+                print(f"zoofast: interrupted; {hint}", file=sys.stderr)
+                return 130
+            raise
+    if args.json:
+        try:
+            Path(args.json).write_text(json.dumps(report.as_dict(), indent=1) + "\n", "utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {args.json}: {error.strerror}") from error
+    if not args.quiet:
+        _show(report)
+    _show_failures(report)
+    bad_verify = report.verified is not None and report.verified.differing
+    return 1 if report.failures or bad_verify else 0
+
+
+def _dry_run(source: Source, folder: Path, recipe: Recipe, options: Options) -> int:
+    items = choose(source, options)
+    needed, free = space_needed(recipe, items, options, folder), free_space(folder)
+    print(f"{len(items)} images, {len(source.skipped)} other files skipped")
+    shape = "x".join(map(str, recipe.shape))
+    print(f"recipe {recipe.name} ({recipe.digest}): {recipe.dtype} {recipe.layout} {shape}")
+    print(f"{needed:,} bytes needed, {free:,} bytes free in {folder}")
+    return 0 if needed <= free else 1
+
+
+def _prepare(source: Source, folder: str, recipe: Recipe, options: Options, quiet: bool) -> Report:
+    total = len(choose(source, options))
+    with console.progress("prep", total, quiet) as meter:
+        seen = 0
+
+        def progress(batch: Prepared, loader: Loader) -> None:
+            nonlocal seen
+            note = f"{len(batch.failures)} failed" if batch.failures else ""
+            meter.advance(len(batch.items), loader.stats.nbytes_in - seen, note)
+            seen = loader.stats.nbytes_in
+
+        return prepare_folder(source, folder, recipe, options, progress)
+
+
+def _show(report: Report) -> None:
+    recipe = report.recipe
+    table = Table(title=f"{recipe.name} → {report.folder}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    tried = report.prepared + len(report.failures)
+    table.add_row("prepared", f"{report.prepared + report.kept} of {report.total}")
+    if report.kept:
+        table.add_row("  of these, from before", f"{report.kept}")
+    for cause, count in report.causes.items():
+        table.add_row(f"failed: {cause}", f"[red]{count}[/red]")
+    if report.skipped:
+        table.add_row("skipped as no image", f"{report.skipped}")
+    table.add_row("tensor", f"{recipe.dtype} {recipe.layout} {'×'.join(map(str, recipe.shape))}")
+    table.add_row("written", f"{report.nbytes_out / 1e6:,.1f} MB")
+    table.add_row("time", f"{report.seconds:.2f} s on {report.threads} threads")
+    table.add_row("rate", f"{report.images_per_second:,.0f} images/s")
+    for stage, seconds in report.stage_seconds.items():
+        if tried:
+            table.add_row(f"  {stage}", f"{seconds / tried * 1e6:,.0f} µs/image")
+    other = {k: n for k, n in report.decoders.items() if n and k != "turbo"}
+    if other:
+        table.add_row("decoders", ", ".join(f"{k} {n}" for k, n in report.decoders.items() if n))
+    if report.verified is not None:
+        v = report.verified
+        verdict = f"{v.equal} of {v.images} equal Pillow's bytes"
+        if v.differing:
+            verdict = f"[red]{verdict}; largest difference {v.largest_difference:g}[/red]"
+        table.add_row("verified", verdict)
+    table.add_row("recipe digest", recipe.digest)
+    Console().print(table)
+
+
+def _show_failures(report: Report) -> None:
+    for failure in report.failures[:SHOWN]:
+        print(f"zoofast: failed: {failure}", file=sys.stderr)
+    if len(report.failures) > SHOWN:
+        more = len(report.failures) - SHOWN
+        print(
+            f"zoofast: and {more} more; all are in {report.folder}/zoofast-prep.json",
+            file=sys.stderr,
+        )
+    if report.verified is not None:
+        for name in report.verified.differing[:SHOWN]:
+            print(f"zoofast: differs from Pillow: {name}", file=sys.stderr)

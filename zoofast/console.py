@@ -1,0 +1,68 @@
+"""How long work shows itself: a rich bar on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_SECONDS = 10.0  # between two plain lines
+
+
+class Meter:
+    """Counts items and bytes done. Use `progress(...)` to get one."""
+
+    def __init__(self, what: str, total: int, console: Console, quiet: bool) -> None:
+        self.what, self.total, self.done, self.nbytes = what, total, 0, 0
+        self._console, self._quiet = console, quiet
+        self._begin = self._said = time.monotonic()
+        self._bar: Progress | None = None
+
+    def advance(self, items: int, nbytes: int = 0, note: str = "") -> None:
+        """Says that `items` more are done, of `nbytes` bytes; `note` stands at the line's end."""
+        self.done += items
+        self.nbytes += nbytes
+        now = time.monotonic()
+        seconds = max(now - self._begin, 1e-9)
+        rate = f"{self.done / seconds:,.0f}/s"
+        if self.nbytes:
+            rate += f"  {self.nbytes / seconds / 1e6:,.1f} MB/s"
+        if note:
+            rate += f"  {note}"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self.done, rate=rate)
+        elif not self._quiet and now - self._said >= PLAIN_SECONDS:
+            self._said = now
+            print(f"{self.what}: {self.done} of {self.total}, {rate}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
+    """A Meter over `total` items, drawn on standard error while the block runs."""
+    console = Console(stderr=True)
+    meter = Meter(what, total, console, quiet)
+    if quiet or not console.is_terminal:
+        yield meter
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        bar.add_task(what, total=total, rate="")
+        meter._bar = bar
+        yield meter

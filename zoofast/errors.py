@@ -1,0 +1,39 @@
+"""What can go wrong, as types. Messages name the thing at fault and, if there is one, the cure."""
+
+from __future__ import annotations
+
+
+class ZoofastError(Exception):
+    """Base of all errors that zoofast raises on purpose; the CLI prints it as one line."""
+
+
+class RecipeError(ZoofastError):
+    """A recipe is unknown, or a key in its file is missing, unknown or out of range."""
+
+
+class SourceError(ZoofastError):
+    """The images cannot be listed: a missing folder, an empty list, two inputs with one name."""
+
+
+class ImageError(ZoofastError):
+    """One image cannot be prepared; the message begins with its name."""
+
+
+class OutputError(ZoofastError):
+    """The output folder cannot be used: full, read-only, or holding another run."""
+
+
+class LabelError(ZoofastError):
+    """A label file cannot be read, or labels and results do not match."""
+
+
+class ResultError(ZoofastError):
+    """A result file (logits) cannot be read."""
+
+
+class BackendError(ZoofastError):
+    """A model cannot be loaded or run, or a package that it needs is missing."""
+
+
+class ModelError(ZoofastError):
+    """A model cannot be exported, simplified, rewritten or converted."""
