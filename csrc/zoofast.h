@@ -128,9 +128,11 @@ zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *heig
 zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, uint8_t *rgb,
                          zf_result *result);
 
-/* Only [y0,y1) x [x0,x1) of it, densely; what the crop's decoding does. */
+/* Only [y0,y1) x [x0,x1) of it, densely; what the crop's decoding does. By one
+ * decoder alone, unless `only` is ZF_DECODER_NONE. */
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
-                                int y0, int x1, int y1, uint8_t *rgb, zf_result *result);
+                                int y0, int x1, int y1, zf_decoder only, uint8_t *rgb,
+                                zf_result *result);
 
 /* ---- files ------------------------------------------------------------- */
 
