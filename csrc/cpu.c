@@ -8,6 +8,8 @@ static const zf_kernels *const levels[] = {
 #if defined(__x86_64__)
     &zf_kernels_avx2,
     &zf_kernels_avx512,
+#elif defined(__aarch64__)
+    &zf_kernels_neon,
 #endif
 };
 #define NLEVELS (sizeof levels / sizeof *levels)
@@ -23,6 +25,10 @@ static bool runs_here(const zf_kernels *kernels)
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
                __builtin_cpu_supports("bmi2");
+#endif
+#if defined(__aarch64__)
+    if (kernels == &zf_kernels_neon)
+        return true;
 #endif
     return kernels == &zf_kernels_scalar;
 }
@@ -51,6 +57,8 @@ const char *const *zf_kernels_all(void)
         "scalar",
 #if defined(__x86_64__)
         "avx2", "avx512",
+#elif defined(__aarch64__)
+        "neon",
 #endif
         NULL,
     };

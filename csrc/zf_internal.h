@@ -28,11 +28,24 @@ typedef struct zf_taps {
     int in_size, out_size, from;
     zf_filter filter;
     void *plan;      /* what resample_h precomputes, made by plan_h */
+    bool near;       /* set by plan_h: its outputs' pixels fit zf_is_near */
     size_t capacity, plan_capacity;
 } zf_taps;
 
 /* Makes t->plan hold nbytes (64-byte aligned, contents lost). */
 bool zf_plan_reserve(zf_taps *t, size_t nbytes);
+
+/* Whether the first taps of every `outputs` neighbouring outputs, four each,
+ * lie within one load of nbytes. Shrinking more than fourfold, they do not. */
+static inline bool zf_is_near(const zf_taps *t, int outputs, int nbytes)
+{
+    for (int i = 0; i < t->n; i += outputs) {
+        int last = i + outputs < t->n ? i + outputs - 1 : t->n - 1;
+        if (t->start[last] - t->start[i] + 4 > nbytes)
+            return false;
+    }
+    return true;
+}
 
 /* Splits k into signed base-256 digits, low first. k is not wide. */
 static inline void zf_digits(int32_t k, int8_t digits[3])
@@ -81,6 +94,8 @@ extern const zf_kernels zf_kernels_scalar;
 #if defined(__x86_64__)
 extern const zf_kernels zf_kernels_avx2;
 extern const zf_kernels zf_kernels_avx512;
+#elif defined(__aarch64__)
+extern const zf_kernels zf_kernels_neon; /* part of every aarch64 CPU */
 #endif
 
 ZF_DECL_PLAN_H(zf_plan_h_scalar);

@@ -28,7 +28,13 @@ if [ -n "$lacking" ]; then
 fi
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -m pip install -q --disable-pip-version-check -U pip
 extras=$(echo "$*" | tr ' ' ',')
-echo "building zoofast${extras:+ with extras $extras}"
-.venv/bin/python -m pip install -q --disable-pip-version-check -e ".${extras:+[$extras]}"
+echo "building zoofast${extras:+ with extras $extras}; log in .venv/setup.log"
+install() {
+    .venv/bin/python -m pip install --disable-pip-version-check "$@" >>.venv/setup.log 2>&1 || {
+        tail -n 40 .venv/setup.log >&2
+        exit 1
+    }
+}
+install -U pip
+install -e ".${extras:+[$extras]}"

@@ -6,8 +6,10 @@ batch. Images that the core leaves to Pillow (PNG, CMYK, anything odd) are decod
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,12 +70,14 @@ class Stats:
 @dataclass
 class Prepared:
     """One batch. `array` (n, *recipe.shape) and `names` hold the images that succeeded, in source
-    order; it is a view into the ring, valid until the next batch is asked for."""
+    order; it is a view into the ring, valid until the batch is given back."""
 
     items: list[Item]
     names: list[str]
     array: NDArray[Any]
     failures: list[Failure]
+    outcomes: list[_core.Outcome]  # of all items
+    slots: _core.Batch  # the ring's
 
 
 # Where an image's tensor file goes: (final path, temporary path), or None for memory only.
@@ -81,9 +85,10 @@ Target = Callable[[Item], tuple[bytes, bytes]]
 
 
 class Loader:
-    """Iterates over `items` of a source in order, in batches of Prepared. A context manager.
+    """Takes `items` of a source in order, in batches of Prepared. A context manager.
 
-    `threads` (default: all usable CPUs) decode; `depth` batches of `batch_size` exist. With
+    Iterating gives each batch back when the next is asked for; `take` and `give_back` let several
+    be held. `threads` (default: all usable CPUs) decode into `depth` batches of `batch_size`. With
     `target`, each tensor is also written to a file, `prefix` first; such batches are not
     contiguous and keep the slots of failed images, so `array` is empty then.
 
@@ -111,6 +116,8 @@ class Loader:
         self._free = [
             _core.Batch(self._plan, size, target is not None, prefix) for _ in range(depth)
         ]
+        self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
+        self._at = 0
         self._pool = _core.Pool(self.threads)
         self._pillow: ThreadPoolExecutor | None = None
 
@@ -132,19 +139,36 @@ class Loader:
             self._pillow.shutdown()
 
     def __iter__(self) -> Iterator[Prepared]:
-        queue: deque[tuple[_core.Batch, list[Item]]] = deque()
-        at = 0
-        while queue or at < len(self._items):
-            while self._free and at < len(self._items):
-                batch = self._free.pop()
-                chosen = self._items[at : at + batch.capacity]
-                at += len(chosen)
-                self._submit(batch, chosen)
-                queue.append((batch, chosen))
-            batch, chosen = queue.popleft()
-            self._pool.wait(batch)
-            yield self._finish(batch, chosen)
-            self._free.append(batch)
+        while (prepared := self.take()) is not None:
+            yield prepared
+            self.give_back(prepared)
+
+    def take(self) -> Prepared | None:
+        """The next batch in source order, waiting for it; None after the last.
+
+        Raises RuntimeError when all batches of the ring are held, which would wait for ever.
+        """
+        self._fill()
+        if not self._queue:
+            if self._at < len(self._items):
+                raise RuntimeError("all batches of the ring are held; give one back first")
+            return None
+        batch, items = self._queue.popleft()
+        self._pool.wait(batch)
+        return self._finish(batch, items)
+
+    def give_back(self, prepared: Prepared) -> None:
+        """Lets the ring reuse the batch, at once; its array must not be read any more."""
+        self._free.append(prepared.slots)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._free and self._at < len(self._items):
+            batch = self._free.pop()
+            items = self._items[self._at : self._at + batch.capacity]
+            self._at += len(items)
+            self._submit(batch, items)
+            self._queue.append((batch, items))
 
     def _submit(self, batch: _core.Batch, items: list[Item]) -> None:
         batch.clear()
@@ -179,6 +203,8 @@ class Loader:
             [items[i].name for i in good],
             batch.array[: len(good) if self._target is None else 0],
             [failures[i] for i in sorted(failures)],
+            outcomes,
+            batch,
         )
 
     def _failure(self, item: Item, outcome: _core.Outcome) -> Failure:
@@ -246,6 +272,27 @@ def decode_with_pillow(data: bytes) -> NDArray[np.uint8] | tuple[str, str]:
         return (cause, f"{error}" or type(error).__name__)
 
 
+class _Kept(threading.local):
+    """What `prepare` keeps from call to call, for each thread; making it anew takes as long as a
+    tenth of an image."""
+
+    workspace: _core.Workspace | None = None
+    isa: str | None = None
+
+    def workspace_for(self, isa: str | None) -> _core.Workspace:
+        if self.workspace is None or self.isa != isa:
+            self.workspace, self.isa = _core.Workspace(isa), isa
+        return self.workspace
+
+
+_kept = _Kept()
+
+
+@functools.lru_cache(maxsize=16)
+def _plan_of(recipe: Recipe) -> _core.Plan:
+    return recipe.plan()
+
+
 def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[Any]:
     """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
 
@@ -256,10 +303,10 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:
         raise ImageError(f"{where}: {error.strerror}") from error
-    plan = recipe.plan()
+    plan = _plan_of(recipe)
     tensor = np.empty(plan.shape, plan.dtype)
     out = tensor.reshape(-1).view(np.uint8)
-    workspace = _core.Workspace()
+    workspace = _kept.workspace_for(os.environ.get("ZOOFAST_ISA"))
     outcome = workspace.prepare(data, plan, out)
     if outcome.status == Status.UNSUPPORTED:
         rgb = decode_with_pillow(data)

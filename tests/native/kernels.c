@@ -1,0 +1,146 @@
+/*
+ * Every CPU level that runs here against the scalar kernels, byte for byte,
+ * on random tables and pixels. Inputs end ZF_PAD bytes before an unreadable
+ * page, outputs are checked for writes past their padding. Built and run by
+ * tests/test_native.py and, for aarch64 under qemu-user, by tools/check.sh.
+ *
+ *     cc -D_GNU_SOURCE -Icsrc tests/native/kernels.c csrc/{cpu,resample,kernels_*}.c -lm
+ */
+#include "zf_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static uint64_t state = 1;
+
+static uint32_t draw(uint32_t below)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33) % below;
+}
+
+/* nbytes whose end is the end of readable memory, filled at random. */
+static uint8_t *guarded(size_t nbytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (nbytes + page - 1) / page * page;
+    uint8_t *base = mmap(NULL, whole + page, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED || mprotect(base + whole, page, PROT_NONE) != 0)
+        abort();
+    uint8_t *start = base + whole - nbytes;
+    for (size_t i = 0; i < nbytes; i++)
+        start[i] = (uint8_t)draw(256);
+    return start;
+}
+
+static void release(uint8_t *start, size_t nbytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (nbytes + page - 1) / page * page;
+    munmap(start + nbytes - whole, whole + page);
+}
+
+static int failures;
+
+static void compare(const char *isa, const char *what, const void *made, const void *expected,
+                    size_t n)
+{
+    if (memcmp(made, expected, n) != 0) {
+        fprintf(stderr, "%s: %s differs from scalar\n", isa, what);
+        failures++;
+    }
+}
+
+static void check_resample(const zf_kernels *kernels)
+{
+    int in = 1 + (int)draw(draw(4) ? 700 : 6000), out = 1 + (int)draw(600);
+    int n = 1 + (int)draw((uint32_t)out), from = (int)draw((uint32_t)(out - n + 1));
+    zf_filter filter = (zf_filter)draw(6);
+    zf_taps taps = {0};
+    if (zf_taps_make(&taps, kernels, in, out, from, n, filter) != ZF_OK)
+        abort();
+    if (taps.first < 0 || taps.last > in || taps.first >= taps.last) {
+        fprintf(stderr, "%s: taps leave the image\n", kernels->name);
+        failures++;
+    }
+
+    size_t width = (size_t)(taps.last - taps.first), padded = width + ZF_PAD;
+    uint8_t *src = guarded(padded), *dst = guarded((size_t)n + ZF_PAD);
+    uint8_t *expected = malloc((size_t)n + ZF_PAD);
+    kernels->resample_h(dst, src, &taps);
+    zf_resample_h_scalar(expected, src, &taps);
+    compare(kernels->name, "resample_h", dst, expected, (size_t)n);
+
+    int rows = taps.ksize;
+    size_t pixels = 1 + draw(300), stride = pixels + ZF_PAD;
+    uint8_t *block = guarded((size_t)rows * stride);
+    uint8_t *made = guarded(pixels + ZF_PAD), *wanted = malloc(pixels);
+    const int32_t *k = taps.k + (size_t)draw((uint32_t)n) * (size_t)taps.ksize;
+    kernels->resample_v(made, block, stride, k, rows, taps.wide, pixels);
+    zf_resample_v_scalar(wanted, block, stride, k, rows, taps.wide, pixels);
+    compare(kernels->name, "resample_v", made, wanted, pixels);
+
+    release(src, padded);
+    release(dst, (size_t)n + ZF_PAD);
+    release(block, (size_t)rows * stride);
+    release(made, pixels + ZF_PAD);
+    free(expected);
+    free(wanted);
+    zf_taps_free(&taps);
+}
+
+static void check_pixels(const zf_kernels *kernels)
+{
+    size_t n = 1 + draw(400), padded = n + ZF_PAD;
+    uint8_t *rgb = guarded(3 * n + 3 * 64), *planes[3], *expected[3];
+    for (int c = 0; c < 3; c++) {
+        planes[c] = guarded(padded);
+        expected[c] = malloc(padded);
+    }
+    kernels->deinterleave(planes, rgb, n);
+    zf_deinterleave_scalar(expected, rgb, n);
+    for (int c = 0; c < 3; c++)
+        compare(kernels->name, "deinterleave", planes[c], expected[c], n);
+
+    uint8_t *out = guarded(3 * n);
+    kernels->interleave(out, (const uint8_t *const *)planes, n);
+    compare(kernels->name, "interleave", out, rgb, 3 * n);
+
+    uint32_t table[256];
+    for (int i = 0; i < 256; i++)
+        table[i] = draw(1u << 31) * 2 + draw(2);
+    uint32_t *found = (uint32_t *)(void *)guarded(4 * n), *wanted = malloc(4 * n);
+    kernels->lookup32(found, planes[0], table, n);
+    zf_lookup32_scalar(wanted, planes[0], table, n);
+    compare(kernels->name, "lookup32", found, wanted, 4 * n);
+
+    release(rgb, 3 * n + 3 * 64);
+    release(out, 3 * n);
+    release((uint8_t *)found, 4 * n);
+    for (int c = 0; c < 3; c++) {
+        release(planes[c], padded);
+        free(expected[c]);
+    }
+    free(wanted);
+}
+
+int main(int argc, char **argv)
+{
+    int rounds = argc > 1 ? atoi(argv[1]) : 2000, levels = 0;
+    for (const char *const *name = zf_kernels_all(); *name; name++) {
+        const zf_kernels *kernels = zf_kernels_named(*name);
+        if (!kernels) {
+            printf("%s: not on this CPU\n", *name);
+            continue;
+        }
+        levels++;
+        for (int i = 0; i < rounds; i++) {
+            check_resample(kernels);
+            check_pixels(kernels);
+        }
+        printf("%s: %d rounds\n", *name, rounds);
+    }
+    return failures || levels == 0;
+}
