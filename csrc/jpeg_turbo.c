@@ -147,6 +147,19 @@ static int marker_after_scan(const zf_jpeg *jpeg)
     return 0;
 }
 
+/* Where scans of a progressive file are missing, libjpeg smooths over blocks;
+ * how depends on its version, and at a window's edge on what lies outside. */
+static bool has_all_scans(j_decompress_ptr cinfo)
+{
+    if (!cinfo->progressive_mode)
+        return true;
+    for (int c = 0; c < cinfo->num_components; c++)
+        for (int i = 0; i < DCTSIZE2; i++)
+            if (cinfo->coef_bits[c][i] != 0)
+                return false;
+    return true;
+}
+
 static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_row_fn row,
                         void *ctx)
 {
@@ -164,7 +177,7 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
     if (!jpeg_has_multiple_scans(cinfo) && w.y1 < jpeg->height &&
         marker_after_scan(jpeg) != 0xD9)
         return ZF_UNSUPPORTED;
-    if (!jpeg_start_decompress(cinfo))
+    if (!jpeg_start_decompress(cinfo) || !has_all_scans(cinfo))
         return ZF_UNSUPPORTED;
 
     JDIMENSION left = 0, width = cinfo->output_width;

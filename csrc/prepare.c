@@ -66,7 +66,17 @@ typedef struct {
     int resized_w, resized_h;
     int left, top;             /* of the output in the resized image */
     int x0, y0, x1, y1;        /* the part of the output that lies within it */
+    bool down_first;           /* the vertical pass comes before the horizontal */
 } geometry;
+
+static bool is_down_first(zf_order order, int w, int h, int resized_w, int resized_h)
+{
+    if (resized_h >= h || order == ZF_ORDER_ACROSS)
+        return false;
+    if (order == ZF_ORDER_TALL)
+        return h > 100 * w;
+    return h - resized_h > 2 * (w - resized_w);
+}
 
 static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
                                zf_result *result)
@@ -87,6 +97,7 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
         if (w == h)
             g->resized_h = size;
     }
+    g->down_first = is_down_first(r->order, w, h, g->resized_w, g->resized_h);
     g->left = g->top = 0;
     result->got_w = g->resized_w;
     result->got_h = g->resized_h;
@@ -112,11 +123,15 @@ typedef struct {
     zf_workspace *ws;
     const zf_taps *across, *down;
     int channels;              /* 1 or 3 */
+    bool down_first;
+    size_t width;              /* pixels in a row of the ring */
     size_t stride;             /* of all rows below */
     int ring;                  /* rows kept per channel, a power of two */
-    uint8_t *horizontal[3];    /* the newest rows, resampled across, twice:
-                                  row y stands at y % ring and that + ring, so
-                                  that a run of rows is never broken */
+    uint8_t *rows[3];          /* the newest rows, resampled across unless
+                                  down_first, twice: row y stands at y % ring
+                                  and that + ring, so that a run of rows is
+                                  never broken */
+    uint8_t *down_row;         /* with down_first: one row, resampled down */
     uint8_t *resized[3];       /* the result, out_stride apart */
     size_t out_stride;         /* out_w: dense, so that packing is one run */
     int offset;                /* first pixel of the image in a result row */
@@ -134,20 +149,26 @@ static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
     size_t slot = (size_t)(at & (z->ring - 1)) * z->stride;
 
     for (int c = 0; c < z->channels; c++) {
-        uint8_t *row = z->horizontal[c] + slot;
-        kernels->resample_h(row, planes[c], z->across);
-        memcpy(row + (size_t)z->ring * z->stride, row, (size_t)z->across->n);
+        uint8_t *row = z->rows[c] + slot;
+        if (z->down_first)
+            memcpy(row, planes[c], z->width);
+        else
+            kernels->resample_h(row, planes[c], z->across);
+        memcpy(row + (size_t)z->ring * z->stride, row, z->width);
     }
     while (z->next < z->down->n && z->down->start[z->next] + z->down->ksize <= at + 1) {
         size_t from = (size_t)(z->down->start[z->next] & (z->ring - 1)) * z->stride;
         const int32_t *k = z->down->k + (size_t)z->next * (size_t)z->down->ksize;
         for (int c = 0; c < z->channels; c++) {
             uint8_t *out = z->resized[c] + (size_t)z->next * z->out_stride + z->offset;
+            uint8_t *down = z->down_first ? z->down_row : out;
             if (z->down->identity)
-                memcpy(out, z->horizontal[c] + from, (size_t)z->across->n);
+                memcpy(down, z->rows[c] + from, z->width);
             else
-                kernels->resample_v(out, z->horizontal[c] + from, z->stride, k,
-                                    z->down->ksize, z->down->wide, (size_t)z->across->n);
+                kernels->resample_v(down, z->rows[c] + from, z->stride, k, z->down->ksize,
+                                    z->down->wide, z->width);
+            if (z->down_first)
+                kernels->resample_h(out, down, z->across);
         }
         z->next++;
     }
@@ -244,12 +265,14 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
 
     resizer z = {.ws = ws, .across = &ws->across, .down = &ws->down, .channels = channels};
     size_t pixels = (size_t)r->out_w * (size_t)r->out_h;
-    z.stride = ((size_t)z.across->n + ZF_PAD + 63) & ~(size_t)63;
+    z.down_first = g.down_first;
+    z.width = (size_t)(z.down_first ? z.across->last - z.across->first : z.across->n);
+    z.stride = (z.width + ZF_PAD + 63) & ~(size_t)63;
     z.ring = power_of_two(z.down->ksize);
     z.out_stride = (size_t)r->out_w;
     z.offset = g.x0;
     size_t rows = 2 * (size_t)z.ring * z.stride, plane = (pixels + ZF_PAD + 63) & ~(size_t)63;
-    size_t need = (size_t)channels * (rows + plane);
+    size_t need = (size_t)channels * (rows + plane) + z.stride;
     if (need > ws->capacity) {
         free(ws->scratch);
         ws->scratch = aligned_alloc(64, need);
@@ -260,11 +283,12 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
     const uint8_t *planes[3];
     for (int c = 0; c < 3; c++) {
         int from = c < channels ? c : 0; /* gray: one plane thrice */
-        z.horizontal[c] = ws->scratch + (size_t)from * rows;
+        z.rows[c] = ws->scratch + (size_t)from * rows;
         uint8_t *base = ws->scratch + (size_t)channels * rows + (size_t)from * plane;
         planes[c] = base;
         z.resized[c] = base + (size_t)g.y0 * z.out_stride;
     }
+    z.down_row = ws->scratch + (size_t)channels * (rows + plane);
     result->ns[ZF_STAGE_RESIZE] += zf_now() - begin;
 
     zf_window window = {z.across->first, z.down->first, z.across->last, z.down->last};

@@ -40,6 +40,13 @@ typedef enum {
     ZF_BOX,
     ZF_HAMMING
 } zf_filter;
+/* Which pass Pillow makes first. Each rounds to 8 bits, so the order shows.
+ * From w x h to W x H, the vertical pass comes first where */
+typedef enum {
+    ZF_ORDER_ACROSS, /* never: before Pillow 12.2 */
+    ZF_ORDER_TALL,   /* H < h and h > 100 w: 12.2 and 12.3 */
+    ZF_ORDER_SHRINK  /* H < h and h - H > 2 (w - W): from 13.0 */
+} zf_order;
 typedef enum { ZF_HALF_EVEN, ZF_TRUNCATE } zf_rounding;
 typedef enum { ZF_NCHW, ZF_NHWC } zf_layout;
 
@@ -48,6 +55,7 @@ typedef struct zf_recipe {
     zf_resize resize;
     int resize_w, resize_h; /* EXACT: the size. SHORT: both the short side */
     zf_filter filter;
+    zf_order order;
     int crop_w, crop_h;     /* centre crop; 0, 0: none */
     zf_rounding crop_rounding; /* of (side - crop) / 2 */
     int out_w, out_h;       /* the tensor's size; another size is ZF_SIZE */

@@ -23,6 +23,10 @@ cdef extern from "zoofast.h" nogil:
         ZF_BICUBIC
         ZF_BOX
         ZF_HAMMING
+    ctypedef enum zf_order:
+        ZF_ORDER_ACROSS
+        ZF_ORDER_TALL
+        ZF_ORDER_SHRINK
     ctypedef enum zf_rounding:
         ZF_HALF_EVEN
         ZF_TRUNCATE
@@ -34,6 +38,7 @@ cdef extern from "zoofast.h" nogil:
         zf_resize resize
         int resize_w, resize_h
         zf_filter filter
+        zf_order order
         int crop_w, crop_h
         zf_rounding crop_rounding
         int out_w, out_h

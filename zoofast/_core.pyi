@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILTERS: dict[str, int]
+ORDERS: dict[str, int]  # which pass comes first; see zf_order in csrc/zoofast.h
 STAGES: tuple[str, ...]
 DECODERS: tuple[str, ...]
 PAGE: int
@@ -56,6 +57,7 @@ class Plan:
         resize: str,
         resize_size: tuple[int, int],
         filter: str,
+        order: str,
         crop: tuple[int, int],
         crop_truncates: bool,
         out_size: tuple[int, int],

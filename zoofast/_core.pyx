@@ -21,6 +21,7 @@ FILTERS = {
     "box": ZF_BOX,
     "hamming": ZF_HAMMING,
 }
+ORDERS = {"across": ZF_ORDER_ACROSS, "tall": ZF_ORDER_TALL, "shrink": ZF_ORDER_SHRINK}
 STAGES = ("read", "decode", "resize", "pack", "write")
 DECODERS = ("none", "turbo", "baseline")
 PAGE = 4096
@@ -67,8 +68,8 @@ cdef class Plan:
     cdef zf_recipe c
     cdef readonly object shape, dtype, _table
 
-    def __init__(self, *, resize, resize_size, filter, crop, crop_truncates, out_size, nhwc,
-                 channel_at, table):
+    def __init__(self, *, resize, resize_size, filter, order, crop, crop_truncates, out_size,
+                 nhwc, channel_at, table):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
@@ -79,6 +80,7 @@ cdef class Plan:
                          "exact": ZF_RESIZE_EXACT}[resize]
         self.c.resize_h, self.c.resize_w = resize_size
         self.c.filter = FILTERS[filter]
+        self.c.order = ORDERS[order]
         self.c.crop_h, self.c.crop_w = crop
         self.c.crop_rounding = ZF_TRUNCATE if crop_truncates else ZF_HALF_EVEN
         self.c.out_h, self.c.out_w = out_size
