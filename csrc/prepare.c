@@ -427,18 +427,19 @@ zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, u
 
 /* ---- one job -------------------------------------------------------------------- */
 
-static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint64_t begin)
+void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
 {
     zf_result *result = &job->result;
     const uint8_t *data = job->data;
     size_t nbytes = job->nbytes;
-    uint64_t reading = 0;
+    uint64_t begin = zf_now(), reading = 0;
 
     if (!data) {
         int error = job->path ? zf_read_file(job->path, &ws->file)
                               : zf_read_range(job->fd, job->offset, job->nbytes, &ws->file);
         if (error) {
             memset(result, 0, sizeof *result);
+            result->begin_ns = begin;
             result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
             result->sys_errno = error;
             return;
@@ -447,22 +448,18 @@ static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint
         nbytes = ws->file.nbytes;
         reading = zf_now() - begin;
     }
-    zf_status status = zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
+    zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
+    result->begin_ns = begin;
     result->ns[ZF_STAGE_READ] = reading;
-    if (status != ZF_OK || !job->file_path)
-        return;
-    begin = zf_now();
+}
+
+void zf_write_job(zf_job *job)
+{
+    zf_result *result = &job->result;
+    uint64_t begin = zf_now();
     result->sys_errno =
         zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
     result->ns[ZF_STAGE_WRITE] = zf_now() - begin;
     if (result->sys_errno)
         result->status = ZF_WRITE;
-}
-
-void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, int worker)
-{
-    uint64_t begin = zf_now();
-    run_job(ws, recipe, job, begin);
-    job->result.begin_ns = begin;
-    job->result.worker = worker;
 }

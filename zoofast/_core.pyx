@@ -182,6 +182,18 @@ def write_file(path, tmp_path, const uint8_t[::1] data not None):
         raise OSError(error, os.strerror(error), os.fsdecode(path))
 
 
+def anonymous_memory(nbytes):
+    """Page-aligned zeros. In huge pages where the system has them: first use and direct I/O go
+    page by page."""
+    memory = mmap.mmap(-1, nbytes)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # this kernel has none
+    return memory
+
+
 cdef class Batch:
     """Slots for `capacity` tensors, and the jobs that fill them.
 
@@ -213,7 +225,7 @@ cdef class Batch:
         self._stride = plan.nbytes + len(prefix)
         if for_files:
             self._stride = (self._stride + PAGE - 1) // PAGE * PAGE
-        self._memory = mmap.mmap(-1, self._stride * capacity)  # page-aligned
+        self._memory = anonymous_memory(self._stride * capacity)
         self._slots = np.frombuffer(self._memory, np.uint8).reshape(capacity, self._stride)
         if prefix:
             self._slots[:, :self._offset] = np.frombuffer(prefix, np.uint8)
