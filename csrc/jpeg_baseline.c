@@ -246,21 +246,43 @@ static uint8_t *sample_row(const plane *p, int r)
     return p->samples + (size_t)(r % p->ring) * p->stride;
 }
 
-/* Adds those blocks of an MCU that the window needs to the queue, which has n.
- * Returns its new length. */
-static int queue_mcu(zf_baseline *d, int n, int ncomp, int mx, int my, const zf_block *blocks,
-                     const uint8_t *last)
+/* Where the blocks of an MCU row go: block i of the MCU in column mx is at
+ * column mx * step + dx of the needed ones, if that is below n. */
+typedef struct {
+    const zf_dequant *q;
+    uint8_t *dst; /* of the first needed one */
+    size_t stride;
+    int step, dx, n;
+} place;
+
+static void find_places(place *places, const zf_baseline *d, int ncomp, int my)
 {
-    int i = 0;
     for (int c = 0; c < ncomp; c++) {
         const plane *p = &d->planes[c];
-        for (int by = my * p->v; by < (my + 1) * p->v; by++)
-            for (int bx = mx * p->h; bx < (mx + 1) * p->h; bx++, i++) {
-                if (bx < p->bx0 || bx >= p->bx1 || by < p->by0 || by >= p->by1)
-                    continue;
-                uint8_t *dst = sample_row(p, 8 * by) + 8 * (bx - p->bx0);
-                d->queue[n++] = (zf_transform){blocks[i], &p->q, dst, p->stride, last[i]};
-            }
+        for (int by = my * p->v; by < (my + 1) * p->v; by++) {
+            bool needed = by >= p->by0 && by < p->by1;
+            for (int x = 0; x < p->h; x++)
+                *places++ = (place){.q = &p->q,
+                                    .dst = sample_row(p, 8 * by),
+                                    .stride = p->stride,
+                                    .step = p->h,
+                                    .dx = x - p->bx0,
+                                    .n = needed ? p->bx1 - p->bx0 : 0};
+        }
+    }
+}
+
+/* Adds those blocks of an MCU that the window needs to the queue, which holds
+ * n. Returns its new length. */
+static int queue_mcu(zf_baseline *d, int n, const place *places, int mx, const zf_block *blocks,
+                     const uint8_t *last)
+{
+    for (int i = 0; i < d->mcu.nblocks; i++) {
+        const place *p = &places[i];
+        int bx = mx * p->step + p->dx;
+        if (bx < 0 || bx >= p->n)
+            continue;
+        d->queue[n++] = (zf_transform){blocks[i], p->q, p->dst + 8 * bx, p->stride, last[i]};
     }
     return n;
 }
@@ -370,7 +392,9 @@ zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, z
 
     read_segment(d, &s);
     for (int my = 0; my < my1; my++) {
+        place places[ZF_MCU_BLOCKS];
         int held = 0, queued = 0; /* of blocks[], of queue[] */
+        find_places(places, d, jpeg->ncomp, my);
         for (int mx = 0; mx < columns; mx++) {
             if (jpeg->restart_interval && until_restart-- == 0) {
                 if (bits_left(&s) >= 8 || read_marker(&s) != 0xD0 + restarts % 8)
@@ -386,7 +410,7 @@ zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, z
                 return ZF_UNSUPPORTED;
             if (!needed)
                 continue;
-            queued = queue_mcu(d, queued, jpeg->ncomp, mx, my, blocks, last);
+            queued = queue_mcu(d, queued, places, mx, blocks, last);
             held += d->mcu.nblocks;
             if (held + d->mcu.nblocks > QUEUE || mx + 1 == mx1) {
                 if (!d->kernels->idct(d->queue, queued))

@@ -136,22 +136,18 @@ AVX2 ZF_DECL_H1V2(zf_upsample_h1v2_avx2)
 
 /* ---- colour --------------------------------------------------------------- */
 
-/* y + ((factor * x + 2^15) >> 16), factor = 2^16 * whole + part: vpmulhw of
- * 2x keeps one bit more than needed, which rounds. */
-INLINE __m256i scaled(__m256i x, int part)
-{
-    __m256i twice = _mm256_mulhi_epi16(_mm256_add_epi16(x, x), _mm256_set1_epi16((short)part));
-    return _mm256_srai_epi16(_mm256_add_epi16(twice, _mm256_set1_epi16(1)), 1);
-}
-
 INLINE void ycc16(const uint8_t *y8, const uint8_t *cb8, const uint8_t *cr8, __m256i rgb[3])
 {
     __m256i y = load_wide(y8);
     __m256i cb = _mm256_sub_epi16(load_wide(cb8), _mm256_set1_epi16(128));
     __m256i cr = _mm256_sub_epi16(load_wide(cr8), _mm256_set1_epi16(128));
-    /* 91881 = 65536 + 26345; 116130 = 2 * 65536 - 14942; -46802 = 18734 - 65536 */
-    rgb[0] = _mm256_add_epi16(y, _mm256_add_epi16(cr, scaled(cr, 26345)));
-    rgb[2] = _mm256_add_epi16(y, _mm256_add_epi16(_mm256_add_epi16(cb, cb), scaled(cb, -14942)));
+    /* 91881 = 65536 + 26345; 116130 = 2 * 65536 - 14942; -46802 = 18734 - 65536.
+     * vpmulhrsw takes half of such a part; 13173 for 26345 / 2 gives the same for
+     * all of -128..127. */
+    __m256i cr_part = _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(13173));
+    __m256i cb_part = _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(-14942 / 2));
+    rgb[0] = _mm256_add_epi16(_mm256_add_epi16(y, cr), cr_part);
+    rgb[2] = _mm256_add_epi16(_mm256_add_epi16(y, _mm256_add_epi16(cb, cb)), cb_part);
     __m256i half = _mm256_set1_epi32(1 << 15);
     __m256i lo = _mm256_madd_epi16(_mm256_unpacklo_epi16(cb, cr), _mm256_set1_epi32(ZF_PAIR(-22554, 18734)));
     __m256i hi = _mm256_madd_epi16(_mm256_unpackhi_epi16(cb, cr), _mm256_set1_epi32(ZF_PAIR(-22554, 18734)));

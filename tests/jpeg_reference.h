@@ -30,7 +30,7 @@ static void reference_message(j_common_ptr cinfo, int level)
 
 typedef struct {
     int width, height, channels;
-    int warnings;    /* -1: refused */
+    int warnings;    /* about the data, not the header; -1: refused */
     uint8_t *pixels; /* channels interleaved; NULL when refused */
     size_t capacity;
 } reference_image;
@@ -71,6 +71,7 @@ static void reference_decode(const uint8_t *data, size_t nbytes, size_t max_pixe
         if (!image->pixels)
             abort();
     }
+    errors.warnings = 0; /* an odd JFIF version changes no pixel */
     jpeg_start_decompress(&cinfo);
     while (cinfo.output_scanline < cinfo.output_height) {
         JSAMPROW row = image->pixels + stride * cinfo.output_scanline;

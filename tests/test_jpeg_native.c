@@ -3,7 +3,9 @@
  * machine: on the files named, else on pictures that libjpeg-turbo encodes
  * with every kind of header the decoder takes. Whole and in windows.
  *
- * Usage: test_jpeg_native [-n CASES] [-s SEED] [FILE...]
+ * Usage: test_jpeg_native [-n CASES] [-s SEED] [-w FOLDER] [FILE...]
+ *
+ * -w: also writes the pictures that it makes, as seeds for fuzzing.
  */
 #include "jpeg_reference.h"
 #include "zf_jpeg_internal.h"
@@ -241,7 +243,18 @@ static unsigned char *random_jpeg(unsigned long *nbytes, bool *gentle, char *wha
 
 /* ---- ------------------------------------------------------------------- */
 
-static bool check_random(void)
+static void write_seed(const char *folder, int number, const uint8_t *data, size_t nbytes)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/seed-%d.jpg", folder, number);
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, nbytes, f) != nbytes || fclose(f) != 0) {
+        perror(path);
+        exit(2);
+    }
+}
+
+static bool check_random(const char *folder, int number)
 {
     unsigned long nbytes;
     bool gentle;
@@ -249,6 +262,8 @@ static bool check_random(void)
     uint64_t start = seed;
     unsigned char *data = random_jpeg(&nbytes, &gentle, what, sizeof what);
     bool ok = check_jpeg(data, nbytes, gentle, what);
+    if (folder)
+        write_seed(folder, number, data, nbytes);
 
     /* and damaged: anything goes, but nothing that libjpeg warns of */
     for (int i = 0; ok && i < 8; i++) {
@@ -291,12 +306,15 @@ static uint8_t *read_file(const char *path, size_t *nbytes)
 int main(int argc, char **argv)
 {
     int cases = 1000, failed = 0, option;
+    const char *folder = NULL;
 
-    while ((option = getopt(argc, argv, "n:s:")) != -1) {
+    while ((option = getopt(argc, argv, "n:s:w:")) != -1) {
         if (option == 'n')
             cases = atoi(optarg);
         else if (option == 's')
             seed = strtoull(optarg, NULL, 10);
+        else if (option == 'w')
+            folder = optarg;
         else
             return 2;
     }
@@ -308,7 +326,7 @@ int main(int argc, char **argv)
     }
     if (optind == argc)
         for (int i = 0; i < cases; i++)
-            failed += !check_random();
+            failed += !check_random(folder, i);
     printf("%d windows equal, %d refused, %d pictures failed\n", decoded, refused, failed);
     return failed != 0;
 }
