@@ -4,8 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from zoofast import _core
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Every run sees the same examples; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("explore", deadline=None, max_examples=600)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +23,13 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"no golden files at {folder}; set ZOOFAST_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session", params=_core.isa_names())
+def isa(request: pytest.FixtureRequest) -> str:
+    """Every CPU level that the build knows; those that this CPU lacks are skipped."""
+    name: str = request.param
+    try:
+        return _core.isa(name)
+    except ValueError as error:
+        pytest.skip(str(error))
