@@ -501,3 +501,27 @@ def test_a_side_of_65500() -> None:
     longer = jpegs.craft(1, 65501, jpegs.SAMPLINGS["gray"], density=0.0)
     assert _core.Workspace().decode(longer) is None
     assert agrees(longer)
+
+
+@pytest.mark.parametrize("decoder", ["baseline", "turbo"])
+@pytest.mark.parametrize("marker", [0xDB, 0xC4], ids=["quantization", "Huffman"])
+def test_no_table_outlives_its_image(decoder: str, marker: int) -> None:
+    """A file without its tables, after one that had others. Without Huffman tables it is a frame
+    of Motion JPEG, for which libjpeg-turbo has the standard ones."""
+    first = jpegs.jpeg(40, 40, quality=30, optimize=True)
+    whole = jpegs.jpeg(40, 40, quality=95)
+    parts, at = [whole[:2]], 2
+    while whole[at + 1] != 0xDA:
+        length = 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        if whole[at + 1] != marker:
+            parts.append(whole[at : at + length])
+        at += length
+    bare = b"".join(parts) + whole[at:]
+    workspace = _core.Workspace()
+    assert workspace.decode(first, None, decoder) is not None
+    made = workspace.decode(bare, None, decoder)
+    if decoder == "turbo" and marker == 0xC4:
+        assert made is not None
+        assert np.array_equal(made, oracle.pixels(bare))
+    else:
+        assert made is None

@@ -229,7 +229,7 @@ def test_two_images_of_one_output_are_refused(
 def test_many_clashes_are_one_line(tmp_path: Path) -> None:
     for i in range(9):
         touch(tmp_path, f"{i}.JPEG", f"{i}.png")
-    with pytest.raises(SourceError, match="9 images would overwrite.*and 6 more") as caught:
+    with pytest.raises(SourceError, match=r"9 images would overwrite.*and 6 more") as caught:
         open_source(tmp_path)
     assert "\n" not in str(caught.value)
 

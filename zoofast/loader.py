@@ -6,8 +6,11 @@ batch. Images that the core leaves to Pillow (PNG, CMYK, anything odd) are decod
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +78,7 @@ class Prepared:
     array: NDArray[Any]
     failures: list[Failure]
     outcomes: list[_core.Outcome]  # of all items
+    pillow_ns: tuple[int, int]  # when Pillow's part of the batch began and ended, monotonic
     slots: _core.Batch  # the ring's
 
 
@@ -182,7 +186,10 @@ class Loader:
         outcomes = [batch.outcome(i) for i in range(len(items))]
         odd = [i for i, outcome in enumerate(outcomes) if outcome.status == Status.UNSUPPORTED]
         failures: dict[int, Failure] = {}
-        for i, failure in zip(odd, self._through_pillow(batch, items, odd), strict=True):
+        pillow_begin = time.monotonic_ns()
+        through_pillow = self._through_pillow(batch, items, odd)
+        pillow_end = time.monotonic_ns() if odd else pillow_begin
+        for i, failure in zip(odd, through_pillow, strict=True):
             if failure is None:
                 self.stats.decoders["pillow"] += 1
             else:
@@ -202,6 +209,7 @@ class Loader:
             batch.array[: len(good) if self._target is None else 0],
             [failures[i] for i in sorted(failures)],
             outcomes,
+            (pillow_begin, pillow_end),
             batch,
         )
 
@@ -270,6 +278,27 @@ def decode_with_pillow(data: bytes) -> NDArray[np.uint8] | tuple[str, str]:
         return (cause, f"{error}" or type(error).__name__)
 
 
+class _Kept(threading.local):
+    """What `prepare` keeps from call to call, for each thread; making it anew takes as long as a
+    tenth of an image."""
+
+    workspace: _core.Workspace | None = None
+    isa: str | None = None
+
+    def workspace_for(self, isa: str | None) -> _core.Workspace:
+        if self.workspace is None or self.isa != isa:
+            self.workspace, self.isa = _core.Workspace(isa), isa
+        return self.workspace
+
+
+_kept = _Kept()
+
+
+@functools.lru_cache(maxsize=16)
+def _plan_of(recipe: Recipe) -> _core.Plan:
+    return recipe.plan()
+
+
 def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[Any]:
     """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
 
@@ -280,10 +309,10 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:
         raise ImageError(f"{where}: {error.strerror}") from error
-    plan = recipe.plan()
+    plan = _plan_of(recipe)
     tensor = np.empty(plan.shape, plan.dtype)
     out = tensor.reshape(-1).view(np.uint8)
-    workspace = _core.Workspace()
+    workspace = _kept.workspace_for(os.environ.get("ZOOFAST_ISA"))
     outcome = workspace.prepare(data, plan, out)
     if outcome.status == Status.UNSUPPORTED:
         rgb = decode_with_pillow(data)
