@@ -4,24 +4,28 @@
                               [--write]
 
 In turn, each in a fresh folder: zoofast's preparation of COUNT images into files; the same images
-into memory only; raw writing, one file after another, of as many buffers of the same size by the
-same function; and the guide's script. Run it on the disk that matters: --folder.
+into memory only; raw writing of as many files of the same size by the same function, one after
+another and with threads; and the guide's script. Run it on the disk that matters: --folder.
+
+Nothing is deleted before the end: ext4 steps over every inode that was deleted in the last five
+minutes whenever it makes a file, which soon takes longer than the writing. For the same reason,
+let five minutes pass between two runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from harness import BenchmarkError, Images, Timing, add_image_arguments, find_images, in_turn
 from peers.guide_script import prepare_strided
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
@@ -43,21 +47,19 @@ class Contenders:
         self.items = [Item(f"{i:06d}", str(path)) for i, path in enumerate(paths)]
         self.folder = folder
 
-    @contextmanager
-    def fresh_folder(self) -> Iterator[Path]:
-        """An empty folder; removed, and the removal awaited, outside of what is timed."""
-        with tempfile.TemporaryDirectory(prefix="zoofast-bench-", dir=self.folder) as folder:
-            yield Path(folder)
+    def fresh_folder(self) -> Path:
+        """An empty folder; what earlier runs wrote is on the disk by then."""
+        os.sync()
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
     def prepare(self, threads: int) -> float:
         """`zoofast prep`, whole."""
-        with self.fresh_folder() as folder:
-            source = Source("files", self.items)
-            begin = time.perf_counter()
-            report = prepare_folder(source, folder, RECIPE, Options(threads=threads))
-            seconds = time.perf_counter() - begin
-            if report.prepared != len(self.items):
-                raise BenchmarkError(f"prepared {report.prepared} of {len(self.items)}")
+        folder, source = self.fresh_folder(), Source("files", self.items)
+        begin = time.perf_counter()
+        report = prepare_folder(source, folder, RECIPE, Options(threads=threads))
+        seconds = time.perf_counter() - begin
+        if report.prepared != len(self.items):
+            raise BenchmarkError(f"prepared {report.prepared} of {len(self.items)}")
         return seconds / len(self.items)
 
     def compute(self, threads: int) -> float:
@@ -73,63 +75,66 @@ class Contenders:
 
     def write(self, threads: int) -> float:
         """Page-aligned buffers written by the function that the core writes with."""
-        nbytes = RECIPE.nbytes
-        with self.fresh_folder() as folder:
-            paths = [str(folder / f"{item.name}.bin") for item in self.items]
-            errors: list[Exception] = []
+        folder = self.fresh_folder()
+        paths = [str(folder / f"{item.name}.bin") for item in self.items]
+        errors: list[Exception] = []
 
-            def work(mine: list[str]) -> None:
-                buffer = np.frombuffer(_core.Batch(RECIPE.plan(), 1, True).array, np.uint8)
-                buffer = buffer[:nbytes]
-                try:
-                    for path in mine:
-                        _core.write_file(path, path + ".part", buffer)
-                except OSError as error:
-                    errors.append(error)
+        def work(mine: list[str]) -> None:
+            buffer = _core.Batch(RECIPE.plan(), 1, True).tensor_bytes(0)
+            try:
+                for path in mine:
+                    _core.write_file(path, path + ".part", buffer)
+            except OSError as error:
+                errors.append(error)
 
-            workers = [
-                threading.Thread(target=work, args=(paths[i::threads],)) for i in range(threads)
-            ]
-            begin = time.perf_counter()
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-            seconds = time.perf_counter() - begin
-            if errors:
-                raise BenchmarkError(f"{self.folder}: {errors[0]}")
+        workers = [threading.Thread(target=work, args=(paths[i::threads],)) for i in range(threads)]
+        begin = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        seconds = time.perf_counter() - begin
+        if errors:
+            raise BenchmarkError(f"{self.folder}: {errors[0]}")
         return seconds / len(self.items)
 
     def guide(self) -> float:
         """The guide's script, one process."""
-        items = self.items[:GUIDE_COUNT]
-        with self.fresh_folder() as folder:
-            begin = time.perf_counter()
-            for item in items:
-                prepare_strided(Path(item.path).read_bytes()).tofile(folder / f"{item.name}.bin")
-            return (time.perf_counter() - begin) / len(items)
+        folder, items = self.fresh_folder(), self.items[:GUIDE_COUNT]
+        begin = time.perf_counter()
+        for item in items:
+            prepare_strided(Path(item.path).read_bytes()).tofile(folder / f"{item.name}.bin")
+        return (time.perf_counter() - begin) / len(items)
 
 
 def run(args: argparse.Namespace) -> int:
     images = find_images(args.images, args.limit)
     folder = args.folder or Path(tempfile.gettempdir())
-    needed = args.count * RECIPE.nbytes
-    if not folder.is_dir() or shutil.disk_usage(folder).free < 2 * needed:
-        raise BenchmarkError(f"{folder}: no folder with {2 * needed:,} bytes free; see --folder")
-    note, all_threads = load_note(), usable_cpus()
-    contenders = Contenders(images, args.count, folder)
-    counts = sorted({1, all_threads})
+    counts = sorted({1, usable_cpus()})
+    runs_to_files = args.rounds * (2 * len(counts) + 1)
+    needed = runs_to_files * args.count * RECIPE.nbytes
+    if not folder.is_dir() or shutil.disk_usage(folder).free < needed:
+        raise BenchmarkError(f"{folder}: no folder with {needed:,} bytes free; see --folder")
+    with tempfile.TemporaryDirectory(prefix="zoofast-bench-", dir=folder) as scratch:
+        return compare(args, images, Contenders(images, args.count, Path(scratch)), counts)
+
+
+def compare(
+    args: argparse.Namespace, images: Images, contenders: Contenders, counts: list[int]
+) -> int:
+    """Times all, prints and writes."""
+    note = load_note()
     runs: dict[str, Callable[[], float]] = {"guide's script, to files": contenders.guide}
     for n in counts:
-        runs[f"raw writing, {n} threads"] = lambda n=n: contenders.write(n)
-        runs[f"zoofast in memory, {n} threads"] = lambda n=n: contenders.compute(n)
-        runs[f"zoofast to files, {n} threads"] = lambda n=n: contenders.prepare(n)
+        runs[f"raw writing, {n} threads"] = partial(contenders.write, n)
+        runs[f"zoofast in memory, {n} threads"] = partial(contenders.compute, n)
+        runs[f"zoofast to files, {n} threads"] = partial(contenders.prepare, n)
     timings = {name: Timing() for name in runs}
 
     def once(name: str) -> None:
         timings[name].seconds.append(runs[name]())
 
-    in_turn([lambda name=name: once(name) for name in runs], args.rounds, "disk")
+    in_turn([partial(once, name) for name in runs], args.rounds, "disk")
 
     rows = []
     for name, timing in timings.items():
@@ -166,7 +171,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Preprocessing to disk.")
     add_image_arguments(parser)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write; default: /tmp")
-    parser.add_argument("--count", type=int, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument("--count", type=int, default=500, metavar="N", help="default: 500")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument("--json", metavar="FILE", help="write everything measured")
     parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")

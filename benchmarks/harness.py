@@ -99,6 +99,13 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    @property
+    def cpu_share(self) -> float:
+        """CPU seconds per second by the clock; below 1 for one thread, others took its CPU."""
+        return statistics.median(
+            cpu / seconds for cpu, seconds in zip(self.cpu_seconds, self.seconds, strict=True)
+        )
+
     def ratio_to(self, other: Timing) -> float:
         """How many times as long as `other`: the median over rounds, so that a slow spell of
         the machine, which hits both, cancels."""

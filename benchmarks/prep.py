@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ OURS, BARE = "zoofast_prepare", "libjpeg_turbo"
 STAGE_PASSES = 5
 
 
-def open_peers(names: list[str], images_list: Path, reference: Path) -> tuple[list[Peer], list[str]]:
+def open_peers(
+    names: list[str], images_list: Path, reference: Path
+) -> tuple[list[Peer], list[str]]:
     """The peers that run and give the answer that they claim, and why the others do not."""
     peers, problems = [], []
     with console.progress("verify", len(names)) as meter:
@@ -87,7 +90,7 @@ def measure(peers: list[Peer], count: int, rounds: int) -> None:
 
     for peer in peers:
         peer.ask("time")  # warm caches and allocators
-    in_turn([lambda peer=peer: once(peer) for peer in peers], rounds, "time")
+    in_turn([partial(once, peer) for peer in peers], rounds, "time")
 
 
 def peers_table(peers: list[Peer]) -> Table:
@@ -151,7 +154,11 @@ def run(args: argparse.Namespace) -> int:
     for peer in peers:
         versions |= peer.about["versions"]
     table, stage_table = peers_table(peers), stages_table(stages)
-    about = f"{images.what}; medians of {args.rounds} rounds; {machine()}; {note}; {today()}"
+    share = min((peer.timing.cpu_share for peer in peers), default=0.0)
+    about = (
+        f"{images.what}; medians of {args.rounds} rounds, in which each peer had a CPU for at "
+        f"least {share:.0%} of the time; {machine()}; {note}; {today()}"
+    )
     stated = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     table.show("One image's bytes to a float32 tensor, one thread")
     stage_table.show("zoofast's stages, files to files, one thread")

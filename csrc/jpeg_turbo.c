@@ -68,14 +68,6 @@ static void skip(j_decompress_ptr cinfo, long n)
     source->bytes_in_buffer -= step;
 }
 
-static bool create(zf_turbo *turbo)
-{
-    if (setjmp(turbo->fatal))
-        return false;
-    jpeg_create_decompress(&turbo->cinfo);
-    return true;
-}
-
 zf_turbo *zf_turbo_open(const zf_kernels *kernels)
 {
     zf_turbo *turbo = calloc(1, sizeof *turbo);
@@ -85,16 +77,11 @@ zf_turbo *zf_turbo_open(const zf_kernels *kernels)
     turbo->cinfo.err = jpeg_std_error(&turbo->errors);
     turbo->errors.error_exit = on_error;
     turbo->errors.emit_message = on_message;
-    if (!create(turbo)) {
-        free(turbo);
-        return NULL;
-    }
     turbo->source.init_source = nothing;
     turbo->source.fill_input_buffer = no_more;
     turbo->source.skip_input_data = skip;
     turbo->source.resync_to_restart = jpeg_resync_to_restart;
     turbo->source.term_source = nothing;
-    turbo->cinfo.src = &turbo->source;
     return turbo;
 }
 
@@ -102,7 +89,6 @@ void zf_turbo_close(zf_turbo *turbo)
 {
     if (!turbo)
         return;
-    jpeg_destroy_decompress(&turbo->cinfo);
     free(turbo->rows);
     free(turbo);
 }
@@ -237,14 +223,22 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
     return ZF_OK;
 }
 
+static zf_status create_and_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
+                                   zf_row_fn row, void *ctx)
+{
+    if (setjmp(turbo->fatal))
+        return ZF_UNSUPPORTED;
+    jpeg_create_decompress(&turbo->cinfo);
+    turbo->cinfo.src = &turbo->source;
+    return decode(turbo, jpeg, window, row, ctx);
+}
+
 zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
                           zf_row_fn row, void *ctx)
 {
-    if (setjmp(turbo->fatal)) {
-        jpeg_abort_decompress(&turbo->cinfo);
-        return ZF_UNSUPPORTED;
-    }
-    zf_status status = decode(turbo, jpeg, window, row, ctx);
-    jpeg_abort_decompress(&turbo->cinfo);
+    /* A new object for each image: one that is used again keeps the tables of
+     * the image before and gives them to a file that lacks its own. */
+    zf_status status = create_and_decode(turbo, jpeg, window, row, ctx);
+    jpeg_destroy_decompress(&turbo->cinfo);
     return status;
 }

@@ -12,7 +12,7 @@
 
 struct zf_workspace {
     const zf_kernels *kernels;
-    zf_turbo *turbo;
+    zf_decoders *decoders;
     zf_buffer file;
     zf_taps across, down;
     uint8_t *scratch;
@@ -25,8 +25,8 @@ zf_workspace *zf_workspace_open(const zf_kernels *kernels)
     if (!ws)
         return NULL;
     ws->kernels = kernels;
-    ws->turbo = zf_turbo_open(kernels);
-    if (!ws->turbo) {
+    ws->decoders = zf_decoders_open(kernels);
+    if (!ws->decoders) {
         free(ws);
         return NULL;
     }
@@ -37,7 +37,7 @@ void zf_workspace_close(zf_workspace *ws)
 {
     if (!ws)
         return;
-    zf_turbo_close(ws->turbo);
+    zf_decoders_close(ws->decoders);
     zf_taps_free(&ws->across);
     zf_taps_free(&ws->down);
     free(ws->file.data);
@@ -148,6 +148,8 @@ static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
     int at = y - z->down->first;
     size_t slot = (size_t)(at & (z->ring - 1)) * z->stride;
 
+    if (at == 0)
+        z->next = 0; /* also when a second decoder begins anew */
     for (int c = 0; c < z->channels; c++) {
         uint8_t *row = z->rows[c] + slot;
         if (z->down_first)
@@ -319,9 +321,8 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
 static zf_status decode_jpeg(zf_workspace *ws, const void *image, zf_window window,
                              resizer *z, zf_result *result)
 {
-    result->decoder = ZF_DECODER_TURBO;
-    z->next = 0;
-    return zf_turbo_decode(ws->turbo, image, window, on_row, z);
+    return zf_decode_window(ws->decoders, image, window, ZF_DECODER_NONE, on_row, z,
+                            &result->decoder);
 }
 
 zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *data,
@@ -396,7 +397,8 @@ static zf_status store_row(void *ctx, int y, const uint8_t *const planes[3])
 }
 
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
-                                int y0, int x1, int y1, uint8_t *rgb, zf_result *result)
+                                int y0, int x1, int y1, zf_decoder only, uint8_t *rgb,
+                                zf_result *result)
 {
     zf_jpeg jpeg;
     memset(result, 0, sizeof *result);
@@ -406,9 +408,8 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
     if (x0 < 0 || y0 < 0 || x0 >= x1 || y0 >= y1 || x1 > jpeg.width || y1 > jpeg.height)
         return result->status = ZF_SIZE;
     picture p = {rgb, ws->kernels, (size_t)(x1 - x0), y0, jpeg.ncomp == 1};
-    result->decoder = ZF_DECODER_TURBO;
-    result->status = zf_turbo_decode(ws->turbo, &jpeg, (zf_window){x0, y0, x1, y1}, store_row,
-                                     &p);
+    result->status = zf_decode_window(ws->decoders, &jpeg, (zf_window){x0, y0, x1, y1}, only,
+                                      store_row, &p, &result->decoder);
     return result->status;
 }
 
@@ -420,23 +421,25 @@ zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, u
     result->status = zf_jpeg_size(data, nbytes, &width, &height);
     if (result->status != ZF_OK)
         return result->status;
-    return zf_decode_jpeg_window(ws, data, nbytes, 0, 0, width, height, rgb, result);
+    return zf_decode_jpeg_window(ws, data, nbytes, 0, 0, width, height, ZF_DECODER_NONE, rgb,
+                                 result);
 }
 
 /* ---- one job -------------------------------------------------------------------- */
 
-static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint64_t begin)
+void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
 {
     zf_result *result = &job->result;
     const uint8_t *data = job->data;
     size_t nbytes = job->nbytes;
-    uint64_t reading = 0;
+    uint64_t begin = zf_now(), reading = 0;
 
     if (!data) {
         int error = job->path ? zf_read_file(job->path, &ws->file)
                               : zf_read_range(job->fd, job->offset, job->nbytes, &ws->file);
         if (error) {
             memset(result, 0, sizeof *result);
+            result->begin_ns = begin;
             result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
             result->sys_errno = error;
             return;
@@ -445,22 +448,18 @@ static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint
         nbytes = ws->file.nbytes;
         reading = zf_now() - begin;
     }
-    zf_status status = zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
+    zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
+    result->begin_ns = begin;
     result->ns[ZF_STAGE_READ] = reading;
-    if (status != ZF_OK || !job->file_path)
-        return;
-    begin = zf_now();
+}
+
+void zf_write_job(zf_job *job)
+{
+    zf_result *result = &job->result;
+    uint64_t begin = zf_now();
     result->sys_errno =
         zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
     result->ns[ZF_STAGE_WRITE] = zf_now() - begin;
     if (result->sys_errno)
         result->status = ZF_WRITE;
-}
-
-void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, int worker)
-{
-    uint64_t begin = zf_now();
-    run_job(ws, recipe, job, begin);
-    job->result.begin_ns = begin;
-    job->result.worker = worker;
 }

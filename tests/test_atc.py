@@ -430,8 +430,8 @@ class TestWithoutCann:
         captured = capsys.readouterr()
         assert captured.out.startswith("atc --framework=5 --model=model.onnx")
         assert captured.err == (
-            "zoofast: error: atc is not on this machine (it comes with CANN; ATC itself needs no "
-            "NPU); run the command printed above where CANN is\n"
+            "zoofast: error: atc is not on this machine; it comes with CANN, and needs no NPU "
+            "itself: run the command where CANN is\n"
         )
 
     def test_an_environment_that_was_not_set_is_found(self, programs, tmp_path, monkeypatch):

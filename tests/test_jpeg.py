@@ -256,7 +256,7 @@ def cmyk(ycck: bool, adobe: bool = True) -> bytes:
 def other(format: str, mode: str = "RGB", **options: object) -> bytes:
     buffer = io.BytesIO()
     image = Image.fromarray(jpegs.photo(40, 56, 7))
-    image = image.convert(mode) if mode not in ("RGBA", "LA") else image.convert(mode)
+    image = image.convert(mode)
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
@@ -477,7 +477,7 @@ def test_what_pillow_refuses(name: str) -> None:
         return
     assert verdict(data, WINDOWED) is None
     assert _core.Workspace().decode(data) is None
-    with pytest.raises(ImageError, match="^image: .") as caught:
+    with pytest.raises(ImageError, match=r"^image: .") as caught:
         prepare(data, PLAN)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -501,3 +501,38 @@ def test_a_side_of_65500() -> None:
     longer = jpegs.craft(1, 65501, jpegs.SAMPLINGS["gray"], density=0.0)
     assert _core.Workspace().decode(longer) is None
     assert agrees(longer)
+
+
+@pytest.mark.parametrize("decoder", ["baseline", "turbo"])
+@pytest.mark.parametrize("marker", [0xDB, 0xC4], ids=["quantization", "Huffman"])
+def test_no_table_outlives_its_image(decoder: str, marker: int) -> None:
+    """A file without its tables, after one that had others. Without Huffman tables it is a frame
+    of Motion JPEG, for which libjpeg-turbo has the standard ones."""
+    first = jpegs.jpeg(40, 40, quality=30, optimize=True)
+    whole = jpegs.jpeg(40, 40, quality=95)
+    parts, at = [whole[:2]], 2
+    while whole[at + 1] != 0xDA:
+        length = 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        if whole[at + 1] != marker:
+            parts.append(whole[at : at + length])
+        at += length
+    bare = b"".join(parts) + whole[at:]
+    workspace = _core.Workspace()
+    assert workspace.decode(first, None, decoder) is not None
+    made = workspace.decode(bare, None, decoder)
+    if decoder == "turbo" and marker == 0xC4:
+        assert made is not None
+        assert np.array_equal(made, oracle.pixels(bare))
+    else:
+        assert made is None
+
+
+@pytest.mark.parametrize("order", [(1, 3, 2), (3, 2, 1), (2, 1, 3)])
+@pytest.mark.parametrize("of", [0xC0, 0xDA], ids=["frame", "scan"])
+def test_components_out_of_order(order: tuple[int, int, int], of: int) -> None:
+    """libjpeg-turbo refuses some orders that a plain reading would accept. Found by fuzzing."""
+    data = bytearray(jpegs.jpeg(24, 24, subsampling="4:2:0"))
+    at, step = jpegs.find(bytes(data), of) + (10 if of == 0xC0 else 5), 3 if of == 0xC0 else 2
+    for i, id in enumerate(order):
+        data[at + i * step] = id
+    assert agrees(bytes(data))

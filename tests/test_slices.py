@@ -362,31 +362,14 @@ class TestCommands:
             simplify(model, tmp_path / "out.onnx", 4)
 
 
-@pytest.fixture(scope="module")
-def nasnet(tmp_path_factory):
-    """NASNet from random weights, exported and not simplified."""
+@pytest.mark.slow
+def test_nasnet_as_exported_is_merged(tmp_path):
     pytest.importorskip("torch")
     if importlib.util.find_spec("pretrainedmodels") is None:
         pytest.skip("no pretrainedmodels")
-
     target = Target.of(models.load("nasnetalarge"))
-    path = tmp_path_factory.mktemp("nasnet") / "nasnet.onnx"
-    export(build_network(target, None), target, path)
-    return path
-
-
-@pytest.mark.slow
-def test_nasnet_as_exported_is_merged(nasnet, tmp_path):
-    done = optimize(nasnet, tmp_path / "merged.onnx", [NAME])
+    export(build_network(target, None), target, tmp_path / "nasnet.onnx")
+    done = optimize(tmp_path / "nasnet.onnx", tmp_path / "merged.onnx", [NAME])
     assert done.applied == {NAME: 11}  # its eleven `x[:, :, 1:, 1:]`
     assert done.agreement.largest == 0.0
     assert done.agreement.scale > 1
-
-
-@pytest.mark.slow
-def test_nasnet_is_simplified_for_a_batch(nasnet, tmp_path):
-    pytest.importorskip("onnxsim")
-    done = simplify(nasnet, tmp_path / "sim.onnx", 1)
-    assert done.after.total() < done.before.total()
-    (port,) = onnxfile.inputs(onnxfile.read(tmp_path / "sim.onnx"))
-    assert port.shape == (1, 3, 331, 331)

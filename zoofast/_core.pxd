@@ -95,8 +95,8 @@ cdef extern from "zoofast.h" nogil:
     zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes,
                              uint8_t *rgb, zf_result *result)
     zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes,
-                                    int x0, int y0, int x1, int y1, uint8_t *rgb,
-                                    zf_result *result)
+                                    int x0, int y0, int x1, int y1, zf_decoder only,
+                                    uint8_t *rgb, zf_result *result)
 
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 

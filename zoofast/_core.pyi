@@ -79,9 +79,15 @@ class Workspace:
         """Pixels (H, W, 3) -> out."""
 
     def decode(
-        self, data: Bytes, window: tuple[int, int, int, int] | None = None
+        self,
+        data: Bytes,
+        window: tuple[int, int, int, int] | None = None,
+        decoder: str = "none",
     ) -> NDArray[np.uint8] | None:
-        """RGB pixels (H, W, 3), all or of the window (x0, y0, x1, y1); None: ask Pillow."""
+        """RGB pixels (H, W, 3), all or of the window (x0, y0, x1, y1); None: ask Pillow.
+
+        decoder: one of DECODERS, to have no other try; "none": the usual order.
+        """
 
 def write_file(
     path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]

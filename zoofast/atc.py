@@ -182,18 +182,29 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
         raise ModelError(f"{command.output}: the folder does not exist: mkdir -p {folder}")
 
 
+def environment_script() -> Path | None:
+    """CANN's set_env.sh, where it is usually installed."""
+    scripts = (Path(script).expanduser() for script in ENVIRONMENTS)
+    return next((script for script in scripts if script.is_file()), None)
+
+
 def find() -> str:
     """The path of `atc`. BackendError says how to get it: set the environment, or go elsewhere."""
     executable = shutil.which("atc")
     if executable is not None:
         return executable
-    for script in ENVIRONMENTS:
-        if Path(script).expanduser().is_file():
-            raise BackendError(f"atc is installed, but not in PATH: source {script}")
+    script = environment_script()
+    if script is not None:
+        raise BackendError(f"atc is installed, but not in PATH: source {script}")
     raise BackendError(
-        "atc is not on this machine (it comes with CANN; ATC itself needs no NPU); "
-        "run the command printed above where CANN is"
+        "atc is not on this machine; it comes with CANN, and needs no NPU itself: "
+        "run the command where CANN is"
     )
+
+
+def log_path(command: Command) -> Path:
+    """Where the output of the command is kept: beside the .om."""
+    return command.output.with_suffix(".atc.log")
 
 
 def run(command: Command, log: Path, echo: Callable[[str], None]) -> Path:

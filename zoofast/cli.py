@@ -24,6 +24,9 @@ COMMANDS = {
     "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
     "aipp": "the configuration that lets the NPU crop and normalize 8-bit images",
     "atc": "compile an ONNX for an NPU with the guide's command line, checked and explained",
+    "convert": "all of these, from weights to .om; a step is skipped when nothing changed",
+    "doctor": "what this machine has for all of it, what is missing, and the cure",
+    "models": "the known models: source, input, recipe, the guides' accuracy and speed",
 }
 
 

@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ class Prepared:
     array: NDArray[Any]
     failures: list[Failure]
     outcomes: list[_core.Outcome]  # of all items
+    pillow_ns: tuple[int, int]  # when Pillow's part of the batch began and ended, monotonic
     slots: _core.Batch  # the ring's
 
 
@@ -184,7 +186,10 @@ class Loader:
         outcomes = [batch.outcome(i) for i in range(len(items))]
         odd = [i for i, outcome in enumerate(outcomes) if outcome.status == Status.UNSUPPORTED]
         failures: dict[int, Failure] = {}
-        for i, failure in zip(odd, self._through_pillow(batch, items, odd), strict=True):
+        pillow_begin = time.monotonic_ns()
+        through_pillow = self._through_pillow(batch, items, odd)
+        pillow_end = time.monotonic_ns() if odd else pillow_begin
+        for i, failure in zip(odd, through_pillow, strict=True):
             if failure is None:
                 self.stats.decoders["pillow"] += 1
             else:
@@ -204,6 +209,7 @@ class Loader:
             batch.array[: len(good) if self._target is None else 0],
             [failures[i] for i in sorted(failures)],
             outcomes,
+            (pillow_begin, pillow_end),
             batch,
         )
 

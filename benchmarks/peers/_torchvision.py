@@ -18,4 +18,6 @@ except RuntimeError:
         _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
-__all__ = ["torchvision"]
+from torchvision.transforms import v2  # noqa: E402  # only after the above
+
+__all__ = ["torchvision", "v2"]

@@ -20,9 +20,9 @@ def resize_and_crop(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     shorter = min(height, width)
     size = (256 * width // shorter, 256 * height // shorter)
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+    resized = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
     top, left = round((size[1] - 224) / 2), round((size[0] - 224) / 2)
-    return pixels[top : top + 224, left : left + 224]
+    return resized[top : top + 224, left : left + 224]
 
 
 def normalize(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -36,5 +36,5 @@ def normalize(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def prepare(data: bytes) -> NDArray[np.float32]:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    return normalize(cv2.cvtColor(resize_and_crop(bgr), cv2.COLOR_BGR2RGB))
+    bgr = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flags), np.uint8)
+    return normalize(resize_and_crop(bgr)[:, :, ::-1])

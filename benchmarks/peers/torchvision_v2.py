@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
 
-from peers._torchvision import torchvision
-from torchvision.transforms import v2
+from peers._torchvision import torchvision, v2
 
 EXACT = False
 
@@ -33,7 +34,7 @@ def _decode_with_simplejpeg(data: bytes) -> torch.Tensor:
     return torch.from_numpy(simplejpeg.decode_jpeg(data, colorspace="RGB")).permute(2, 0, 1)
 
 
-def _choose():
+def _choose() -> tuple[str, Callable[[bytes], torch.Tensor]]:
     tiny = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8), colorspace="RGB")
     try:
         _decode_with_torchvision(tiny)

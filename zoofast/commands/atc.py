@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from zoofast import atc
 from zoofast.npu_smi import soc_version
@@ -85,14 +84,9 @@ def run(args: argparse.Namespace) -> int:
     for command, batch in zip(commands, args.batchsize, strict=True):
         atc.check(command, recipe, batch)
     for command in commands:
-        made = atc.run(command, log_path(command), echo)
+        made = atc.run(command, atc.log_path(command), echo)
         print(f"{made}: {made.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def log_path(command: atc.Command) -> Path:
-    """Where the output of the command is kept: beside the .om."""
-    return command.output.with_suffix(".atc.log")
 
 
 def echo(text: str) -> None:

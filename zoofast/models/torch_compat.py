@@ -20,7 +20,7 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _held_libraries: list[Any] = []  # a torch.library.Library undefines its operators when it is freed
 
 
-def _define_missing_operators() -> None:
+def define_missing_operators() -> None:
     """Lets `import torchvision` succeed where its compiled operators do not load.
 
     torchvision describes the shapes of its operators `nms` and `qnms` to torch at import. A build
@@ -59,7 +59,7 @@ def factory(path: str) -> Callable[..., torch.nn.Module]:
     with needs("torch"):
         import torch  # noqa: F401
 
-        _define_missing_operators()
+        define_missing_operators()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside packages nobody maintains
             module = importlib.import_module(module_name)
