@@ -56,13 +56,27 @@ if switched_on("ZOOFAST_SANITIZE"):
     cflags += ["-O1", *sanitize]
     ldflags += sanitize
 
+# csrc/logits.c stands alone: reading results needs neither the core nor libjpeg.
+logits_sources = ["csrc/logits.c"]
+core_sources = sorted({str(path) for path in Path("csrc").glob("*.c")} - set(logits_sources))
+
 core = Extension(
     "zoofast._core",
-    ["zoofast/_core.pyx", *sorted(str(path) for path in Path("csrc").glob("*.c"))],
+    ["zoofast/_core.pyx", *core_sources],
     include_dirs=["csrc"],
     depends=[str(path) for path in Path("csrc").glob("*.h")],
     extra_compile_args=[*cflags, *pkg_config("--cflags", "libjpeg")],
     extra_link_args=[*ldflags, *pkg_config("--libs", "libjpeg"), "-lm"],
 )
 
-setup(ext_modules=cythonize([core], language_level=3))
+logits = Extension(
+    "zoofast._logits",
+    ["zoofast/_logits.pyx", *logits_sources],
+    include_dirs=["csrc"],
+    depends=["csrc/logits.h"],
+    # lets GCC vectorize comparisons of floats; no value changes, only unread exception flags
+    extra_compile_args=[*cflags, "-fno-trapping-math"],
+    extra_link_args=[*ldflags, "-lm"],
+)
+
+setup(ext_modules=cythonize([core, logits], language_level=3))

@@ -68,14 +68,6 @@ static void skip(j_decompress_ptr cinfo, long n)
     source->bytes_in_buffer -= step;
 }
 
-static bool create(zf_turbo *turbo)
-{
-    if (setjmp(turbo->fatal))
-        return false;
-    jpeg_create_decompress(&turbo->cinfo);
-    return true;
-}
-
 zf_turbo *zf_turbo_open(const zf_kernels *kernels)
 {
     zf_turbo *turbo = calloc(1, sizeof *turbo);
@@ -85,16 +77,11 @@ zf_turbo *zf_turbo_open(const zf_kernels *kernels)
     turbo->cinfo.err = jpeg_std_error(&turbo->errors);
     turbo->errors.error_exit = on_error;
     turbo->errors.emit_message = on_message;
-    if (!create(turbo)) {
-        free(turbo);
-        return NULL;
-    }
     turbo->source.init_source = nothing;
     turbo->source.fill_input_buffer = no_more;
     turbo->source.skip_input_data = skip;
     turbo->source.resync_to_restart = jpeg_resync_to_restart;
     turbo->source.term_source = nothing;
-    turbo->cinfo.src = &turbo->source;
     return turbo;
 }
 
@@ -102,16 +89,18 @@ void zf_turbo_close(zf_turbo *turbo)
 {
     if (!turbo)
         return;
-    jpeg_destroy_decompress(&turbo->cinfo);
     free(turbo->rows);
     free(turbo);
 }
+
+/* To whole cache lines. */
+static size_t round_up(size_t nbytes) { return (nbytes + 63) & ~(size_t)63; }
 
 static bool reserve(zf_turbo *turbo, size_t nbytes)
 {
     if (nbytes > turbo->capacity) {
         free(turbo->rows);
-        turbo->rows = malloc(nbytes);
+        turbo->rows = aligned_alloc(64, nbytes);
         turbo->capacity = turbo->rows ? nbytes : 0;
     }
     return turbo->rows != NULL;
@@ -144,6 +133,19 @@ static int marker_after_scan(const zf_jpeg *jpeg)
     return 0;
 }
 
+/* Where scans of a progressive file are missing, libjpeg smooths over blocks;
+ * how depends on its version, and at a window's edge on what lies outside. */
+static bool has_all_scans(j_decompress_ptr cinfo)
+{
+    if (!cinfo->progressive_mode)
+        return true;
+    for (int c = 0; c < cinfo->num_components; c++)
+        for (int i = 0; i < DCTSIZE2; i++)
+            if (cinfo->coef_bits[c][i] != 0)
+                return false;
+    return true;
+}
+
 static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_row_fn row,
                         void *ctx)
 {
@@ -161,7 +163,7 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
     if (!jpeg_has_multiple_scans(cinfo) && w.y1 < jpeg->height &&
         marker_after_scan(jpeg) != 0xD9)
         return ZF_UNSUPPORTED;
-    if (!jpeg_start_decompress(cinfo))
+    if (!jpeg_start_decompress(cinfo) || !has_all_scans(cinfo))
         return ZF_UNSUPPORTED;
 
     JDIMENSION left = 0, width = cinfo->output_width;
@@ -183,13 +185,15 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
     }
 
     size_t channels = (size_t)cinfo->output_components;
-    size_t stride = (size_t)cinfo->output_width * channels + ZF_PAD;
-    size_t plane = (size_t)(w.x1 - w.x0) + ZF_PAD;
+    size_t stride = round_up((size_t)cinfo->output_width * channels + 1 + ZF_PAD);
+    size_t plane = round_up((size_t)(w.x1 - w.x0) + ZF_PAD);
     if (!reserve(turbo, ROWS * stride + 3 * plane))
         return ZF_NOMEM;
+    /* The library writes aligned rows past the caches (non-temporal stores),
+     * which are then slow to read back: rows begin one byte off. */
     JSAMPROW rows[ROWS];
     for (int i = 0; i < ROWS; i++)
-        rows[i] = turbo->rows + (size_t)i * stride;
+        rows[i] = turbo->rows + (size_t)i * stride + 1;
     uint8_t *planes[3];
     for (int c = 0; c < 3; c++)
         planes[c] = turbo->rows + ROWS * stride + (size_t)c * plane;
@@ -219,14 +223,22 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
     return ZF_OK;
 }
 
+static zf_status create_and_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
+                                   zf_row_fn row, void *ctx)
+{
+    if (setjmp(turbo->fatal))
+        return ZF_UNSUPPORTED;
+    jpeg_create_decompress(&turbo->cinfo);
+    turbo->cinfo.src = &turbo->source;
+    return decode(turbo, jpeg, window, row, ctx);
+}
+
 zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
                           zf_row_fn row, void *ctx)
 {
-    if (setjmp(turbo->fatal)) {
-        jpeg_abort_decompress(&turbo->cinfo);
-        return ZF_UNSUPPORTED;
-    }
-    zf_status status = decode(turbo, jpeg, window, row, ctx);
-    jpeg_abort_decompress(&turbo->cinfo);
+    /* A new object for each image: one that is used again keeps the tables of
+     * the image before and gives them to a file that lacks its own. */
+    zf_status status = create_and_decode(turbo, jpeg, window, row, ctx);
+    jpeg_destroy_decompress(&turbo->cinfo);
     return status;
 }

@@ -32,14 +32,6 @@ typedef struct {
 static int groups_of(const zf_taps *t) { return (t->ksize + 3) / 4; }
 static int runs_of(const zf_taps *t) { return (t->ksize + 63) / 64; }
 
-static bool is_near(const zf_taps *t)
-{
-    for (int i = 0; i < t->n; i += 16)
-        if (t->start[zf_min(i + 15, t->n - 1)] - t->start[i] + 4 > 64)
-            return false;
-    return true;
-}
-
 static int32_t tap(const zf_taps *t, int output, int x)
 {
     return output < t->n && x < t->ksize
@@ -49,9 +41,10 @@ static int32_t tap(const zf_taps *t, int output, int x)
 
 static bool plan_h(zf_taps *t)
 {
+    t->near = zf_is_near(t, 16, 64);
     if (t->identity || t->wide)
         return true;
-    if (!is_near(t)) {
+    if (!t->near) {
         int runs = runs_of(t);
         if (!zf_plan_reserve(t, (size_t)t->n * (size_t)runs * sizeof(run)))
             return false;
@@ -135,7 +128,7 @@ AVX512 static ZF_DECL_RESAMPLE_H(resample_h)
 {
     if (t->identity || t->wide)
         zf_resample_h_scalar(dst, src, t);
-    else if (is_near(t))
+    else if (t->near)
         resample_h_near(dst, src, t);
     else
         resample_h_far(dst, src, t);
@@ -157,6 +150,18 @@ AVX512 static inline void transpose4(const __m512i rows[4], __m512i pixels[4])
     pixels[3] = _mm512_unpackhi_epi16(hi01, hi23);
 }
 
+/* n <= 4 coefficients -> their first, second and third digits (zf_digits),
+ * each as the four bytes of every dword. */
+AVX512 static inline void spread_digits(const int32_t *k, int n, __m512i digit[3])
+{
+    __m128i rest = _mm_maskz_loadu_epi32((__mmask8)((1 << n) - 1), k);
+    for (int d = 0; d < 3; d++) {
+        digit[d] = _mm512_broadcastd_epi32(_mm_cvtepi32_epi8(rest));
+        /* rounds where zf_digits subtracts the signed digit just taken */
+        rest = _mm_srai_epi32(_mm_add_epi32(rest, _mm_set1_epi32(128)), 8);
+    }
+}
+
 AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
 {
     if (wide) {
@@ -171,17 +176,10 @@ AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
         }
         for (int y = 0; y < ntaps; y += 4) {
             __m512i row[4], pixels[4], digit[3];
-            int32_t packed[3] = {0};
-            for (int j = 0; j < 4; j++) {
-                int8_t digits[3];
-                zf_digits(y + j < ntaps ? k[y + j] : 0, digits);
-                for (int d = 0; d < 3; d++)
-                    memcpy((char *)&packed[d] + j, &digits[d], 1);
+            spread_digits(k + y, zf_min(ntaps - y, 4), digit);
+            for (int j = 0; j < 4; j++)
                 row[j] = _mm512_loadu_si512(
                     rows + (size_t)zf_min(y + j, ntaps - 1) * stride + i);
-            }
-            for (int d = 0; d < 3; d++)
-                digit[d] = _mm512_set1_epi32(packed[d]);
             transpose4(row, pixels);
             for (int v = 0; v < 4; v++) {
                 low[v] = _mm512_dpbusd_epi32(low[v], pixels[v], digit[0]);

@@ -20,18 +20,10 @@ typedef struct {
 
 static int groups_of(const zf_taps *t) { return (t->ksize + 3) / 4; }
 
-/* Shrinking more than fourfold, four outputs do not fit one load. */
-static bool is_near(const zf_taps *t)
-{
-    for (int i = 0; i < t->n; i += 4)
-        if (t->start[zf_min(i + 3, t->n - 1)] - t->start[i] + 4 > 16)
-            return false;
-    return true;
-}
-
 static bool plan_h(zf_taps *t)
 {
-    if (t->identity || !is_near(t))
+    t->near = zf_is_near(t, 4, 16);
+    if (t->identity || !t->near)
         return true;
     int groups = groups_of(t);
     if (!zf_plan_reserve(t, (size_t)((t->n + 3) / 4) * (size_t)groups * sizeof(group)))
@@ -59,7 +51,7 @@ static inline uint16x4_t clip(int32x4_t sum)
 
 static ZF_DECL_RESAMPLE_H(resample_h)
 {
-    if (t->identity || !is_near(t)) {
+    if (t->identity || !t->near) {
         zf_resample_h_scalar(dst, src, t);
         return;
     }

@@ -10,14 +10,17 @@ struct zf_pool {
     pthread_cond_t work, done;
     zf_batch *head, *tail; /* batches that still have jobs to hand out */
     bool cancelled, closing;
+    /* A worker computes only while it holds a workspace, and gives it back
+     * to write its file: the disk's waiting is then another one's computing.
+     * So there are more workers than workspaces. */
+    zf_workspace **idle;
+    int nidle;
     int nthreads;
     pthread_t *threads;
-    zf_workspace **workspaces;
 };
 
 typedef struct {
     zf_pool *pool;
-    zf_workspace *ws;
     int index;
 } worker;
 
@@ -37,54 +40,66 @@ static zf_job *take(zf_pool *pool, zf_batch **from)
     return job;
 }
 
+/* Computes and writes; the lock is held before and after. */
+static void run(zf_pool *pool, zf_batch *batch, zf_job *job, int index)
+{
+    if (pool->cancelled) {
+        memset(&job->result, 0, sizeof job->result);
+        job->result.status = ZF_CANCELLED;
+        return;
+    }
+    zf_workspace *ws = pool->idle[--pool->nidle];
+    pthread_mutex_unlock(&pool->lock);
+    zf_compute_job(ws, batch->recipe, job);
+    job->result.worker = index;
+    pthread_mutex_lock(&pool->lock);
+    pool->idle[pool->nidle++] = ws;
+    if (job->file_path && job->result.status == ZF_OK) {
+        if (pool->head)
+            pthread_cond_signal(&pool->work);
+        pthread_mutex_unlock(&pool->lock);
+        zf_write_job(job);
+        pthread_mutex_lock(&pool->lock);
+    }
+}
+
 static void *work(void *argument)
 {
-    worker *self = argument;
-    zf_pool *pool = self->pool;
-    zf_workspace *ws = self->ws;
-    int index = self->index;
-    free(self);
+    worker self = *(worker *)argument;
+    zf_pool *pool = self.pool;
+    free(argument);
 
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         zf_batch *batch;
-        zf_job *job = take(pool, &batch);
-        if (!job) {
-            if (pool->closing)
-                break;
-            pthread_cond_wait(&pool->work, &pool->lock);
-            continue;
-        }
-        bool cancelled = pool->cancelled;
-        pthread_mutex_unlock(&pool->lock);
-        if (cancelled) {
-            memset(&job->result, 0, sizeof job->result);
-            job->result.status = ZF_CANCELLED;
+        zf_job *job = pool->nidle > 0 ? take(pool, &batch) : NULL;
+        if (job) {
+            run(pool, batch, job, self.index);
+            if (++batch->finished == batch->njobs)
+                pthread_cond_broadcast(&pool->done);
+        } else if (pool->closing && !pool->head) {
+            break;
         } else {
-            zf_run_job(ws, batch->recipe, job, index);
+            pthread_cond_wait(&pool->work, &pool->lock);
         }
-        pthread_mutex_lock(&pool->lock);
-        if (++batch->finished == batch->njobs)
-            pthread_cond_broadcast(&pool->done);
     }
+    pthread_cond_broadcast(&pool->work); /* others may wait for the last workspace */
     pthread_mutex_unlock(&pool->lock);
     return NULL;
 }
 
-static bool start(zf_pool *pool, const zf_kernels *kernels)
+static bool start(zf_pool *pool)
 {
     worker *self = malloc(sizeof *self);
-    zf_workspace *ws = zf_workspace_open(kernels);
-    if (self && ws) {
-        *self = (worker){pool, ws, pool->nthreads};
-        if (pthread_create(&pool->threads[pool->nthreads], NULL, work, self) == 0) {
-            pool->workspaces[pool->nthreads++] = ws;
-            return true;
-        }
+    if (!self)
+        return false;
+    *self = (worker){pool, pool->nthreads};
+    if (pthread_create(&pool->threads[pool->nthreads], NULL, work, self) != 0) {
+        free(self);
+        return false;
     }
-    free(self);
-    zf_workspace_close(ws);
-    return false;
+    pool->nthreads++;
+    return true;
 }
 
 zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
@@ -99,11 +114,16 @@ zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, &clock);
     pthread_condattr_destroy(&clock);
-    pool->threads = calloc((size_t)nthreads, sizeof *pool->threads);
-    pool->workspaces = calloc((size_t)nthreads, sizeof *pool->workspaces);
-    bool ok = pool->threads && pool->workspaces;
-    for (int i = 0; ok && i < nthreads; i++)
-        ok = start(pool, kernels);
+    int nworkers = 2 * nthreads;
+    pool->threads = calloc((size_t)nworkers, sizeof *pool->threads);
+    pool->idle = calloc((size_t)nthreads, sizeof *pool->idle);
+    bool ok = pool->threads && pool->idle;
+    for (int i = 0; ok && i < nthreads; i++) {
+        ok = (pool->idle[i] = zf_workspace_open(kernels)) != NULL;
+        pool->nidle += ok;
+    }
+    for (int i = 0; ok && i < nworkers; i++)
+        ok = start(pool);
     if (ok)
         return pool;
     zf_pool_close(pool);
@@ -160,12 +180,12 @@ void zf_pool_close(zf_pool *pool)
     pool->cancelled = pool->closing = true;
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
-    for (int i = 0; i < pool->nthreads; i++) {
+    for (int i = 0; i < pool->nthreads; i++)
         pthread_join(pool->threads[i], NULL);
-        zf_workspace_close(pool->workspaces[i]);
-    }
+    while (pool->nidle > 0)
+        zf_workspace_close(pool->idle[--pool->nidle]);
     free(pool->threads);
-    free(pool->workspaces);
+    free(pool->idle);
     pthread_cond_destroy(&pool->work);
     pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->lock);

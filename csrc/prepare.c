@@ -12,7 +12,7 @@
 
 struct zf_workspace {
     const zf_kernels *kernels;
-    zf_turbo *turbo;
+    zf_decoders *decoders;
     zf_buffer file;
     zf_taps across, down;
     uint8_t *scratch;
@@ -25,8 +25,8 @@ zf_workspace *zf_workspace_open(const zf_kernels *kernels)
     if (!ws)
         return NULL;
     ws->kernels = kernels;
-    ws->turbo = zf_turbo_open(kernels);
-    if (!ws->turbo) {
+    ws->decoders = zf_decoders_open(kernels);
+    if (!ws->decoders) {
         free(ws);
         return NULL;
     }
@@ -37,7 +37,7 @@ void zf_workspace_close(zf_workspace *ws)
 {
     if (!ws)
         return;
-    zf_turbo_close(ws->turbo);
+    zf_decoders_close(ws->decoders);
     zf_taps_free(&ws->across);
     zf_taps_free(&ws->down);
     free(ws->file.data);
@@ -66,7 +66,17 @@ typedef struct {
     int resized_w, resized_h;
     int left, top;             /* of the output in the resized image */
     int x0, y0, x1, y1;        /* the part of the output that lies within it */
+    bool down_first;           /* the vertical pass comes before the horizontal */
 } geometry;
+
+static bool is_down_first(zf_order order, int w, int h, int resized_w, int resized_h)
+{
+    if (resized_h >= h || order == ZF_ORDER_ACROSS)
+        return false;
+    if (order == ZF_ORDER_TALL)
+        return h > 100 * w;
+    return h - resized_h > 2 * (w - resized_w);
+}
 
 static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
                                zf_result *result)
@@ -87,6 +97,7 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
         if (w == h)
             g->resized_h = size;
     }
+    g->down_first = is_down_first(r->order, w, h, g->resized_w, g->resized_h);
     g->left = g->top = 0;
     result->got_w = g->resized_w;
     result->got_h = g->resized_h;
@@ -112,11 +123,15 @@ typedef struct {
     zf_workspace *ws;
     const zf_taps *across, *down;
     int channels;              /* 1 or 3 */
+    bool down_first;
+    size_t width;              /* pixels in a row of the ring */
     size_t stride;             /* of all rows below */
     int ring;                  /* rows kept per channel, a power of two */
-    uint8_t *horizontal[3];    /* the newest rows, resampled across, twice:
-                                  row y stands at y % ring and that + ring, so
-                                  that a run of rows is never broken */
+    uint8_t *rows[3];          /* the newest rows, resampled across unless
+                                  down_first, twice: row y stands at y % ring
+                                  and that + ring, so that a run of rows is
+                                  never broken */
+    uint8_t *down_row;         /* with down_first: one row, resampled down */
     uint8_t *resized[3];       /* the result, out_stride apart */
     size_t out_stride;         /* out_w: dense, so that packing is one run */
     int offset;                /* first pixel of the image in a result row */
@@ -133,21 +148,29 @@ static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
     int at = y - z->down->first;
     size_t slot = (size_t)(at & (z->ring - 1)) * z->stride;
 
+    if (at == 0)
+        z->next = 0; /* also when a second decoder begins anew */
     for (int c = 0; c < z->channels; c++) {
-        uint8_t *row = z->horizontal[c] + slot;
-        kernels->resample_h(row, planes[c], z->across);
-        memcpy(row + (size_t)z->ring * z->stride, row, (size_t)z->across->n);
+        uint8_t *row = z->rows[c] + slot;
+        if (z->down_first)
+            memcpy(row, planes[c], z->width);
+        else
+            kernels->resample_h(row, planes[c], z->across);
+        memcpy(row + (size_t)z->ring * z->stride, row, z->width);
     }
     while (z->next < z->down->n && z->down->start[z->next] + z->down->ksize <= at + 1) {
         size_t from = (size_t)(z->down->start[z->next] & (z->ring - 1)) * z->stride;
         const int32_t *k = z->down->k + (size_t)z->next * (size_t)z->down->ksize;
         for (int c = 0; c < z->channels; c++) {
             uint8_t *out = z->resized[c] + (size_t)z->next * z->out_stride + z->offset;
+            uint8_t *down = z->down_first ? z->down_row : out;
             if (z->down->identity)
-                memcpy(out, z->horizontal[c] + from, (size_t)z->across->n);
+                memcpy(down, z->rows[c] + from, z->width);
             else
-                kernels->resample_v(out, z->horizontal[c] + from, z->stride, k,
-                                    z->down->ksize, z->down->wide, (size_t)z->across->n);
+                kernels->resample_v(down, z->rows[c] + from, z->stride, k, z->down->ksize,
+                                    z->down->wide, z->width);
+            if (z->down_first)
+                kernels->resample_h(out, down, z->across);
         }
         z->next++;
     }
@@ -244,12 +267,14 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
 
     resizer z = {.ws = ws, .across = &ws->across, .down = &ws->down, .channels = channels};
     size_t pixels = (size_t)r->out_w * (size_t)r->out_h;
-    z.stride = ((size_t)z.across->n + ZF_PAD + 63) & ~(size_t)63;
+    z.down_first = g.down_first;
+    z.width = (size_t)(z.down_first ? z.across->last - z.across->first : z.across->n);
+    z.stride = (z.width + ZF_PAD + 63) & ~(size_t)63;
     z.ring = power_of_two(z.down->ksize);
     z.out_stride = (size_t)r->out_w;
     z.offset = g.x0;
     size_t rows = 2 * (size_t)z.ring * z.stride, plane = (pixels + ZF_PAD + 63) & ~(size_t)63;
-    size_t need = (size_t)channels * (rows + plane);
+    size_t need = (size_t)channels * (rows + plane) + z.stride;
     if (need > ws->capacity) {
         free(ws->scratch);
         ws->scratch = aligned_alloc(64, need);
@@ -260,11 +285,12 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
     const uint8_t *planes[3];
     for (int c = 0; c < 3; c++) {
         int from = c < channels ? c : 0; /* gray: one plane thrice */
-        z.horizontal[c] = ws->scratch + (size_t)from * rows;
+        z.rows[c] = ws->scratch + (size_t)from * rows;
         uint8_t *base = ws->scratch + (size_t)channels * rows + (size_t)from * plane;
         planes[c] = base;
         z.resized[c] = base + (size_t)g.y0 * z.out_stride;
     }
+    z.down_row = ws->scratch + (size_t)channels * (rows + plane);
     result->ns[ZF_STAGE_RESIZE] += zf_now() - begin;
 
     zf_window window = {z.across->first, z.down->first, z.across->last, z.down->last};
@@ -295,9 +321,8 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
 static zf_status decode_jpeg(zf_workspace *ws, const void *image, zf_window window,
                              resizer *z, zf_result *result)
 {
-    result->decoder = ZF_DECODER_TURBO;
-    z->next = 0;
-    return zf_turbo_decode(ws->turbo, image, window, on_row, z);
+    return zf_decode_window(ws->decoders, image, window, ZF_DECODER_NONE, on_row, z,
+                            &result->decoder);
 }
 
 zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *data,
@@ -372,7 +397,8 @@ static zf_status store_row(void *ctx, int y, const uint8_t *const planes[3])
 }
 
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
-                                int y0, int x1, int y1, uint8_t *rgb, zf_result *result)
+                                int y0, int x1, int y1, zf_decoder only, uint8_t *rgb,
+                                zf_result *result)
 {
     zf_jpeg jpeg;
     memset(result, 0, sizeof *result);
@@ -382,9 +408,8 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
     if (x0 < 0 || y0 < 0 || x0 >= x1 || y0 >= y1 || x1 > jpeg.width || y1 > jpeg.height)
         return result->status = ZF_SIZE;
     picture p = {rgb, ws->kernels, (size_t)(x1 - x0), y0, jpeg.ncomp == 1};
-    result->decoder = ZF_DECODER_TURBO;
-    result->status = zf_turbo_decode(ws->turbo, &jpeg, (zf_window){x0, y0, x1, y1}, store_row,
-                                     &p);
+    result->status = zf_decode_window(ws->decoders, &jpeg, (zf_window){x0, y0, x1, y1}, only,
+                                      store_row, &p, &result->decoder);
     return result->status;
 }
 
@@ -396,23 +421,25 @@ zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, u
     result->status = zf_jpeg_size(data, nbytes, &width, &height);
     if (result->status != ZF_OK)
         return result->status;
-    return zf_decode_jpeg_window(ws, data, nbytes, 0, 0, width, height, rgb, result);
+    return zf_decode_jpeg_window(ws, data, nbytes, 0, 0, width, height, ZF_DECODER_NONE, rgb,
+                                 result);
 }
 
 /* ---- one job -------------------------------------------------------------------- */
 
-static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint64_t begin)
+void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
 {
     zf_result *result = &job->result;
     const uint8_t *data = job->data;
     size_t nbytes = job->nbytes;
-    uint64_t reading = 0;
+    uint64_t begin = zf_now(), reading = 0;
 
     if (!data) {
         int error = job->path ? zf_read_file(job->path, &ws->file)
                               : zf_read_range(job->fd, job->offset, job->nbytes, &ws->file);
         if (error) {
             memset(result, 0, sizeof *result);
+            result->begin_ns = begin;
             result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
             result->sys_errno = error;
             return;
@@ -421,22 +448,18 @@ static void run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, uint
         nbytes = ws->file.nbytes;
         reading = zf_now() - begin;
     }
-    zf_status status = zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
+    zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
+    result->begin_ns = begin;
     result->ns[ZF_STAGE_READ] = reading;
-    if (status != ZF_OK || !job->file_path)
-        return;
-    begin = zf_now();
+}
+
+void zf_write_job(zf_job *job)
+{
+    zf_result *result = &job->result;
+    uint64_t begin = zf_now();
     result->sys_errno =
         zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
     result->ns[ZF_STAGE_WRITE] = zf_now() - begin;
     if (result->sys_errno)
         result->status = ZF_WRITE;
-}
-
-void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, int worker)
-{
-    uint64_t begin = zf_now();
-    run_job(ws, recipe, job, begin);
-    job->result.begin_ns = begin;
-    job->result.worker = worker;
 }

@@ -28,11 +28,24 @@ typedef struct zf_taps {
     int in_size, out_size, from;
     zf_filter filter;
     void *plan;      /* what resample_h precomputes, made by plan_h */
+    bool near;       /* set by plan_h: its outputs' pixels fit zf_is_near */
     size_t capacity, plan_capacity;
 } zf_taps;
 
 /* Makes t->plan hold nbytes (64-byte aligned, contents lost). */
 bool zf_plan_reserve(zf_taps *t, size_t nbytes);
+
+/* Whether the first taps of every `outputs` neighbouring outputs, four each,
+ * lie within one load of nbytes. Shrinking more than fourfold, they do not. */
+static inline bool zf_is_near(const zf_taps *t, int outputs, int nbytes)
+{
+    for (int i = 0; i < t->n; i += outputs) {
+        int last = i + outputs < t->n ? i + outputs - 1 : t->n - 1;
+        if (t->start[last] - t->start[i] + 4 > nbytes)
+            return false;
+    }
+    return true;
+}
 
 /* Splits k into signed base-256 digits, low first. k is not wide. */
 static inline void zf_digits(int32_t k, int8_t digits[3])
@@ -144,7 +157,8 @@ typedef struct zf_window {
     int x0, y0, x1, y1;
 } zf_window;
 
-/* Receives one decoded row of a window, top to bottom. planes: R, G, B, or
+/* Receives one decoded row of a window, top to bottom; after a decoder that
+ * gave up, another begins with the window's first row again. planes: R, G, B, or
  * only planes[0] for grayscale; planes[c][i] is pixel x0 + i, readable ZF_PAD
  * bytes past the window's end. A status other than ZF_OK ends the decode. */
 typedef zf_status (*zf_row_fn)(void *ctx, int y, const uint8_t *const planes[3]);
@@ -157,6 +171,15 @@ void zf_turbo_close(zf_turbo *turbo);
  * is ZF_UNSUPPORTED; rows may have been delivered by then. */
 zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
                           zf_row_fn row, void *ctx);
+
+/* All decoders, in the order in which they are tried. */
+typedef struct zf_decoders zf_decoders;
+zf_decoders *zf_decoders_open(const zf_kernels *kernels); /* NULL: out of memory */
+void zf_decoders_close(zf_decoders *decoders);
+/* Decodes a window by the first decoder that can; by `only` alone unless that
+ * is ZF_DECODER_NONE. *used says which one did. */
+zf_status zf_decode_window(zf_decoders *decoders, const zf_jpeg *jpeg, zf_window window,
+                           zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used);
 
 /* ---- small things ------------------------------------------------------- */
 

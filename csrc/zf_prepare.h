@@ -4,8 +4,10 @@
 
 #include "zf_internal.h"
 
-/* Reads, prepares and, if asked, writes one image; the outcome is in
- * job->result. */
-void zf_run_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job, int worker);
+/* Reads and prepares one image into job->out; the outcome is in job->result. */
+void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job);
+
+/* Writes the file of a job that was computed and has one. */
+void zf_write_job(zf_job *job);
 
 #endif

@@ -40,6 +40,13 @@ typedef enum {
     ZF_BOX,
     ZF_HAMMING
 } zf_filter;
+/* Which pass Pillow makes first. Each rounds to 8 bits, so the order shows.
+ * From w x h to W x H, the vertical pass comes first where */
+typedef enum {
+    ZF_ORDER_ACROSS, /* never: before Pillow 12.2 */
+    ZF_ORDER_TALL,   /* H < h and h > 100 w: 12.2 and 12.3 */
+    ZF_ORDER_SHRINK  /* H < h and h - H > 2 (w - W): from 13.0 */
+} zf_order;
 typedef enum { ZF_HALF_EVEN, ZF_TRUNCATE } zf_rounding;
 typedef enum { ZF_NCHW, ZF_NHWC } zf_layout;
 
@@ -48,6 +55,7 @@ typedef struct zf_recipe {
     zf_resize resize;
     int resize_w, resize_h; /* EXACT: the size. SHORT: both the short side */
     zf_filter filter;
+    zf_order order;
     int crop_w, crop_h;     /* centre crop; 0, 0: none */
     zf_rounding crop_rounding; /* of (side - crop) / 2 */
     int out_w, out_h;       /* the tensor's size; another size is ZF_SIZE */
@@ -95,7 +103,8 @@ typedef struct zf_result {
     uint64_t ns[ZF_STAGE_COUNT]; /* time spent, nanoseconds of CLOCK_MONOTONIC */
     size_t nbytes_in;   /* bytes of the image file */
     uint64_t begin_ns;  /* when the job began, CLOCK_MONOTONIC; jobs only */
-    int worker;         /* which thread of the pool ran it, from 0; jobs only */
+    int worker;         /* which thread of the pool ran it, from 0 below twice its
+                         * nthreads; jobs only */
 } zf_result;
 
 typedef struct zf_workspace zf_workspace;
@@ -120,9 +129,11 @@ zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *heig
 zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, uint8_t *rgb,
                          zf_result *result);
 
-/* Only [y0,y1) x [x0,x1) of it, densely; what the crop's decoding does. */
+/* Only [y0,y1) x [x0,x1) of it, densely; what the crop's decoding does. By one
+ * decoder alone, unless `only` is ZF_DECODER_NONE. */
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
-                                int y0, int x1, int y1, uint8_t *rgb, zf_result *result);
+                                int y0, int x1, int y1, zf_decoder only, uint8_t *rgb,
+                                zf_result *result);
 
 /* ---- files ------------------------------------------------------------- */
 
@@ -164,7 +175,8 @@ typedef struct zf_batch {
 
 typedef struct zf_pool zf_pool;
 
-/* Starts nthreads workers. NULL when out of memory or threads. */
+/* Starts workers; nthreads of them compute at a time, while as many others may
+ * wait for the disk to take their files. NULL when out of memory or threads. */
 zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels);
 /* Queues a batch; batch, jobs and buffers must live until it is done.
  * Batches start in the order of their submission. */

@@ -37,4 +37,11 @@ install() {
     }
 }
 install -U pip
+case " $* " in
+*" dev "*)
+    # torchvision and pretrainedmodels would ask for a torch of their own choice
+    install torch==2.13.0
+    install --no-deps torchvision==0.28.0 pretrainedmodels munch tqdm six
+    ;;
+esac
 install -e ".${extras:+[$extras]}"

@@ -23,6 +23,10 @@ cdef extern from "zoofast.h" nogil:
         ZF_BICUBIC
         ZF_BOX
         ZF_HAMMING
+    ctypedef enum zf_order:
+        ZF_ORDER_ACROSS
+        ZF_ORDER_TALL
+        ZF_ORDER_SHRINK
     ctypedef enum zf_rounding:
         ZF_HALF_EVEN
         ZF_TRUNCATE
@@ -34,6 +38,7 @@ cdef extern from "zoofast.h" nogil:
         zf_resize resize
         int resize_w, resize_h
         zf_filter filter
+        zf_order order
         int crop_w, crop_h
         zf_rounding crop_rounding
         int out_w, out_h
@@ -90,8 +95,8 @@ cdef extern from "zoofast.h" nogil:
     zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes,
                              uint8_t *rgb, zf_result *result)
     zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes,
-                                    int x0, int y0, int x1, int y1, uint8_t *rgb,
-                                    zf_result *result)
+                                    int x0, int y0, int x1, int y1, zf_decoder only,
+                                    uint8_t *rgb, zf_result *result)
 
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 

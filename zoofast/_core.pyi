@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILTERS: dict[str, int]
+ORDERS: dict[str, int]  # which pass comes first; see zf_order in csrc/zoofast.h
 STAGES: tuple[str, ...]
 DECODERS: tuple[str, ...]
 PAGE: int
@@ -56,6 +57,7 @@ class Plan:
         resize: str,
         resize_size: tuple[int, int],
         filter: str,
+        order: str,
         crop: tuple[int, int],
         crop_truncates: bool,
         out_size: tuple[int, int],
@@ -77,9 +79,15 @@ class Workspace:
         """Pixels (H, W, 3) -> out."""
 
     def decode(
-        self, data: Bytes, window: tuple[int, int, int, int] | None = None
+        self,
+        data: Bytes,
+        window: tuple[int, int, int, int] | None = None,
+        decoder: str = "none",
     ) -> NDArray[np.uint8] | None:
-        """RGB pixels (H, W, 3), all or of the window (x0, y0, x1, y1); None: ask Pillow."""
+        """RGB pixels (H, W, 3), all or of the window (x0, y0, x1, y1); None: ask Pillow.
+
+        decoder: one of DECODERS, to have no other try; "none": the usual order.
+        """
 
 def write_file(
     path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]

@@ -21,6 +21,7 @@ FILTERS = {
     "box": ZF_BOX,
     "hamming": ZF_HAMMING,
 }
+ORDERS = {"across": ZF_ORDER_ACROSS, "tall": ZF_ORDER_TALL, "shrink": ZF_ORDER_SHRINK}
 STAGES = ("read", "decode", "resize", "pack", "write")
 DECODERS = ("none", "turbo", "baseline")
 PAGE = 4096
@@ -67,8 +68,8 @@ cdef class Plan:
     cdef zf_recipe c
     cdef readonly object shape, dtype, _table
 
-    def __init__(self, *, resize, resize_size, filter, crop, crop_truncates, out_size, nhwc,
-                 channel_at, table):
+    def __init__(self, *, resize, resize_size, filter, order, crop, crop_truncates, out_size,
+                 nhwc, channel_at, table):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
@@ -79,6 +80,7 @@ cdef class Plan:
                          "exact": ZF_RESIZE_EXACT}[resize]
         self.c.resize_h, self.c.resize_w = resize_size
         self.c.filter = FILTERS[filter]
+        self.c.order = ORDERS[order]
         self.c.crop_h, self.c.crop_w = crop
         self.c.crop_rounding = ZF_TRUNCATE if crop_truncates else ZF_HALF_EVEN
         self.c.out_h, self.c.out_w = out_size
@@ -149,8 +151,9 @@ cdef class Workspace:
                            <int>rgb.shape[0], <size_t>rgb.shape[1] * 3, &out[0], &result)
         return outcome(&result)
 
-    def decode(self, const uint8_t[::1] data not None, window=None):
+    def decode(self, const uint8_t[::1] data not None, window=None, decoder="none"):
         cdef int width = 0, height = 0, x0, y0, x1, y1
+        cdef zf_decoder only = DECODERS.index(decoder)
         cdef zf_result result
         cdef uint8_t[:, :, ::1] rgb
         cdef size_t n = data.shape[0]
@@ -163,7 +166,8 @@ cdef class Workspace:
         array = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
         rgb = array
         with nogil:
-            zf_decode_jpeg_window(self.ws, p, n, x0, y0, x1, y1, &rgb[0, 0, 0], &result)
+            zf_decode_jpeg_window(self.ws, p, n, x0, y0, x1, y1, only, &rgb[0, 0, 0],
+                                  &result)
         return array if result.status == ZF_OK else None
 
 
@@ -176,6 +180,18 @@ def write_file(path, tmp_path, const uint8_t[::1] data not None):
         error = zf_write_file(to, tmp, &data[0], data.shape[0])
     if error:
         raise OSError(error, os.strerror(error), os.fsdecode(path))
+
+
+def anonymous_memory(nbytes):
+    """Page-aligned zeros. In huge pages where the system has them: first use and direct I/O go
+    page by page."""
+    memory = mmap.mmap(-1, nbytes)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # this kernel has none
+    return memory
 
 
 cdef class Batch:
@@ -209,7 +225,7 @@ cdef class Batch:
         self._stride = plan.nbytes + len(prefix)
         if for_files:
             self._stride = (self._stride + PAGE - 1) // PAGE * PAGE
-        self._memory = mmap.mmap(-1, self._stride * capacity)  # page-aligned
+        self._memory = anonymous_memory(self._stride * capacity)
         self._slots = np.frombuffer(self._memory, np.uint8).reshape(capacity, self._stride)
         if prefix:
             self._slots[:, :self._offset] = np.frombuffer(prefix, np.uint8)

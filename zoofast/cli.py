@@ -16,6 +16,17 @@ from zoofast.errors import ZoofastError
 # run(args) -> int, and is imported only when its command is the one asked for.
 COMMANDS = {
     "prep": "turn JPEGs into model-ready tensors, equal to the guides' scripts bit for bit",
+    "infer": "run a model over prepared tensors, with ais_bench's options, files and numbers",
+    "bench": "throughput and latency of a model at several batch sizes",
+    "score": "accuracy of a folder of results, with the guides' result.json byte for byte",
+    "export": "weights to ONNX, with the guides' names, sizes and opset",
+    "simplify": "fold what is constant in an ONNX, for a fixed or any batch size",
+    "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
+    "aipp": "the configuration that lets the NPU crop and normalize 8-bit images",
+    "atc": "compile an ONNX for an NPU with the guide's command line, checked and explained",
+    "convert": "all of these, from weights to .om; a step is skipped when nothing changed",
+    "doctor": "what this machine has for all of it, what is missing, and the cure",
+    "models": "the known models: source, input, recipe, the guides' accuracy and speed",
 }
 
 

@@ -66,3 +66,10 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
         bar.add_task(what, total=total, rate="")
         meter._bar = bar
         yield meter
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on a terminal what goes on while the block runs, for work without a count."""
+    with Console(stderr=True).status(what):
+        yield

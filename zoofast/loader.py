@@ -6,8 +6,10 @@ batch. Images that the core leaves to Pillow (PNG, CMYK, anything odd) are decod
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -276,6 +278,27 @@ def decode_with_pillow(data: bytes) -> NDArray[np.uint8] | tuple[str, str]:
         return (cause, f"{error}" or type(error).__name__)
 
 
+class _Kept(threading.local):
+    """What `prepare` keeps from call to call, for each thread; making it anew takes as long as a
+    tenth of an image."""
+
+    workspace: _core.Workspace | None = None
+    isa: str | None = None
+
+    def workspace_for(self, isa: str | None) -> _core.Workspace:
+        if self.workspace is None or self.isa != isa:
+            self.workspace, self.isa = _core.Workspace(isa), isa
+        return self.workspace
+
+
+_kept = _Kept()
+
+
+@functools.lru_cache(maxsize=16)
+def _plan_of(recipe: Recipe) -> _core.Plan:
+    return recipe.plan()
+
+
 def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[Any]:
     """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
 
@@ -286,10 +309,10 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:
         raise ImageError(f"{where}: {error.strerror}") from error
-    plan = recipe.plan()
+    plan = _plan_of(recipe)
     tensor = np.empty(plan.shape, plan.dtype)
     out = tensor.reshape(-1).view(np.uint8)
-    workspace = _core.Workspace()
+    workspace = _kept.workspace_for(os.environ.get("ZOOFAST_ISA"))
     outcome = workspace.prepare(data, plan, out)
     if outcome.status == Status.UNSUPPORTED:
         rgb = decode_with_pillow(data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from zoofast import _core
@@ -63,6 +65,11 @@ class Normalization:
             table = table - np.array(self.mean, np.float32)[:, None]
             table = table / np.array(self.std, np.float32)[:, None]
         return table
+
+    def fits(self, dtype: str) -> bool:
+        """Whether all values of the table are finite numbers of that dtype."""
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(self.table().astype(dtype)).all())
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,8 @@ class Recipe:
             elif self.dtype == "uint8" and self.on_device is not None:
                 recipe = replace(recipe, normalization=self.on_device, on_device=None)
             recipe = replace(recipe, dtype=dtype)
+            if not recipe.normalization.fits(dtype):
+                raise RecipeError(f"dtype {dtype!r} cannot hold what {self.name} normalizes to")
         if layout is not None and layout != self.layout:
             if layout not in LAYOUTS:
                 raise RecipeError(f"layout {layout!r}: one of {', '.join(LAYOUTS)}")
@@ -146,6 +155,7 @@ class Recipe:
             resize=self.resize,
             resize_size=self.resize_size,
             filter=self.filter,
+            order=resize_order(),
             crop=self.crop or (0, 0),
             crop_truncates=self.crop_rounding == "truncate",
             out_size=self.size,
@@ -153,6 +163,16 @@ class Recipe:
             channel_at=[self.channels.index(c) for c in "RGB"],
             table=self.normalization.table().astype(self.dtype),
         )
+
+
+def resize_order() -> str:
+    """Which pass the installed Pillow's resize makes first, as a key of _core.ORDERS.
+
+    Pillow 12.2 and 13.0 each changed it. Most pictures are not affected; those that shrink more
+    in height than in width, such as tall ones, differ in the last bit.
+    """
+    release = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+    return "across" if release < (12, 2) else "tall" if release < (13, 0) else "shrink"
 
 
 def names() -> list[str]:
@@ -170,8 +190,10 @@ def load(name: str) -> Recipe:
     if name.endswith(".toml"):
         try:
             text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"cannot read recipe {name}: {error}") from error
+        except OSError as error:
+            raise RecipeError(f"cannot read recipe {name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"cannot read recipe {name}: not UTF-8 text") from error
         return parse(text, name)
     if name not in names():
         raise RecipeError(
@@ -244,8 +266,7 @@ class _Reader:
                 raise self.error(f"unknown key {_path(table, key)!r}{_nearest(key, list(keys))}")
         for key, optional in keys.items():
             if not optional and key not in given:
-                hint = _nearest(key, [k for k in given if k not in keys])
-                raise self.error(f"key {_path(table, key)!r} is missing{hint}")
+                raise self.error(f"key {_path(table, key)!r} is missing")
 
     def error(self, what: str) -> RecipeError:
         return RecipeError(f"{self.where}: {what}")
@@ -274,6 +295,8 @@ class _Reader:
                 if key not in self.tables["resize"]:
                     raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
             resize_size = self.get("resize", "size", None, _side if mode == "short" else _size)
+        elif "size" in self.tables["resize"]:
+            raise self.error("key 'resize.size' means nothing when resize.mode is 'none'")
         crop = self.get("crop", "size", None, _size)
         size = crop or (resize_size if mode == "exact" else None)
         given = self.get("tensor", "size", None, _size)
@@ -294,6 +317,11 @@ class _Reader:
             )
         if dtype != "uint8" and "aipp" in self.tables:
             raise self.error(f"[aipp] needs tensor.dtype = 'uint8', not {dtype!r}")
+        if not normalization.fits(dtype):
+            raise self.error(f"[normalize] makes values that {dtype} cannot hold")
+        on_device = self.normalization("aipp") if "aipp" in self.tables else None
+        if on_device is not None and not on_device.fits("float32"):
+            raise self.error("[aipp] makes values that float32 cannot hold")
         channels = self.get("tensor", "channels", "RGB", _one_of("RGB", "BGR"))
         model_size = self.get("model", "size", size, _size)
         if model_size[0] > size[0] or model_size[1] > size[1]:
@@ -313,7 +341,7 @@ class _Reader:
             layout=self.get("tensor", "layout", None, _one_of(*LAYOUTS)),
             channels=channels,
             normalization=normalization,
-            on_device=self.normalization("aipp") if "aipp" in self.tables else None,
+            on_device=on_device,
             input_name=self.get("model", "input", None, _text),
             output_name=self.get("model", "output", None, _text),
             input_size=model_size,
@@ -375,9 +403,15 @@ def _size(value: Any) -> Size:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("numbers")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("finite numbers")
+    return number
 
 
 def _floats3(value: Any) -> Floats3:

@@ -110,13 +110,19 @@ def _is_image(path: str) -> bool:
 
 def _from_folder(where: str) -> Source:
     source = Source(where, [])
-    folders = [where]
+    folders = [(where, frozenset[tuple[int, int]]())]
     found: list[str] = []
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        folder, above = folders.pop()
+        status = os.stat(folder)
+        own = (status.st_dev, status.st_ino)
+        if own in above:
+            continue  # a link to a folder that it lies in: the same images again
+        with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry.path)
+                # entry.is_dir() raises for a link that leads nowhere but to itself
+                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                    folders.append((entry.path, above | {own}))
                 elif _is_image(entry.name):
                     found.append(entry.path)
                 else:
@@ -181,5 +187,8 @@ def _check_names(items: Iterable[Item]) -> None:
             f"{len(clashes)} images would overwrite another's output, since names end at the "
             f"first dot: {'; '.join(clashes[:3])}{more}; rename them"
         )
-    if "" in first:
-        raise SourceError(f"{first[''].path}: the name before the first dot is empty; rename it")
+    for name, item in first.items():
+        if not name:
+            raise SourceError(f"{item.path}: the name before the first dot is empty; rename it")
+        if "\n" in name or "\r" in name:
+            raise SourceError(f"{item.path!r}: names with line breaks break lists; rename it")

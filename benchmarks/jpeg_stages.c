@@ -1,0 +1,297 @@
+/*
+ * The baseline decoder against libjpeg-turbo, one thread, bytes in memory.
+ * Verifies first, then times in turns and prints medians.
+ *
+ * Usage: jpeg_stages [-r ROUNDS] [-i ISA] FILE...
+ *
+ * Stages: `coefficients` is entropy decoding alone (jpeg_read_coefficients
+ * there); `rgb` is the whole picture as RGB or gray rows; `window` is the
+ * centred part that a 256/224 crop reads.
+ */
+#include "jpeg_reference.h"
+#include "zf_jpeg_internal.h"
+
+#include <unistd.h>
+
+typedef struct {
+    uint8_t *data;
+    size_t nbytes;
+    zf_jpeg jpeg;
+    char kind[16];
+} file;
+
+static bool read_file(const char *path, file *f)
+{
+    FILE *in = fopen(path, "rb");
+    if (!in)
+        return false;
+    fseek(in, 0, SEEK_END);
+    f->nbytes = (size_t)ftell(in);
+    rewind(in);
+    f->data = malloc(f->nbytes + 1);
+    bool ok = f->data && fread(f->data, 1, f->nbytes, in) == f->nbytes;
+    fclose(in);
+    return ok;
+}
+
+/* ---- what is timed -------------------------------------------------------- */
+
+static uint8_t sink[65536 * 3];
+
+static void turbo_coefficients(const file *f)
+{
+    struct jpeg_decompress_struct cinfo;
+    struct jpeg_error_mgr errors;
+    cinfo.err = jpeg_std_error(&errors);
+    jpeg_create_decompress(&cinfo);
+    jpeg_mem_src(&cinfo, f->data, (unsigned long)f->nbytes);
+    jpeg_read_header(&cinfo, TRUE);
+    jpeg_read_coefficients(&cinfo);
+    jpeg_finish_decompress(&cinfo);
+    jpeg_destroy_decompress(&cinfo);
+}
+
+static void turbo_rgb(const file *f)
+{
+    struct jpeg_decompress_struct cinfo;
+    struct jpeg_error_mgr errors;
+    cinfo.err = jpeg_std_error(&errors);
+    jpeg_create_decompress(&cinfo);
+    jpeg_mem_src(&cinfo, f->data, (unsigned long)f->nbytes);
+    jpeg_read_header(&cinfo, TRUE);
+    jpeg_start_decompress(&cinfo);
+    JSAMPROW row = sink;
+    while (cinfo.output_scanline < cinfo.output_height)
+        jpeg_read_scanlines(&cinfo, &row, 1);
+    jpeg_finish_decompress(&cinfo);
+    jpeg_destroy_decompress(&cinfo);
+}
+
+static zf_baseline *decoder;
+static const zf_jpeg_kernels *kernels;
+static uint8_t *unstuffed;
+
+/* Entropy decoding as zf_baseline_decode does it, of a picture without
+ * restart markers, every block stored. The tables are made anew where the
+ * DHT changes, as there. */
+static void zoofast_coefficients(const file *f)
+{
+    static zf_dc_table dc_tables[4];
+    static zf_ac_table ac_tables[4];
+    static _Alignas(64) zf_block blocks[ZF_MCU_BLOCKS];
+    uint8_t last[ZF_MCU_BLOCKS];
+    zf_jpeg jpeg;
+    zf_mcu mcu = {0};
+    size_t n;
+    int dc[3] = {0, 0, 0};
+
+    if (zf_jpeg_parse(f->data, f->nbytes, &jpeg) != ZF_OK)
+        abort();
+    for (int i = 0; i < jpeg.ncomp; i++) {
+        const zf_component *c = &jpeg.comp[i];
+        if (!zf_dc_table_make(&dc_tables[c->td], &jpeg.dc[c->td]) ||
+            !zf_ac_table_make(&ac_tables[c->ta], &jpeg.ac[c->ta]))
+            abort();
+        for (int j = 0; j < (jpeg.ncomp == 1 ? 1 : c->h * c->v); j++, mcu.nblocks++) {
+            mcu.block[mcu.nblocks].comp = i;
+            mcu.block[mcu.nblocks].dc = &dc_tables[c->td];
+            mcu.block[mcu.nblocks].ac = &ac_tables[c->ta];
+        }
+    }
+    int w = 8 * (jpeg.ncomp == 1 ? 1 : jpeg.max_h), h = 8 * (jpeg.ncomp == 1 ? 1 : jpeg.max_v);
+    int count = (jpeg.width + w - 1) / w * ((jpeg.height + h - 1) / h);
+
+    kernels->unstuff(unstuffed, &n, f->data + jpeg.scan, f->data + f->nbytes);
+    memset(unstuffed + n, 0, ZF_BITS_PAD);
+    zf_bits bits = {unstuffed, 0, 0};
+    for (int i = 0; i < count; i++)
+        if (!kernels->mcu(&bits, &mcu, dc, blocks, last))
+            abort();
+    if ((int64_t)(unstuffed - bits.p + (int64_t)n) * 8 + bits.left >= 8)
+        abort(); /* it did not end where the picture ends */
+}
+
+static zf_status drop_row(void *ctx, int y, const uint8_t *const planes[3])
+{
+    (void)ctx;
+    sink[y & 7] = planes[0][0];
+    return ZF_OK;
+}
+
+static void decode_window(const file *f, bool crop)
+{
+    zf_jpeg jpeg;
+    if (zf_jpeg_parse(f->data, f->nbytes, &jpeg) != ZF_OK)
+        abort();
+    zf_window w = {0, 0, jpeg.width, jpeg.height};
+    if (crop) {
+        int side = zf_min(jpeg.width, jpeg.height) * 7 / 8;
+        w.x0 = (jpeg.width - side) / 2;
+        w.y0 = (jpeg.height - side) / 2;
+        w.x1 = w.x0 + side;
+        w.y1 = w.y0 + side;
+    }
+    if (zf_baseline_decode(decoder, &jpeg, w, drop_row, NULL) != ZF_OK)
+        abort();
+}
+
+static void zoofast_rgb(const file *f) { decode_window(f, false); }
+static void zoofast_window(const file *f) { decode_window(f, true); }
+
+static const struct {
+    const char *name;
+    void (*run)(const file *);
+} stages[] = {
+    {"libjpeg-turbo coefficients", turbo_coefficients},
+    {"zoofast coefficients", zoofast_coefficients},
+    {"libjpeg-turbo rgb", turbo_rgb},
+    {"zoofast rgb", zoofast_rgb},
+    {"zoofast window", zoofast_window},
+};
+#define NSTAGES (sizeof stages / sizeof *stages)
+
+/* ---- verifying ------------------------------------------------------------ */
+
+static reference_image want;
+
+static zf_status compare_row(void *ctx, int y, const uint8_t *const planes[3])
+{
+    (void)ctx;
+    size_t channels = (size_t)want.channels;
+    const uint8_t *row = want.pixels + (size_t)y * (size_t)want.width * channels;
+    for (size_t x = 0; x < (size_t)want.width; x++)
+        for (size_t c = 0; c < channels; c++)
+            if (row[x * channels + c] != planes[c][x])
+                return ZF_CANCELLED;
+    return ZF_OK;
+}
+
+static void verify(const file *f, const char *path)
+{
+    zf_window all = {0, 0, f->jpeg.width, f->jpeg.height};
+    reference_decode(f->data, f->nbytes, SIZE_MAX, &want);
+    if (want.warnings != 0 ||
+        zf_baseline_decode(decoder, &f->jpeg, all, compare_row, NULL) != ZF_OK) {
+        fprintf(stderr, "%s: not equal to libjpeg-turbo\n", path);
+        exit(1);
+    }
+}
+
+/* ---- reporting ------------------------------------------------------------ */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Prints the medians over the rounds of one kind's files. */
+static void report(const char *kind, const file *files, int n, double *const *seconds, int rounds)
+{
+    double nbytes = 0, pixels = 0, median[NSTAGES];
+    double *totals = malloc((size_t)rounds * sizeof *totals);
+    int count = 0;
+    if (!totals)
+        abort();
+    for (size_t s = 0; s < NSTAGES; s++) {
+        for (int r = 0; r < rounds; r++) {
+            totals[r] = 0;
+            for (int i = 0; i < n; i++)
+                if (!kind || strcmp(kind, files[i].kind) == 0)
+                    totals[r] += seconds[s][(size_t)r * (size_t)n + (size_t)i];
+        }
+        qsort(totals, (size_t)rounds, sizeof *totals, by_value);
+        median[s] = totals[rounds / 2];
+    }
+    free(totals);
+    for (int i = 0; i < n; i++)
+        if (!kind || strcmp(kind, files[i].kind) == 0) {
+            nbytes += (double)files[i].nbytes;
+            pixels += (double)files[i].jpeg.width * files[i].jpeg.height;
+            count++;
+        }
+    printf("%s: %d files, %.1f kB and %.1f kpx each\n", kind ? kind : "all", count,
+           nbytes / count / 1e3, pixels / count / 1e3);
+    for (size_t s = 0; s < NSTAGES; s++)
+        printf("  %-28s %7.3f ms/image %7.1f MB/s of JPEG %7.1f Mpx/s\n", stages[s].name,
+               1e3 * median[s] / count, nbytes / median[s] / 1e6, pixels / median[s] / 1e6);
+    printf("  coefficients %.2fx, rgb %.2fx, window against libjpeg-turbo's whole rgb %.2fx\n",
+           median[0] / median[1], median[2] / median[3], median[2] / median[4]);
+}
+
+int main(int argc, char **argv)
+{
+    int rounds = 9, option, n = 0;
+    size_t largest = 0;
+    const char *isa = "scalar";
+    char kinds[16][16];
+    int nkinds = 0;
+
+    while ((option = getopt(argc, argv, "r:i:")) != -1) {
+        if (option == 'r')
+            rounds = atoi(optarg);
+        else if (option == 'i')
+            isa = optarg;
+        else
+            return 2;
+    }
+    decoder = zf_baseline_open(isa);
+    kernels = zf_jpeg_kernels_for(isa);
+    file *files = calloc((size_t)(argc - optind) + 1, sizeof *files);
+    if (!decoder || !files || rounds < 1) {
+        fprintf(stderr, "no such CPU level: %s\n", isa);
+        return 2;
+    }
+    for (int i = optind; i < argc; i++) {
+        file *f = &files[n];
+        if (!read_file(argv[i], f)) {
+            perror(argv[i]);
+            return 1;
+        }
+        if (zf_jpeg_parse(f->data, f->nbytes, &f->jpeg) != ZF_OK || f->jpeg.progressive ||
+            f->jpeg.restart_interval) {
+            fprintf(stderr, "%s: left out, not a plain baseline file\n", argv[i]);
+            free(f->data);
+            continue;
+        }
+        const zf_component *c = f->jpeg.comp;
+        if (f->jpeg.ncomp == 1)
+            strcpy(f->kind, "gray");
+        else
+            snprintf(f->kind, sizeof f->kind, "%dx%d,%dx%d,%dx%d", c[0].h, c[0].v, c[1].h,
+                     c[1].v, c[2].h, c[2].v);
+        int k = 0;
+        while (k < nkinds && strcmp(kinds[k], f->kind) != 0)
+            k++;
+        if (k == nkinds && k < 16)
+            strcpy(kinds[nkinds++], f->kind);
+        verify(f, argv[i]);
+        if (f->nbytes > largest)
+            largest = f->nbytes;
+        n++;
+    }
+    unstuffed = malloc(largest + ZF_BITS_PAD);
+    double *seconds[NSTAGES];
+    for (size_t s = 0; s < NSTAGES; s++)
+        if (!(seconds[s] = calloc((size_t)rounds * (size_t)n + 1, sizeof **seconds)))
+            return 1;
+    if (n == 0 || !unstuffed)
+        return 1;
+
+    /* every stage takes its turn on every file, so that whatever else the
+     * machine does meets all of them */
+    for (int r = -1; r < rounds; r++) /* round -1 warms up */
+        for (int i = 0; i < n; i++)
+            for (size_t s = 0; s < NSTAGES; s++) {
+                uint64_t start = zf_now();
+                stages[s].run(&files[i]);
+                if (r >= 0)
+                    seconds[s][(size_t)r * (size_t)n + (size_t)i] = (double)(zf_now() - start) / 1e9;
+            }
+
+    printf("verified %d files, then timed %d rounds, level %s\n", n, rounds, isa);
+    report(NULL, files, n, seconds, rounds);
+    for (int k = 0; k < nkinds; k++)
+        report(kinds[k], files, n, seconds, rounds);
+    return 0;
+}

@@ -1,0 +1,16 @@
+"""A full decode through simplejpeg, which brings its own libjpeg-turbo."""
+
+from __future__ import annotations
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+LABEL = "decode only: simplejpeg"
+EXACT = True
+PACKAGES = ("simplejpeg",)
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    return pixels

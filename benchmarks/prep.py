@@ -1,0 +1,218 @@
+"""Preprocessing in memory, zoofast beside its peers: AlexNet's recipe, JPEG bytes to float32 CHW.
+
+    python benchmarks/prep.py [--images DIR] [--rounds N] [--json FILE] [--write]
+
+Each peer runs in a process of its own, is checked against Pillow, then timed in turn with the
+others. Exit code 1: a peer that claims to equal Pillow does not, or a peer could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness import (
+    BenchmarkError,
+    Images,
+    Peer,
+    add_image_arguments,
+    find_images,
+    in_turn,
+    write_reference,
+)
+from report import (
+    README,
+    RESULTS,
+    Table,
+    load_note,
+    machine,
+    replace_block,
+    today,
+    write_json,
+)
+
+from zoofast import Loader, console, load_recipe
+from zoofast.sinks import FileSink
+from zoofast.sources import Item, Source
+
+PEERS = (
+    "guide_script",
+    "guide_script_tofile",
+    "torchvision_pillow",
+    "torchvision_v2",
+    "opencv",
+    "simplejpeg_opencv",
+    "simplejpeg_decode",
+    "libjpeg_turbo",
+    "zoofast_prepare",
+    "zoofast_loader",
+)
+OURS, BARE = "zoofast_prepare", "libjpeg_turbo"
+STAGE_PASSES = 5
+
+
+def open_peers(
+    names: list[str], images_list: Path, reference: Path
+) -> tuple[list[Peer], list[str]]:
+    """The peers that run and give the answer that they claim, and why the others do not."""
+    peers, problems = [], []
+    with console.progress("verify", len(names)) as meter:
+        for name in names:
+            peer = Peer(name, images_list, reference)
+            try:
+                peer.about = peer.ask("hello")
+                peer.verified = peer.ask("verify")
+                if peer.about["exact"] and peer.verified["equal"] != peer.verified["images"]:
+                    raise BenchmarkError(
+                        f"{name}: claims Pillow's bytes, but {peer.verified['equal']} of "
+                        f"{peer.verified['images']} images have them (largest difference "
+                        f"{peer.verified['largest_difference']:g})"
+                    )
+                peers.append(peer)
+            except BenchmarkError as error:
+                problems.append(str(error))
+                peer.close()
+            meter.advance(1)
+    return peers, problems
+
+
+def measure(peers: list[Peer], count: int, rounds: int) -> None:
+    """Fills every peer's timing, in seconds per image."""
+
+    def once(peer: Peer) -> None:
+        answer = peer.ask("time")
+        peer.timing.seconds.append(answer["seconds"] / count)
+        peer.timing.cpu_seconds.append(answer["cpu_seconds"] / count)
+
+    for peer in peers:
+        peer.ask("time")  # warm caches and allocators
+    in_turn([partial(once, peer) for peer in peers], rounds, "time")
+
+
+def peers_table(peers: list[Peer]) -> Table:
+    by_name = {peer.name: peer.timing for peer in peers}
+    rows = []
+    for peer in sorted(peers, key=lambda peer: -peer.timing.median):
+        timing, verified = peer.timing, peer.verified
+        low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
+        equal = "yes"
+        if verified["equal"] != verified["images"]:
+            equal = f"no, off by up to {verified['largest_difference']:.2g}"
+        row = [peer.about["label"], f"{timing.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}"]
+        row.append(f"{1 / timing.median:,.0f}")
+        for base in (OURS, BARE):
+            row.append(f"{timing.ratio_to(by_name[base]):.2f}" if base in by_name else "–")
+        rows.append([*row, equal])
+    headings = ["", "ms/image", "min…max", "images/s", "÷ zoofast", "÷ bare decode"]
+    return Table([*headings, "equals Pillow"], rows)
+
+
+def stage_seconds(images: Images) -> dict[str, float]:
+    """Seconds per image of each stage, one thread, files to files: the least of some passes."""
+    recipe = load_recipe("alexnet")
+    source = Source("files", [Item(path.stem, str(path)) for path in images.paths])
+    passes = []
+    for _ in range(STAGE_PASSES):
+        with tempfile.TemporaryDirectory(prefix="zoofast-bench-") as folder:
+            sink = FileSink(Path(folder), recipe, ".bin")
+            with Loader(source, recipe, threads=1, target=sink.target) as loader:
+                for batch in loader:
+                    if batch.failures:
+                        raise BenchmarkError(str(batch.failures[0]))
+                passes.append(loader.stats.stage_seconds)
+    return {
+        stage: min(seconds[stage] for seconds in passes) / len(images.paths) for stage in passes[0]
+    }
+
+
+def stages_table(seconds: dict[str, float]) -> Table:
+    total = sum(seconds.values())
+    rows = [[stage, f"{s * 1e6:,.0f}", f"{s / total:.0%}"] for stage, s in seconds.items()]
+    return Table(["stage", "µs/image", "share"], [*rows, ["sum", f"{total * 1e6:,.0f}", ""]])
+
+
+def run(args: argparse.Namespace) -> int:
+    images = find_images(args.images, args.limit)
+    note = load_note()
+    with tempfile.TemporaryDirectory(prefix="zoofast-bench-") as folder:
+        images_list = Path(folder) / "images.txt"
+        images_list.write_text("\n".join(str(path.resolve()) for path in images.paths), "utf-8")
+        write_reference(images, Path(folder))
+        peers, problems = open_peers(args.peers, images_list, Path(folder))
+        try:
+            measure(peers, len(images.paths), args.rounds)
+        finally:
+            for peer in peers:
+                peer.close()
+    stages = stage_seconds(images)
+
+    versions: dict[str, str] = {}
+    for peer in peers:
+        versions |= peer.about["versions"]
+    table, stage_table = peers_table(peers), stages_table(stages)
+    share = min((peer.timing.cpu_share for peer in peers), default=0.0)
+    about = (
+        f"{images.what}; medians of {args.rounds} rounds, in which each peer had a CPU for at "
+        f"least {share:.0%} of the time; {machine()}; {note}; {today()}"
+    )
+    stated = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    table.show("One image's bytes to a float32 tensor, one thread")
+    stage_table.show("zoofast's stages, files to files, one thread")
+    print(f"{about}\n{stated}")
+    for problem in problems:
+        print(f"zoofast: not measured: {problem}", file=sys.stderr)
+    if args.json:
+        write_json(args.json, as_dict(peers, problems, stages, about, versions))
+    if args.write and problems:
+        raise BenchmarkError("nothing was written, since not every peer could be measured")
+    if args.write:
+        replace_block(
+            RESULTS,
+            "prep",
+            f"{about}.\n\n{table.markdown()}\n\n{stage_table.markdown()}\n\nVersions: {stated}.",
+        )
+        replace_block(README, "prep", f"{table.markdown()}\n\n{about}.")
+    return 1 if problems else 0
+
+
+def as_dict(
+    peers: list[Peer],
+    problems: list[str],
+    stages: dict[str, float],
+    about: str,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    return {
+        "benchmark": "prep",
+        "about": about,
+        "versions": versions,
+        "peers": {
+            peer.name: {**peer.about, **peer.verified, **peer.timing.as_dict()} for peer in peers
+        },
+        "not_measured": problems,
+        "stage_seconds": stages,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Preprocessing in memory, beside the peers.")
+    add_image_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME")
+    parser.add_argument("--json", metavar="FILE", help="write everything measured")
+    parser.add_argument(
+        "--write", action="store_true", help="update benchmarks/RESULTS.md and README.md"
+    )
+    try:
+        return run(parser.parse_args())
+    except BenchmarkError as error:
+        print(f"zoofast: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,152 @@
+"""Threads and memory: how the Loader's rate grows with threads, and that its memory does not.
+
+    python benchmarks/scaling.py [--images DIR] [--rounds N] [--many N] [--json FILE] [--write]
+
+Exit code 1: more images took more memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+
+from harness import BenchmarkError, Images, Timing, add_image_arguments, find_images, in_turn
+from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+
+from zoofast import Loader, load_recipe
+from zoofast.cpus import usable_cpus
+from zoofast.sources import Item, Source
+
+RECIPE = load_recipe("alexnet")
+PASSES = 2  # over the images, per round
+GROWTH = 1.1  # memory for many images may be this times that for few
+
+PEAK_MEMORY = """
+import itertools, json, resource, sys
+from zoofast import Loader, load_recipe
+from zoofast.sources import Item, Source
+paths = json.load(sys.stdin)
+count, threads = int(sys.argv[1]), int(sys.argv[2])
+cycle = itertools.islice(itertools.cycle(paths), count)
+items = [Item(f"{i:06d}", path) for i, path in enumerate(cycle)]
+done = 0
+with Loader(Source("files", items), load_recipe("alexnet"), threads=threads) as loader:
+    for batch in loader:
+        done += len(batch.names)
+print(json.dumps([done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+def measure(images: Images, threads: int, timing: Timing) -> None:
+    """Adds the seconds per image, files (in the page cache) to memory."""
+    paths = list(itertools.islice(itertools.cycle(images.paths), PASSES * len(images.paths)))
+    source = Source("files", [Item(f"{i:06d}", str(path)) for i, path in enumerate(paths)])
+    begin, begin_cpu, done = time.perf_counter(), time.process_time(), 0
+    with Loader(source, RECIPE, threads=threads) as loader:
+        for batch in loader:
+            done += len(batch.names)
+    if done != len(paths):
+        raise BenchmarkError(f"prepared {done} of {len(paths)}")
+    timing.seconds.append((time.perf_counter() - begin) / done)
+    timing.cpu_seconds.append((time.process_time() - begin_cpu) / done)
+
+
+def peak_memory(images: Images, count: int, threads: int) -> int:
+    """Peak resident bytes of a process that prepares `count` images, repeated as needed."""
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK_MEMORY, str(count), str(threads)],
+        input=json.dumps([str(path.resolve()) for path in images.paths]),
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        raise BenchmarkError(f"memory: {run.stderr.strip().splitlines()[-1]}")
+    done, nbytes = json.loads(run.stdout)
+    if done != count:
+        raise BenchmarkError(f"memory: prepared {done} of {count}")
+    return int(nbytes)
+
+
+def thread_counts(most: int) -> list[int]:
+    """1, 2, 4, … and `most`."""
+    doubling = itertools.takewhile(lambda n: n < most, (2**i for i in itertools.count()))
+    return [*doubling, most]
+
+
+def run(args: argparse.Namespace) -> int:
+    images = find_images(args.images, args.limit)
+    note, most = load_note(), args.threads or usable_cpus()
+    timings = {n: Timing() for n in thread_counts(most)}
+    measure(images, most, Timing())  # reads the files into the page cache
+    in_turn(
+        [partial(measure, images, n, timing) for n, timing in timings.items()],
+        args.rounds,
+        "threads",
+    )
+    rows, speedup = [], {}
+    for n, timing in timings.items():
+        speedup[n] = 1 / timing.ratio_to(timings[1])
+        low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
+        row = [str(n), f"{timing.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}"]
+        cpu = statistics.median(timing.cpu_seconds) * 1e3
+        rows.append([*row, f"{1 / timing.median:,.0f}", f"{speedup[n]:.2f}", f"{cpu:.3f}"])
+    headings = ["threads", "ms/image", "min…max", "images/s", "× one thread", "CPU ms/image"]
+    threads_table = Table(headings, rows)
+
+    memory = {count: peak_memory(images, count, most) for count in (args.few, args.many)}
+    memory_table = Table(
+        ["images", "peak memory, MB"],
+        [[f"{count:,}", f"{nbytes / 1e6:,.1f}"] for count, nbytes in memory.items()],
+    )
+    about = (
+        f"{images.what}, files in the page cache, Loader to memory; medians of {args.rounds} "
+        f"rounds; memory with {most} threads, images repeated; {machine()}; {note}; {today()}"
+    )
+    threads_table.show("Threads")
+    memory_table.show("Memory")
+    print(about)
+    if args.json:
+        results = {str(n): timing.as_dict() for n, timing in timings.items()}
+        write_json(
+            args.json,
+            {
+                "benchmark": "scaling",
+                "about": about,
+                "threads": results,
+                "speedup": {str(n): ratio for n, ratio in speedup.items()},
+                "peak_memory_nbytes": {str(count): nbytes for count, nbytes in memory.items()},
+            },
+        )
+    if args.write:
+        text = f"{about}.\n\n{threads_table.markdown()}\n\n{memory_table.markdown()}"
+        replace_block(RESULTS, "scaling", text)
+    if memory[args.many] > GROWTH * memory[args.few]:
+        print("zoofast: memory grows with the number of images", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Threads and memory.")
+    add_image_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument("--threads", type=int, metavar="N", help="up to; default: all usable CPUs")
+    parser.add_argument("--few", type=int, default=300, metavar="N", help="default: 300")
+    parser.add_argument("--many", type=int, default=20_000, metavar="N", help="default: 20000")
+    parser.add_argument("--json", metavar="FILE", help="write everything measured")
+    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
+    try:
+        return run(parser.parse_args())
+    except BenchmarkError as error:
+        print(f"zoofast: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,361 @@
+/*
+ * Entropy-coded bytes -> coefficients: T.81, annex F.2.2.
+ *
+ * The time goes into one chain: top bits of the buffer -> table -> bits used
+ * -> shift. So one lookup yields up to two whole coefficients, everything else
+ * hangs off that chain, and what rarely happens is kept out of it.
+ */
+#include "zf_jpeg_internal.h"
+
+#include <string.h>
+
+const uint8_t zf_coef_at[256] = {
+    0, 8, 32, 16, 40, 4, 10, 36, 24, 33, 1, 41, 20, 42, 2, 12,
+    34, 26, 37, 9, 48, 17, 56, 5, 43, 18, 44, 6, 14, 38, 28, 35,
+    11, 52, 25, 49, 57, 21, 58, 3, 45, 22, 46, 30, 39, 13, 50, 27,
+    53, 59, 19, 60, 7, 47, 15, 54, 29, 51, 61, 23, 62, 31, 55, 63,
+#define TRASH8 64, 64, 64, 64, 64, 64, 64, 64
+#define TRASH64 TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8
+    TRASH64, TRASH64, TRASH64,
+};
+
+/* ---- tables --------------------------------------------------------------- */
+
+static bool same(const zf_huffman *a, const zf_huffman *b)
+{
+    return a->defined && b->defined && memcmp(a->bits, b->bits, sizeof a->bits) == 0 &&
+           memcmp(a->values, b->values, sizeof a->values) == 0;
+}
+
+/* False where libjpeg's jpeg_make_d_derived_tbl refuses the table. */
+static bool make_codes(zf_codes *codes, const zf_huffman *source)
+{
+    uint32_t code = 0;
+    int symbol = 0;
+
+    if (!source->defined)
+        return false;
+    for (int l = 1; l <= 16; l++) {
+        codes->offset[l] = symbol - (int)code;
+        code += source->bits[l];
+        symbol += source->bits[l];
+        /* no code may be all ones, nor may a length have too many */
+        if (symbol > 256 || (source->bits[l] && code >= 1u << l))
+            return false;
+        codes->limit[l] = code << (16 - l);
+        code <<= 1;
+    }
+    codes->limit[17] = UINT32_MAX; /* ends the search */
+    codes->nsymbols = symbol;
+    memcpy(codes->values, source->values, sizeof codes->values);
+    return true;
+}
+
+/* The symbol at the top of bits; its code's length, 17 where there is none. */
+static __attribute__((noinline)) int find_symbol(const zf_codes *codes, uint64_t bits, int from, int *length)
+{
+    uint32_t top = (uint32_t)(bits >> 48);
+    int l = from;
+
+    while (top >= codes->limit[l])
+        l++;
+    *length = l;
+    return l > 16 ? 0 : codes->values[codes->offset[l] + (int)(top >> (16 - l))];
+}
+
+bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)
+{
+    if (same(&table->source, source))
+        return true;
+    table->source.defined = false;
+    if (!make_codes(&table->codes, source))
+        return false;
+    for (int i = 0; i < table->codes.nsymbols; i++)
+        if (source->values[i] > 15)
+            return false;
+
+    int at = 0, symbol_at = 0;
+    for (int l = 1; l <= ZF_DC_BITS; l++)
+        for (int i = 0; i < source->bits[l]; i++) {
+            int size = source->values[symbol_at++];
+            for (int end = at + (1 << ZF_DC_BITS >> l); at < end; at++) {
+                table->entry[at].total = (uint8_t)(l + size);
+                table->entry[at].size = (uint8_t)size;
+            }
+        }
+    memset(table->entry + at, 0, sizeof table->entry - (size_t)at * sizeof *table->entry);
+    table->source = *source;
+    return true;
+}
+
+/* The value of `size` bits at the top of bits: T.81's EXTEND. */
+static inline int extend(uint64_t bits, int size)
+{
+    int value = (int)((bits >> 1) >> (63 - size));
+    int negative = (int)~((int64_t)bits >> 63);
+    return value - (negative & ((1 << size) - 1));
+}
+
+static uint64_t ac_entry(int total, int shift, int step1, int step2, int value1, int value2)
+{
+    return (uint64_t)total | (uint64_t)shift << 8 | (uint64_t)step1 << 16 |
+           (uint64_t)step2 << 24 | (uint64_t)(uint16_t)value1 << 32 |
+           (uint64_t)(uint16_t)value2 << 48;
+}
+
+#define TOTAL(e) ((int)(uint8_t)(e))
+#define SHIFT(e) ((int)((e) >> 8 & 0xFF))
+#define STEP1(e) ((uint8_t)((e) >> 16))
+#define STEP2(e) ((uint32_t)(e) >> 24)
+#define VALUE1(e) ((int16_t)((e) >> 32))
+#define VALUE2(e) ((int16_t)((e) >> 48))
+
+#define IN_TABLE 63 /* as the shift */
+#define LONGEST 18  /* bits of an entry: three fit what a refill guarantees */
+
+bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source)
+{
+    const uint32_t n = 1u << ZF_AC_BITS;
+    uint8_t whole[1 << ZF_AC_BITS]; /* bits of the first coefficient, if all there */
+
+    if (same(&table->source, source))
+        return true;
+    table->source.defined = false;
+    if (!make_codes(&table->codes, source))
+        return false;
+
+    /* one coefficient each: code by code, each filling a run of entries */
+    uint32_t at = 0;
+    int symbol_at = 0;
+    for (int l = 1; l <= ZF_AC_BITS; l++)
+        for (int i = 0; i < source->bits[l]; i++) {
+            int symbol = source->values[symbol_at++];
+            int step = (symbol >> 4) + 1, size = symbol & 15;
+            uint32_t end = at + (n >> l);
+            uint64_t entry = 0;
+            if (size == 0) /* 16 zeros; libjpeg takes all others for an end */
+                entry = ac_entry(l, IN_TABLE, step == 16 ? 16 : ZF_EOB, 0, 0, 0);
+            else if (l + size <= LONGEST)
+                entry = ac_entry(l + size, l, step, 0, 1 - (1 << size), 64 - size);
+            for (; at < end; at++) {
+                if (size > 0 && l + size <= ZF_AC_BITS) {
+                    int value = extend((uint64_t)at << (64 - ZF_AC_BITS + l), size);
+                    entry = ac_entry(l + size, IN_TABLE, step, 0, value, value);
+                }
+                table->entry[at] = entry;
+                whole[at] = SHIFT(entry) == IN_TABLE ? (uint8_t)(l + size) : 0;
+            }
+        }
+    memset(table->entry + at, 0, (n - at) * sizeof *table->entry);
+    memset(whole + at, 0, n - at);
+
+    /* then a second one where the rest of the bits holds it whole */
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t one = table->entry[i];
+        uint32_t rest = i << whole[i] & (n - 1);
+        if (whole[i] == 0 || STEP1(one) == ZF_EOB || whole[rest] == 0 ||
+            whole[i] + whole[rest] > ZF_AC_BITS)
+            continue;
+        uint64_t two = table->entry[rest]; /* a second one in it does not matter */
+        table->entry[i] = ac_entry(whole[i] + whole[rest], IN_TABLE, STEP1(one), STEP1(two),
+                                   VALUE1(one), VALUE1(two));
+    }
+    table->source = *source;
+    return true;
+}
+
+/* ---- bits ----------------------------------------------------------------- */
+
+static inline uint64_t load_be64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    return v;
+}
+
+/* At least 56 bits, without a branch: the bytes that did not fit wholly are
+ * loaded again the next time, onto themselves. */
+static inline void refill(zf_bits *b)
+{
+    b->buf |= load_be64(b->p) >> b->left;
+    b->p += (63 - b->left) >> 3;
+    b->left |= 56;
+}
+
+static inline void drop(zf_bits *b, int n)
+{
+    b->buf <<= n;
+    b->left -= n;
+}
+
+/* Gives up to 12 bits back. */
+static inline __attribute__((always_inline)) void put_back(zf_bits *b, int n)
+{
+    int ahead = 80 - b->left - n; /* the next bit's place, from 10 bytes before p */
+    const uint8_t *p = b->p + ((ahead >> 3) - 10);
+    b->buf = load_be64(p) << (ahead & 7);
+    b->left = 56 - (ahead & 7);
+    b->p = p + 7;
+}
+
+/* ---- blocks --------------------------------------------------------------- */
+
+static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b, const zf_dc_table *table, int *difference)
+{
+    int total = table->entry[b->buf >> (64 - ZF_DC_BITS)].total;
+    int size = table->entry[b->buf >> (64 - ZF_DC_BITS)].size;
+
+    if (__builtin_expect(total == 0, 0)) {
+        int length;
+        size = find_symbol(&table->codes, b->buf, ZF_DC_BITS + 1, &length);
+        if (length > 16)
+            return false;
+        total = length + size;
+    }
+    *difference = extend(b->buf << (total - size), size);
+    drop(b, total);
+    return true;
+}
+
+/* A coefficient decoded without the entries, given a lower bound of its
+ * code's length. Returns its steps, 0 where the code is bad. */
+static inline __attribute__((always_inline)) int ac_rare(zf_bits *b, const zf_ac_table *table,
+                                                         int from, int *value)
+{
+    refill(b);
+    int length, symbol = find_symbol(&table->codes, b->buf, from, &length);
+    int step = (symbol >> 4) + 1, size = symbol & 15;
+    if (length > 16)
+        return 0;
+    if (size == 0 && step != 16)
+        step = ZF_EOB;
+    *value = extend(b->buf << length, size);
+    drop(b, length + size);
+    return step;
+}
+
+/* The AC coefficients of a block. Returns the last one's position, 64 where
+ * the stream is bad. */
+static inline __attribute__((always_inline)) int
+ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
+{
+    size_t k = 0;
+    int value, step;
+    uint64_t entry;
+
+    do {
+        refill(b);
+        for (int i = 0; i < 3; i++) {
+            entry = table->entry[b->buf >> (64 - ZF_AC_BITS)];
+            if (__builtin_expect(TOTAL(entry) == 0, 0)) {
+                step = ac_rare(b, table, 1, &value);
+                if (step == 0)
+                    return 64;
+                k += (size_t)step;
+                if (block)
+                    block[zf_coef_at[k]] = (int16_t)value;
+                if (k >= 63)
+                    return k == 63 ? 63 : k >= ZF_EOB ? (int)k - ZF_EOB : 64;
+                break;
+            }
+            if (block) {
+                /* No branch, as it would be hard to predict: where the value
+                 * is in the table, SHIFT leaves none of the stream's bits.
+                 * (The lowest bit of buf is never one of the valid ones.) */
+                uint64_t bits = (b->buf & ~(uint64_t)1) << (entry >> 8 & 63);
+                int negative = (int)~((int64_t)bits >> 63);
+                value = (int)(bits >> (entry >> 48 & 63)) + ((int)(entry >> 32) & negative);
+            }
+            b->buf <<= entry & 63; /* TOTAL(entry), with one step less in the chain */
+            b->left -= TOTAL(entry);
+            k += STEP1(entry);
+            if (block) { /* the first one last: it stays where there is no second */
+                block[zf_coef_at[k + STEP2(entry)]] = VALUE2(entry);
+                block[zf_coef_at[k]] = (int16_t)value;
+            }
+            k += STEP2(entry);
+            if (k >= 63)
+                break;
+        }
+    } while (k < 63);
+
+    if (__builtin_expect(k >= ZF_EOB && k < ZF_EOB + 63, 1))
+        return (int)k - ZF_EOB;
+    if (k == 63)
+        return 63;
+    /* What came second after coefficient 63 belongs to the next block. */
+    if (k - STEP2(entry) == 63) {
+        put_back(b, TOTAL(entry));
+        ac_rare(b, table, 1, &value);
+        return 63;
+    }
+    return 64;
+}
+
+static inline __attribute__((always_inline)) bool decode_mcu(zf_bits *bits, const zf_mcu *mcu,
+                                                             int dc[3], zf_block *blocks,
+                                                             uint8_t *last)
+{
+    zf_bits b = *bits; /* in registers */
+
+    if (blocks)
+        memset(blocks, 0, (size_t)mcu->nblocks * sizeof *blocks);
+    for (int i = 0; i < mcu->nblocks; i++) {
+        int comp = mcu->block[i].comp, difference;
+        refill(&b);
+        if (!dc_difference(&b, mcu->block[i].dc, &difference))
+            return false;
+        dc[comp] += difference;
+        if (dc[comp] != (int16_t)dc[comp])
+            return false;
+        if (blocks) {
+            blocks[i][0] = (int16_t)dc[comp];
+        }
+        int end = ac_coefficients(&b, mcu->block[i].ac, blocks ? blocks[i] : NULL);
+        if (end > 63)
+            return false;
+        last[i] = (uint8_t)end;
+    }
+    *bits = b;
+    return true;
+}
+
+/* Passing over a block needs no stores: its own copy of the loop. */
+ZF_DECL_MCU(zf_mcu_scalar)
+{
+    return blocks ? decode_mcu(bits, mcu, dc, blocks, last)
+                  : decode_mcu(bits, mcu, dc, NULL, last);
+}
+
+#if defined(__x86_64__)
+/* The same code with shifts that leave the flags alone and take any register. */
+__attribute__((target("bmi,bmi2"))) ZF_DECL_MCU(zf_mcu_bmi2)
+{
+    return blocks ? decode_mcu(bits, mcu, dc, blocks, last)
+                  : decode_mcu(bits, mcu, dc, NULL, last);
+}
+#endif
+
+/* ---- unstuffing ----------------------------------------------------------- */
+
+ZF_DECL_UNSTUFF(zf_unstuff_scalar)
+{
+    uint8_t *out = dst;
+
+    while (src < end) {
+        const uint8_t *ff = memchr(src, 0xFF, (size_t)(end - src));
+        size_t run = (size_t)((ff ? ff : end) - src);
+        memcpy(out, src, run);
+        out += run;
+        src += run;
+        if (!ff || src + 1 == end || src[1] != 0)
+            break;
+        *out++ = 0xFF;
+        src += 2;
+    }
+    *n = (size_t)(out - dst);
+    return src;
+}

@@ -1,0 +1,120 @@
+/*
+ * Differential fuzzing of the baseline JPEG decoder against libjpeg-turbo.
+ *
+ * For any bytes: what the decoder takes whole, libjpeg-turbo takes without a
+ * warning and decodes to the same pixels; what it takes of a window, the
+ * library decodes too, to the same pixels there; and every CPU level of this
+ * machine gives the same verdicts and pixels.
+ */
+#include "jpeg_reference.h"
+#include "zf_jpeg_internal.h"
+
+#define MAX_PIXELS (1u << 18)
+
+static uint8_t *pixels; /* of the window, planar */
+static volatile uint8_t padding;
+static zf_window window;
+static int channels, rows;
+
+static zf_status keep_row(void *ctx, int y, const uint8_t *const planes[3])
+{
+    (void)ctx;
+    size_t w = (size_t)(window.x1 - window.x0), h = (size_t)(window.y1 - window.y0);
+    if (y != window.y0 + rows++)
+        abort();
+    for (int c = 0; c < channels; c++) {
+        memcpy(pixels + ((size_t)c * h + (size_t)(y - window.y0)) * w, planes[c], w);
+        padding = planes[c][w + ZF_PAD - 1]; /* it has to be readable */
+    }
+    return ZF_OK;
+}
+
+static void compare(const reference_image *want)
+{
+    size_t w = (size_t)(window.x1 - window.x0), h = (size_t)(window.y1 - window.y0);
+    for (size_t y = 0; y < h; y++)
+        for (size_t x = 0; x < w; x++)
+            for (size_t c = 0; c < (size_t)channels; c++) {
+                size_t at = (y + (size_t)window.y0) * (size_t)want->width + x + (size_t)window.x0;
+                if (want->pixels[at * (size_t)channels + c] != pixels[(c * h + y) * w + x])
+                    abort();
+            }
+}
+
+static zf_status decode(const char *isa, const zf_jpeg *jpeg)
+{
+    static struct {
+        const char *isa;
+        zf_baseline *decoder;
+    } decoders[8];
+    int i = 0;
+    while (decoders[i].isa && strcmp(decoders[i].isa, isa) != 0)
+        i++;
+    if (!decoders[i].isa) {
+        decoders[i].isa = isa;
+        decoders[i].decoder = zf_baseline_open(isa);
+    }
+    rows = 0;
+    zf_status status = zf_baseline_decode(decoders[i].decoder, jpeg, window, keep_row, NULL);
+    if (status == ZF_OK && rows != window.y1 - window.y0)
+        abort();
+    return status;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
+{
+    static const char *const isas[] = {
+        "scalar",
+#if defined(__x86_64__)
+        "avx2", "avx512",
+#elif defined(__aarch64__)
+        "neon",
+#endif
+    };
+    static reference_image want;
+    static zf_jpeg jpeg;
+
+    if (zf_jpeg_parse(data, nbytes, &jpeg) != ZF_OK ||
+        (size_t)jpeg.width * (size_t)jpeg.height > MAX_PIXELS)
+        return 0;
+    if (!pixels && !(pixels = malloc(3 * MAX_PIXELS)))
+        abort();
+    reference_decode(data, nbytes, MAX_PIXELS, &want);
+    channels = jpeg.ncomp;
+
+    /* a window that depends on the bytes, so that a finding can be repeated */
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < nbytes; i++)
+        hash = (hash ^ data[i]) * 16777619u;
+    zf_window part;
+    part.x0 = (int)(hash % (uint32_t)jpeg.width);
+    part.y0 = (int)(hash / 7 % (uint32_t)jpeg.height);
+    part.x1 = part.x0 + 1 + (int)(hash / 77 % (uint32_t)(jpeg.width - part.x0));
+    part.y1 = part.y0 + 1 + (int)(hash / 777 % (uint32_t)(jpeg.height - part.y0));
+
+    for (int whole = 0; whole < 2; whole++) {
+        zf_status first = ZF_OK;
+        window = whole ? (zf_window){0, 0, jpeg.width, jpeg.height} : part;
+        for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+#if defined(__x86_64__)
+            if ((i == 1 && !__builtin_cpu_supports("avx2")) ||
+                (i == 2 && !__builtin_cpu_supports("avx512vbmi2")))
+                continue;
+#endif
+            zf_status status = decode(isas[i], &jpeg);
+            if (status != ZF_OK && status != ZF_UNSUPPORTED)
+                abort();
+            if (i > 0 && status != first)
+                abort(); /* the levels disagree */
+            first = status;
+            if (status != ZF_OK)
+                continue;
+            if (want.warnings < 0 || (whole && want.warnings > 0))
+                abort(); /* libjpeg-turbo does not take it */
+            compare(&want);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from zoofast import _core
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Every run sees the same examples; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("explore", deadline=None, max_examples=600)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden files, beside the checkout or at ZOOFAST_SHARED."""
+    folder = Path(os.environ.get("ZOOFAST_SHARED", ROOT.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"no golden files at {folder}; set ZOOFAST_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session", params=_core.isa_names())
+def isa(request: pytest.FixtureRequest) -> str:
+    """Every CPU level that the build knows; those that this CPU lacks are skipped."""
+    name: str = request.param
+    try:
+        return _core.isa(name)
+    except ValueError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,59 @@
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+OK: int
+NOMEM: int
+READ: int
+EMPTY: int
+NUMBER: int
+NPY_HEADER: int
+BYTES: int
+
+CWD: int  # as dir_fd: names are relative to the working folder
+
+TXT: int
+BIN: int
+NPY: int
+
+RESULT_DTYPE: np.dtype[np.void]
+
+def parse(text: bytes) -> NDArray[np.float32]:
+    """The numbers in `text`, separated by blanks; values as np.float32(token).
+
+    Raises ValueError at something that is no number.
+    """
+
+def format_rows(rows: NDArray[np.float32]) -> bytes:
+    """rows (N, C), C-contiguous -> each number as '%f ', a newline after each row."""
+
+def topk(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """scores (N, C), C-contiguous -> the k best classes and their scores, (N, k), best first.
+
+    Equal scores: the lower class first. NaN last. Raises ValueError unless 1 <= k <= C.
+    """
+
+def confidence(
+    scores: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """scores (N, C) -> softmax of the largest (NaN where that is not finite), sum, smallest."""
+
+def read_files(
+    dir_fd: int,
+    names: list[bytes],
+    kinds: NDArray[np.uint8],
+    k: int,
+    *,
+    bin_dtype: DTypeLike = "float32",
+    want_confidence: bool = False,
+    threads: int = 1,
+) -> tuple[NDArray[np.void], NDArray[np.int32], NDArray[np.float32]]:
+    """Reads and ranks files (names relative to dir_fd, kinds TXT, BIN or NPY), without the GIL.
+
+    Returns one RESULT_DTYPE per file, and the k best classes and scores (N, k); where a row is
+    shorter than k, or not OK, the rest is class -1, score NaN.
+    """
+
+def read_file(
+    dir_fd: int, name: bytes, kind: int, *, bin_dtype: DTypeLike = "float32"
+) -> tuple[np.void, NDArray[np.float32]]:
+    """One file's row and its RESULT_DTYPE; the row is empty unless status is OK."""

@@ -1,0 +1,146 @@
+"""What runs a model. A backend turns a model file into a `Model`; nothing here knows images.
+
+A Model is loaded, run and closed in ONE thread: aclruntime binds a device's context to the
+thread that made the session. Run a second device from a second process, because aclruntime
+also keeps the GIL while the device computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.errors import BackendError
+
+# name -> module of this package, which has load(path, device, batch, provider) -> Model and is
+# imported only when asked for
+BACKENDS = {"onnxruntime": "ort", "aclruntime": "acl", "null": "null"}
+BY_SUFFIX = {".onnx": "onnxruntime", ".om": "aclruntime"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a model; the batch is the shape's first number."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def image_nbytes(self) -> int:
+        """Bytes of one image of the batch."""
+        return self.nbytes // self.shape[0]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{'x'.join(map(str, self.shape))}]"
+
+
+@dataclass
+class Times:
+    """Milliseconds of each execution on the device, and of each copy to and from it."""
+
+    compute: list[float] = field(default_factory=list)
+    to_device: list[float] = field(default_factory=list)
+    from_device: list[float] = field(default_factory=list)
+
+
+class Model(Protocol):
+    """A loaded model with one input. Use as a context manager, in one thread."""
+
+    @property
+    def input(self) -> TensorInfo: ...
+
+    @property
+    def outputs(self) -> list[TensorInfo]: ...
+
+    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+        """Runs `loop` times; the outputs, as declared, in arrays of the caller's own.
+
+        batch: C-contiguous, of the input's shape and dtype; read in place, until the return.
+        Raises BackendError.
+        """
+
+    def times(self) -> Times:
+        """Of all executions since loading or the last reset."""
+
+    def reset_times(self) -> None: ...
+
+    def __enter__(self) -> Model: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def open_backend(
+    model: str,
+    backend: str | None = None,
+    *,
+    device: int = 0,
+    batch: int | None = None,
+    provider: str | None = None,
+) -> Model:
+    """Loads `model` on `device`; the backend goes by the file's suffix unless named.
+
+    batch: needed size; a model of any batch takes it (default 1), one of a fixed batch must
+    have it. provider: ONNX Runtime's execution provider. Raises BackendError: a missing file
+    or package, another batch, a model that cannot be loaded.
+    """
+    if backend is None:
+        suffix = Path(model).suffix.lower()
+        if suffix not in BY_SUFFIX:
+            known = " or ".join(BY_SUFFIX)
+            raise BackendError(f"{model}: is no {known} file; name its backend with --backend")
+        backend = BY_SUFFIX[suffix]
+    if backend not in BACKENDS:
+        raise BackendError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
+    if backend != "null" and not Path(model).is_file():
+        raise BackendError(f"{model}: no such model file")
+    module = importlib.import_module(f"zoofast.backends.{BACKENDS[backend]}")
+    loaded: Model = module.load(model, device, batch, provider)
+    return loaded
+
+
+def input_shape(
+    model: str, name: str, declared: list[int | None], batch: int | None
+) -> tuple[int, ...]:
+    """The shape to run with. declared: None where the model leaves it open (the batch only).
+
+    Raises BackendError when another number is open, or the batch is fixed to another than
+    `batch`.
+    """
+    if not declared or any(number is None for number in declared[1:]):
+        shape = "x".join("?" if number is None else str(number) for number in declared)
+        raise BackendError(
+            f"{model}: input {name} is [{shape}]; only the batch, the first number, may be open"
+        )
+    fixed = declared[0]
+    if fixed is not None and batch is not None and fixed != batch:
+        raise BackendError(
+            f"{model}: is made for batch size {fixed}, not {batch}; leave out --batchsize or "
+            "use the model for that size"
+        )
+    first = fixed if fixed is not None else batch or 1
+    return (first, *(number for number in declared[1:] if number is not None))
+
+
+def check_batch(info: TensorInfo, batch: NDArray[Any]) -> None:
+    """Raises BackendError unless `batch` is what the input takes, in one C-ordered block."""
+    if batch.shape != info.shape or batch.dtype != info.dtype:
+        got = TensorInfo("the batch is", batch.shape, batch.dtype)
+        raise BackendError(f"input {info}: {got}")
+    if not batch.flags.c_contiguous:
+        raise BackendError(f"input {info}: the batch is not C-contiguous")

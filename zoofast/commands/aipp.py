@@ -1,0 +1,33 @@
+"""`zoofast aipp`: the AIPP file of a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from zoofast import onnxfile
+from zoofast.aipp import Aipp
+from zoofast.atc import AIPP_CONFIG
+from zoofast.recipe import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="NAME|FILE.toml", help="the recipe of the images")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(AIPP_CONFIG), help="default: %(default)s"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    given = load(args.recipe)
+    recipe = given.with_output("uint8", "NHWC")
+    with onnxfile.staged(args.output) as partial:
+        partial.write_text(Aipp.of(recipe).text(), encoding="ascii")
+    height, width = recipe.size
+    print(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")
+    if recipe != given:
+        print(
+            f"prepare them with: zoofast prep SRC OUT --recipe {args.recipe} "
+            "--dtype uint8 --layout NHWC"
+        )
+    return 0

@@ -1,0 +1,95 @@
+"""`zoofast atc`: ONNX to .om, one per batch size, as the guides do it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from zoofast import atc
+from zoofast.npu_smi import soc_version
+from zoofast.recipe import load
+
+
+def batch_sizes(text: str) -> list[int]:
+    """`1,4,8` -> [1, 4, 8], for argparse."""
+    try:
+        sizes = [int(word) for word in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1 or len(set(sizes)) < len(sizes):
+        raise argparse.ArgumentTypeError(f"{text!r}: batch sizes are like 1,4,8")
+    return sizes
+
+
+def option(text: str) -> tuple[str, str]:
+    """`name=value` -> (name, value), for argparse."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    return name, value
+
+
+def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `zoofast atc` and `zoofast convert` share."""
+    parser.add_argument(
+        "--soc", default="auto", help="chip, such as 310P3; auto asks npu-smi (default: auto)"
+    )
+    parser.add_argument(
+        "--option",
+        type=option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other option of ATC, or another value, e.g. op_select_implmode=high_precision",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="the ONNX; {batch} in the name stands for the batch size")
+    parser.add_argument(
+        "--recipe", required=True, metavar="NAME|FILE.toml", help="whose model it is"
+    )
+    parser.add_argument(
+        "--batchsize", type=batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        help="the .om without its suffix, {batch} as above (default: the guide's name)",
+    )
+    parser.add_argument("--aipp", metavar="FILE", help="AIPP file (default: as in the guide)")
+    add_soc_and_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and end")
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load(args.recipe)
+    soc = soc_version(args.soc)
+    commands = [
+        atc.build(
+            recipe,
+            args.model,
+            batch,
+            soc,
+            output=args.output,
+            aipp=args.aipp,
+            options=dict(args.option),
+        )
+        for batch in args.batchsize
+    ]
+    for command in commands:
+        print(command)
+    if args.dry_run:
+        return 0
+    for command, batch in zip(commands, args.batchsize, strict=True):
+        atc.check(command, recipe, batch)
+    for command in commands:
+        made = atc.run(command, atc.log_path(command), echo)
+        print(f"{made}: {made.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def echo(text: str) -> None:
+    """Passes ATC's output on as it comes."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

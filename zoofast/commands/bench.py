@@ -1,0 +1,127 @@
+"""`zoofast bench`: the guides' performance table, a model at several batch sizes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoofast.commands.infer import _positive, add_model_arguments
+from zoofast.errors import BackendError
+from zoofast.files import write_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("mean", "median", "p90", "p99")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--batchsize",
+        type=lambda text: [_positive(part) for part in text.split(",")],
+        default=[1, 4, 8, 16, 32, 64],
+        metavar="N[,N…]",
+        help="{bs} in the model's path takes each (default: 1,4,8,16,32,64)",
+    )
+    parser.add_argument(
+        "-l", "--loop", type=_positive, default=100, help="executions each (default: 100)"
+    )
+    parser.add_argument("-d", "--device", type=int, default=0, help="default: 0")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from zoofast.console import progress
+
+    models = {size: args.model.replace("{bs}", str(size)) for size in args.batchsize}
+    if args.backend != "null":
+        absent = [model for model in dict.fromkeys(models.values()) if not Path(model).is_file()]
+        if absent:
+            raise BackendError(f"{', '.join(absent)}: no such model file")
+    rows: list[dict[str, Any]] = []
+    failures: dict[int, str] = {}
+    with progress("bench", len(models), args.quiet) as meter:
+        for size, model in models.items():
+            try:
+                rows.append(_measure(args, size, model))
+            except BackendError as error:  # a size that does not fit must not lose the others
+                failures[size] = str(error)
+            meter.advance(1)
+    if not rows:
+        raise BackendError("; ".join(failures.values()))
+    best = max(rows, key=lambda row: float(row["images_per_second"]))
+    for row in rows:
+        row["best"] = row is best
+    numbers = {
+        "model": args.model,
+        "device": args.device,
+        "loop": args.loop,
+        "rows": rows,
+        "failures": {str(size): why for size, why in failures.items()},
+    }
+    if args.markdown:
+        write_whole(args.markdown, _markdown(rows).encode())
+    if args.json:
+        write_whole(args.json, json.dumps(numbers, indent=1).encode())
+    Console(highlight=False).print(_table(rows, args.model))
+    for size, why in failures.items():
+        print(f"zoofast: batch size {size} is not measured: {why}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
+    from zoofast.infer import Job, latency
+
+    report = Job(
+        model,
+        args.backend,
+        args.provider,
+        args.device,
+        size,
+        loop=args.loop,
+        warmup=args.warmup_count,
+        pure_data=args.pure_data_type,
+    ).run()
+    return {
+        "batchsize": size,
+        "images_per_second": report.throughput(),
+        "latency_ms": latency(report.times.compute),
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    times = [f"{row['latency_ms'][column]:.3f}" for column in COLUMNS]
+    return [str(row["batchsize"]), f"{row['images_per_second']:.1f}", *times]
+
+
+HEADINGS = ["batch size", "img/s", *(f"{column} ms" for column in COLUMNS)]
+
+
+def _table(rows: list[dict[str, Any]], model: str) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(model), title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in rows:
+        style = "bold green" if row["best"] else None
+        table.add_row(*_cells(row), "best" if row["best"] else "", style=style)
+    return table
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " ---: |" * len(HEADINGS)]
+    for row in rows:
+        cells = [f"**{cell}**" if row["best"] else cell for cell in _cells(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

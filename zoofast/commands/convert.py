@@ -1,0 +1,86 @@
+"""`zoofast convert`: weights to .om, all steps of a model's guide."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+from zoofast import atc, models
+from zoofast.commands.atc import add_soc_and_options, batch_sizes, echo
+from zoofast.console import working
+from zoofast.convert import Journal, Step, atc_step, commands, onnx_steps
+from zoofast.errors import BackendError, ModelError
+from zoofast.export import OPSET
+from zoofast.npu_smi import soc_version
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=", ".join(models.names()))
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="the .pth file, or 'random' for a trial"
+    )
+    parser.add_argument(
+        "--batchsize", type=batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="folder for all files [./MODEL]")
+    parser.add_argument("--opset", type=int, default=OPSET, help="[%(default)s]")
+    add_soc_and_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    known = models.load(args.model)
+    weights = None if args.weights == "random" else Path(args.weights)
+    if weights is not None and not weights.is_file():
+        raise ModelError(f"{weights}: no such file; --weights random tries without any")
+    folder = args.output or Path(known.name)
+    missing_atc = _missing_atc()
+    soc = _soc(args.soc, missing_atc)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be made: {error.strerror}") from error
+    journal = Journal(folder)
+    _do(journal, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
+    if soc is not None:
+        calls = commands(known, args.batchsize, folder, soc, dict(args.option))
+        if missing_atc is None:
+            _do(
+                journal,
+                (
+                    atc_step(known, call, batch, echo)
+                    for call, batch in zip(calls, args.batchsize, strict=True)
+                ),
+            )
+            return 0
+        for call in calls:
+            print(call)
+    see = "" if soc else " (--soc 310P3 shows it)"
+    print(f"zoofast: not compiled: {missing_atc}{see}", file=sys.stderr)
+    return 1
+
+
+def _missing_atc() -> BackendError | None:
+    try:
+        atc.find()
+    except BackendError as error:
+        return error
+    return None
+
+
+def _soc(wanted: str, missing_atc: BackendError | None) -> str | None:
+    """The chip, or None where there is neither a chip nor an atc to ask it for."""
+    if wanted == "auto" and missing_atc is not None:
+        return None
+    return soc_version(wanted)
+
+
+def _do(journal: Journal, steps: Iterable[Step]) -> None:
+    for step in steps:
+        # ATC speaks for itself while it works.
+        with working(f"{step.name} {step.output}") if step.name != "atc" else nullcontext():
+            done = journal.do(step)
+        note = f"made in {done.seconds:.1f} s" if done.made else "kept: nothing changed"
+        print(f"{step.name:<9} {step.output} ({note})")

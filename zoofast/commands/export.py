@@ -1,0 +1,102 @@
+"""`zoofast export`: weights to ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast import models, trial
+from zoofast.errors import ModelError
+from zoofast.export import OPSET, TOLERANCE, Target, build_network, export
+from zoofast.recipe import load as load_recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=f"{', '.join(models.names())}; any name with --factory")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="the .pth file, or 'random' for a trial"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="the ONNX to write [MODEL.onnx]")
+    parser.add_argument("--opset", type=int, default=OPSET, help="[%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights [%(default)s]")
+    proof = parser.add_argument_group("proof")
+    proof.add_argument(
+        "--check",
+        action="store_true",
+        help="compare PyTorch and ONNX Runtime on prepared images, and fail where they differ",
+    )
+    proof.add_argument(
+        "--images", metavar="SRC", help="take these, as in prep (default: drawn ones)"
+    )
+    proof.add_argument("--count", type=int, default=trial.IMAGES, help="of images [%(default)s]")
+    proof.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help="of the largest logit [%(default)s]"
+    )
+    proof.add_argument("--recipe", metavar="NAME|FILE.toml", help="default: the known model's")
+    own = parser.add_argument_group("a model of your own")
+    own.add_argument("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network")
+    own.add_argument("--size", type=int, help="its input height and width, in pixels")
+    own.add_argument("--input-name", default=Target.input, help="[%(default)s]")
+    own.add_argument("--output-name", default=Target.output, help="[%(default)s]")
+
+
+def run(args: argparse.Namespace) -> int:
+    target = _target(args)
+    weights = None if args.weights == "random" else Path(args.weights)
+    if weights is not None and not weights.is_file():
+        raise ModelError(f"{weights}: no such file; --weights random tries without any")
+    images = _images(args, target) if args.check else None
+    out = args.output or Path(f"{args.model}.onnx")
+    network = build_network(target, weights, args.seed)
+    agreement = export(network, target, out, args.opset, images=images, tolerance=args.tolerance)
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "
+        f"{target.input}:?,3,{target.height},{target.width} -> {target.output}"
+    )
+    if agreement is not None:
+        print(f"PyTorch and ONNX Runtime agree on {agreement}")
+    return 0
+
+
+def _images(args: argparse.Namespace, target: Target) -> NDArray[np.float32]:
+    name = args.recipe
+    if name is None:
+        if args.factory is not None:
+            raise ModelError("--check of a model of your own needs its --recipe")
+        name = models.load(args.model).recipe
+    if args.count < 1:
+        raise ModelError(f"--count {args.count}: not a whole number from 1")
+    recipe = load_recipe(name)
+    if recipe.input_size != (target.height, target.width):
+        made = "x".join(map(str, recipe.input_size))
+        raise ModelError(
+            f"recipe {name} makes {made} images, the model takes {target.height}x{target.width}"
+        )
+    return trial.images(recipe, args.images, args.count)
+
+
+def _target(args: argparse.Namespace) -> Target:
+    if args.factory is None:
+        if args.size is not None:
+            raise ModelError("--size belongs to --factory; a known model has its own size")
+        return Target.of(models.load(args.model))
+    if args.size is None:
+        raise ModelError("--factory needs --size, the model's input height and width")
+    # A console script's sys.path has its own folder where the user expects the working directory.
+    sys.path.insert(0, str(Path.cwd()))
+    return Target(args.factory, args.size, args.size, args.input_name, args.output_name)
+
+
+def guide_script(model: str) -> int:
+    """The command line `SCRIPT PTH ONNX` of four guides, for the known `model`; the exit code."""
+    from zoofast.cli import main
+
+    parser = argparse.ArgumentParser(description=f"the guide's export of {model}, by zoofast")
+    parser.add_argument("pth_file", help="the weights")
+    parser.add_argument("onnx_file", help="the ONNX to write")
+    args = parser.parse_args()
+    return main(["export", model, "--weights", args.pth_file, "-o", args.onnx_file])

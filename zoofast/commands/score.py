@@ -1,0 +1,200 @@
+"""`zoofast score`: a folder of results and the labels -> accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from zoofast.cpus import usable_cpus
+from zoofast.errors import LabelError
+from zoofast.files import write_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from zoofast.scoring import Score
+
+NAMES_SHOWN = 5  # of each kind of problem; --json has all
+ALL_OF_IMAGENET = 50_000
+
+DESCRIPTION = """\
+RESULTS is a folder as ais_bench writes it (NAME_0.txt, .bin or .npy). Results and labels are
+joined by name. Equal scores go to the lower class index, NaN comes last."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description}. {DESCRIPTION}"
+    parser.add_argument("results", metavar="RESULTS", help="folder of result files")
+    parser.add_argument(
+        "labels",
+        metavar="LABELS",
+        nargs="?",
+        help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="result.json, as the guides write it"
+    )
+    parser.add_argument("--labels-from", metavar="DIR", help="labels from DIR/SYNSET/IMAGE folders")
+    parser.add_argument(
+        "--synsets",
+        metavar="FILE",
+        help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]",
+    )
+    parser.add_argument(
+        "--output-index", type=int, metavar="N", help="which model output (default: the lowest)"
+    )
+    parser.add_argument(
+        "--format", choices=["txt", "bin", "npy"], help="only these files (default: all three)"
+    )
+    parser.add_argument(
+        "--bin-dtype",
+        default="float32",
+        choices=["float32", "float16", "float64", "int8", "uint8", "int32"],
+        help="element type of .bin files (default: %(default)s)",
+    )
+    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="default: %(default)s")
+    parser.add_argument(
+        "--label-offset",
+        type=int,
+        metavar="N",
+        help="model class = label + N (default: 1 for 1001 classes, else 0)",
+    )
+    parser.add_argument(
+        "--scores",
+        default="auto",
+        choices=["auto", "logits", "probabilities"],
+        help="what the numbers are, for the calibration error (default: look)",
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="exit 0 although not all could be scored"
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="compare with its published accuracy")
+    parser.add_argument("--per-class", metavar="CSV", help="write accuracy by class")
+    parser.add_argument(
+        "--confused", type=int, default=5, metavar="N", help="confused pairs to show (default: 5)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write everything")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--quiet", action="store_true", help="only the line of the accuracy")
+
+
+def run(args: argparse.Namespace) -> int:
+    from zoofast.labels import labels_from_folders, load_labels
+    from zoofast.scoring import score_folder
+
+    if (args.labels is None) == (args.labels_from is None):
+        raise LabelError("give the labels once: LABELS or --labels-from DIR")
+    if args.top_k < 1:
+        raise LabelError(f"--top-k is {args.top_k}; it must be 1 or more")
+    published = _published(args.recipe) if args.recipe else None
+    if args.labels_from is not None:
+        labels = labels_from_folders(args.labels_from, args.synsets)
+    else:
+        labels = load_labels(args.labels, args.synsets)
+    score = score_folder(
+        args.results,
+        labels,
+        top_k=args.top_k,
+        output_index=args.output_index,
+        kind=args.format,
+        bin_dtype=args.bin_dtype,
+        label_offset=args.label_offset,
+        scores=args.scores,
+        threads=args.threads or usable_cpus(),
+        quiet=args.quiet,
+    )
+    if args.output:
+        write_whole(args.output, score.tally.result_json().encode())
+    if args.per_class:
+        write_whole(args.per_class, score.classes_csv().encode())
+    if args.json:
+        write_whole(args.json, json.dumps(score.to_json(), indent=1).encode())
+    return report(score, args.allow_missing, args.quiet, args.confused, published)
+
+
+def _published(name: str) -> dict[str, float]:
+    from zoofast import recipe
+
+    return dict(recipe.load(name).accuracy or {})
+
+
+def report(
+    score: Score,
+    allow_missing: bool,
+    quiet: bool = False,
+    confused: int = 5,
+    published: dict[str, float] | None = None,
+) -> int:
+    """Prints a score and its problems; returns the exit code."""
+    from rich.console import Console
+
+    from zoofast.scoring import ECE_BINS
+
+    tally, problems = score.tally, score.problems
+    best = ", ".join(
+        f"top-{place} {100 * tally.accuracy()[place - 1]:.2f} %" for place in sorted({1, tally.k})
+    )
+    if quiet:
+        print(best)
+    else:
+        console = Console(highlight=False)
+        console.print(_accuracy_table(score, published or {}))
+        ece = tally.ece()
+        if ece is not None:
+            console.print(f"calibration error (ECE, {ECE_BINS} bins): {100 * ece:.2f} %")
+        if tally.confused(confused):
+            console.print(_confused_table(score, confused))
+    for what, names in problems.lines():
+        shown = ", ".join(names[:NAMES_SHOWN])
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        print(f"zoofast: {what}: {len(names)}: {shown}{more}", file=sys.stderr)
+    for index, files in score.other_outputs.items():
+        print(
+            f"zoofast: output {score.output_index} is scored; {files} files of output {index} "
+            "are left alone (--output-index)",
+            file=sys.stderr,
+        )
+    print(f"scored {tally.images} of {score.samples}")
+    return 1 if problems.dropped() and not allow_missing else 0
+
+
+def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
+    from rich.table import Table
+
+    tally = score.tally
+    compare = bool(published) and tally.images == ALL_OF_IMAGENET
+    table = Table(title=f"{tally.images} images, {tally.classes} classes", title_justify="left")
+    table.add_column("")
+    for heading in ("accuracy", "hits", "ties"):
+        table.add_column(heading, justify="right")
+    if compare:
+        table.add_column("published", justify="right")
+        table.add_column("difference", justify="right")
+    for place, accuracy in enumerate(tally.accuracy(), 1):
+        row = [
+            f"top-{place}",
+            f"{100 * accuracy:.2f} %",
+            str(int(tally.hits[place - 1])),
+            str(int(tally.ties[place - 1])),
+        ]
+        if compare:
+            known = published.get(f"top{place}")
+            row += ["", ""] if known is None else [f"{known} %", f"{100 * accuracy - known:+.2f}"]
+        table.add_row(*row)
+    return table
+
+
+def _confused_table(score: Score, most: int) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="most confused", title_justify="left")
+    for heading in ("class", "taken for"):
+        table.add_column(heading)
+    table.add_column("images", justify="right")
+    for true, predicted, n in score.tally.confused(most):
+        names = [f"{index} {score.class_name(index)}".strip() for index in (true, predicted)]
+        table.add_row(*map(escape, names), str(n))
+    return table

@@ -1,0 +1,75 @@
+"""The models known by name: where they come from, how they convert, how fast they are on an NPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from zoofast.errors import ModelError
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """One model of the guides; the fields are explained at the head of known.toml."""
+
+    name: str
+    guide: str
+    factory: str
+    weights: str
+    url: str
+    recipe: str
+    atc: tuple[str, ...]
+    atc_output: str
+    fps: Mapping[str, Mapping[int, float]]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    simplify: bool = False
+    rewrites: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """The Python package that holds the network."""
+        return self.factory.partition(".")[0]
+
+    def best(self, chip: str) -> tuple[int, float]:
+        """(batch size, img/s) at which the guide saw `chip`, such as "310P3", do best."""
+        if chip not in self.fps:
+            chips = ", ".join(self.fps)
+            raise ModelError(f"{self.name}: no figures for chip {chip!r}; its guide has {chips}")
+        return max(self.fps[chip].items(), key=lambda entry: entry[1])
+
+
+@cache
+def _known() -> dict[str, KnownModel]:
+    text = resources.files(__name__).joinpath("known.toml").read_text(encoding="utf-8")
+    return {name: _model(name, table) for name, table in tomllib.loads(text).items()}
+
+
+def _model(name: str, table: dict[str, Any]) -> KnownModel:
+    fps = {
+        chip: {int(batch): float(rate) for batch, rate in rates.items()}
+        for chip, rates in table.pop("fps").items()
+    }
+    atc, rewrites = tuple(table.pop("atc")), tuple(table.pop("rewrites", ()))
+    return KnownModel(name=name, fps=fps, atc=atc, rewrites=rewrites, **table)
+
+
+def names() -> list[str]:
+    """The names of all known models, in the order of known.toml."""
+    return list(_known())
+
+
+def load(name: str) -> KnownModel:
+    """The known model `name`; ModelError lists the names there are."""
+    try:
+        return _known()[name]
+    except KeyError:
+        raise ModelError(f"unknown model {name!r}; there are {', '.join(_known())}") from None

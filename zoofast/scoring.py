@@ -1,0 +1,346 @@
+"""Top-k accuracy and what surrounds it: by class, confusion, calibration, what was not scored."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from zoofast import _logits
+from zoofast.console import progress
+from zoofast.errors import LabelError, ResultError
+from zoofast.labels import Labels
+from zoofast.results import fault, list_results, rank_results
+
+ECE_BINS = 15
+TITLE = "Overall statistical evaluation"
+
+
+class Tally:
+    """Counts hits as rankings come in, in any portions; order does not matter.
+
+    classes: the model's. k: hits are counted for top-1 … top-k (no more than classes).
+    """
+
+    def __init__(self, classes: int, k: int = 5) -> None:
+        self.classes, self.k = classes, min(k, classes)
+        self.images = 0
+        self.hits = np.zeros(self.k, np.int64)  # [i]: the truth is among the first i + 1
+        # [i]: images whose scores at places i and i + 1 are equal, so that the tie rule decides
+        self.ties = np.zeros(self.k, np.int64)
+        self.class_images = np.zeros(classes, np.int64)
+        self.class_hits = np.zeros((classes, self.k), np.int64)
+        self._pairs: dict[tuple[int, int], int] = {}
+        self._bin_images = np.zeros(ECE_BINS, np.int64)
+        self._bin_hits = np.zeros(ECE_BINS, np.int64)
+        self._bin_confidence = np.zeros(ECE_BINS)
+
+    def add(
+        self,
+        truth: NDArray[np.integer[Any]],
+        ranked: NDArray[np.int32],
+        values: NDArray[np.float32] | None = None,
+        confidence: NDArray[np.float32] | None = None,
+    ) -> None:
+        """truth (n,): class indices of the model. ranked (n, >= k): its best classes, best first.
+
+        values: their scores; with one place more than k, also ties at the last place are seen.
+        confidence (n,): the probability of the best class; NaN is left out of the calibration.
+        """
+        if not len(truth):
+            return
+        truth = truth.astype(np.int64)
+        found = np.cumsum(ranked[:, : self.k] == truth[:, None], axis=1) > 0
+        self.images += len(truth)
+        self.hits += found.sum(axis=0)
+        self.class_images += np.bincount(truth, minlength=self.classes)
+        np.add.at(self.class_hits, truth, found)
+        if values is not None:
+            equal = values[:, :-1] == values[:, 1:]
+            self.ties[: equal.shape[1]] += equal[:, : self.k].sum(axis=0)
+        wrong = ~found[:, 0]
+        pairs, counts = np.unique(
+            truth[wrong] * self.classes + ranked[wrong, 0], return_counts=True
+        )
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            key = divmod(pair, self.classes)
+            self._pairs[key] = self._pairs.get(key, 0) + count
+        if confidence is not None:
+            known = np.isfinite(confidence)
+            sure = confidence[known].astype(np.float64)
+            # bins are (i / BINS, (i + 1) / BINS]
+            bins = np.clip(np.ceil(sure * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+            self._bin_images += np.bincount(bins, minlength=ECE_BINS)
+            self._bin_hits += np.bincount(bins[found[known, 0]], minlength=ECE_BINS)
+            self._bin_confidence += np.bincount(bins, sure, minlength=ECE_BINS)
+
+    def accuracy(self) -> list[float]:
+        """Top-1 … top-k, as fractions."""
+        return [float(hits) / max(self.images, 1) for hits in self.hits]
+
+    def confused(self, most: int | None = None) -> list[tuple[int, int, int]]:
+        """(true class, predicted class, images), the most frequent first."""
+        ordered = sorted(self._pairs.items(), key=lambda item: (-item[1], item[0]))
+        return [(true, predicted, n) for (true, predicted), n in ordered[:most]]
+
+    def calibration(self) -> list[dict[str, float]]:
+        """The bins that hold images: images, mean confidence, top-1 accuracy."""
+        return [
+            {
+                "images": int(n),
+                "confidence": float(self._bin_confidence[i] / n),
+                "accuracy": float(self._bin_hits[i] / n),
+            }
+            for i, n in enumerate(self._bin_images)
+            if n
+        ]
+
+    def ece(self) -> float | None:
+        """Expected calibration error (15 bins of equal width) as a fraction; None if unknown."""
+        total = int(self._bin_images.sum())
+        if total == 0:
+            return None
+        gaps = np.abs(self._bin_confidence - self._bin_hits)
+        return float(gaps.sum() / total)
+
+    def result_json(self) -> str:
+        """The guides' result.json: one line, percentages as text, rounded as NumPy does."""
+        value = [
+            {"key": "Number of images", "value": str(self.images)},
+            {"key": "Number of classes", "value": str(self.classes)},
+        ]
+        for place, accuracy in enumerate(self.accuracy(), 1):
+            percent = np.round(np.float64(accuracy) * 100, 2)
+            value.append({"key": f"Top{place} accuracy", "value": f"{float(percent)}%"})
+        return json.dumps({"title": TITLE, "value": value})
+
+
+@dataclass
+class Problems:
+    """What was not scored, or not as it seems; every list is of names."""
+
+    no_label: list[str] = field(default_factory=list)  # a prediction, but no label
+    no_result: list[str] = field(default_factory=list)  # a label, but no prediction
+    duplicates: dict[str, list[str]] = field(default_factory=dict)  # name -> files
+    broken: dict[str, str] = field(default_factory=dict)  # file -> why it has no row
+    other_length: dict[str, int] = field(default_factory=dict)  # file -> its values
+    not_a_score: list[str] = field(default_factory=list)  # scored, but the best value is NaN
+    strangers: list[str] = field(default_factory=list)  # files that are no results
+
+    def lines(self) -> list[tuple[str, list[str]]]:
+        """(what is wrong, the names) for each kind that occurs; strangers are only counted."""
+        broken = [f"{file} ({why})" for file, why in self.broken.items()]
+        lengths = [f"{file} ({n} values)" for file, n in self.other_length.items()]
+        twice = [f"{name} ({', '.join(files)})" for name, files in self.duplicates.items()]
+        kinds = [
+            ("result without a label", self.no_label),
+            ("label without a result", self.no_result),
+            ("sample with several results", twice),
+            ("result file that cannot be read", broken),
+            ("result with another number of classes", lengths),
+            ("result whose best score is NaN", self.not_a_score),
+            ("file that is no result", self.strangers),
+        ]
+        return [(what, names) for what, names in kinds if names]
+
+    def dropped(self) -> int:
+        """Samples that have no part in the accuracy, or no sound one."""
+        return sum(len(names) for what, names in self.lines()) - len(self.strangers)
+
+
+@dataclass
+class Score:
+    """The accuracy of one result folder."""
+
+    tally: Tally
+    problems: Problems
+    samples: int  # all that have a label or a result
+    label_offset: int
+    output_index: int
+    other_outputs: dict[int, int]
+    scores: str  # "logits" or "probabilities": how confidence was read
+    labels: Labels
+
+    def class_name(self, index: int) -> str:
+        """The name of one of the model's classes, '' when unknown."""
+        if self.label_offset == 1 and index == 0:
+            return "background"
+        return self.labels.class_names.get(index - self.label_offset, "")
+
+    def classes(self) -> list[dict[str, Any]]:
+        """One row per class that has images: index, name, images, hits, accuracies, mistake."""
+        worst: dict[int, tuple[int, int]] = {}
+        for true, predicted, n in self.tally.confused():
+            worst.setdefault(true, (predicted, n))
+        rows = []
+        for index in np.flatnonzero(self.tally.class_images).tolist():
+            images = int(self.tally.class_images[index])
+            hits = self.tally.class_hits[index]
+            mistaken, times = worst.get(index, ("", 0))
+            row = {"class": index, "name": self.class_name(index), "images": images}
+            for place in sorted({1, self.tally.k}):
+                row[f"top{place}_hits"] = int(hits[place - 1])
+                row[f"top{place}"] = int(hits[place - 1]) / images
+            rows.append(row | {"most_often_taken_for": mistaken, "times": times})
+        return rows
+
+    def classes_csv(self) -> str:
+        out = io.StringIO()
+        rows = self.classes()
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for machines; fractions, not percentages."""
+        problems = self.problems
+        return {
+            "images": self.tally.images,
+            "samples": self.samples,
+            "classes": self.tally.classes,
+            "label_offset": self.label_offset,
+            "labels": self.labels.source,
+            "output_index": self.output_index,
+            "scores": self.scores,
+            "accuracy": {f"top{i}": a for i, a in enumerate(self.tally.accuracy(), 1)},
+            "ties": {f"top{i}": int(n) for i, n in enumerate(self.tally.ties, 1)},
+            "tie_rule": "equal scores: the lower class index first; NaN last",
+            "ece": self.tally.ece(),
+            "calibration": self.tally.calibration(),
+            "confused": [
+                {"true": true, "predicted": predicted, "images": n}
+                for true, predicted, n in self.tally.confused()
+            ],
+            "by_class": self.classes(),
+            "problems": {
+                "no_label": problems.no_label,
+                "no_result": problems.no_result,
+                "duplicates": problems.duplicates,
+                "broken": problems.broken,
+                "other_length": problems.other_length,
+                "not_a_score": problems.not_a_score,
+                "strangers": problems.strangers,
+            },
+        }
+
+
+def automatic_offset(classes: int) -> int:
+    """1 for 1001 classes, where index 0 is a background class, else 0: as in the guides."""
+    return 1 if classes == 1001 else 0
+
+
+def truth_of(
+    names: Iterable[str], labels: Labels, classes: int, label_offset: int
+) -> NDArray[np.int64]:
+    """The model's class index of each name. Raises LabelError for one out of range."""
+    names = list(names)
+    truth = np.array([labels.by_name[name] for name in names], np.int64) + label_offset
+    outside = np.flatnonzero((truth < 0) | (truth >= classes))
+    if len(outside):
+        name = names[int(outside[0])]
+        raise LabelError(
+            f"{labels.source}: the label of {name} is {labels.by_name[name]}, with offset "
+            f"{label_offset} outside the model's {classes} classes; set --label-offset"
+        )
+    return truth
+
+
+def score_folder(
+    folder: Path | str,
+    labels: Labels,
+    *,
+    top_k: int = 5,
+    output_index: int | None = None,
+    kind: str | None = None,
+    bin_dtype: DTypeLike = "float32",
+    label_offset: int | None = None,
+    scores: str = "auto",
+    threads: int = 1,
+    quiet: bool = True,
+) -> Score:
+    """Scores a folder of result files against labels, joined by sample name.
+
+    label_offset: added to a label to get the model's class; None: automatic_offset. scores:
+    whether confidences are a softmax of "logits", or the "probabilities" themselves; "auto"
+    looks whether every row is a distribution. Whatever cannot be scored is in Score.problems.
+    Raises ResultError when nothing can be, LabelError for labels the model cannot have.
+    """
+    listing = list_results(folder, output_index, kind)
+    n = len(listing.names)
+    k = top_k + 1  # one more, to see ties at the last place
+    results = np.zeros(n, _logits.RESULT_DTYPE)
+    ranked = np.empty((n, k), np.int32)
+    values = np.empty((n, k), np.float32)
+    with progress("score", n, quiet) as meter:
+        for part, ranking in rank_results(
+            listing, k, threads=threads, bin_dtype=bin_dtype, confidence=True
+        ):
+            results[part], ranked[part], values[part] = (
+                ranking.results,
+                ranking.classes,
+                ranking.values,
+            )
+            meter.advance(part.stop - part.start)
+
+    problems = Problems(duplicates=listing.duplicates, strangers=listing.strangers)
+    readable = results["status"] == 0
+    for i in np.flatnonzero(~readable).tolist():
+        problems.broken[listing.files[i]] = fault(results[i]) or ""
+    if not readable.any():
+        first = next(iter(problems.broken.items()), None)
+        reason = f"{first[0]}: {first[1]}" if first else "every sample has several"
+        raise ResultError(f"{folder}: no result can be read ({reason})")
+    lengths, times = np.unique(results["count"][readable], return_counts=True)
+    classes = int(lengths[np.argmax(times)])
+    for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
+        problems.other_length[listing.files[i]] = int(results["count"][i])
+    labelled = np.array([name in labels.by_name for name in listing.names], bool)
+    problems.no_label = [listing.names[i] for i in np.flatnonzero(~labelled).tolist()]
+    there = {*listing.names, *listing.duplicates}
+    problems.no_result = sorted(name for name in labels.by_name if name not in there)
+
+    usable = np.flatnonzero(readable & (results["count"] == classes) & labelled)
+    if not len(usable):
+        raise ResultError(
+            f"{folder}: no result has a label in {labels.source}: the names do not match "
+            f"({listing.names[0]} against {next(iter(labels.by_name))})"
+        )
+    offset = automatic_offset(classes) if label_offset is None else label_offset
+    if labels.class_count not in (None, classes, classes - offset):
+        raise LabelError(
+            f"{labels.source}: has {labels.class_count} classes, the results {classes}; "
+            "give the list of all synsets with --synsets"
+        )
+    names = [listing.names[i] for i in usable.tolist()]
+    truth = truth_of(names, labels, classes, offset)
+    if scores == "auto":
+        total, least = results["sum"][usable], results["least"][usable]
+        distribution = (least >= 0) & (np.abs(total - 1) < 1e-3)
+        scores = "probabilities" if distribution.all() else "logits"
+    best = values[usable, 0]
+    problems.not_a_score = [names[i] for i in np.flatnonzero(np.isnan(best)).tolist()]
+    tally = Tally(classes, top_k)
+    tally.add(
+        truth,
+        ranked[usable],
+        values[usable],
+        best if scores == "probabilities" else results["confidence"][usable],
+    )
+    return Score(
+        tally,
+        problems,
+        len(there | labels.by_name.keys()),
+        offset,
+        listing.output_index,
+        listing.other_outputs,
+        scores,
+        labels,
+    )
