@@ -2,14 +2,16 @@
 PYTHON := .venv/bin/python
 SOURCES := pyproject.toml setup.py tools/setup.sh $(wildcard csrc/*.[ch] zoofast/*.pyx zoofast/*.pxd)
 IMAGES ?=
+SECONDS ?=
 
-.PHONY: help demo test lint bench asan clean
+.PHONY: help demo test lint bench fuzz asan clean
 
 help:
 	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes"
 	@echo "make test   run all tests"
 	@echo "make lint   formatting, lint and types"
 	@echo "make bench  measure against the peers; writes the tables in README.md"
+	@echo "make fuzz   fuzz the JPEG decoder against libjpeg-turbo for SECONDS=600"
 	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
 	@echo "make clean  remove what was built"
 
@@ -32,5 +34,17 @@ lint: .venv/ready-test
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
+.venv/ready-bench: $(SOURCES)
+	sh tools/setup.sh dev bench
+	@touch $@ .venv/ready .venv/ready-test
+
+bench: .venv/ready-bench
+	$(PYTHON) benchmarks/prep.py $(if $(IMAGES),--images $(IMAGES)) --write
+	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES))
+	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES))
+
+fuzz:
+	sh tools/fuzz.sh $(or $(SECONDS),600)
+
 clean:
-	rm -rf .venv build demo *.egg-info zoofast/*.so zoofast/_core.c
+	rm -rf .venv build demo *.egg-info zoofast/*.so zoofast/*.c

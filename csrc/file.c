@@ -47,7 +47,8 @@ int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer)
 int zf_read_file(const char *path, zf_buffer *buffer)
 {
     struct stat st;
-    int error = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: opening a pipe would otherwise wait for its writer */
+    int error = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return errno;
     if (fstat(fd, &st) != 0)

@@ -159,13 +159,13 @@ static bool read_scan(segment s, zf_jpeg *jpeg)
     if (n < 1 || n > jpeg->ncomp || s.n != 4 + 2 * (size_t)n)
         return false;
     jpeg->scan_ncomp = n;
-    for (int i = 0; i < n; i++) {
-        zf_component *c = NULL;
-        for (int j = 0; j < jpeg->ncomp; j++)
-            if (jpeg->comp[j].id == s.p[1 + 2 * i])
-                c = &jpeg->comp[j];
-        if (!c || c->td >= 0 || (s.p[2 + 2 * i] & ~0x33))
+    for (int i = 0, j = 0; i < n; i++, j++) {
+        /* in the frame's order (T.81, B.2.3), which not all decoders insist on */
+        while (j < jpeg->ncomp && jpeg->comp[j].id != s.p[1 + 2 * i])
+            j++;
+        if (j == jpeg->ncomp || (s.p[2 + 2 * i] & ~0x33))
             return false;
+        zf_component *c = &jpeg->comp[j];
         c->td = s.p[2 + 2 * i] >> 4;
         c->ta = s.p[2 + 2 * i] & 15;
     }

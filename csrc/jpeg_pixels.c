@@ -148,6 +148,8 @@ const zf_jpeg_kernels *zf_jpeg_kernels_for(const char *isa)
 #if defined(__x86_64__)
         &zf_jpeg_kernels_avx2,
         &zf_jpeg_kernels_avx512,
+#elif defined(__aarch64__)
+        &zf_jpeg_kernels_neon,
 #endif
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

@@ -187,6 +187,7 @@ static inline bool parse_f(const char **p, float *out)
     uint64_t word = load8(*p), dots = word ^ '.' * ONES, whole, fraction;
     uint32_t negative = **p == '-', bits;
     int before; /* bytes before the dot; the next number depends on this alone */
+    int64_t millionths;
     float value;
 
     dots = (dots - ONES) & ~dots & 0x80 * ONES;
@@ -199,11 +200,17 @@ static inline bool parse_f(const char **p, float *out)
     whole = (word << (64 - 8 * before)) | (0x30 * ONES >> (8 * before));
     word = load8(*p + before + 1);
     fraction = (word << 16) | 0x3030;
-    if (!eight_digits(whole) || !eight_digits(fraction) || (char)(word >> 48) != ' ')
+    if (whole << 16 == (0x30 * ONES) << 16) { /* below 100: one word holds all digits */
+        fraction = (word << 16) | (whole >> 48);
+        millionths = 0;
+    } else {
+        if (!eight_digits(whole))
+            return false;
+        millionths = (int64_t)eight_digits_value(whole) * 1000000;
+    }
+    if (!eight_digits(fraction) || (char)(word >> 48) != ' ')
         return false;
-    value = (float)((double)((int64_t)eight_digits_value(whole) * 1000000 +
-                             (int64_t)eight_digits_value(fraction)) /
-                    1e6);
+    value = (float)((double)(millionths + (int64_t)eight_digits_value(fraction)) / 1e6);
     memcpy(&bits, &value, sizeof bits);
     bits |= negative << 31;
     memcpy(out, &bits, sizeof bits);
@@ -642,13 +649,13 @@ static void row_of(scratch *s, const char *data, size_t nbytes, zf_logits_kind k
         row_of_bin(s, data, nbytes, bin_type, bin_size, r);
 }
 
-/* Reads fd to its end, at most COPY_BYTES. */
-static ssize_t read_all(int fd, char *out)
+/* Reads nbytes of fd, fewer where it ends before. */
+static ssize_t read_all(int fd, char *out, size_t nbytes)
 {
     size_t got = 0;
 
-    while (got < COPY_BYTES) {
-        ssize_t n = read(fd, out + got, COPY_BYTES - got);
+    while (got < nbytes) {
+        ssize_t n = read(fd, out + got, nbytes - got);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -677,7 +684,7 @@ static void read_row(scratch *s, int dir_fd, const char *name, zf_logits_kind ki
         r->status = ZF_LOGITS_READ;
         r->sys_errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
     } else if ((size_t)st.st_size <= COPY_BYTES) {
-        ssize_t got = read_all(fd, s->bytes);
+        ssize_t got = read_all(fd, s->bytes, (size_t)st.st_size);
         if (got < 0) {
             r->status = ZF_LOGITS_READ;
             r->sys_errno = errno;

@@ -219,6 +219,8 @@ ZF_DECL_H2V1(zf_upsample_h2v1_avx2);
 ZF_DECL_H2V2(zf_upsample_h2v2_avx2);
 ZF_DECL_H1V2(zf_upsample_h1v2_avx2);
 ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_avx2);
+#elif defined(__aarch64__)
+extern const zf_jpeg_kernels zf_jpeg_kernels_neon;
 #endif
 
 /* ---- the decoder ---------------------------------------------------------- */

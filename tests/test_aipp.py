@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from zoofast.errors import ModelError, RecipeError
 from zoofast.loader import Loader, prepare
 from zoofast.recipe import load
 from zoofast.sources import open_source
-
-SHARED = Path(os.environ.get("ZOOFAST_SHARED", Path(__file__).parents[2] / "shared"))
 
 # The values of the SqueezeNet1_1 guide's aipp.config.
 SQUEEZENET = {
@@ -159,25 +156,24 @@ def test_prepared_images_become_what_the_float_recipe_prepares(tmp_path):
     assert np.abs(made[0] - exact).max() < 4 * 2.0**-11 * np.abs(exact).max()
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no trained weights beside the checkout")
-def test_the_accuracy_through_aipp_is_that_of_the_float_route(tmp_path):
+def test_the_accuracy_through_aipp_is_that_of_the_float_route(shared, tmp_path):
     """The trained SqueezeNet on the sample: float16 costs not one image in 300."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxruntime") is None:
         pytest.skip("no torch or onnxruntime")
     onnx_path, config = tmp_path / "squeezenet.onnx", tmp_path / "aipp.config"
-    weights = SHARED / "models" / "squeezenet1_1.pth"
+    weights = shared / "models" / "squeezenet1_1.pth"
     assert main(["export", "squeezenet1_1", "--weights", f"{weights}", "-o", f"{onnx_path}"]) == 0
     assert main(["aipp", "squeezenet1_1", "-o", str(config)]) == 0
-    lines = (SHARED / "imagenet-sample" / "val_label.txt").read_text().splitlines()
+    lines = (shared / "imagenet-sample" / "val_label.txt").read_text().splitlines()
     labels = {line.split()[0].partition(".")[0]: int(line.split()[1]) for line in lines}
-    golden = json.loads((SHARED / "golden" / "txt" / "squeezenet1_1.json").read_text())["value"]
+    golden = json.loads((shared / "golden" / "txt" / "squeezenet1_1.json").read_text())["value"]
     wanted = {entry["key"]: entry["value"] for entry in golden}
 
     def hits(recipe_name, to_input):
         """How many of the sample's labels are the first, and among the first five."""
         first = five = 0
         with (
-            open_source(SHARED / "imagenet-sample" / "val") as source,
+            open_source(shared / "imagenet-sample" / "val") as source,
             Loader(source, load(recipe_name), batch_size=50) as loader,
         ):
             for batch in loader:

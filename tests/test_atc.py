@@ -16,7 +16,6 @@ from zoofast.errors import BackendError, ModelError
 from zoofast.npu_smi import Npu, parse, soc_version
 from zoofast.recipe import load
 
-SHARED = Path(os.environ.get("ZOOFAST_SHARED", Path(__file__).parents[2] / "shared"))
 STAND_IN = Path(__file__).with_name("stand_in_atc.py")
 
 # What each guide tells its reader to run for batch 8, its line breaks taken out and its shell
@@ -70,11 +69,10 @@ def test_the_arguments_are_what_a_shell_makes_of_the_text(name):
     assert ["atc", *command.argv()] == shlex.split(text)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no guides beside the checkout")
 @pytest.mark.parametrize("name", GUIDES)
-def test_the_guides_own_pages_have_the_same_commands(name):
+def test_the_guides_own_pages_have_the_same_commands(shared, name):
     """For batch 1, the one that every guide shows; its variables filled in, its lines joined."""
-    page = (SHARED / "guides" / f"{models.load(name).guide}.md").read_text(encoding="utf-8")
+    page = (shared / "guides" / f"{models.load(name).guide}.md").read_text(encoding="utf-8")
     page = re.sub(r"\\\n", " ", page)
     for variable, value in (
         ("${bs}", "1"),

@@ -18,7 +18,6 @@ from zoofast.errors import ModelError
 from zoofast.recipe import load as load_recipe
 from zoofast.recipe import names as recipe_names
 
-SHARED = Path(os.environ.get("ZOOFAST_SHARED", Path(__file__).parents[2] / "shared"))
 STAND_IN = Path(__file__).with_name("stand_in_atc.py")
 
 
@@ -226,6 +225,24 @@ def test_errors(here, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
+def test_trained_weights_through_every_step_score_as_the_guides_scripts_do(here, shared):
+    if importlib.util.find_spec("onnxsim") is None:
+        pytest.skip("no onnxsim")
+    sample = shared / "imagenet-sample"
+    for command in (
+        f"export squeezenet1_1 --weights {shared}/models/squeezenet1_1.pth -o a.onnx "
+        f"--check --images {sample}/val",
+        "simplify a.onnx -o b.onnx --batchsize 4",
+        "optimize b.onnx -o c.onnx -k KnowledgeMergeConsecutiveSlice",
+        f"prep {sample}/val bins --recipe squeezenet1_1_float32",
+        "infer -m c.onnx -i bins -o out --output_dirname r --outfmt TXT",
+        f"score out/r {sample}/val_label.txt -o result.json",
+    ):
+        assert main(command.split()) == 0, command
+    golden = shared / "golden" / "txt" / "squeezenet1_1.json"
+    assert Path("result.json").read_bytes() == golden.read_bytes()
+
+
 @pytest.mark.slow
 def test_nasnet_through_every_step(with_atc, capsys):
     for package in ("pretrainedmodels", "onnxsim"):
@@ -265,10 +282,9 @@ class TestModels:
         with pytest.raises(ModelError, match="no figures for chip '910B'; its guide has 310P3"):
             models.load("alexnet").best("910B")
 
-    @pytest.mark.skipif(not SHARED.is_dir(), reason="no guides beside the checkout")
-    def test_speeds_stand_in_the_guides_pages(self):
+    def test_speeds_stand_in_the_guides_pages(self, shared):
         for name in models.names():
-            page = (SHARED / "guides" / f"{models.load(name).guide}.md").read_text("utf-8")
+            page = (shared / "guides" / f"{models.load(name).guide}.md").read_text("utf-8")
             numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", page)}
             for rates in models.load(name).fps.values():
                 assert set(rates.values()) <= numbers

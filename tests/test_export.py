@@ -24,9 +24,6 @@ from zoofast.models import torch_compat
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-SHARED = Path(os.environ.get("ZOOFAST_SHARED", Path(__file__).parents[2] / "shared"))
-WEIGHTS = SHARED / "models" / "squeezenet1_1.pth"
-
 
 def small_network(bias: bool = True):
     """A network in the shape of the real ones: convolution, normalization, pooling, classes."""
@@ -129,10 +126,9 @@ def test_a_seed_gives_the_same_file_twice(tmp_path):
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
 
 
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no trained weights beside the checkout")
-def test_trained_weights_of_another_precision_are_computed_in_float32(tmp_path):
+def test_trained_weights_of_another_precision_are_computed_in_float32(shared, tmp_path):
     target = Target.of(models.load("squeezenet1_1"))
-    network = build_network(target, WEIGHTS)
+    network = build_network(target, shared / "models" / "squeezenet1_1.pth")
     assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
     export(network, target, tmp_path / "trained.onnx")
     agreement = check(network, tmp_path / "trained.onnx", random_images((None, 3, 224, 224), 4))

@@ -525,3 +525,14 @@ def test_no_table_outlives_its_image(decoder: str, marker: int) -> None:
         assert np.array_equal(made, oracle.pixels(bare))
     else:
         assert made is None
+
+
+@pytest.mark.parametrize("order", [(1, 3, 2), (3, 2, 1), (2, 1, 3)])
+@pytest.mark.parametrize("of", [0xC0, 0xDA], ids=["frame", "scan"])
+def test_components_out_of_order(order: tuple[int, int, int], of: int) -> None:
+    """libjpeg-turbo refuses some orders that a plain reading would accept. Found by fuzzing."""
+    data = bytearray(jpegs.jpeg(24, 24, subsampling="4:2:0"))
+    at, step = jpegs.find(bytes(data), of) + (10 if of == 0xC0 else 5), 3 if of == 0xC0 else 2
+    for i, id in enumerate(order):
+        data[at + i * step] = id
+    assert agrees(bytes(data))

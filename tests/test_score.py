@@ -349,3 +349,21 @@ def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
     assert forced.tally.ece() == pytest.approx(1 / (1 + np.exp(-0.5)) - 0.5, rel=1e-6)
     write_row(tmp_path / "b_0.txt", [7.5, 2.5])
     assert score_folder(tmp_path, labels).scores == "logits"
+
+
+def test_published_accuracy_is_compared_on_all_of_imagenet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from zoofast.commands.score import report
+    from zoofast.scoring import Problems, Score
+
+    def shown(images: int) -> str:
+        tally = Tally(1000)
+        ranked = np.tile(np.arange(5, dtype=np.int32), (images, 1))
+        tally.add(np.arange(images) % 1000 // 600, ranked)  # 60 % class 0, the others class 1
+        score = Score(tally, Problems(), images, 0, 0, {}, "logits", Labels({}, "here"))
+        assert report(score, False, published={"top1": 59.5, "top5": 100.0}) == 0
+        return capsys.readouterr().out
+
+    assert "60.00 % │ 30000 │    0 │    59.5 % │      +0.50 │" in shown(50_000)
+    assert "published" not in shown(49_000)
