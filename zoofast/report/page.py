@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from zoofast.errors import OutputError
+from zoofast.files import write_whole
 from zoofast.report import charts
 from zoofast.report.data import Cell, ReportData, as_json
 
@@ -54,15 +53,7 @@ def render(report: ReportData) -> str:
     return template.render(report=report, figures=as_json(report))
 
 
-def write_report(path: str | os.PathLike[str], report: ReportData) -> None:
+def write_report(path: Path | str, report: ReportData) -> None:
     """Writes the page whole or not at all. Raises OutputError."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
     # names that are no Unicode hold lone surrogates: shown as \\udcff
-    html = render(report).encode("utf-8", "backslashreplace")
-    try:
-        part.write_bytes(html)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    write_whole(path, render(report).encode("utf-8", "backslashreplace"))
