@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from zoofast.trace import TraceWriter, row_order
 ROUNDS = 3  # of every measurement that is compared with another, in turn
 CALLER = "main"  # the thread that takes the batches
 WRITE = "write"
+IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
+CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,12 @@ class ThreadRates:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its share of the computing time, and the rate if it took no time.
-
-    Both are None for writing, which goes on beside the computing.
-    """
+    """One stage: its share of an image's computing, and the rate if it took no time."""
 
     name: str
     microseconds: float  # per image, in one thread
-    share: float | None
-    rate_if_free: float | None  # None also when nothing else is left
+    share: float | None  # None: writing, which goes on beside the computing
+    rate_if_free: float | None  # None: nothing else is left
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,7 @@ class Profile:
     sample: int  # images measured with, of `total`
     total: int
     recipe: Recipe
+    writes: bool  # the tensors, too
     threads: int
     rate: float
     nbytes_per_image: float
@@ -135,6 +135,7 @@ class Profile:
             "source": self.source,
             "images": {"total": self.total, "measured": self.sample},
             "recipe": {"name": self.recipe.name, "digest": self.recipe.digest},
+            "writes_tensors": self.writes,
             "threads": self.threads,
             "images_per_second": self.rate,
             "nbytes_per_image": self.nbytes_per_image,
@@ -222,22 +223,24 @@ def profile(
         name: _shares(timeline.busy_ns[name], wall) for name in row_order(timeline.busy_ns)
     }
     worked: Counter[str] = Counter()
-    for name, busy in timeline.busy_ns.items():
+    for name, spent in timeline.busy_ns.items():
         if name.startswith(WORKER):
-            worked.update(busy)
+            worked.update(spent)
     computed = sum(ns for stage, ns in worked.items() if stage != WRITE)
+    busy = computed / 1e9 / (wall * threads)
     result = Profile(
         source.where,
         len(items),
         len(source.items),
         recipe,
+        options.write,
         threads,
         rate,
         traced.nbytes_in / traced.images,
         first.failures,
-        stages(worked, traced.images, rate),
+        stages(worked, traced.images, rate, busy),
         per_thread,
-        computed / 1e9 / (wall * threads),
+        busy,
         traced.cpu_seconds / traced.seconds,
         scaling,
         read,
@@ -346,22 +349,26 @@ def _shares(busy_ns: Mapping[str, int], seconds: float) -> dict[str, float]:
     return {**shares, "idle": max(0.0, 1.0 - sum(shares.values()))}
 
 
-def stages(busy_ns: Mapping[str, int], images: int, rate: float) -> list[Stage]:
+def stages(busy_ns: Mapping[str, int], images: int, rate: float, busy: float) -> list[Stage]:
     """The stages of the workers, and the headspace of each.
 
-    busy_ns: summed over the workers. A rate without a stage assumes that throughput rises as an
-    image's time falls. Files are written by threads of their own while others compute, so that
-    writing has no part in an image's time; its limit is the disk's.
+    busy_ns: summed over the workers. busy: see Profile. While the workers have enough to do,
+    throughput rises as an image's computing falls; when they wait, freeing what they compute
+    would gain nothing. Files are written by threads of their own while others compute, so that
+    writing has no part in an image's computing: without it, the workers would not wait.
     """
     total = sum(ns for name, ns in busy_ns.items() if name != WRITE)
+    waiting = busy < 1 - IDLE
     found = []
     for name in STAGES:
         ns = busy_ns.get(name, 0)
         if name == WRITE and ns:
-            found.append(Stage(name, ns / images / 1e3, None, None))
+            free = rate / busy if waiting else rate
+            found.append(Stage(name, ns / images / 1e3, None, free))
         elif ns:
-            free = rate * total / (total - ns) if total > ns else None
-            found.append(Stage(name, ns / images / 1e3, ns / total, free))
+            found.append(Stage(name, ns / images / 1e3, ns / total, rate if waiting else None))
+            if not waiting and total > ns:
+                found[-1] = replace(found[-1], rate_if_free=rate * total / (total - ns))
     return found
 
 
@@ -405,37 +412,34 @@ def needs(
     return sorted(rows, key=lambda need: -need.device_rate)
 
 
-IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
-CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
-
-
 def verdict(profile: Profile) -> list[str]:
     """What holds the host back, in sentences, the most important first."""
     threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
-    computing = [stage for stage in profile.stages if stage.share is not None]
-    top = max(computing, key=lambda stage: stage.share or 0.0)
+    waiting = profile.busy < 1 - IDLE
+    also = ", writing each tensor to a file" if profile.writes else ""
     lines = [
         f"This host prepares {profile.rate:,.0f} images a second with {profile.recipe.name} on "
-        f"{threads}."
+        f"{threads}{also}."
     ]
-    if profile.busy < 1 - IDLE:
+    if waiting:
+        idle = f"the workers compute only {profile.busy:.0%} of the time"
         lines.append(
-            f"The workers compute only {profile.busy:.0%} of the time: they wait for "
-            + (
-                "the disk to take the tensors, or for "
-                if len(computing) < len(profile.stages)
-                else ""
-            )
-            + "the thread that takes the batches."
+            f"The bottleneck is the disk that takes the tensors: {idle}. Without writing, the "
+            f"host would reach {profile.rate / profile.busy:,.0f} images/s."
+            if profile.writes
+            else f"The bottleneck is the thread that takes the batches: {idle}."
         )
-    free = top.rate_if_free
-    gain = f"; were it free, the host would reach {free:,.0f} images/s" if free else ""
-    lines.append(
-        f"The bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
-        f"{sum(stage.microseconds for stage in computing):,.0f} µs that an image takes in "
-        f"one thread ({top.share:.0%}){gain}."
-    )
-    if profile.busy >= 1 - IDLE and profile.cores_used < CROWDED * profile.threads:
+    else:
+        computing = [stage for stage in profile.stages if stage.share is not None]
+        top = max(computing, key=lambda stage: stage.share or 0.0)
+        free = top.rate_if_free
+        gain = f"; were it free, the host would reach {free:,.0f} images/s" if free else ""
+        lines.append(
+            f"The bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
+            f"{sum(stage.microseconds for stage in computing):,.0f} µs that an image takes in "
+            f"one thread ({top.share:.0%}){gain}."
+        )
+    if not waiting and profile.cores_used < CROWDED * profile.threads:
         lines.append(
             f"The process got only {profile.cores_used:.1f} of the {profile.threads} cores that "
             "its busy threads asked for: it waits for the disk, or other processes use the cores."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -126,7 +126,7 @@ def _bars(chart: Bars, width: float) -> Figure:
 
 
 def _stacks(chart: Stacks, width: float) -> Figure:
-    parts = list(dict.fromkeys(part for row in chart.rows.values() for part in row))
+    parts = _ordered(part for row in chart.rows.values() for part in row)
     legend_rows = -(-len(parts) // (8 if width == WIDE else 4))
     figure, axes = _figure(width, _row_height(len(chart.rows), 0.5 + 0.22 * legend_rows))
     names = list(chart.rows)
@@ -142,6 +142,12 @@ def _stacks(chart: Stacks, width: float) -> Figure:
     axes.set_xlabel(chart.unit)
     _legend(figure, axes, 8 if width == WIDE else 4)
     return figure
+
+
+def _ordered(parts: Iterable[str]) -> list[str]:
+    """Each once: stages in their order, then the others as they came."""
+    each = dict.fromkeys(parts)
+    return sorted(each, key=lambda part: STAGES.index(part) if part in STAGES else len(STAGES))
 
 
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
@@ -187,7 +193,6 @@ def _lines(chart: Lines, width: float) -> Figure:
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:,.10g}")
     axes.grid(axis="y")
     axes.set_xlabel(chart.x_label)
-    axes.set_title(chart.y_label, loc="left", fontsize=9, color=MUTED, x=0)
     if len(chart.series) > 1:
         _legend(figure, axes, 4 if width == WIDE else 2)
     return figure
@@ -195,8 +200,7 @@ def _lines(chart: Lines, width: float) -> Figure:
 
 def _strips(chart: Strips, width: float) -> Figure:
     rows = list(dict.fromkeys(strip.row for strip in chart.strips))
-    parts = list(dict.fromkeys(strip.part for strip in chart.strips))
-    parts.sort(key=lambda part: STAGES.index(part) if part in STAGES else len(STAGES))
+    parts = _ordered(strip.part for strip in chart.strips)
     columns = 8 if width == WIDE else 4
     legend_rows = -(-len(parts) // columns)
     figure, axes = _figure(width, _row_height(len(rows), 0.5 + 0.22 * legend_rows))

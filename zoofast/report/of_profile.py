@@ -69,11 +69,12 @@ def _stages(profile: Profile) -> Table:
         Column("stage"),
         Column("time", "µs/image"),
         Column("share", "%", 1),
-        Column("if it were free", "images/s"),
+        Column("if free", "images/s"),
     ]
     note = (
         f"Now: {profile.rate:,.0f} images/s. Decode is entropy decoding, IDCT and colour "
-        "conversion, which the decoders do not tell apart. Writing goes on beside computing."
+        "conversion, which the decoders do not tell apart."
+        + (" Writing goes on beside the computing." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)
 
@@ -92,7 +93,12 @@ def _threads(profile: Profile) -> list[Block]:
         "images/s",
         marks=False,
     )
-    return [Stacks("Threads", shares, "% of the time", 1), _timeline(profile.window), over_time]
+    note = "Of twice as many workers as threads, one can wait for the disk while another computes."
+    return [
+        Stacks("Workers", shares, "% of the time", 1, note),
+        _timeline(profile.window),
+        over_time,
+    ]
 
 
 def _timeline(spans: Sequence[Span]) -> Strips:
@@ -136,7 +142,12 @@ def _disks(profile: Profile) -> Table:
         (what, ceiling.bytes_per_second / 1e6, ceiling.images_per_second, ceiling.how)
         for what, ceiling in (("reading", profile.read), ("writing", profile.write))
     ]
-    columns = [Column(""), Column("", "MB/s"), Column("", "images/s"), Column("measured with")]
+    columns = [
+        Column(""),
+        Column("speed", "MB/s"),
+        Column("ceiling", "images/s"),
+        Column("measured with"),
+    ]
     return Table("Disks alone", columns, rows)
 
 
@@ -147,9 +158,9 @@ def _needs(profile: Profile) -> Table:
             need.chip,
             need.batch,
             need.device_rate,
+            need.cores,
             need.host_rate,
             need.fed * 100,
-            need.cores,
         )
         for need in profile.needs
     ]
@@ -157,14 +168,14 @@ def _needs(profile: Profile) -> Table:
         Column("model"),
         Column("chip"),
         Column("batch"),
-        Column("chip eats", "images/s"),
-        Column("host feeds", "images/s"),
+        Column("eats", "images/s"),
+        Column("needs", "cores"),
+        Column("gets", "images/s"),
         Column("fed", "%"),
-        Column("cores needed"),
     ]
     note = (
         "Chips at their best batch size, from the guides' tables; the host with each model's own "
-        f"recipe on {profile.threads} threads; cores as fast as one is now, of {profile.threads}."
+        f"recipe on {profile.threads} threads, in memory; cores as fast as these are now."
     )
     return Table("", columns, rows, note)
 
