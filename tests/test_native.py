@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
+import jpegs
+import numpy as np
+import oracle
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,25 +17,87 @@ FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-Wall", "-Wex
 SANITIZE = ["-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
 
 
-def build_kernels(compiler: str, binary: Path, *flags: str) -> None:
-    sources = [ROOT / "csrc/cpu.c", ROOT / "csrc/resample.c"]
-    sources += sorted((ROOT / "csrc").glob("kernels_*.c"))
-    command = [compiler, *FLAGS, *flags, "-I", ROOT / "csrc", ROOT / "tests/native/kernels.c"]
-    subprocess.run([*command, *sources, "-lm", "-o", binary], check=True)
+def build(compiler: str, binary: Path, program: str, sources: list[str], *flags: str) -> None:
+    files = [path for pattern in sources for path in sorted((ROOT / "csrc").glob(pattern))]
+    command = [compiler, *FLAGS, *flags, "-I", ROOT / "csrc", ROOT / "tests/native" / program]
+    subprocess.run([*command, *files, "-lm", "-o", binary], check=True)
+
+
+def cross() -> tuple[str, str]:
+    """The compiler and the emulator for aarch64."""
+    compiler, qemu = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if compiler is None or qemu is None:
+        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
+    return compiler, qemu
+
+
+KERNELS = ["cpu.c", "resample.c", "kernels_*.c"]
+DECODER = ["jpeg_header.c", "jpeg_baseline.c", "jpeg_entropy.c", "jpeg_pixels*.c"]
 
 
 def test_kernels_equal_scalar(tmp_path: Path) -> None:
-    build_kernels("cc", tmp_path / "kernels", *SANITIZE)
+    build("cc", tmp_path / "kernels", "kernels.c", KERNELS, *SANITIZE)
     done = subprocess.run([tmp_path / "kernels", "500"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "scalar: 500 rounds" in done.stdout
 
 
 def test_kernels_equal_scalar_on_aarch64(tmp_path: Path) -> None:
-    compiler, qemu = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
-    if compiler is None or qemu is None:
-        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
-    build_kernels(compiler, tmp_path / "kernels", "-static")
+    compiler, qemu = cross()
+    build(compiler, tmp_path / "kernels", "kernels.c", KERNELS, "-static")
     done = subprocess.run([qemu, tmp_path / "kernels", "300"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "neon: 300 rounds" in done.stdout
+
+
+def crc(planes: np.ndarray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(planes)):08x}"
+
+
+def write_files(folder: Path) -> dict[str, str]:
+    """Small JPEGs of every kind that the decoder knows, and what it must print for each."""
+    expected = {}
+    for i, (quality, sampling) in enumerate(
+        (quality, sampling) for quality in (15, 75, 97) for sampling in ("4:4:4", "4:2:2", "4:2:0")
+    ):
+        for height, width in ((1, 1), (17, 33), (40, 9), (64, 67)):
+            data = jpegs.jpeg(height, width, i, quality=quality, subsampling=sampling)
+            path = folder / f"{quality}-{i}-{height}x{width}.jpg"
+            path.write_bytes(data)
+            planes = oracle.pixels(data).transpose(0, 2, 1)
+            expected[str(path)] = crc(planes)
+    path = folder / "gray.jpg"
+    path.write_bytes(jpegs.gray_jpeg(30, 41, quality=90))
+    expected[str(path)] = crc(oracle.pixels(path.read_bytes())[:, :, 0])
+    path = folder / "progressive.jpg"
+    path.write_bytes(jpegs.jpeg(30, 41, progressive=True))
+    expected[str(path)] = "unsupported"
+    return expected
+
+
+def printed(command: list[str | Path], files: dict[str, str]) -> dict[str, str]:
+    done = subprocess.run([*command, *files], capture_output=True, text=True, check=True)
+    return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+
+
+def test_decoder_equals_pillow(tmp_path: Path, isa: str) -> None:
+    build("cc", tmp_path / "decode", "decode.c", DECODER, *SANITIZE)
+    files = write_files(tmp_path)
+    assert printed([tmp_path / "decode", isa], files) == files
+
+
+@pytest.mark.parametrize("level", ["scalar", "neon"])
+def test_decoder_equals_pillow_on_aarch64(tmp_path: Path, level: str) -> None:
+    compiler, qemu = cross()
+    build(compiler, tmp_path / "decode", "decode.c", DECODER, "-static")
+    files = write_files(tmp_path)
+    assert printed([qemu, tmp_path / "decode", level], files) == files
+
+
+def test_whole_core_compiles_for_aarch64(tmp_path: Path) -> None:
+    """All but libjpeg-turbo's part, whose headers are the host's."""
+    compiler, _ = cross()
+    for source in sorted((ROOT / "csrc").glob("*.c")):
+        if source.name != "jpeg_turbo.c":
+            command = [compiler, *FLAGS, "-I", ROOT / "csrc", "-c", source]
+            subprocess.run([*command, "-o", tmp_path / "object.o"], check=True)

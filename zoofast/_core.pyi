@@ -43,7 +43,7 @@ def isa_names() -> tuple[str, ...]:
 def isa(name: str | None = None) -> str:
     """The level in use: `name`, else ZOOFAST_ISA, else the best that this CPU runs.
 
-    Raises ValueError for a level that is unknown or that this CPU cannot run.
+    Raises CpuLevelError for a level that is unknown or that this CPU cannot run.
     """
 
 class Plan:

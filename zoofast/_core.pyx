@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zoofast.errors import CpuLevelError
+
 FILTERS = {
     "nearest": ZF_NEAREST,
     "lanczos": ZF_LANCZOS,
@@ -54,7 +56,7 @@ cdef const zf_kernels *kernels_for(isa) except NULL:
     if kernels == NULL:
         known = isa_names()
         why = "this CPU cannot run it" if isa in known else f"known: {', '.join(known)}"
-        raise ValueError(f"ZOOFAST_ISA={isa}: {why}")
+        raise CpuLevelError(f"ZOOFAST_ISA={isa}: {why}")
     return kernels
 
 

@@ -58,9 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `zoofast` with argv (default: sys.argv[1:]) and returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    parser = _parser(chosen)
-    args = parser.parse_args(argv, argparse.Namespace(argv=argv))
     try:
+        parser = _parser(chosen)
+        args = parser.parse_args(argv, argparse.Namespace(argv=argv))
         if args.version:
             print(_version_line())
             return 0
@@ -71,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except ZoofastError as error:
         print(f"zoofast: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"zoofast: error: {error or 'out of memory'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("zoofast: interrupted", file=sys.stderr)

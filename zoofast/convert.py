@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoofast import atc, onnxfile
+from zoofast import atc, onnxfile, trial
 from zoofast.aipp import Aipp
 from zoofast.errors import ModelError
 from zoofast.export import Target, build_network, export
@@ -25,6 +25,7 @@ from zoofast.recipe import load as load_recipe
 from zoofast.simplify import simplify
 
 JOURNAL = "zoofast-convert.json"
+PROOF_IMAGES = 2  # drawn ones, of PyTorch against the exported ONNX
 _BLOCK = 1 << 20
 
 
@@ -117,7 +118,8 @@ def onnx_steps(
 
     def export_it() -> None:
         target = Target.of(known)
-        export(build_network(target, weights, seed), target, exported, opset)
+        images = trial.images(load_recipe(known.recipe), None, PROOF_IMAGES)
+        export(build_network(target, weights, seed), target, exported, opset, images=images)
 
     steps = [
         Step(

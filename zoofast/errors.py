@@ -15,6 +15,10 @@ class SourceError(ZoofastError):
     """The images cannot be listed: a missing folder, an empty list, two inputs with one name."""
 
 
+class CpuLevelError(ZoofastError, ValueError):
+    """ZOOFAST_ISA names a CPU level that is unknown or that this CPU cannot run."""
+
+
 class ImageError(ZoofastError):
     """One image cannot be prepared; the message begins with its name."""
 

@@ -94,7 +94,8 @@ class Loader:
     `target`, each tensor is also written to a file, `prefix` first; such batches are not
     contiguous and keep the slots of failed images, so `array` is empty then.
 
-    Raises OutputError when a file cannot be written. ZOOFAST_ISA chooses the CPU level.
+    ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; OutputError when a file cannot be
+    written.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
@@ -18,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 from PIL import Image
 
 from zoofast import _core, reference
 from zoofast.errors import ImageError, OutputError
-from zoofast.loader import Failure, Loader, Prepared
-from zoofast.recipe import Recipe
+from zoofast.loader import Failure, Loader, Prepared, decode_with_pillow
+from zoofast.recipe import Recipe, resize_order
 from zoofast.sinks import Sink, open_sink
 from zoofast.sources import Item, Source
 
@@ -46,7 +46,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify` found: of `images` tensors, how many equal Pillow's in every byte."""
+    """What `verify` found: of `images` tensors, how many equal Pillow's in every byte.
+
+    A tensor that cannot be read back, or is of another size, is among `differing` and has no
+    part in `largest_difference`.
+    """
 
     images: int
     equal: int
@@ -95,6 +99,7 @@ class Report:
             "versions": versions(),
             "state": self.state,
             "recipe": {"name": self.recipe.name, "digest": self.recipe.digest},
+            "resize_order": resize_order(),
             "shape": list(self.recipe.shape),
             "dtype": self.recipe.dtype,
             "layout": self.recipe.layout,
@@ -139,7 +144,7 @@ def choose(source: Source, options: Options) -> list[Item]:
 
 def space_needed(recipe: Recipe, items: Sequence[Item], options: Options, folder: Path) -> int:
     """Bytes that the tensors of `items` take on disk."""
-    return len(items) * open_sink(options.format, folder, recipe).nbytes_each
+    return len(items) * open_sink(options.format, folder, recipe).space_each
 
 
 def free_space(folder: Path) -> int:
@@ -171,12 +176,13 @@ def prepare_folder(
     report = Report(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
-    _open_folder(path, recipe, options)
+    earlier = _open_folder(path, recipe, options)
     sink = open_sink(options.format, path, recipe)
-    done = sink.whole(items) if options.resume else set()
+    # Without a manifest nobody knows what the files that are there hold.
+    done = sink.whole(items) if options.resume and earlier else set()
     todo = [item for item in items if item.name not in done]
     report.kept = len(items) - len(todo)
-    needed, free = len(todo) * sink.nbytes_each, free_space(path)
+    needed, free = len(todo) * sink.space_each, free_space(path)
     if needed > free:
         raise OutputError(
             f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
@@ -185,7 +191,10 @@ def prepare_folder(
     _write_manifest(path, report)
     begin = time.monotonic()
     try:
-        _run(source, todo, recipe, options, sink, report, progress)
+        try:
+            _run(source, todo, recipe, options, sink, report, progress)
+        except OutputError as error:
+            raise OutputError(f"{error}; what is whole stays, and --resume continues") from error
         report.seconds = time.monotonic() - begin
         report.state = "complete"
         if options.verify:
@@ -238,11 +247,12 @@ def _run(
     sink.finish()
 
 
-def _open_folder(folder: Path, recipe: Recipe, options: Options) -> None:
+def _open_folder(folder: Path, recipe: Recipe, options: Options) -> bool:
+    """Makes or checks the folder; says whether it holds an earlier run that may be continued."""
     manifest = folder / MANIFEST
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
         with open(folder / (MANIFEST + ".part"), "w", encoding="utf-8"):
             pass
     except OSError as error:
@@ -251,11 +261,15 @@ def _open_folder(folder: Path, recipe: Recipe, options: Options) -> None:
         raise OutputError(
             f"{manifest}: not a manifest ({error}); remove it or choose another folder"
         ) from error
-    if before is None:
-        return
+    if not isinstance(before, dict):
+        raise OutputError(f"{manifest}: not a manifest; remove it or choose another folder")
+    if not before:
+        return False
     if not options.resume:
         if options.overwrite:
-            return
+            # All of it, before anything else: what stayed would later pass for this run's.
+            open_sink(before.get("options", {}).get("format"), folder, recipe).clear()
+            return False
         raise OutputError(
             f"{folder} holds an earlier run ({before.get('state')}, recipe "
             f"{before.get('recipe', {}).get('name')}); continue it with --resume, replace it "
@@ -264,12 +278,14 @@ def _open_folder(folder: Path, recipe: Recipe, options: Options) -> None:
     for what, was, now in (
         ("recipe", before.get("recipe", {}).get("digest"), recipe.digest),
         ("format", before.get("options", {}).get("format"), options.format),
+        ("Pillow, of another resize order", before.get("resize_order"), resize_order()),
     ):
         if was != now:
             raise OutputError(
                 f"{folder} was prepared with another {what} ({was}, now {now}); resume with the "
                 "same one, or choose another folder"
             )
+    return True
 
 
 def _write_manifest(folder: Path, report: Report) -> None:
@@ -286,24 +302,39 @@ def verify(
 ) -> Verified:
     """Re-does `options.verify` random items with Pillow and NumPy and compares what is on disk."""
     chosen = random.Random(0).sample(items, min(options.verify, len(items)))
-    rows: dict[str, int] = {}
-    pack = None
-    if options.format == "pack":
-        lines = (folder / "pack.names.txt").read_text(encoding="utf-8").splitlines()
-        rows = {name: i for i, name in enumerate(lines)}
-        pack = np.load(folder / "pack.npy", mmap_mode="r")
     largest, differing = 0.0, []
+    read = _reader(folder, recipe, options.format)
     for item in chosen:
-        if pack is not None:
-            made = np.asarray(pack[rows[item.name]])
-        elif options.format == "npy":
-            made = np.load(folder / f"{item.name}.npy")
-        else:
-            made = np.fromfile(folder / f"{item.name}.bin", recipe.dtype).reshape(recipe.shape)
-        with Image.open(io.BytesIO(source.read(item))) as image:
-            expected = reference.prepare_image(image, recipe)
-        if made.tobytes() != expected.tobytes():
+        try:
+            data = source.read(item)
+        except OSError as error:
+            raise ImageError(f"{item.path}: cannot be verified: {error.strerror}") from error
+        rgb = decode_with_pillow(data)
+        if isinstance(rgb, tuple):
+            differing.append(item.name)
+            continue
+        expected = reference.prepare_image(Image.fromarray(rgb), recipe)
+        try:
+            made = read(item.name)
+        except (OSError, ValueError, KeyError):  # gone, or no longer such a file
+            differing.append(item.name)
+            continue
+        if (made.shape, made.dtype) != (expected.shape, expected.dtype):
+            differing.append(item.name)
+        elif made.tobytes() != expected.tobytes():
             differing.append(item.name)
             difference = np.abs(made.astype(np.float64) - expected.astype(np.float64)).max()
             largest = max(largest, float(difference))
     return Verified(len(chosen), len(chosen) - len(differing), largest, differing)
+
+
+def _reader(folder: Path, recipe: Recipe, format: str) -> Callable[[str], NDArray[Any]]:
+    """A function that reads back the tensor of a name."""
+    if format == "pack":
+        lines = os.fsdecode((folder / "pack.names.txt").read_bytes()).split("\n")[:-1]
+        rows = {name: i for i, name in enumerate(lines)}
+        pack = np.load(folder / "pack.npy", mmap_mode="r")
+        return lambda name: np.asarray(pack[rows[name]])
+    if format == "npy":
+        return lambda name: np.asarray(np.load(folder / f"{name}.npy"))
+    return lambda name: np.fromfile(folder / f"{name}.bin", recipe.dtype).reshape(recipe.shape)

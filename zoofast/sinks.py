@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,10 +34,17 @@ class Sink(Protocol):
 
     @property
     def nbytes_each(self) -> int:
-        """Bytes on disk per image."""
+        """Bytes written per image."""
+
+    @property
+    def space_each(self) -> int:
+        """Bytes that they take on disk."""
 
     def whole(self, items: Iterable[Item]) -> set[str]:
         """Names of the items that are whole from an earlier run; drops what is not."""
+
+    def clear(self) -> None:
+        """Removes all that an earlier run left."""
 
     def append(self, names: list[str], array: NDArray[Any]) -> None:
         """Takes a batch that the core did not write: names and (n, *shape) tensors."""
@@ -46,6 +54,14 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Releases files; the sink may be unfinished."""
+
+
+@contextmanager
+def _writing(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def npy_header(shape: tuple[int, ...], dtype: str, length: int | None = None) -> bytes:
@@ -70,6 +86,7 @@ class FileSink:
         self._folder, self._suffix = os.fspath(folder), suffix
         self.prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
         self.nbytes_each = recipe.nbytes + len(self.prefix)
+        self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
         self.target: Target = self._target
 
     def _target(self, item: Item) -> tuple[bytes, bytes]:
@@ -78,13 +95,19 @@ class FileSink:
 
     def whole(self, items: Iterable[Item]) -> set[str]:
         sizes: dict[str, int] = {}
-        with os.scandir(self._folder) as entries:
+        with _writing(self._folder), os.scandir(self._folder) as entries:
             for entry in entries:
                 if entry.name.endswith(self._suffix + PART):
                     os.unlink(entry.path)
                 elif entry.name.endswith(self._suffix):
                     sizes[entry.name.removesuffix(self._suffix)] = entry.stat().st_size
         return {item.name for item in items if sizes.get(item.name) == self.nbytes_each}
+
+    def clear(self) -> None:
+        with _writing(self._folder), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.endswith((self._suffix, self._suffix + PART)):
+                    os.unlink(entry.path)
 
     def append(self, names: list[str], array: NDArray[Any]) -> None:
         pass  # the core wrote the files
@@ -100,7 +123,8 @@ class PackSink:
     """One `pack.npy` of (N, *shape), and `pack.names.txt` with the N names, a line each.
 
     Rows follow the source's order; images that failed have no row. While it grows, the data file
-    is ahead of the names file, so that whatever the names say is whole.
+    is ahead of the names file, so that whatever the names say is whole. Names that are not UTF-8
+    stand in the names file byte for byte.
     """
 
     target = None
@@ -109,7 +133,7 @@ class PackSink:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._recipe = recipe
-        self.nbytes_each = recipe.nbytes
+        self.nbytes_each = self.space_each = recipe.nbytes
         self._data, self._names = folder / "pack.npy", folder / "pack.names.txt"
         self._data_part = folder / ("pack.npy" + PART)
         self._names_part = folder / ("pack.names.txt" + PART)
@@ -117,18 +141,30 @@ class PackSink:
         self._rows = 0
 
     def whole(self, items: Iterable[Item]) -> set[str]:
-        if self._data.exists() and self._names.exists():
-            os.replace(self._names, self._names_part)
-            os.replace(self._data, self._data_part)
-        if not (self._data_part.exists() and self._names_part.exists()):
-            return set()
-        names = self._names_part.read_text(encoding="utf-8").split("\n")[:-1]
-        rows = (self._data_part.stat().st_size - self.HEADER) // self.nbytes_each
-        self._rows = max(0, min(rows, len(names)))
-        kept = "".join(name + "\n" for name in names[: self._rows])
-        os.truncate(self._names_part, len(kept.encode()))
-        os.truncate(self._data_part, self.HEADER + self._rows * self.nbytes_each)
+        with _writing(self._data_part):
+            # finish() renames the data first: with these two, each of its states leads back
+            for final, part in ((self._names, self._names_part), (self._data, self._data_part)):
+                if final.exists():
+                    os.replace(final, part)
+            if not (self._data_part.exists() and self._names_part.exists()):
+                return set()
+            names = os.fsdecode(self._names_part.read_bytes()).split("\n")[:-1]
+            rows = (self._data_part.stat().st_size - self.HEADER) // self.nbytes_each
+            # Rows count as long as they are these items in this order.
+            expected = iter([item.name for item in items])
+            self._rows = 0
+            while self._rows < min(rows, len(names)) and names[self._rows] in expected:
+                self._rows += 1
+            kept = "".join(name + "\n" for name in names[: self._rows])
+            os.truncate(self._names_part, len(os.fsencode(kept)))
+            if rows >= 0:
+                os.truncate(self._data_part, self.HEADER + self._rows * self.nbytes_each)
         return set(names[: self._rows])
+
+    def clear(self) -> None:
+        for path in (self._data, self._names, self._data_part, self._names_part):
+            with _writing(path):
+                path.unlink(missing_ok=True)
 
     def _open(self) -> None:
         if self._rows == 0:
@@ -140,26 +176,25 @@ class PackSink:
     def append(self, names: list[str], array: NDArray[Any]) -> None:
         if not names:
             return
-        try:
+        with _writing(self._data_part):
             if self._fd < 0:
                 self._open()
             view = array.data.cast("B")
             while view:
                 view = view[os.write(self._fd, view) :]
-            with self._names_part.open("a", encoding="utf-8") as file:
-                file.write("".join(name + "\n" for name in names))
-        except OSError as error:
-            raise OutputError(f"cannot write {self._data_part}: {error.strerror}") from error
+            with self._names_part.open("ab") as file:
+                file.write(os.fsencode("".join(name + "\n" for name in names)))
         self._rows += len(names)
 
     def finish(self) -> None:
-        if self._fd < 0:
-            self._open()
-        header = npy_header((self._rows, *self._recipe.shape), self._recipe.dtype, self.HEADER)
-        os.pwrite(self._fd, header, 0)
-        self.close()
-        os.replace(self._data_part, self._data)
-        os.replace(self._names_part, self._names)
+        with _writing(self._data):
+            if self._fd < 0:
+                self._open()
+            header = npy_header((self._rows, *self._recipe.shape), self._recipe.dtype, self.HEADER)
+            os.pwrite(self._fd, header, 0)
+            self.close()
+            os.replace(self._data_part, self._data)
+            os.replace(self._names_part, self._names)
 
     def close(self) -> None:
         if self._fd >= 0:

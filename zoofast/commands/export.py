@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import models, trial
+from zoofast.console import working
 from zoofast.errors import ModelError
 from zoofast.export import OPSET, TOLERANCE, Target, build_network, export
 from zoofast.recipe import load as load_recipe
@@ -51,8 +52,11 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(f"{weights}: no such file; --weights random tries without any")
     images = _images(args, target) if args.check else None
     out = args.output or Path(f"{args.model}.onnx")
-    network = build_network(target, weights, args.seed)
-    agreement = export(network, target, out, args.opset, images=images, tolerance=args.tolerance)
+    with working(f"exporting {out}"):
+        network = build_network(target, weights, args.seed)
+        agreement = export(
+            network, target, out, args.opset, images=images, tolerance=args.tolerance
+        )
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "
         f"{target.input}:?,3,{target.height},{target.width} -> {target.output}"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast import rewrites
+from zoofast.console import working
 from zoofast.optimize import optimize
 
 
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    done = optimize(args.model, args.output, args.knowledges.split(","))
+    with working(f"rewriting {args.model}"):
+        done = optimize(args.model, args.output, args.knowledges.split(","))
     for name, count in done.applied.items():
         print(f"{name}: applied {count} times" if count else f"{name}: nothing to do")
     print(f"{args.output}: {done.nodes_before} nodes -> {done.nodes_after}")

@@ -12,8 +12,17 @@ from rich.table import Table
 
 from zoofast import console
 from zoofast.errors import OutputError
+from zoofast.files import write_whole
 from zoofast.loader import Loader, Prepared
-from zoofast.prep import Options, Report, choose, free_space, prepare_folder, space_needed
+from zoofast.prep import (
+    MANIFEST,
+    Options,
+    Report,
+    choose,
+    free_space,
+    prepare_folder,
+    space_needed,
+)
 from zoofast.recipe import DTYPES, LAYOUTS, Recipe, load
 from zoofast.sinks import FORMATS
 from zoofast.sources import Source, open_source
@@ -21,11 +30,20 @@ from zoofast.sources import Source, open_source
 SHOWN = 10  # failures on the screen; all are in the manifest
 
 
+MAX_THREADS = 1024
+
+
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    threads = _positive(text)
+    if threads > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text}: at most {MAX_THREADS}")
+    return threads
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -49,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", required=True, metavar="NAME|FILE.toml", help="how the model wants its images"
     )
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="default: all CPUs that this process may use"
+        "--threads", type=_threads, metavar="N", help="default: all CPUs that this process may use"
     )
     parser.add_argument(
         "--format",
@@ -68,7 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue an earlier run in OUT; whole files are kept"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in OUT")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier run in OUT; its tensors are removed first",
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     parser.add_argument(
         "--shard",
@@ -106,17 +128,18 @@ def run(args: argparse.Namespace) -> int:
             return _dry_run(source, Path(args.folder), recipe, options)
         try:
             report = _prepare(source, args.folder, recipe, options, args.quiet)
-        except (OutputError, KeyboardInterrupt) as error:
-            hint = "what is whole stays; the same command with --resume continues"
-            if isinstance(error, KeyboardInterrupt):
-                print(f"zoofast: interrupted; {hint}", file=sys.stderr)
-                return 130
-            raise
+        except KeyboardInterrupt:
+            print(
+                "zoofast: interrupted; what is whole stays; the same command with --resume "
+                "continues",
+                file=sys.stderr,
+            )
+            return 130
     if args.json:
         try:
-            Path(args.json).write_text(json.dumps(report.as_dict(), indent=1) + "\n", "utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {args.json}: {error.strerror}") from error
+            write_whole(args.json, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
+        except OutputError as error:
+            raise OutputError(f"{error}; {args.folder}/{MANIFEST} says the same") from error
     if not args.quiet:
         _show(report)
     _show_failures(report)
@@ -187,7 +210,7 @@ def _show_failures(report: Report) -> None:
     if len(report.failures) > SHOWN:
         more = len(report.failures) - SHOWN
         print(
-            f"zoofast: and {more} more; all are in {report.folder}/zoofast-prep.json",
+            f"zoofast: and {more} more; all are in {report.folder}/{MANIFEST}",
             file=sys.stderr,
         )
     if report.verified is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from zoofast.console import working
 from zoofast.simplify import simplify
 
 
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    done = simplify(args.model, args.output, args.batchsize)
+    with working(f"simplifying {args.model}"):
+        done = simplify(args.model, args.output, args.batchsize)
     table = Table("operator", box=None, pad_edge=False)
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")

@@ -142,7 +142,7 @@ class Picture:
     name: str
     truth: str
     predicted: str
-    confidence: float | None = None  # of the prediction, 0 to 1
+    confidence: float | None = None  # of the prediction, percent
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
  * machine: on the files named, else on pictures that libjpeg-turbo encodes
  * with every kind of header the decoder takes. Whole and in windows.
  *
- * Usage: test_jpeg_native [-n CASES] [-s SEED] [-w FOLDER] [FILE...]
+ * Usage: jpeg_decoder [-n CASES] [-s SEED] [-w FOLDER] [FILE...]
  *
  * -w: also writes the pictures that it makes, as seeds for fuzzing.
  */

@@ -1,0 +1,65 @@
+/*
+ * Decodes JPEG files by the baseline decoder at one CPU level, and prints for
+ * each a line: its name and the CRC-32 of its R, G, B (or gray) rows, or
+ * "unsupported". Run by tests/test_native.py, which knows what Pillow makes of
+ * the files; for aarch64 under qemu-user.
+ *
+ *     cc -D_GNU_SOURCE -Icsrc tests/native/decode.c csrc/jpeg_{header,baseline,entropy,pixels*}.c
+ */
+#include "zf_jpeg_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct {
+    int width, channels;
+    uint32_t crc;
+} digest;
+
+static uint32_t crc32_of(uint32_t crc, uint8_t byte)
+{
+    crc ^= byte;
+    for (int bit = 0; bit < 8; bit++)
+        crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+    return crc;
+}
+
+static zf_status add_row(void *ctx, int y, const uint8_t *const planes[3])
+{
+    digest *d = ctx;
+    (void)y;
+    for (int c = 0; c < d->channels; c++)
+        for (int x = 0; x < d->width; x++)
+            d->crc = crc32_of(d->crc, planes[c][x]);
+    return ZF_OK;
+}
+
+int main(int argc, char **argv)
+{
+    static uint8_t data[1 << 20];
+    zf_baseline *decoder = argc > 1 ? zf_baseline_open(argv[1]) : NULL;
+    if (!decoder)
+        return 2;
+    for (int i = 2; i < argc; i++) {
+        FILE *file = fopen(argv[i], "rb");
+        if (!file)
+            return 2;
+        size_t n = fread(data, 1, sizeof data, file);
+        fclose(file);
+        zf_jpeg jpeg;
+        digest d = {0, 0, UINT32_MAX};
+        zf_status status = zf_jpeg_parse(data, n, &jpeg);
+        if (status == ZF_OK) {
+            zf_window all = {0, 0, jpeg.width, jpeg.height};
+            d.width = jpeg.width;
+            d.channels = jpeg.ncomp;
+            status = zf_baseline_decode(decoder, &jpeg, all, add_row, &d);
+        }
+        if (status == ZF_OK)
+            printf("%s %08x\n", argv[i], (unsigned)~d.crc);
+        else
+            printf("%s unsupported\n", argv[i]);
+    }
+    zf_baseline_close(decoder);
+    return 0;
+}
