@@ -8,6 +8,7 @@ from typing import Any
 from zoofast.report.data import (
     Bars,
     Block,
+    Cell,
     Column,
     Figure,
     Lines,
@@ -94,12 +95,12 @@ def _classes(score: Score) -> list[Block]:
 
 def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
     last = f"top{score.tally.k}"
-    cells = []
+    cells: list[list[Cell]] = []
     for row in rows:
         taken = row["most_often_taken_for"]
         mistaken = "" if taken == "" else f"{_class(score, taken)} ({row['times']}×)"
         name = f"{row['class']} {row['name']}".rstrip()
-        cells.append((name, row["images"], 100 * row["top1"], 100 * row[last], mistaken))
+        cells.append([name, row["images"], 100 * row["top1"], 100 * row[last], mistaken])
     columns = [
         Column("class"),
         Column("images"),
@@ -107,6 +108,8 @@ def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
         Column(f"top-{score.tally.k}", "%", 1),
         Column("most often taken for"),
     ]
+    if not any(row[-1] for row in cells):
+        columns, cells = columns[:-1], [row[:-1] for row in cells]
     return Table(title, columns, cells)
 
 

@@ -105,21 +105,17 @@ def _row_height(rows: int, extra: float) -> float:
     return extra + 0.27 * rows
 
 
-def _format(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}"
-
-
 def _bars(chart: Bars, width: float) -> Figure:
     figure, axes = _figure(width, _row_height(len(chart.labels), 0.15))
     places = range(len(chart.labels))
     axes.barh(places, chart.values, height=0.62, color=SERIES[0])
-    axes.set_yticks(places, chart.labels)
+    axes.set_yticks(places, [short(label, width) for label in chart.labels])
     axes.invert_yaxis()
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     most = max(chart.values, default=0) or 1
     for place, value in zip(places, chart.values, strict=True):
-        text = f"{_format(value, chart.digits)} {chart.unit}".rstrip()
+        text = f"{value:,.{chart.digits}f} {short(chart.unit, width)}".rstrip()
         axes.text(value + most * 0.012, place, text, va="center", color=INK)
     axes.set_xlim(0, most * (1.22 if width == WIDE else 1.5))
     return figure
@@ -127,21 +123,31 @@ def _bars(chart: Bars, width: float) -> Figure:
 
 def _stacks(chart: Stacks, width: float) -> Figure:
     parts = _ordered(part for row in chart.rows.values() for part in row)
-    legend_rows = -(-len(parts) // (8 if width == WIDE else 4))
+    legend_rows = _legend_rows([short(part, width) for part in parts], width)
     figure, axes = _figure(width, _row_height(len(chart.rows), 0.5 + 0.22 * legend_rows))
-    names = list(chart.rows)
-    left = [0.0] * len(names)
+    places = range(len(chart.rows))
+    left = [0.0] * len(chart.rows)
     for part in parts:
-        values = [float(chart.rows[name].get(part, 0)) for name in names]
-        axes.barh(names, values, left=left, height=0.62, color=colour(part, parts), label=part)
+        values = [float(row.get(part, 0)) for row in chart.rows.values()]
+        label, tint = short(part, width), colour(part, parts)
+        axes.barh(places, values, left=left, height=0.62, color=tint, label=label)
         left = [at + value for at, value in zip(left, values, strict=True)]
+    axes.set_yticks(places, [short(name, width) for name in chart.rows])
     axes.invert_yaxis()
     axes.set_xlim(0, max(left, default=1) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
-    axes.set_xlabel(chart.unit)
-    _legend(figure, axes, 8 if width == WIDE else 4)
+    axes.set_xlabel(short(chart.unit, width))
+    _legend(figure, axes, width)
     return figure
+
+
+def short(text: str, width: float) -> str:
+    """A label that leaves room for the chart; what cannot be printed is a dot. The page's tables
+    have the whole text."""
+    limit = 30 if width == WIDE else 14
+    printable = "".join(c if c.isprintable() else "·" for c in text)
+    return printable if len(printable) <= limit else printable[: limit - 1] + "…"
 
 
 def _ordered(parts: Iterable[str]) -> list[str]:
@@ -150,13 +156,23 @@ def _ordered(parts: Iterable[str]) -> list[str]:
     return sorted(each, key=lambda part: STAGES.index(part) if part in STAGES else len(STAGES))
 
 
-def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """How many of the labels fit side by side, all as wide as the longest."""
+    longest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), int(width / (0.075 * longest + 0.35))))
+
+
+def _legend_rows(labels: Sequence[str], width: float) -> int:
+    return -(-len(labels) // _legend_columns(labels, width))
+
+
+def _legend(figure: Figure, axes: Axes, width: float) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside upper left",
-        ncols=min(columns, len(labels)),
+        ncols=_legend_columns(labels, width),
         handlelength=0.9,
         handleheight=0.9,
         columnspacing=1.2,
@@ -166,13 +182,14 @@ def _legend(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 def _lines(chart: Lines, width: float) -> Figure:
-    figure, axes = _figure(width, 2.5)
+    names = [short(series.name, width) for series in chart.series]
+    figure, axes = _figure(width, 2.3 + 0.2 * _legend_rows(names, width))
     for i, series in enumerate(chart.series):
-        tint = MUTED if series.dashed else SERIES[i]
+        tint = MUTED if series.dashed else SERIES[i % len(SERIES)]
         axes.plot(
             series.x,
             series.y,
-            label=series.name,
+            label=short(series.name, width),
             color=tint,
             linewidth=1.3 if series.dashed else 1.8,
             linestyle=(0, (4, 3)) if series.dashed else "-",
@@ -192,17 +209,16 @@ def _lines(chart: Lines, width: float) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:,.10g}")
     axes.grid(axis="y")
-    axes.set_xlabel(chart.x_label)
+    axes.set_xlabel(short(chart.x_label, width))
     if len(chart.series) > 1:
-        _legend(figure, axes, 4 if width == WIDE else 2)
+        _legend(figure, axes, width)
     return figure
 
 
 def _strips(chart: Strips, width: float) -> Figure:
     rows = list(dict.fromkeys(strip.row for strip in chart.strips))
     parts = _ordered(strip.part for strip in chart.strips)
-    columns = 8 if width == WIDE else 4
-    legend_rows = -(-len(parts) // columns)
+    legend_rows = _legend_rows([short(part, width) for part in parts], width)
     figure, axes = _figure(width, _row_height(len(rows), 0.5 + 0.22 * legend_rows))
     place = {row: i for i, row in enumerate(rows)}
     for part in parts:
@@ -212,14 +228,14 @@ def _strips(chart: Strips, width: float) -> Figure:
                 low, high = place[strip.row] - 0.36, place[strip.row] + 0.36
                 x0, x1 = strip.begin, strip.end
                 boxes.append([(x0, low), (x1, low), (x1, high), (x0, high)])
-        collection = PolyCollection(boxes, facecolors=colour(part, parts), linewidths=0, label=part)
-        axes.add_collection(collection)
-    axes.set_yticks(range(len(rows)), rows)
+        tint, label = colour(part, parts), short(part, width)
+        axes.add_collection(PolyCollection(boxes, facecolors=tint, linewidths=0, label=label))
+    axes.set_yticks(range(len(rows)), [short(row, width) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max((strip.end for strip in chart.strips), default=1))
     axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
-    axes.set_xlabel(chart.unit)
-    _legend(figure, axes, columns)
+    axes.set_xlabel(short(chart.unit, width))
+    _legend(figure, axes, width)
     return figure
 
 
