@@ -114,7 +114,9 @@ zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, &clock);
     pthread_condattr_destroy(&clock);
-    int nworkers = 2 * nthreads;
+    /* Writing a file may take as long as computing two; one more pair, so
+     * that a single thread is not held up by one slow write. */
+    int nworkers = 3 * nthreads + 2;
     pool->threads = calloc((size_t)nworkers, sizeof *pool->threads);
     pool->idle = calloc((size_t)nthreads, sizeof *pool->idle);
     bool ok = pool->threads && pool->idle;

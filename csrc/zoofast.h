@@ -103,8 +103,7 @@ typedef struct zf_result {
     uint64_t ns[ZF_STAGE_COUNT]; /* time spent, nanoseconds of CLOCK_MONOTONIC */
     size_t nbytes_in;   /* bytes of the image file */
     uint64_t begin_ns;  /* when the job began, CLOCK_MONOTONIC; jobs only */
-    int worker;         /* which thread of the pool ran it, from 0 below twice its
-                         * nthreads; jobs only */
+    int worker;         /* which of the pool's workers ran it, from 0; jobs only */
 } zf_result;
 
 typedef struct zf_workspace zf_workspace;
@@ -175,8 +174,8 @@ typedef struct zf_batch {
 
 typedef struct zf_pool zf_pool;
 
-/* Starts workers; nthreads of them compute at a time, while as many others may
- * wait for the disk to take their files. NULL when out of memory or threads. */
+/* Starts workers; nthreads of them compute at a time, while others may wait
+ * for the disk to take their files. NULL when out of memory or threads. */
 zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels);
 /* Queues a batch; batch, jobs and buffers must live until it is done.
  * Batches start in the order of their submission. */
