@@ -46,5 +46,8 @@ bench: .venv/ready-bench
 fuzz:
 	sh tools/fuzz.sh $(or $(SECONDS),600)
 
+asan:
+	sh tools/check.sh asan
+
 clean:
 	rm -rf .venv build demo *.egg-info zoofast/*.so zoofast/*.c

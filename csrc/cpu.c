@@ -23,7 +23,8 @@ static bool runs_here(const zf_kernels *kernels)
     if (kernels == &zf_kernels_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+               __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+               __builtin_cpu_supports("avx512vnni") &&
                __builtin_cpu_supports("bmi2");
 #endif
 #if defined(__aarch64__)

@@ -7,6 +7,9 @@
 struct zf_decoders {
     zf_baseline *baseline;
     zf_turbo *turbo;
+    /* Our scalar pixel code is written for reading, and libjpeg-turbo has
+     * SIMD of its own for CPUs that lack ours. */
+    bool turbo_first;
 };
 
 zf_decoders *zf_decoders_open(const zf_kernels *kernels)
@@ -16,6 +19,7 @@ zf_decoders *zf_decoders_open(const zf_kernels *kernels)
         return NULL;
     d->baseline = zf_baseline_open(zf_kernels_name(kernels));
     d->turbo = zf_turbo_open(kernels);
+    d->turbo_first = kernels == &zf_kernels_scalar;
     if (d->baseline && d->turbo)
         return d;
     zf_decoders_close(d);
@@ -35,7 +39,7 @@ zf_status zf_decode_window(zf_decoders *d, const zf_jpeg *jpeg, zf_window window
                            zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used)
 {
     zf_status status = ZF_UNSUPPORTED;
-    if (only != ZF_DECODER_TURBO) {
+    if (only == ZF_DECODER_BASELINE || (only == ZF_DECODER_NONE && !d->turbo_first)) {
         *used = ZF_DECODER_BASELINE;
         status = zf_baseline_decode(d->baseline, jpeg, window, row, ctx);
     }

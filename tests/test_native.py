@@ -7,10 +7,13 @@ import subprocess
 import zlib
 from pathlib import Path
 
+import folders
 import jpegs
 import numpy as np
 import oracle
 import pytest
+
+from zoofast import _core, recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
@@ -101,3 +104,42 @@ def test_whole_core_compiles_for_aarch64(tmp_path: Path) -> None:
         if source.name != "jpeg_turbo.c":
             command = [compiler, *FLAGS, "-I", ROOT / "csrc", "-c", source]
             subprocess.run([*command, "-o", tmp_path / "object.o"], check=True)
+
+
+def build_prepare(compiler: str, binary: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    sources = [ROOT / "tests/native/prepare.c", *sorted((ROOT / "csrc").glob("*.c"))]
+    command = [compiler, *FLAGS, "-pthread", *flags, "-I", ROOT / "csrc", *sources]
+    return subprocess.run(
+        [*map(str, command), "-ljpeg", "-lm", "-o", str(binary)], capture_output=True, text=True
+    )
+
+
+def check_prepare(command: list[str | Path], folder: Path) -> None:
+    """Every sampling through both decoders, and pictures that each order of passes changes."""
+    files = {f"{i}.JPEG": jpegs.craft(60, 70, f, i) for i, f in enumerate(jpegs.SAMPLINGS.values())}
+    for i in range(4):
+        files[f"baseline{i}.JPEG"] = jpegs.jpeg(90 + 60 * i, 70, i, subsampling=i % 3)
+        files[f"progressive{i}.JPEG"] = jpegs.jpeg(50, 90, i, subsampling=i % 3, progressive=True)
+        files[f"gray{i}.JPEG"] = jpegs.gray_jpeg(50 + i, 90, i)
+    folders.write(folder, files)
+    order = str(_core.ORDERS[recipe.resize_order()])
+    done = subprocess.run(
+        [*command, order, *(folder / name for name in files)], capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"".join(folders.tensor(data).tobytes() for data in files.values())
+
+
+def test_tensors_equal_pillows(tmp_path: Path) -> None:
+    built = build_prepare("cc", tmp_path / "prepare", *SANITIZE)
+    assert built.returncode == 0, built.stderr
+    check_prepare([tmp_path / "prepare"], tmp_path / "in")
+
+
+def test_tensors_equal_pillows_on_aarch64(tmp_path: Path) -> None:
+    compiler, qemu = cross()
+    built = build_prepare(compiler, tmp_path / "prepare", "-static")
+    if "cannot find -ljpeg" in built.stderr or "jconfig.h" in built.stderr:
+        pytest.skip("needs libjpeg-turbo for arm64 (libjpeg62-turbo-dev:arm64)")
+    assert built.returncode == 0, built.stderr
+    check_prepare([qemu, tmp_path / "prepare"], tmp_path / "in")

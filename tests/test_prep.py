@@ -56,7 +56,7 @@ def manifest(out: Path) -> dict[str, object]:
 def tensors(out: Path, format: str, spec: oracle.Spec = folders.SPEC) -> dict[str, bytes]:
     """name -> the tensor's bytes, read back by NumPy alone"""
     if format == "pack":
-        array = np.load(out / "pack.npy", mmap_mode="r")
+        array = np.load(out / "pack.npy")
         names = (out / "pack.names.txt").read_text().splitlines()
         assert len(array) == len(names)
         return {name: array[i].tobytes() for i, name in enumerate(names)}

@@ -1,0 +1,74 @@
+/*
+ * Prepares the JPEGs named on the command line through the worker pool and
+ * writes their tensors to standard output, one after the other: short side 40,
+ * bilinear, centre crop 32, ImageNet's normalization, float32 NCHW. Written
+ * for tests/test_native.py, which compares them with Pillow's, also for
+ * aarch64 under qemu-user.
+ *
+ * usage: prepare ORDER FILE...      ORDER: 0, 1 or 2, a zf_order
+ */
+#include "zoofast.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SIDE 32
+
+static void fill(float table[3][256])
+{
+    static const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+    for (int c = 0; c < 3; c++)
+        for (int i = 0; i < 256; i++) {
+            float x = (float)i / 255.0f;
+            x = x - mean[c];
+            table[c][i] = x / std[c];
+        }
+}
+
+int main(int argc, char **argv)
+{
+    static float table[3][256];
+    fill(table);
+    zf_recipe recipe = {
+        .resize = ZF_RESIZE_SHORT,
+        .resize_w = 40,
+        .resize_h = 40,
+        .filter = ZF_BILINEAR,
+        .order = (zf_order)atoi(argv[1]),
+        .crop_w = SIDE,
+        .crop_h = SIDE,
+        .crop_rounding = ZF_HALF_EVEN,
+        .out_w = SIDE,
+        .out_h = SIDE,
+        .layout = ZF_NCHW,
+        .channel_at = {0, 1, 2},
+        .elem_size = sizeof(float),
+        .table = table,
+    };
+    size_t n = (size_t)argc - 2, nbytes = zf_recipe_nbytes(&recipe);
+    zf_job *jobs = calloc(n, sizeof *jobs);
+    char *out = malloc(n * nbytes);
+    zf_pool *pool = zf_pool_open(3, zf_kernels_best());
+    if (!jobs || !out || !pool)
+        return 1;
+    for (size_t i = 0; i < n; i++) {
+        jobs[i].path = argv[2 + i];
+        jobs[i].out = out + i * nbytes;
+    }
+    zf_batch batch = {.recipe = &recipe, .jobs = jobs, .njobs = n};
+    zf_pool_submit(pool, &batch);
+    while (!zf_pool_wait(pool, &batch, 1000))
+        ;
+    zf_pool_close(pool);
+
+    int failed = 0;
+    for (size_t i = 0; i < n; i++)
+        if (jobs[i].result.status != ZF_OK) {
+            fprintf(stderr, "%s: status %d\n", argv[2 + i], (int)jobs[i].result.status);
+            failed = 1;
+        }
+    fwrite(out, nbytes, n, stdout);
+    free(jobs);
+    free(out);
+    return failed;
+}

@@ -1,0 +1,75 @@
+#!/bin/sh
+# Checks by name, beyond `make test`: tools/check.sh NAME [pytest options]
+#
+#   asan     the tests of all that runs in C, on a build with ASan and UBSan
+#   oldest   the tests of preparing and scoring with the oldest versions that pyproject.toml allows
+#   scalar   the same on the scalar kernels
+#   aarch64  the C core built for aarch64 and run under qemu-user
+#
+# asan and oldest build a copy of the working tree in .cache/check, with a virtual environment of
+# its own. $PYTHON (default: .venv/bin/python) runs the others.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+name=${1:?"usage: tools/check.sh asan|oldest|scalar|aarch64 [pytest options]"}
+shift
+python=${PYTHON:-.venv/bin/python}
+
+# What runs in C, but for the decoder's own fuzzers.
+tests="test_golden test_reference test_kernels test_jpeg test_baseline test_recipe test_sources
+test_loader test_prep test_prep_cli test_score_logits test_score test_cpus"
+files=""
+for test in $tests; do
+    files="$files tests/$test.py"
+done
+
+# The working tree in .cache/check/$name, and a virtual environment beside it with the packages
+# given; leaves there.
+fresh() {
+    at=$root/.cache/check/$name
+    rm -rf "$at/tree"
+    mkdir -p "$at/tree"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - 2>/dev/null |
+        tar -xf - -C "$at/tree"
+    [ -x "$at/venv/bin/python" ] || python3 -m venv "$at/venv"
+    "$at/venv/bin/python" -m pip install -q --disable-pip-version-check 'setuptools>=77' \
+        'cython>=3.0' "$@"
+    export ZOOFAST_SHARED="${ZOOFAST_SHARED:-$root/../shared}"
+    cd "$at/tree"
+    "$at/venv/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation -e .
+    python=$at/venv/bin/python
+}
+
+case $name in
+asan)
+    export ZOOFAST_SANITIZE=1
+    fresh 'pytest>=7.4' 'hypothesis>=6.80' 'scipy>=1.8'
+    # The interpreter is not sanitized, so that the runtime has to be there before it.
+    LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
+    export LD_PRELOAD
+    export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
+    export UBSAN_OPTIONS=print_stacktrace=1
+    # shellcheck disable=SC2086  # one word a file
+    exec "$python" -m pytest -q -p no:cacheprovider $files "$@"
+    ;;
+oldest)
+    # NumPy: the oldest with a wheel for this Python
+    numpy=$(python3 -c 'import sys; v = sys.version_info
+print("1.23.2" if v < (3, 12) else "1.26.0" if v < (3, 13) else "2.1.0")')
+    fresh "numpy==$numpy" 'pillow==10.0.0' 'rich==13.0.0' 'pytest==7.4.0' 'hypothesis==6.80.0' \
+        'scipy==1.9.3'
+    # shellcheck disable=SC2086
+    exec "$python" -m pytest -q -p no:cacheprovider $files "$@"
+    ;;
+scalar)
+    # shellcheck disable=SC2086
+    ZOOFAST_ISA=scalar exec "$python" -m pytest -q $files "$@"
+    ;;
+aarch64)
+    exec "$python" -m pytest -q tests/test_native.py -k aarch64 "$@"
+    ;;
+*)
+    echo "zoofast: no check is named $name; known: asan, oldest, scalar, aarch64" >&2
+    exit 2
+    ;;
+esac
