@@ -280,8 +280,7 @@ with open_source(sys.argv[1]) as source:
     )
     first, last = (int(word) for word in done.stdout.split())  # kB
     assert last - first < 20_000
-    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which keeps freed memory
-        assert last < 300_000
+    assert last < 300_000
 
 
 # ---- one image -----------------------------------------------------------------
