@@ -19,6 +19,7 @@ COMMANDS = {
     "infer": "run a model over prepared tensors, with ais_bench's options, files and numbers",
     "bench": "throughput and latency of a model at several batch sizes",
     "score": "accuracy of a folder of results, with the guides' result.json byte for byte",
+    "profile": "what on this host holds the NPU back, in words, numbers, a trace and a page",
     "export": "weights to ONNX, with the guides' names, sizes and opset",
     "simplify": "fold what is constant in an ONNX, for a fixed or any batch size",
     "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen = next((word for word in argv if not word.startswith("-")), None)
     try:
         parser = _parser(chosen)
-        args = parser.parse_args(argv)
+        args = parser.parse_args(argv, argparse.Namespace(argv=argv))
         if args.version:
             print(_version_line())
             return 0

@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from zoofast import _core
 from zoofast import recipe as recipes
 from zoofast.cpus import usable_cpus
+from zoofast.disk import Ceiling, read_ceiling, write_ceiling
 from zoofast.errors import ImageError, OutputError
 from zoofast.loader import Failure, Loader, Prepared, Target
+from zoofast.models import KnownModel
 from zoofast.prep import versions
 from zoofast.recipe import Recipe
 from zoofast.sources import Item, Source
-from zoofast.timeline import STAGES, Span, Timeline, worker
-from zoofast.trace import TraceWriter
+from zoofast.timeline import STAGES, WORKER, Span, Timeline
+from zoofast.trace import TraceWriter, row_order
 
 ROUNDS = 3  # of every measurement that is compared with another, in turn
 CALLER = "main"  # the thread that takes the batches
-
-
-class KnownModel(Protocol):
-    """A model whose speed on NPUs is known; see zoofast.models."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def guide(self) -> str:
-        """Its name for people."""
-
-    @property
-    def recipe(self) -> str: ...
-
-    @property
-    def fps(self) -> Mapping[str, Mapping[int, float]]:
-        """Chip -> batch size -> images a second."""
+WRITE = "write"
+IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
+CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
 
 
 @dataclass(frozen=True)
@@ -81,21 +63,12 @@ class ThreadRates:
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """What a disk alone would allow."""
-
-    bytes_per_second: float
-    images_per_second: float
-    how: str
-
-
-@dataclass(frozen=True)
 class Stage:
-    """One stage: its share of the workers' busy time, and the rate if it took no time."""
+    """One stage: its share of an image's computing, and the rate if it took no time."""
 
     name: str
     microseconds: float  # per image, in one thread
-    share: float
+    share: float | None  # None: writing, which goes on beside the computing
     rate_if_free: float | None  # None: nothing else is left
 
 
@@ -137,13 +110,14 @@ class Profile:
     sample: int  # images measured with, of `total`
     total: int
     recipe: Recipe
+    writes: bool  # the tensors, too
     threads: int
     rate: float
     nbytes_per_image: float
     failures: list[Failure]
     stages: list[Stage]
     per_thread: dict[str, dict[str, float]]  # thread -> stage or "idle" -> share of the time
-    busy: float  # share of the workers' time spent in stages
+    busy: float  # part of the time that `threads` workers were computing, on average
     cores_used: float  # by the whole process
     scaling: list[ThreadRates]
     read: Ceiling
@@ -161,6 +135,7 @@ class Profile:
             "source": self.source,
             "images": {"total": self.total, "measured": self.sample},
             "recipe": {"name": self.recipe.name, "digest": self.recipe.digest},
+            "writes_tensors": self.writes,
             "threads": self.threads,
             "images_per_second": self.rate,
             "nbytes_per_image": self.nbytes_per_image,
@@ -229,11 +204,10 @@ def profile(
                 found.append(run(count, options.seconds / ROUNDS, guess).rate)
 
         step("stages")
-        names = [worker(i) for i in range(threads)]
         with ExitStack() as stack:
             begin = time.monotonic_ns()
             writer = stack.enter_context(TraceWriter(trace, begin)) if trace else None
-            timeline = Timeline(begin, writer, [*names, CALLER])
+            timeline = Timeline(begin, writer)
             traced = run(threads, options.seconds, guess, timeline=timeline)
         step("disk, writing")
         write = write_ceiling(folder, recipe, threads)
@@ -245,22 +219,28 @@ def profile(
     ]
     rate = scaling[-1].rate
     wall = (timeline.end_ns - timeline.begin_ns) / 1e9
-    per_thread = {name: _shares(timeline.busy_ns[name], wall) for name in [*names, CALLER]}
-    busy_ns: Counter[str] = Counter()
-    for name in names:
-        busy_ns.update(timeline.busy_ns[name])
+    per_thread = {
+        name: _shares(timeline.busy_ns[name], wall) for name in row_order(timeline.busy_ns)
+    }
+    worked: Counter[str] = Counter()
+    for name, spent in timeline.busy_ns.items():
+        if name.startswith(WORKER):
+            worked.update(spent)
+    computed = sum(ns for stage, ns in worked.items() if stage != WRITE)
+    busy = computed / 1e9 / (wall * threads)
     result = Profile(
         source.where,
         len(items),
         len(source.items),
         recipe,
+        options.write,
         threads,
         rate,
         traced.nbytes_in / traced.images,
         first.failures,
-        stages(busy_ns, traced.images, rate),
+        stages(worked, traced.images, rate, busy),
         per_thread,
-        sum(busy_ns.values()) / 1e9 / (wall * threads),
+        busy,
         traced.cpu_seconds / traced.seconds,
         scaling,
         read,
@@ -369,80 +349,27 @@ def _shares(busy_ns: Mapping[str, int], seconds: float) -> dict[str, float]:
     return {**shares, "idle": max(0.0, 1.0 - sum(shares.values()))}
 
 
-def stages(busy_ns: Mapping[str, int], images: int, rate: float) -> list[Stage]:
+def stages(busy_ns: Mapping[str, int], images: int, rate: float, busy: float) -> list[Stage]:
     """The stages of the workers, and the headspace of each.
 
-    busy_ns: summed over the workers. A rate without a stage assumes that the rest goes on as it
-    does, so that throughput rises as an image's time falls.
+    busy_ns: summed over the workers. busy: see Profile. While the workers have enough to do,
+    throughput rises as an image's computing falls; when they wait, freeing what they compute
+    would gain nothing. Files are written by threads of their own while others compute, so that
+    writing has no part in an image's computing: without it, the workers would not wait.
     """
-    total = sum(busy_ns.values())
+    total = sum(ns for name, ns in busy_ns.items() if name != WRITE)
+    waiting = busy < 1 - IDLE
     found = []
     for name in STAGES:
         ns = busy_ns.get(name, 0)
-        if ns:
-            free = rate * total / (total - ns) if total > ns else None
-            found.append(Stage(name, ns / images / 1e3, ns / total, free))
+        if name == WRITE and ns:
+            free = rate / busy if waiting else rate
+            found.append(Stage(name, ns / images / 1e3, None, free))
+        elif ns:
+            found.append(Stage(name, ns / images / 1e3, ns / total, rate if waiting else None))
+            if not waiting and total > ns:
+                found[-1] = replace(found[-1], rate_if_free=rate * total / (total - ns))
     return found
-
-
-def read_ceiling(source: Source, items: Sequence[Item], threads: int) -> Ceiling:
-    """Reading the items' bytes alone, after asking the kernel to forget them."""
-    fds = [source.fd] if source.fd >= 0 else []
-    for item in items:
-        if not item.in_archive:
-            try:
-                fds.append(os.open(item.path, os.O_RDONLY | os.O_CLOEXEC))
-            except OSError:
-                continue  # counted as a failure when it is to be prepared
-            os.posix_fadvise(fds[-1], 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(fds.pop())
-        else:
-            os.posix_fadvise(source.fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
-
-    def read(item: Item) -> int:
-        try:
-            return len(source.read(item))
-        except OSError:
-            return 0
-
-    begin = time.monotonic()
-    with ThreadPoolExecutor(threads) as pool:
-        sizes = list(pool.map(read, items))
-    seconds = time.monotonic() - begin
-    how = f"{len(items)} files, {threads} at a time, dropped from the page cache before"
-    return Ceiling(sum(sizes) / seconds, len(items) / seconds, how)
-
-
-def write_ceiling(folder: str, recipe: Recipe, threads: int) -> Ceiling:
-    """Writing tensors of the recipe alone, as prep does, until they are on the disk."""
-    count = max(16, min(256, 200_000_000 // recipe.nbytes))
-    page = _core.PAGE
-    slots = -(-recipe.nbytes // page) * page
-    memory = mmap.mmap(-1, slots)  # page-aligned, for direct I/O
-    tensor = np.frombuffer(memory, np.uint8)[: recipe.nbytes]
-    paths = [os.path.join(folder, f"{i}.bin") for i in range(count)]
-
-    def write(path: str) -> None:
-        try:
-            _core.write_file(path, path + ".part", tensor)
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}; name another folder by --scratch"
-            ) from error
-
-    begin = time.monotonic()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(write, paths))
-    seconds = time.monotonic() - begin
-    for path in paths:
-        os.unlink(path)
-    how = f"{count} files of {recipe.nbytes:,} bytes, {threads} at a time, synced"
-    return Ceiling(count * recipe.nbytes / seconds, count / seconds, how)
 
 
 def _needs(
@@ -478,39 +405,41 @@ def needs(
     rows = []
     for model in models:
         host = host_rates[model.recipe]
-        for chip, by_batch in model.fps.items():
-            batch, device = max(by_batch.items(), key=lambda entry: entry[1])
+        for chip in model.fps:
+            batch, device = model.best(chip)
             cores = math.ceil(device / (host / threads))
             rows.append(Need(model.guide, chip, batch, model.recipe, device, host, cores))
     return sorted(rows, key=lambda need: -need.device_rate)
 
 
-IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
-CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
-
-
 def verdict(profile: Profile) -> list[str]:
     """What holds the host back, in sentences, the most important first."""
     threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
-    top = max(profile.stages, key=lambda stage: stage.share)
+    waiting = profile.busy < 1 - IDLE
+    also = ", writing each tensor to a file" if profile.writes else ""
     lines = [
         f"This host prepares {profile.rate:,.0f} images a second with {profile.recipe.name} on "
-        f"{threads}."
+        f"{threads}{also}."
     ]
-    if profile.busy < 1 - IDLE:
+    if waiting:
+        idle = f"the workers compute only {profile.busy:.0%} of the time"
         lines.append(
-            f"The workers are idle {1 - profile.busy:.0%} of the time: they wait for the thread "
-            "that takes the batches, not the other way round. Larger batches, or fewer images "
-            "that Pillow must decode, would help."
+            f"The bottleneck is the disk that takes the tensors: {idle}. Without writing, the "
+            f"host would reach {profile.rate / profile.busy:,.0f} images/s."
+            if profile.writes
+            else f"The bottleneck is the thread that takes the batches: {idle}."
         )
-    free = top.rate_if_free
-    gain = f"; were it free, the host would reach {free:,.0f} images/s" if free else ""
-    lines.append(
-        f"The bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
-        f"{sum(stage.microseconds for stage in profile.stages):,.0f} µs that an image takes in "
-        f"one thread ({top.share:.0%}){gain}."
-    )
-    if profile.busy >= 1 - IDLE and profile.cores_used < CROWDED * profile.threads:
+    else:
+        computing = [stage for stage in profile.stages if stage.share is not None]
+        top = max(computing, key=lambda stage: stage.share or 0.0)
+        free = top.rate_if_free
+        gain = f"; were it free, the host would reach {free:,.0f} images/s" if free else ""
+        lines.append(
+            f"The bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
+            f"{sum(stage.microseconds for stage in computing):,.0f} µs that an image takes in "
+            f"one thread ({top.share:.0%}){gain}."
+        )
+    if not waiting and profile.cores_used < CROWDED * profile.threads:
         lines.append(
             f"The process got only {profile.cores_used:.1f} of the {profile.threads} cores that "
             "its busy threads asked for: it waits for the disk, or other processes use the cores."
@@ -521,11 +450,15 @@ def verdict(profile: Profile) -> list[str]:
             f"{most.threads} threads are {most.rate / profile.scaling[0].rate:.1f} times as fast "
             f"as one: an efficiency of {most.efficiency:.0%}."
         )
-    for ceiling, what in ((profile.read, "Reading"), (profile.write, "Writing")):
-        relation = "above" if ceiling.images_per_second > profile.rate else "BELOW"
+    for ceiling, what, held in (
+        (profile.read, "Reading", "images not in the page cache hold it back"),
+        (profile.write, "Writing", "the disk holds back runs that write their tensors"),
+    ):
+        enough = ceiling.images_per_second > profile.rate
         lines.append(
             f"{what} alone reaches {ceiling.bytes_per_second / 1e6:,.0f} MB/s, "
-            f"{ceiling.images_per_second:,.0f} images/s: {relation} what the host prepares."
+            f"{ceiling.images_per_second:,.0f} images/s: "
+            + ("more than the host prepares." if enough else f"less than it prepares, so {held}.")
         )
     if profile.needs:
         need = profile.needs[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from zoofast.labels import Labels
 from zoofast.results import fault, list_results, rank_results
 
 ECE_BINS = 15
+MISTAKES_KEPT = 24  # to be looked at
 TITLE = "Overall statistical evaluation"
 
 
@@ -122,6 +123,34 @@ class Tally:
         return json.dumps({"title": TITLE, "value": value})
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified image; classes are the model's, confidence is of the prediction."""
+
+    name: str
+    truth: int
+    predicted: int
+    confidence: float
+
+
+def surest_mistakes(
+    names: Sequence[str],
+    truth: NDArray[np.integer[Any]],
+    predicted: NDArray[np.integer[Any]],
+    confidence: NDArray[np.floating[Any]],
+    most: int = MISTAKES_KEPT,
+) -> list[Mistake]:
+    """The wrong predictions of which the model is most confident, the surest first.
+
+    All of length n. Those of unknown confidence (NaN) are left out; equal ones go by name.
+    """
+    wrong = np.flatnonzero((truth != predicted) & np.isfinite(confidence)).tolist()
+    surest = sorted(wrong, key=lambda i: (-float(confidence[i]), names[i]))[:most]
+    return [
+        Mistake(names[i], int(truth[i]), int(predicted[i]), float(confidence[i])) for i in surest
+    ]
+
+
 @dataclass
 class Problems:
     """What was not scored, or not as it seems; every list is of names."""
@@ -167,6 +196,7 @@ class Score:
     other_outputs: dict[int, int]
     scores: str  # "logits" or "probabilities": how confidence was read
     labels: Labels
+    mistakes: list[Mistake]  # the surest
 
     def class_name(self, index: int) -> str:
         """The name of one of the model's classes, '' when unknown."""
@@ -327,13 +357,9 @@ def score_folder(
         scores = "probabilities" if distribution.all() else "logits"
     best = values[usable, 0]
     problems.not_a_score = [names[i] for i in np.flatnonzero(np.isnan(best)).tolist()]
+    confidence = best if scores == "probabilities" else results["confidence"][usable]
     tally = Tally(classes, top_k)
-    tally.add(
-        truth,
-        ranked[usable],
-        values[usable],
-        best if scores == "probabilities" else results["confidence"][usable],
-    )
+    tally.add(truth, ranked[usable], values[usable], confidence)
     return Score(
         tally,
         problems,
@@ -343,4 +369,5 @@ def score_folder(
         listing.other_outputs,
         scores,
         labels,
+        surest_mistakes(names, truth, ranked[usable, 0], confidence),
     )

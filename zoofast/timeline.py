@@ -7,7 +7,6 @@ scorer. Memory is bounded, however long the run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zoofast import _core
@@ -18,6 +17,7 @@ from zoofast.trace import WAIT, TraceWriter
 # of what the core leaves to Pillow; "wait" is a thread's waiting for its next batch; "h2d" and
 # "d2h" are copies to and from the device; "use" is whatever else the taker of a batch does.
 STAGES = (*_core.STAGES, "pillow", WAIT, "h2d", "infer", "d2h", "score", "use")
+WORKER = "worker "  # begins the names of the core's threads
 KEPT_BATCHES = 8  # in the sampled picture
 
 
@@ -30,11 +30,6 @@ class Span:
     begin_ns: int
     end_ns: int
     batch: int
-
-
-def worker(index: int) -> str:
-    """The name of the core's thread `index`."""
-    return f"worker {index}"
 
 
 class Rate:
@@ -82,24 +77,18 @@ class Rate:
 class Timeline:
     """Takes spans from any thread. Raises OutputError when the trace cannot be written.
 
-    threads: names in the order in which rows shall stand; others follow as they come.
     busy_ns: thread -> stage -> nanoseconds.
     """
 
-    def __init__(
-        self, begin_ns: int, trace: TraceWriter | None = None, threads: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, begin_ns: int, trace: TraceWriter | None = None) -> None:
         self.begin_ns = begin_ns
-        self.busy_ns: dict[str, dict[str, int]] = {name: {} for name in threads}
+        self.busy_ns: dict[str, dict[str, int]] = {}
         self.rate = Rate(begin_ns)
         self.batches = 0
         self.end_ns = begin_ns  # of the latest span
         self._trace = trace
         self._lock = threading.Lock()
         self._windows: dict[int, list[Span]] = {}  # first batch -> spans
-        if trace is not None:
-            for name in threads:
-                trace.thread(name)
 
     def span(
         self, thread: str, stage: str, begin_ns: int, end_ns: int, batch: int, image: str = ""
@@ -112,11 +101,12 @@ class Timeline:
         """What the loader's workers did for a batch, from its outcomes.
 
         The core sums a stage's time over an image; decode and resize in truth alternate row by
-        row. Here an image's stages stand one after the other.
+        row, and a write may have waited for its turn. Here an image's stages stand one after the
+        other.
         """
         with self._lock:
             for item, outcome in zip(prepared.items, prepared.outcomes, strict=True):
-                thread, begin = worker(outcome.worker), outcome.begin_ns
+                thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
                 for stage, ns in zip(_core.STAGES, outcome.stage_ns, strict=True):
                     if ns:
                         self._add(thread, stage, begin, begin + ns, batch, item.name)

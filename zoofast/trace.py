@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,15 @@ WAIT = "wait"  # the span that is no work on its batch, so no flow goes through 
 def _microseconds(nanoseconds: int) -> str:
     """Exactly, as a JSON number: floats would lose digits on long runs."""
     return f"{nanoseconds // 1000}.{nanoseconds % 1000:03d}"
+
+
+def row_order(threads: Iterable[str]) -> list[str]:
+    """Threads as rows: kinds ("worker 3" is a worker) as they first came, each by number."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for name in threads:
+        kind = name.rstrip("0123456789")
+        kinds.setdefault(kind, []).append((int(name[len(kind) :] or 0), name))
+    return [name for members in kinds.values() for _, name in sorted(members)]
 
 
 class TraceWriter:
@@ -50,13 +60,11 @@ class TraceWriter:
         self._event({"ph": "M", "name": "process_name", "args": {"name": process}}, thread=0)
 
     def thread(self, name: str) -> int:
-        """The row of thread `name`. Rows stand in the order in which they are first asked for."""
+        """The number of thread `name`, which gets a row."""
         number = self._threads.get(name)
         if number is None:
             number = self._threads[name] = len(self._threads) + 1
             self._event({"ph": "M", "name": "thread_name", "args": {"name": name}}, number)
-            order = {"sort_index": number}
-            self._event({"ph": "M", "name": "thread_sort_index", "args": order}, number)
         return number
 
     def span(
@@ -112,6 +120,9 @@ class TraceWriter:
             if kind is None:
                 for batch in list(self._flows):
                     self.finish(batch)
+                for place, name in enumerate(row_order(self._threads)):
+                    order = {"name": "thread_sort_index", "args": {"sort_index": place}}
+                    self._event({"ph": "M", **order}, self._threads[name])
                 self._put("\n]}\n")
             self._file.close()
             if kind is None:
@@ -164,7 +175,10 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
 def _check(events: list[dict[str, Any]]) -> Trace:
     trace = Trace()
     names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    trace.threads = list(names.values())
+    places = {
+        e["tid"]: int(e["args"]["sort_index"]) for e in events if e["name"] == "thread_sort_index"
+    }
+    trace.threads = [names[thread] for thread in sorted(names, key=lambda thread: places[thread])]
     flows: dict[int, list[dict[str, Any]]] = {}
     for event in events:
         if event["pid"] != PROCESS:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoofast.commands.infer import _positive, add_model_arguments
 from zoofast.errors import BackendError
+from zoofast.extras import needs
 from zoofast.files import write_whole
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--device", type=int, default=0, help="default: 0")
     parser.add_argument("--markdown", metavar="FILE", help="write the table")
     parser.add_argument("--json", metavar="FILE", help="write the numbers")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -41,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
 
     from zoofast.console import progress
 
+    if args.report:
+        with needs("report"):  # before the work
+            from zoofast.report import write_report
+            from zoofast.report.of_bench import bench_report
     models = {size: args.model.replace("{bs}", str(size)) for size in args.batchsize}
     if args.backend != "null":
         absent = [model for model in dict.fromkeys(models.values()) if not Path(model).is_file()]
@@ -71,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         write_whole(args.markdown, _markdown(rows).encode())
     if args.json:
         write_whole(args.json, json.dumps(numbers, indent=1).encode())
+    if args.report:
+        write_report(args.report, bench_report(numbers, ["zoofast", *args.argv]))
     Console(highlight=False).print(_table(rows, args.model))
     for size, why in failures.items():
         print(f"zoofast: batch size {size} is not measured: {why}", file=sys.stderr)

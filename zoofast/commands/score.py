@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoofast.cpus import usable_cpus
 from zoofast.errors import LabelError
+from zoofast.extras import needs
 from zoofast.files import write_whole
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confused", type=int, default=5, metavar="N", help="confused pairs to show (default: 5)"
     )
     parser.add_argument("--json", metavar="FILE", help="write everything")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
+    parser.add_argument(
+        "--images", metavar="SRC", help="the images, for the report to show the surest mistakes"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     parser.add_argument("--quiet", action="store_true", help="only the line of the accuracy")
 
@@ -88,6 +93,12 @@ def run(args: argparse.Namespace) -> int:
         raise LabelError("give the labels once: LABELS or --labels-from DIR")
     if args.top_k < 1:
         raise LabelError(f"--top-k is {args.top_k}; it must be 1 or more")
+    if args.report:
+        with needs("report"):  # before the work
+            from zoofast.report import write_report
+            from zoofast.report.of_score import score_report
+    elif args.images:
+        raise LabelError("--images is for the report; give --report FILE.html too")
     published = _published(args.recipe) if args.recipe else None
     if args.labels_from is not None:
         labels = labels_from_folders(args.labels_from, args.synsets)
@@ -111,6 +122,9 @@ def run(args: argparse.Namespace) -> int:
         write_whole(args.per_class, score.classes_csv().encode())
     if args.json:
         write_whole(args.json, json.dumps(score.to_json(), indent=1).encode())
+    if args.report:
+        page = score_report(score, ["zoofast", *args.argv], args.results, published, args.images)
+        write_report(args.report, page)
     return report(score, args.allow_missing, args.quiet, args.confused, published)
 
 

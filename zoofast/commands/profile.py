@@ -1,0 +1,160 @@
+"""`zoofast profile`: what on this host holds the NPU back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from zoofast import console, models, recipe
+from zoofast.commands.prep import _positive
+from zoofast.extras import needs
+from zoofast.files import write_whole
+from zoofast.profiling import Options, Profile, profile, steps
+from zoofast.sources import open_source
+
+SHOWN = 10  # failures on the screen; all are in the JSON
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="folder of images or of class folders, .tar, or text file of paths",
+    )
+    parser.add_argument(
+        "--recipe", required=True, metavar="NAME|FILE.toml", help="how the model wants its images"
+    )
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="default: all CPUs that this process may use"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=3.0,
+        metavar="S",
+        help="of each measurement (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--images",
+        type=_positive,
+        default=512,
+        metavar="N",
+        help="measure with so many, spread over SRC (default: %(default)s)",
+    )
+    parser.add_argument("--batchsize", type=_positive, metavar="N", help="images per batch")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
+    )
+    parser.add_argument(
+        "--scratch",
+        metavar="DIR",
+        type=Path,
+        default=Path("."),
+        help="where writing is measured; nothing stays there (default: the current folder)",
+    )
+    parser.add_argument(
+        "--only-recipe", action="store_true", help="do not measure the known models' recipes"
+    )
+    parser.add_argument(
+        "--trace", metavar="FILE.json", help="write a Chrome trace, for ui.perfetto.dev"
+    )
+    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the verdict")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.report:
+        with needs("report"):  # before the work
+            from zoofast.report import write_report
+            from zoofast.report.of_profile import profile_report
+    chosen = recipe.load(args.recipe)
+    options = Options(
+        threads=args.threads,
+        seconds=args.seconds,
+        images=args.images,
+        batch_size=args.batchsize,
+        scratch=args.scratch,
+        write=args.write,
+    )
+    known = [] if args.only_recipe else [models.load(name) for name in models.names()]
+    with (
+        open_source(args.source) as source,
+        console.progress("profile", steps(options, known), args.quiet) as meter,
+    ):
+        found = profile(
+            source,
+            chosen,
+            options,
+            models=known,
+            trace=args.trace,
+            step=lambda what: meter.advance(1, note=what),
+        )
+    if args.json:
+        write_whole(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+    if args.report:
+        write_report(args.report, profile_report(found, ["zoofast", *args.argv]))
+    _show(found, args.quiet)
+    for failure in found.failures[:SHOWN]:
+        print(f"zoofast: failed: {failure}", file=sys.stderr)
+    if len(found.failures) > SHOWN:
+        print(f"zoofast: and {len(found.failures) - SHOWN} more", file=sys.stderr)
+    return 1 if found.failures else 0
+
+
+def _show(found: Profile, quiet: bool) -> None:
+    out = Console(highlight=False)
+    if not quiet:
+        out.print(_stage_table(found))
+        out.print(_thread_table(found))
+        if found.needs:
+            out.print(_needs_table(found))
+    for line in found.verdict:
+        out.print(escape(line))
+
+
+def _table(title: str, *headings: str, words: int = 1) -> Table:
+    """The first `words` columns are text."""
+    table = Table(title=escape(title), title_justify="left")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i < words else "right")
+    return table
+
+
+def _stage_table(found: Profile) -> Table:
+    table = _table(f"{found.recipe.name}, one thread", "stage", "µs/image", "share", "if free")
+    for stage in found.stages:
+        share = "" if stage.share is None else f"{stage.share:.0%}"
+        free = "" if stage.rate_if_free is None else f"{stage.rate_if_free:,.0f}/s"
+        table.add_row(stage.name, f"{stage.microseconds:,.0f}", share, free)
+    return table
+
+
+def _thread_table(found: Profile) -> Table:
+    table = _table("Threads", "threads", "images/s", "efficiency", words=0)
+    for point in found.scaling:
+        table.add_row(str(point.threads), f"{point.rate:,.0f}", f"{point.efficiency:.0%}")
+    return table
+
+
+def _needs_table(found: Profile) -> Table:
+    title = "What NPUs eat, and this host feeds, images/s"
+    headings = ("model", "chip", "batch", "eats", "fed", "", "cores needed")
+    table = _table(title, *headings, words=2)
+    for need in found.needs:
+        numbers = (f"{need.device_rate:,.0f}", f"{need.host_rate:,.0f}", f"{need.fed:.0%}")
+        table.add_row(need.model, need.chip, str(need.batch), *numbers, str(need.cores))
+    return table

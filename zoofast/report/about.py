@@ -1,0 +1,56 @@
+"""The section that every report ends with: how it was made, and on what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zoofast.cpus import usable_cpus
+from zoofast.prep import versions
+from zoofast.recipe import Recipe
+from zoofast.report.data import Block, Facts, Section
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def environment() -> dict[str, str]:
+    """The machine, in words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "CPU": _cpu(),
+        "usable CPUs": f"{usable_cpus()} of {os.cpu_count()}",
+        "memory": f"{memory / 2**30:.1f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, str]:
+    """What makes results comparable."""
+    shape = " × ".join(map(str, recipe.shape))
+    return {
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "tensor": f"{recipe.dtype} {recipe.layout} {shape}",
+    }
+
+
+def about(
+    command: Sequence[str], recipe: Recipe | None = None, more: Mapping[str, str] | None = None
+) -> Section:
+    """Command line, recipe, environment and versions. more: further facts of this run."""
+    run = {"command": shlex.join(command), **(more or {})}
+    blocks: list[Block] = [Facts(run, code=True)]
+    if recipe is not None:
+        blocks.append(Facts(recipe_facts(recipe), "Recipe"))
+    blocks += [Facts(environment(), "Environment"), Facts(versions(), "Versions")]
+    return Section("How this was made", blocks)

@@ -1,0 +1,154 @@
+"""Accuracy as sections of a report; what score and eval share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zoofast.report.data import (
+    Bars,
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Lines,
+    Picture,
+    Pictures,
+    Section,
+    Series,
+    Table,
+)
+from zoofast.report.pictures import thumbnail
+from zoofast.scoring import ECE_BINS, Score
+
+CLASSES_SHOWN = 10  # of the worst, and of the best
+PAIRS_SHOWN = 15
+NAMES_SHOWN = 20  # of each kind of problem
+
+ReadImage = Callable[[str], bytes | None]  # sample name -> the image file's bytes
+
+
+def accuracy_figures(score: Score, published: Mapping[str, float] | None = None) -> list[Figure]:
+    """The headline of a score. published: percent by "top1" and so on, to stand beside."""
+    figures = []
+    for place in sorted({1, score.tally.k}):
+        known = (published or {}).get(f"top{place}")
+        note = "" if known is None else f"the guide: {known} %"
+        figures.append(
+            Figure(f"top-{place}", 100 * score.tally.accuracy()[place - 1], "%", 2, note)
+        )
+    figures.append(Figure("images scored", score.tally.images, note=f"of {score.samples:,}"))
+    ece = score.tally.ece()
+    if ece is not None:
+        note = f"ECE, {ECE_BINS} bins"
+        figures.append(Figure("calibration error", 100 * ece, "%", 2, note))
+    return figures
+
+
+def accuracy_sections(score: Score, read: ReadImage | None = None) -> list[Section]:
+    """Classes, confusions, calibration, and what could not be scored.
+
+    read: gives the images to show; None shows names alone.
+    """
+    sections = [Section("Accuracy by class", _classes(score))]
+    wrong: list[Block] = []
+    if score.mistakes:
+        wrong.append(_mistakes(score, read))
+    if score.tally.confused(1):
+        wrong.append(_confused(score))
+    if wrong:
+        sections.append(Section("Mistakes", wrong))
+    if score.tally.ece() is not None:
+        sections.append(Section("Confidence", [_calibration(score)]))
+    problems = score.problems.lines()
+    if problems:
+        rows = [(what, len(names), _listed(names)) for what, names in problems]
+        columns = [Column("what"), Column("count"), Column("which")]
+        sections.append(Section("Not scored, or not as it seems", [Table("", columns, rows)]))
+    return sections
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _class(score: Score, index: int) -> str:
+    return f"{index} {score.class_name(index)}".rstrip()
+
+
+def _classes(score: Score) -> list[Block]:
+    rows = sorted(score.classes(), key=lambda row: (row["top1"], -row["images"], row["class"]))
+    counts = [0] * 10
+    for row in rows:
+        counts[min(int(row["top1"] * 10), 9)] += 1
+    labels = [f"{10 * i}–{10 * i + 10} %" for i in range(10)]
+    note = f"{len(rows):,} of {score.tally.classes:,} classes have images."
+    spread = Bars("Classes by top-1 accuracy", labels, counts, "classes", note=note)
+    best = sorted(rows, key=lambda row: (-row["top1"], -row["images"], row["class"]))
+    return [
+        spread,
+        _class_table("Worst classes", score, rows[:CLASSES_SHOWN]),
+        _class_table("Best classes", score, best[:CLASSES_SHOWN]),
+    ]
+
+
+def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
+    last = f"top{score.tally.k}"
+    cells: list[list[Cell]] = []
+    for row in rows:
+        taken = row["most_often_taken_for"]
+        mistaken = "" if taken == "" else f"{_class(score, taken)} ({row['times']}×)"
+        name = f"{row['class']} {row['name']}".rstrip()
+        cells.append([name, row["images"], 100 * row["top1"], 100 * row[last], mistaken])
+    columns = [
+        Column("class"),
+        Column("images"),
+        Column("top-1", "%", 1),
+        Column(f"top-{score.tally.k}", "%", 1),
+        Column("most often taken for"),
+    ]
+    if not any(row[-1] for row in cells):
+        columns, cells = columns[:-1], [row[:-1] for row in cells]
+    return Table(title, columns, cells)
+
+
+def _confused(score: Score) -> Table:
+    rows = [
+        (_class(score, true), _class(score, predicted), images)
+        for true, predicted, images in score.tally.confused(PAIRS_SHOWN)
+    ]
+    columns = [Column("class"), Column("taken for"), Column("images")]
+    return Table("Most confused pairs", columns, rows)
+
+
+def _mistakes(score: Score, read: ReadImage | None) -> Pictures:
+    pictures = []
+    for mistake in score.mistakes:
+        data = read(mistake.name) if read is not None else None
+        pictures.append(
+            Picture(
+                None if data is None else thumbnail(data),
+                mistake.name,
+                _class(score, mistake.truth),
+                _class(score, mistake.predicted),
+                mistake.confidence * 100,
+            )
+        )
+    note = "Wrong predictions of which the model is surest: wrong labels are often among them."
+    return Pictures("Surest mistakes", pictures, note)
+
+
+def _calibration(score: Score) -> Lines:
+    bins = score.tally.calibration()
+    confidences = [100 * row["confidence"] for row in bins]
+    return Lines(
+        "How often it is right when it is that sure",
+        [
+            Series("measured", confidences, [100 * row["accuracy"] for row in bins]),
+            Series("as sure as right", [0, 100], [0, 100], dashed=True),
+        ],
+        "confidence, %",
+        "right, %",
+        digits=1,
+    )

@@ -1,0 +1,247 @@
+"""Charts as SVG text to stand inside the page, drawn by Matplotlib.
+
+Colours are written as CSS variables, so that the page's light, dark and print styles apply.
+Every chart is drawn twice, for wide and for narrow screens: text that shrinks with a picture
+cannot be read on a phone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from zoofast.report.data import Bars, Lines, Stacks, Strips
+from zoofast.timeline import STAGES
+
+Chart = Bars | Lines | Stacks | Strips
+WIDE, NARROW = 7.2, 3.4  # inches; a CSS pixel of the page is 1/100 inch here
+# Stand-ins that Matplotlib takes for colours; _as_variables turns #0000nn into var(--c-nn).
+INK, MUTED, GRID, PAPER = "#000001", "#000002", "#000003", "#000004"
+SERIES = [f"#0000{16 + i:02x}" for i in range(12)]
+OF_STAGE = dict(zip(STAGES, SERIES, strict=True)) | {"idle": GRID}
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a $ in a name is no formula
+    "axes.facecolor": "none",
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GRID,
+    "ytick.labelcolor": INK,
+    "ytick.major.size": 0,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+}
+
+
+def draw(chart: Chart, key: str) -> tuple[str, str]:
+    """The chart as SVG for wide and for narrow screens. key: unique on the page."""
+    return _svg(chart, WIDE, f"{key}-wide"), _svg(chart, NARROW, f"{key}-narrow")
+
+
+def colour(part: str, parts: Sequence[str]) -> str:
+    """A stage's own colour; for other names, by their place among `parts`."""
+    return OF_STAGE.get(part) or SERIES[list(parts).index(part) % len(SERIES)]
+
+
+def _svg(chart: Chart, width: float, salt: str) -> str:
+    style: Any = {**STYLE, "svg.hashsalt": salt}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # the page's fonts draw what Matplotlib's own, used for measuring only, lack
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        painter: Callable[[Any, float], Figure] = PAINTERS[type(chart)]
+        figure = painter(chart, width)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return _as_inline(out.getvalue())
+
+
+def _as_inline(svg: str) -> str:
+    """Only what draws: no prologue, no metadata, no style of its own, no id that none refers to."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r"[\"(]#([^\")]+)[\")]", svg))
+
+    def tag(match: re.Match[str]) -> str:  # text between tags, which may be anything, stays
+        text = re.sub(r"#0000([0-9a-f]{2})\b", r"var(--c-\1)", match[0])
+        text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+        return re.sub(r' id="([^"]*)"', lambda id: id[0] if id[1] in used else "", text)
+
+    head, rest = re.sub(r"<[^<>]*>", tag, svg).split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    assert view is not None
+    return f'<svg {view[0]} xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true">{rest}'
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
+    figure = Figure(figsize=(width, height), layout=layout)
+    return figure, figure.add_subplot()
+
+
+def _row_height(rows: int, extra: float) -> float:
+    return extra + 0.27 * rows
+
+
+def _bars(chart: Bars, width: float) -> Figure:
+    figure, axes = _figure(width, _row_height(len(chart.labels), 0.15))
+    places = range(len(chart.labels))
+    axes.barh(places, chart.values, height=0.62, color=SERIES[0])
+    axes.set_yticks(places, [short(label, width) for label in chart.labels])
+    axes.invert_yaxis()
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    most = max(chart.values, default=0) or 1
+    for place, value in zip(places, chart.values, strict=True):
+        text = f"{value:,.{chart.digits}f} {short(chart.unit, width)}".rstrip()
+        axes.text(value + most * 0.012, place, text, va="center", color=INK)
+    axes.set_xlim(0, most * (1.22 if width == WIDE else 1.5))
+    return figure
+
+
+def _stacks(chart: Stacks, width: float) -> Figure:
+    parts = _ordered(part for row in chart.rows.values() for part in row)
+    legend_rows = _legend_rows([short(part, width) for part in parts], width)
+    figure, axes = _figure(width, _row_height(len(chart.rows), 0.5 + 0.22 * legend_rows))
+    places = range(len(chart.rows))
+    left = [0.0] * len(chart.rows)
+    for part in parts:
+        values = [float(row.get(part, 0)) for row in chart.rows.values()]
+        label, tint = short(part, width), colour(part, parts)
+        axes.barh(places, values, left=left, height=0.62, color=tint, label=label)
+        left = [at + value for at, value in zip(left, values, strict=True)]
+    axes.set_yticks(places, [short(name, width) for name in chart.rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(left, default=1) or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(axis="x")
+    axes.set_xlabel(short(chart.unit, width))
+    _legend(figure, axes, width)
+    return figure
+
+
+def short(text: str, width: float) -> str:
+    """A label that leaves room for the chart; what cannot be printed is a dot. The page's tables
+    have the whole text."""
+    limit = 30 if width == WIDE else 14
+    printable = "".join(c if c.isprintable() else "·" for c in text)
+    return printable if len(printable) <= limit else printable[: limit - 1] + "…"
+
+
+def _ordered(parts: Iterable[str]) -> list[str]:
+    """Each once: stages in their order, then the others as they came."""
+    each = dict.fromkeys(parts)
+    return sorted(each, key=lambda part: STAGES.index(part) if part in STAGES else len(STAGES))
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """How many of the labels fit side by side, all as wide as the longest."""
+    longest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), int(width / (0.075 * longest + 0.35))))
+
+
+def _legend_rows(labels: Sequence[str], width: float) -> int:
+    return -(-len(labels) // _legend_columns(labels, width))
+
+
+def _legend(figure: Figure, axes: Axes, width: float) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=_legend_columns(labels, width),
+        handlelength=0.9,
+        handleheight=0.9,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        borderpad=0,
+    )
+
+
+def _lines(chart: Lines, width: float) -> Figure:
+    names = [short(series.name, width) for series in chart.series]
+    figure, axes = _figure(width, 2.3 + 0.2 * _legend_rows(names, width))
+    for i, series in enumerate(chart.series):
+        tint = MUTED if series.dashed else SERIES[i % len(SERIES)]
+        axes.plot(
+            series.x,
+            series.y,
+            label=short(series.name, width),
+            color=tint,
+            linewidth=1.3 if series.dashed else 1.8,
+            linestyle=(0, (4, 3)) if series.dashed else "-",
+            marker="o" if chart.marks and not series.dashed else None,
+            markersize=4.5,
+            clip_on=False,
+        )
+    axes.set_ylim(0, None)
+    if chart.log_x:
+        ticks = sorted({x for series in chart.series for x in series.x})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(0, None)
+        axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{value:,.10g}")
+    axes.grid(axis="y")
+    axes.set_xlabel(short(chart.x_label, width))
+    if len(chart.series) > 1:
+        _legend(figure, axes, width)
+    return figure
+
+
+def _strips(chart: Strips, width: float) -> Figure:
+    rows = list(dict.fromkeys(strip.row for strip in chart.strips))
+    parts = _ordered(strip.part for strip in chart.strips)
+    legend_rows = _legend_rows([short(part, width) for part in parts], width)
+    figure, axes = _figure(width, _row_height(len(rows), 0.5 + 0.22 * legend_rows))
+    place = {row: i for i, row in enumerate(rows)}
+    for part in parts:
+        boxes = []
+        for strip in chart.strips:
+            if strip.part == part:
+                low, high = place[strip.row] - 0.36, place[strip.row] + 0.36
+                x0, x1 = strip.begin, strip.end
+                boxes.append([(x0, low), (x1, low), (x1, high), (x0, high)])
+        tint, label = colour(part, parts), short(part, width)
+        axes.add_collection(PolyCollection(boxes, facecolors=tint, linewidths=0, label=label))
+    axes.set_yticks(range(len(rows)), [short(row, width) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, max((strip.end for strip in chart.strips), default=1))
+    axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
+    axes.set_xlabel(short(chart.unit, width))
+    _legend(figure, axes, width)
+    return figure
+
+
+PAINTERS: dict[type, Callable[[Any, float], Figure]] = {
+    Bars: _bars,
+    Stacks: _stacks,
+    Lines: _lines,
+    Strips: _strips,
+}

@@ -1,0 +1,187 @@
+"""What `zoofast profile` found, as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zoofast.profiling import Profile
+from zoofast.report.about import about
+from zoofast.report.data import (
+    Block,
+    Column,
+    Figure,
+    Lines,
+    ReportData,
+    Section,
+    Series,
+    Stacks,
+    Strip,
+    Strips,
+    Table,
+)
+from zoofast.timeline import Span
+from zoofast.trace import row_order
+
+SHOWN_SPANS = 300  # more could not be told apart
+FAILURES_SHOWN = 50
+
+
+def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
+    """The page of a profile. command: the command line that made it."""
+    most = profile.scaling[-1]
+    figures = [
+        Figure("throughput", profile.rate, "images/s", note=f"on {profile.threads} threads"),
+        Figure("one thread", profile.scaling[0].rate, "images/s"),
+        Figure("efficiency", most.efficiency * 100, "%", note="of all threads against one"),
+        Figure("disk, reading", profile.read.images_per_second, "images/s"),
+        Figure("disk, writing", profile.write.images_per_second, "images/s"),
+    ]
+    sections = [
+        Section("Where the time goes", [_stages(profile), *_threads(profile)]),
+        Section("Threads and disks", [_scaling(profile), _disks(profile)]),
+    ]
+    if profile.needs:
+        sections.append(Section("What NPUs need", [_needs(profile)]))
+    if profile.failures:
+        sections.append(Section("Images that could not be prepared", [_failures(profile)]))
+    sample = f"{profile.sample:,} of {profile.total:,} images"
+    sections.append(about(command, profile.recipe, {"source": profile.source, "sample": sample}))
+    return ReportData(
+        "Host profile",
+        f"{profile.recipe.name} · {profile.source} · {sample}",
+        figures,
+        profile.verdict,
+        sections,
+    )
+
+
+def _stages(profile: Profile) -> Table:
+    rows = [
+        (
+            stage.name,
+            stage.microseconds,
+            None if stage.share is None else stage.share * 100,
+            stage.rate_if_free,
+        )
+        for stage in profile.stages
+    ]
+    columns = [
+        Column("stage"),
+        Column("time", "µs/image"),
+        Column("share", "%", 1),
+        Column("if free", "images/s"),
+    ]
+    note = (
+        f"Now: {profile.rate:,.0f} images/s. Decode is entropy decoding, IDCT and colour "
+        "conversion, which the decoders do not tell apart."
+        + (" Writing goes on beside the computing." if profile.writes else "")
+    )
+    return Table("Stages, in one thread", columns, rows, note)
+
+
+def _threads(profile: Profile) -> list[Block]:
+    shares = {
+        thread: {stage: share * 100 for stage, share in parts.items()}
+        for thread, parts in profile.per_thread.items()
+    }
+    seconds = [at for at, rate in profile.rate_over_time]
+    rates = [rate for at, rate in profile.rate_over_time]
+    over_time = Lines(
+        "Throughput over time",
+        [Series("throughput", seconds, rates)],
+        "seconds",
+        "images/s",
+        marks=False,
+    )
+    note = "Of twice as many workers as threads, one can wait for the disk while another computes."
+    return [
+        Stacks("Workers", shares, "% of the time", 1, note),
+        _timeline(profile.window),
+        over_time,
+    ]
+
+
+def _timeline(spans: Sequence[Span]) -> Strips:
+    begin = min((span.begin_ns for span in spans if span.stage != "wait"), default=0)
+    kept = sorted((span for span in spans if span.end_ns > begin), key=lambda span: span.begin_ns)
+    kept = kept[:SHOWN_SPANS]
+    order = row_order(span.thread for span in kept)
+    strips = [
+        Strip(
+            span.thread,
+            span.stage,
+            max(span.begin_ns - begin, 0) / 1e6,
+            (span.end_ns - begin) / 1e6,
+        )
+        for span in sorted(kept, key=lambda span: (order.index(span.thread), span.begin_ns))
+    ]
+    note = (
+        "A few batches from the middle of the run. Within an image, decode and resize alternate "
+        "row by row; here one follows the other. --trace writes all of it for ui.perfetto.dev."
+    )
+    return Strips("Timeline", strips, note=note)
+
+
+def _scaling(profile: Profile) -> Lines:
+    counts = [point.threads for point in profile.scaling]
+    one = profile.scaling[0].rate
+    return Lines(
+        "Scaling",
+        [
+            Series("measured", counts, [point.rate for point in profile.scaling]),
+            Series("if threads cost nothing", counts, [one * n for n in counts], dashed=True),
+        ],
+        "threads",
+        "images/s",
+        log_x=True,
+    )
+
+
+def _disks(profile: Profile) -> Table:
+    rows = [
+        (what, ceiling.bytes_per_second / 1e6, ceiling.images_per_second, ceiling.how)
+        for what, ceiling in (("reading", profile.read), ("writing", profile.write))
+    ]
+    columns = [
+        Column(""),
+        Column("speed", "MB/s"),
+        Column("ceiling", "images/s"),
+        Column("measured with"),
+    ]
+    return Table("Disks alone", columns, rows)
+
+
+def _needs(profile: Profile) -> Table:
+    rows = [
+        (
+            need.model,
+            need.chip,
+            need.batch,
+            need.device_rate,
+            need.cores,
+            need.host_rate,
+            need.fed * 100,
+        )
+        for need in profile.needs
+    ]
+    columns = [
+        Column("model"),
+        Column("chip"),
+        Column("batch"),
+        Column("eats", "images/s"),
+        Column("needs", "cores"),
+        Column("gets", "images/s"),
+        Column("fed", "%"),
+    ]
+    note = (
+        "Chips at their best batch size, from the guides' tables; the host with each model's own "
+        f"recipe on {profile.threads} threads, in memory; cores as fast as these are now."
+    )
+    return Table("", columns, rows, note)
+
+
+def _failures(profile: Profile) -> Table:
+    rows = [(failure.path, failure.reason) for failure in profile.failures[:FAILURES_SHOWN]]
+    more = len(profile.failures) - len(rows)
+    note = f"And {more:,} more." if more else ""
+    return Table("", [Column("image"), Column("reason")], rows, note)
