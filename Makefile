@@ -42,6 +42,7 @@ bench: .venv/ready-bench
 	$(PYTHON) benchmarks/prep.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES)) --write
+	$(PYTHON) benchmarks/score.py --write
 
 fuzz:
 	sh tools/fuzz.sh $(or $(SECONDS),600)
