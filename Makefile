@@ -40,11 +40,14 @@ lint: .venv/ready-test
 
 bench: .venv/ready-bench
 	$(PYTHON) benchmarks/prep.py $(if $(IMAGES),--images $(IMAGES)) --write
-	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES))
-	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES))
+	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES)) --write
+	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES)) --write
 
 fuzz:
 	sh tools/fuzz.sh $(or $(SECONDS),600)
+
+asan:
+	sh tools/check.sh asan
 
 clean:
 	rm -rf .venv build demo *.egg-info zoofast/*.so zoofast/*.c

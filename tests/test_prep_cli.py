@@ -274,7 +274,8 @@ def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> No
     )
     began = time.monotonic()
     while time.monotonic() - began < 60 and len(list(out.glob("*.bin"))) < 20:
-        if format == "pack" and (out / "pack.names.txt.part").exists():
+        names = out / "pack.names.txt.part"
+        if names.exists() and names.stat().st_size:
             break
         time.sleep(0.005)
     struck = time.monotonic()

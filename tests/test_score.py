@@ -361,7 +361,7 @@ def test_published_accuracy_is_compared_on_all_of_imagenet(
         tally = Tally(1000)
         ranked = np.tile(np.arange(5, dtype=np.int32), (images, 1))
         tally.add(np.arange(images) % 1000 // 600, ranked)  # 60 % class 0, the others class 1
-        score = Score(tally, Problems(), images, 0, 0, {}, "logits", Labels({}, "here"))
+        score = Score(tally, Problems(), images, 0, 0, {}, "logits", Labels({}, "here"), [])
         assert report(score, False, published={"top1": 59.5, "top5": 100.0}) == 0
         return capsys.readouterr().out
 

@@ -4,7 +4,7 @@
 #   asan     the tests of all that runs in C, on a build with ASan and UBSan
 #   oldest   the tests of preparing and scoring with the oldest versions that pyproject.toml allows
 #   scalar   the same on the scalar kernels
-#   aarch64  the C core built for aarch64 and run under qemu-user
+#   aarch64  the C core built for aarch64 and run under qemu-user; root gets the packages by apt
 #
 # asan and oldest build a copy of the working tree in .cache/check, with a virtual environment of
 # its own. $PYTHON (default: .venv/bin/python) runs the others.
@@ -18,10 +18,7 @@ python=${PYTHON:-.venv/bin/python}
 # What runs in C, but for the decoder's own fuzzers.
 tests="test_golden test_reference test_kernels test_jpeg test_baseline test_recipe test_sources
 test_loader test_prep test_prep_cli test_score_logits test_score test_cpus"
-files=""
-for test in $tests; do
-    files="$files tests/$test.py"
-done
+files=$(printf 'tests/%s.py ' $tests)
 
 # The working tree in .cache/check/$name, and a virtual environment beside it with the packages
 # given; leaves there.
@@ -47,7 +44,8 @@ asan)
     # The interpreter is not sanitized, so that the runtime has to be there before it.
     LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
     export LD_PRELOAD
-    export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
+    # Freed memory is kept for a while, but not so much that the test of memory fails.
+    export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16
     export UBSAN_OPTIONS=print_stacktrace=1
     # shellcheck disable=SC2086  # one word a file
     exec "$python" -m pytest -q -p no:cacheprovider $files "$@"
@@ -66,6 +64,12 @@ scalar)
     ZOOFAST_ISA=scalar exec "$python" -m pytest -q $files "$@"
     ;;
 aarch64)
+    if [ "$(id -u)" -eq 0 ] && [ ! -e /usr/lib/aarch64-linux-gnu/libjpeg.a ]; then
+        dpkg --add-architecture arm64
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc-aarch64-linux-gnu \
+            libc6-dev-arm64-cross qemu-user libjpeg-dev:arm64 >/dev/null
+    fi
     exec "$python" -m pytest -q tests/test_native.py -k aarch64 "$@"
     ;;
 *)

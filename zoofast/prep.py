@@ -302,7 +302,8 @@ def verify(
 ) -> Verified:
     """Re-does `options.verify` random items with Pillow and NumPy and compares what is on disk."""
     chosen = random.Random(0).sample(items, min(options.verify, len(items)))
-    largest, differing = 0.0, []
+    largest = 0.0
+    differing: list[str] = []
     if not chosen:
         return Verified(0, 0, largest, differing)  # older NumPy cannot map a pack without rows
     read = _reader(folder, recipe, options.format)
