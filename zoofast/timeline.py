@@ -95,7 +95,14 @@ class Timeline:
     ) -> None:
         """One piece of work, of one of STAGES."""
         with self._lock:
-            self._add(thread, stage, begin_ns, end_ns, batch, image)
+            busy = self._busy(thread)
+            busy[stage] = busy.get(stage, 0) + end_ns - begin_ns
+            self.end_ns = max(self.end_ns, end_ns)
+            window = self._window_of(batch)
+            if window is not None:
+                window.append(Span(thread, stage, begin_ns, end_ns, batch))
+            if self._trace is not None:
+                self._trace.span(thread, stage, begin_ns, end_ns, batch, image)
 
     def prepared(self, batch: int, prepared: Prepared) -> None:
         """What the loader's workers did for a batch, from its outcomes.
@@ -105,12 +112,20 @@ class Timeline:
         other.
         """
         with self._lock:
+            window = self._window_of(batch)
             for item, outcome in zip(prepared.items, prepared.outcomes, strict=True):
                 thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
+                busy = self._busy(thread)
                 for stage, ns in zip(_core.STAGES, outcome.stage_ns, strict=True):
                     if ns:
-                        self._add(thread, stage, begin, begin + ns, batch, item.name)
-                        begin += ns
+                        end = begin + ns
+                        busy[stage] = busy.get(stage, 0) + ns
+                        if window is not None:
+                            window.append(Span(thread, stage, begin, end, batch))
+                        if self._trace is not None:
+                            self._trace.span(thread, stage, begin, end, batch, item.name)
+                        begin = end
+                self.end_ns = max(self.end_ns, begin)
 
     def finish(self, batch: int, images: int, at_ns: int) -> None:
         """`batch`, of so many images, is through; no more spans of it come."""
@@ -128,19 +143,24 @@ class Timeline:
                 return list(self._windows[max(whole)])
             return [span for at in sorted(self._windows) for span in self._windows[at]]
 
-    def _add(
-        self, thread: str, stage: str, begin_ns: int, end_ns: int, batch: int, image: str
-    ) -> None:
-        busy = self.busy_ns.setdefault(thread, {})
-        busy[stage] = busy.get(stage, 0) + end_ns - begin_ns
-        self.end_ns = max(self.end_ns, end_ns)
-        # a new window opens at every power of two, so that one is never far from the middle
+    def _busy(self, thread: str) -> dict[str, int]:
+        busy = self.busy_ns.get(thread)
+        if busy is None:
+            busy = self.busy_ns[thread] = {}
+        return busy
+
+    def _window_of(self, batch: int) -> list[Span] | None:
+        """Where spans of `batch` are kept, if they are.
+
+        A new window opens at every power of two, so that one is never far from the middle.
+        """
         first = 0 if batch < KEPT_BATCHES else 1 << (batch.bit_length() - 1)
-        if batch < first + KEPT_BATCHES and first >= min(self._windows, default=0):
-            if first not in self._windows:
-                for old in sorted(self._windows)[:-1]:
-                    del self._windows[old]
-                self._windows[first] = []
-            self._windows[first].append(Span(thread, stage, begin_ns, end_ns, batch))
-        if self._trace is not None:
-            self._trace.span(thread, stage, begin_ns, end_ns, batch, image)
+        if batch >= first + KEPT_BATCHES:
+            return None
+        if first not in self._windows:
+            if first < min(self._windows, default=0):
+                return None  # late; the window was dropped
+            for old in sorted(self._windows)[:-1]:
+                del self._windows[old]
+            self._windows[first] = []
+        return self._windows[first]

@@ -18,12 +18,8 @@ from zoofast.errors import OutputError, ResultError
 
 PROCESS = 1
 PART = ".part"
+PENDING = 1000  # events, until they are written
 WAIT = "wait"  # the span that is no work on its batch, so no flow goes through it
-
-
-def _microseconds(nanoseconds: int) -> str:
-    """Exactly, as a JSON number: floats would lose digits on long runs."""
-    return f"{nanoseconds // 1000}.{nanoseconds % 1000:03d}"
 
 
 def row_order(threads: Iterable[str]) -> list[str]:
@@ -36,7 +32,7 @@ def row_order(threads: Iterable[str]) -> list[str]:
 
 
 class TraceWriter:
-    """Writes spans as they come; what it holds is one point per thread of each open batch.
+    """Writes spans as they come; it holds a few, and one point per thread of each open batch.
 
     The file stands under its final name only after the `with` block ended without an exception.
     Times are nanoseconds of one clock; `origin_ns` becomes the trace's zero. Not thread-safe:
@@ -51,13 +47,15 @@ class TraceWriter:
         self._origin = origin_ns
         self._threads: dict[str, int] = {}
         self._flows: dict[int, dict[int, int]] = {}  # batch -> thread -> its first begin
-        self._separator = "\n"
+        self._pending: list[str] = []
+        self._last_of: tuple[int, str] | None = None  # whose arguments _args is
+        self._args = ""
         try:
             self._file: TextIO = self._part.open("w", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        self._put('{"displayTimeUnit":"ms","traceEvents":[')
-        self._event({"ph": "M", "name": "process_name", "args": {"name": process}}, thread=0)
+        first = {"ph": "M", "name": "process_name", "args": {"name": process}, "pid": PROCESS}
+        self._put('{"displayTimeUnit":"ms","traceEvents":[\n' + json.dumps(first))
 
     def thread(self, name: str) -> int:
         """The number of thread `name`, which gets a row."""
@@ -70,19 +68,23 @@ class TraceWriter:
     def span(
         self, thread: str, name: str, begin_ns: int, end_ns: int, batch: int, image: str = ""
     ) -> None:
-        """`name` ran on `thread` from begin to end, for `batch` (from 0) and perhaps one image."""
-        number = self.thread(thread)
+        """`name`, a plain word, ran on `thread` for `batch` (from 0) and perhaps one image."""
+        number = self._threads.get(thread) or self.thread(thread)
         begin = begin_ns - self._origin
         if name != WAIT:
             self._flows.setdefault(batch, {}).setdefault(number, begin)
-        args = (
-            f'{{"batch":{batch},"image":{json.dumps(image)}}}' if image else f'{{"batch":{batch}}}'
-        )
+        if (batch, image) != self._last_of:  # an image has several spans
+            self._last_of = (batch, image)
+            self._args = f'"batch":{batch}'
+            if image:
+                self._args += f',"image":{json.dumps(image)}'
+        # microseconds as exact decimals: floats would lose digits on long runs
+        took = end_ns - begin_ns
         self._put(
-            f'{self._separator}{{"ph":"X","name":"{name}","pid":{PROCESS},"tid":{number},'
-            f'"ts":{_microseconds(begin)},"dur":{_microseconds(end_ns - begin_ns)},"args":{args}}}'
+            f',\n{{"ph":"X","name":"{name}","pid":{PROCESS},"tid":{number},'
+            f'"ts":{begin // 1000}.{begin % 1000:03d},"dur":{took // 1000}.{took % 1000:03d},'
+            f'"args":{{{self._args}}}}}'
         )
-        self._separator = ",\n"
 
     def finish(self, batch: int) -> None:
         """No more spans of `batch` come: draws its flow, thread by thread, as time went."""
@@ -92,20 +94,25 @@ class TraceWriter:
         phases = ["s", *["t"] * (len(points) - 2), "f"]
         for phase, (begin, number) in zip(phases, points, strict=True):
             self._put(
-                f'{self._separator}{{"ph":"{phase}","bp":"e","name":"batch","cat":"batch",'
-                f'"id":{batch},"pid":{PROCESS},"tid":{number},"ts":{_microseconds(begin)}}}'
+                f',\n{{"ph":"{phase}","bp":"e","name":"batch","cat":"batch","id":{batch},'
+                f'"pid":{PROCESS},"tid":{number},"ts":{begin // 1000}.{begin % 1000:03d}}}'
             )
 
     def _event(self, event: dict[str, Any], thread: int) -> None:
         text = json.dumps({**event, "pid": PROCESS, "tid": thread}, separators=(",", ":"))
-        self._put(self._separator + text)
-        self._separator = ",\n"
+        self._put(",\n" + text)
 
     def _put(self, text: str) -> None:
+        self._pending.append(text)
+        if len(self._pending) >= PENDING:
+            self._flush()
+
+    def _flush(self) -> None:
         try:
-            self._file.write(text)
+            self._file.write("".join(self._pending))
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+        self._pending.clear()
 
     def __enter__(self) -> TraceWriter:
         return self
@@ -124,6 +131,7 @@ class TraceWriter:
                     order = {"name": "thread_sort_index", "args": {"sort_index": place}}
                     self._event({"ph": "M", **order}, self._threads[name])
                 self._put("\n]}\n")
+                self._flush()
             self._file.close()
             if kind is None:
                 self._part.replace(self._path)
