@@ -151,8 +151,8 @@ def _thread_table(found: Profile) -> Table:
 
 
 def _needs_table(found: Profile) -> Table:
-    title = "What NPUs eat, and this host feeds, images/s"
-    headings = ("model", "chip", "batch", "eats", "fed", "", "cores needed")
+    title = "What NPUs eat, and get from this host, images/s"
+    headings = ("model", "chip", "batch", "eats", "gets", "fed", "cores needed")
     table = _table(title, *headings, words=2)
     for need in found.needs:
         numbers = (f"{need.device_rate:,.0f}", f"{need.host_rate:,.0f}", f"{need.fed:.0%}")

@@ -93,7 +93,7 @@ def _threads(profile: Profile) -> list[Block]:
         "images/s",
         marks=False,
     )
-    note = "Of twice as many workers as threads, one can wait for the disk while another computes."
+    note = "More workers than threads: one can wait for the disk while another computes."
     return [
         Stacks("Workers", shares, "% of the time", 1, note),
         _timeline(profile.window),
