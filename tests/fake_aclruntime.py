@@ -64,7 +64,14 @@ def _numpy(datatype: Datatype) -> np.dtype[Any]:
 
 
 def is_allocated(address: int) -> bool:
-    """Whether a living NumPy array begins at `address`; needs tracemalloc to have seen it."""
+    """Whether a living NumPy array begins at `address`; needs tracemalloc to have seen it.
+
+    Memory that is shared with another process counts as well, as long as it is mapped.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+        if begin <= address < end and "/memfd:" in line:
+            return True
     if not tracemalloc.is_tracing():
         raise Misuse("start tracemalloc before the arrays are made, or freed ones go unseen")
     find = ctypes.pythonapi._PyTraceMalloc_GetTraceback

@@ -181,7 +181,7 @@ def test_null_backend(tmp_path: Path) -> None:
     assert infer(tmp_path, "--backend", "null", "--outfmt", "TXT", model=spec) == 0
     assert results(tmp_path, 3, "txt").tolist() == [[-0.0, -1, -2, -3, -4]] * 3
     for bad in ("m.onnx", "2", "0x3", "2x3:float8"):
-        with pytest.raises(BackendError, match="null backend's model is SHAPE"):
+        with pytest.raises(BackendError, match="made-up model is SHAPE"):
             open_backend(bad, "null")
 
 

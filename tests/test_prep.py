@@ -25,7 +25,7 @@ from zoofast import prep, recipe
 from zoofast.errors import ImageError, OutputError, SourceError
 from zoofast.prep import MANIFEST, Options, Report, prepare_folder
 from zoofast.recipe import Recipe
-from zoofast.sinks import npy_header
+from zoofast.rows import npy_header
 from zoofast.sources import open_source
 
 FORMATS = ("bin", "npy", "pack")

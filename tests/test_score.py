@@ -142,7 +142,8 @@ def test_top_k_and_quiet(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert score(run, "--top-k", "2", "-o", str(run / "r.json"), "--quiet") == 0
     assert capsys.readouterr().out == "top-1 50.00 %, top-2 75.00 %\nscored 4 of 4\n"
     assert len(json.loads((run / "r.json").read_text())["value"]) == 4
-    assert score(run, "--top-k", "0") == 2
+    with pytest.raises(SystemExit, match="2"):
+        score(run, "--top-k", "0")
 
 
 def everything_wrong(run: Path) -> None:
@@ -173,6 +174,7 @@ def test_what_is_not_scored_is_named_and_counted(
     ]
     assert shown.out.endswith("scored 1 of 6\n")
     assert json.loads((run / "all.json").read_text())["problems"] == {
+        "failed": {},
         "no_label": ["unlabelled"],
         "no_result": ["missing"],
         "duplicates": {"b": ["b_0.npy", "b_0.txt"]},

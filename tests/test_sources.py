@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zoofast.errors import SourceError
 from zoofast.loader import Loader
 from zoofast.names import stem
-from zoofast.prep import Options, choose
+from zoofast.prep import choose
 from zoofast.recipe import load
 from zoofast.sources import Item, Source, open_source
 
@@ -261,7 +261,7 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
 )
 def test_shards_part_the_source(total: int, n: int, limit: int | None) -> None:
     source = Source("here", [Item(str(i), f"{i}.JPEG") for i in range(total)])
-    shards = [choose(source, Options(shard=(i, n))) for i in range(1, n + 1)]
+    shards = [choose(source, None, (i, n)) for i in range(1, n + 1)]
     together = [item for shard in shards for item in shard]
     assert len(together) == total
     assert set(together) == set(source.items)
@@ -269,7 +269,7 @@ def test_shards_part_the_source(total: int, n: int, limit: int | None) -> None:
     assert max(sizes) - min(sizes) <= 1
     for i, shard in enumerate(shards, 1):
         assert shard == sorted(shard, key=source.items.index)
-        assert choose(source, Options(shard=(i, n), limit=limit)) == shard[:limit]
+        assert choose(source, limit, (i, n)) == shard[:limit]
 
 
 @pytest.mark.parametrize(

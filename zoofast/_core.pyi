@@ -98,14 +98,21 @@ class Batch:
     """Slots for `capacity` tensors, and the jobs that fill them.
 
     With `for_files` each slot begins on a page and with `prefix`, so that it can be written by
-    direct I/O; else tensors lie densely and `array` is contiguous.
+    direct I/O; else tensors lie densely and `array` is contiguous. A `shared` batch can be mapped
+    by another process, from its file descriptor `fd`, which the batch owns.
     """
 
     plan: Plan
     capacity: int
-    array: NDArray[Any]  # (capacity, *plan.shape)
+    array: NDArray[Any]  # (capacity, *plan.shape), on a page's beginning
+    fd: int  # -1: not shared
     def __init__(
-        self, plan: Plan, capacity: int, for_files: bool = False, prefix: bytes = b""
+        self,
+        plan: Plan,
+        capacity: int,
+        for_files: bool = False,
+        prefix: bytes = b"",
+        shared: bool = False,
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...

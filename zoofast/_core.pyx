@@ -184,10 +184,10 @@ def write_file(path, tmp_path, const uint8_t[::1] data not None):
         raise OSError(error, os.strerror(error), os.fsdecode(path))
 
 
-def anonymous_memory(nbytes):
-    """Page-aligned zeros. In huge pages where the system has them: first use and direct I/O go
-    page by page."""
-    memory = mmap.mmap(-1, nbytes)
+def _memory(nbytes, fd):
+    """Page-aligned zeros, of `fd` unless that is -1. In huge pages where the system has them: first
+    use and direct I/O go page by page."""
+    memory = mmap.mmap(fd, nbytes)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -200,20 +200,23 @@ cdef class Batch:
     """Slots for `capacity` tensors, and the jobs that fill them.
 
     With `prefix` (a file header), or for files, each slot begins on a page, so that it can be
-    written by direct I/O; else tensors lie densely.
+    written by direct I/O; else tensors lie densely. A `shared` batch can be mapped by another
+    process, from its file descriptor `fd` (-1: not shared).
     """
 
     cdef zf_batch c
     cdef readonly Plan plan
     cdef readonly int capacity
     cdef readonly object array
+    cdef readonly int fd
     cdef object _memory, _slots, _prefix
     cdef list _alive
     cdef size_t _stride, _offset
     cdef bint _for_files
 
     def __cinit__(self, Plan plan not None, int capacity, bint for_files=False,
-                  bytes prefix=b""):
+                  bytes prefix=b"", bint shared=False):
+        self.fd = -1
         if capacity < 1:
             raise ValueError("capacity must be at least 1")
         self.c.jobs = <zf_job *>calloc(capacity, sizeof(zf_job))
@@ -227,7 +230,10 @@ cdef class Batch:
         self._stride = plan.nbytes + len(prefix)
         if for_files:
             self._stride = (self._stride + PAGE - 1) // PAGE * PAGE
-        self._memory = anonymous_memory(self._stride * capacity)
+        if shared:
+            self.fd = os.memfd_create("zoofast")
+            os.ftruncate(self.fd, self._stride * capacity)
+        self._memory = _memory(self._stride * capacity, self.fd)
         self._slots = np.frombuffer(self._memory, np.uint8).reshape(capacity, self._stride)
         if prefix:
             self._slots[:, :self._offset] = np.frombuffer(prefix, np.uint8)
@@ -240,6 +246,8 @@ cdef class Batch:
 
     def __dealloc__(self):
         free(self.c.jobs)
+        if self.fd >= 0:
+            os.close(self.fd)
 
     def __len__(self):
         return self.c.njobs

@@ -16,6 +16,7 @@ from zoofast.errors import ZoofastError
 # run(args) -> int, and is imported only when its command is the one asked for.
 COMMANDS = {
     "prep": "turn JPEGs into model-ready tensors, equal to the guides' scripts bit for bit",
+    "eval": "images in, accuracy out: preprocess, run and score at once, nothing on disk between",
     "infer": "run a model over prepared tensors, with ais_bench's options, files and numbers",
     "bench": "throughput and latency of a model at several batch sizes",
     "score": "accuracy of a folder of results, with the guides' result.json byte for byte",

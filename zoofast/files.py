@@ -1,7 +1,8 @@
-"""Output files that appear whole or not at all."""
+"""Output files that appear whole or not at all; what tells a model from another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -22,3 +23,15 @@ def write_whole(path: Path | str, data: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def model_digest(model: str) -> str:
+    """What tells a model file from another: its SHA-256; for no file, the text itself."""
+    path = Path(model)
+    if not path.is_file():
+        return model
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import _logits
+from zoofast import recipe as recipes
 from zoofast.backends import Model, TensorInfo, Times, open_backend
 from zoofast.errors import BackendError, OutputError, SourceError
 from zoofast.files import write_whole
 from zoofast.names import stem
+from zoofast.recipe import Recipe
 
 FORMATS = ("BIN", "NPY", "TXT")
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
@@ -354,7 +356,7 @@ class Job:
             provider=self.provider,
         ) as model:
             if self.recipe is not None:
-                check_recipe(model.input, self.recipe)
+                check_recipe(model.input, recipes.load(self.recipe))
             sink = None
             if self.folder is not None:
                 sink = ResultSink(self.folder, self.fmt, len(model.outputs))
@@ -380,14 +382,14 @@ class Job:
             )
 
 
-def check_recipe(info: TensorInfo, name: str) -> None:
+def check_recipe(info: TensorInfo, recipe: Recipe) -> None:
     """Raises BackendError unless the model takes what the recipe makes."""
-    from zoofast import recipe as recipes
-
-    recipe = recipes.load(name)
     made = TensorInfo(recipe.input_name, (info.shape[0], *recipe.shape), np.dtype(recipe.dtype))
-    if made != info:
-        raise BackendError(f"recipe {name} makes {made}, but the model takes {info}")
+    if (made.shape, made.dtype) != (info.shape, info.dtype):
+        raise BackendError(
+            f"recipe {recipe.name} makes {made}, but the model takes {info}; use the recipe, or "
+            "the type and layout, that the model was made for"
+        )
 
 
 def check_most(reader: InputReader, files: Sequence[str]) -> None:

@@ -90,9 +90,10 @@ class Loader:
     """Takes `items` of a source in order, in batches of Prepared. A context manager.
 
     Iterating gives each batch back when the next is asked for; `take` and `give_back` let several
-    be held. `threads` (default: all usable CPUs) decode into `depth` batches of `batch_size`. With
-    `target`, each tensor is also written to a file, `prefix` first; such batches are not
-    contiguous and keep the slots of failed images, so `array` is empty then.
+    be held. `threads` (default: all usable CPUs) decode into `depth` batches of `batch_size`, the
+    `ring`; other processes can map it when it is `shared`. With `target`, each tensor is also
+    written to a file, `prefix` first; such batches are not contiguous and keep the slots of failed
+    images, so `array` is empty then.
 
     ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; OutputError when a file cannot be
     written.
@@ -109,6 +110,7 @@ class Loader:
         depth: int = DEPTH,
         target: Target | None = None,
         prefix: bytes = b"",
+        shared: bool = False,
     ) -> None:
         self.recipe, self.stats = recipe, Stats()
         self._source, self._target = source, target
@@ -116,9 +118,10 @@ class Loader:
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
         size = batch_size or max(8, self.threads)
-        self._free = [
-            _core.Batch(self._plan, size, target is not None, prefix) for _ in range(depth)
+        self.ring = [
+            _core.Batch(self._plan, size, target is not None, prefix, shared) for _ in range(depth)
         ]
+        self._free = list(self.ring)
         self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
         self._at = 0
         self._pool = _core.Pool(self.threads)

@@ -24,7 +24,8 @@ from zoofast import _core, reference
 from zoofast.errors import ImageError, OutputError
 from zoofast.loader import Failure, Loader, Prepared, decode_with_pillow
 from zoofast.recipe import Recipe, resize_order
-from zoofast.sinks import Sink, open_sink
+from zoofast.rows import read_named_rows
+from zoofast.sinks import PACK, Sink, open_sink
 from zoofast.sources import Item, Source
 
 MANIFEST = "zoofast-prep.json"
@@ -136,10 +137,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def choose(source: Source, options: Options) -> list[Item]:
-    """The items that a run is to prepare: its shard, then at most `limit` of them."""
-    i, n = options.shard
-    return source.items[i - 1 :: n][: options.limit]
+def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> list[Item]:
+    """The items that a run is about: the i-th of n shards, then at most `limit` of them."""
+    i, n = shard
+    return source.items[i - 1 :: n][:limit]
 
 
 def space_needed(recipe: Recipe, items: Sequence[Item], options: Options, folder: Path) -> int:
@@ -172,7 +173,7 @@ def prepare_folder(
     `stop_on_error`), KeyboardInterrupt; the folder can be resumed after each.
     """
     path = Path(folder)
-    items = choose(source, options)
+    items = choose(source, options.limit, options.shard)
     report = Report(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
@@ -334,10 +335,9 @@ def verify(
 def _reader(folder: Path, recipe: Recipe, format: str) -> Callable[[str], NDArray[Any]]:
     """A function that reads back the tensor of a name."""
     if format == "pack":
-        lines = os.fsdecode((folder / "pack.names.txt").read_bytes()).split("\n")[:-1]
-        rows = {name: i for i, name in enumerate(lines)}
-        pack = np.load(folder / "pack.npy", mmap_mode="r")
-        return lambda name: np.asarray(pack[rows[name]])
+        names, pack = read_named_rows(folder / PACK)
+        row_of = {name: i for i, name in enumerate(names)}
+        return lambda name: np.asarray(pack[row_of[name]])
     if format == "npy":
         return lambda name: np.asarray(np.load(folder / f"{name}.npy"))
     return lambda name: np.fromfile(folder / f"{name}.bin", recipe.dtype).reshape(recipe.shape)

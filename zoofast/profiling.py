@@ -23,11 +23,10 @@ from zoofast.models import KnownModel
 from zoofast.prep import versions
 from zoofast.recipe import Recipe
 from zoofast.sources import Item, Source
-from zoofast.timeline import STAGES, WORKER, Span, Timeline
-from zoofast.trace import TraceWriter, row_order
+from zoofast.timeline import CALLER, STAGES, WORKER, Span, Timeline
+from zoofast.trace import TraceWriter
 
 ROUNDS = 3  # of every measurement that is compared with another, in turn
-CALLER = "main"  # the thread that takes the batches
 WRITE = "write"
 IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
 CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
@@ -219,9 +218,6 @@ def profile(
     ]
     rate = scaling[-1].rate
     wall = (timeline.end_ns - timeline.begin_ns) / 1e9
-    per_thread = {
-        name: _shares(timeline.busy_ns[name], wall) for name in row_order(timeline.busy_ns)
-    }
     worked: Counter[str] = Counter()
     for name, spent in timeline.busy_ns.items():
         if name.startswith(WORKER):
@@ -239,7 +235,7 @@ def profile(
         traced.nbytes_in / traced.images,
         first.failures,
         stages(worked, traced.images, rate, busy),
-        per_thread,
+        timeline.shares(),
         busy,
         traced.cpu_seconds / traced.seconds,
         scaling,
@@ -314,11 +310,7 @@ def run_pipeline(
             failures += prepared.failures
             marks.append((done, images))
             if timeline is not None:
-                timeline.prepared(number, prepared)
-                pillow_begin, pillow_end = prepared.pillow_ns
-                timeline.span(CALLER, "wait", asked, pillow_begin, number)
-                if pillow_end > pillow_begin:
-                    timeline.span(CALLER, "pillow", pillow_begin, pillow_end, number)
+                timeline.prepared(number, prepared, asked)
                 timeline.span(CALLER, "use", got, time.monotonic_ns(), number)
                 timeline.finish(number, len(prepared.names), got)
             if done - begin > seconds * 1e9:
@@ -341,12 +333,6 @@ def _timed(loader: Loader) -> Iterator[tuple[int, int, Prepared]]:
         if prepared is None:
             return
         yield asked, time.monotonic_ns(), prepared
-
-
-def _shares(busy_ns: Mapping[str, int], seconds: float) -> dict[str, float]:
-    """What part of the seconds each stage took, in the order of STAGES, and the idle rest."""
-    shares = {stage: busy_ns[stage] / 1e9 / seconds for stage in STAGES if stage in busy_ns}
-    return {**shares, "idle": max(0.0, 1.0 - sum(shares.values()))}
 
 
 def stages(busy_ns: Mapping[str, int], images: int, rate: float, busy: float) -> list[Stage]:

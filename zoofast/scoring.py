@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,48 @@ def surest_mistakes(
     ]
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """What scoring needs of a model's answers to n images.
+
+    classes (n, k) int32 and values (n, k) float32: its best classes, best first, and their scores.
+    confidence, total, least (n,) float32, of all scores of an image: the softmax of the best one
+    (NaN where that is not finite), their sum, the least.
+    """
+
+    classes: NDArray[np.int32]
+    values: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    total: NDArray[np.float32]
+    least: NDArray[np.float32]
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> Ranked:
+        return Ranked(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    @classmethod
+    def of_logits(cls, logits: NDArray[np.float32], k: int) -> Ranked:
+        """logits (n, classes), C-contiguous; ties go to the lower class, NaN last."""
+        best = _logits.topk(logits, min(k, logits.shape[1]))
+        return cls(*best, *_logits.confidence(logits))
+
+    @classmethod
+    def room(cls, n: int, k: int) -> Ranked:
+        """For n images, to be put in."""
+        one = [np.empty(n, np.float32) for _ in range(3)]
+        return cls(np.empty((n, k), np.int32), np.empty((n, k), np.float32), *one)
+
+    def put(self, at: int, part: Ranked) -> None:
+        """Copies the images of `part` to the places from `at`."""
+        for name in self.__dataclass_fields__:
+            rows = getattr(part, name)
+            getattr(self, name)[at : at + len(rows)] = rows
+
+
 @dataclass
 class Problems:
     """What was not scored, or not as it seems; every list is of names."""
 
+    failed: dict[str, str] = field(default_factory=dict)  # image -> why it could not be prepared
     no_label: list[str] = field(default_factory=list)  # a prediction, but no label
     no_result: list[str] = field(default_factory=list)  # a label, but no prediction
     duplicates: dict[str, list[str]] = field(default_factory=dict)  # name -> files
@@ -165,10 +204,12 @@ class Problems:
 
     def lines(self) -> list[tuple[str, list[str]]]:
         """(what is wrong, the names) for each kind that occurs; strangers are only counted."""
+        failed = [f"{image} ({why})" for image, why in self.failed.items()]
         broken = [f"{file} ({why})" for file, why in self.broken.items()]
         lengths = [f"{file} ({n} values)" for file, n in self.other_length.items()]
         twice = [f"{name} ({', '.join(files)})" for name, files in self.duplicates.items()]
         kinds = [
+            ("image that cannot be prepared", failed),
             ("result without a label", self.no_label),
             ("label without a result", self.no_result),
             ("sample with several results", twice),
@@ -251,6 +292,7 @@ class Score:
             ],
             "by_class": self.classes(),
             "problems": {
+                "failed": problems.failed,
                 "no_label": problems.no_label,
                 "no_result": problems.no_result,
                 "duplicates": problems.duplicates,
@@ -332,16 +374,53 @@ def score_folder(
     classes = int(lengths[np.argmax(times)])
     for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
         problems.other_length[listing.files[i]] = int(results["count"][i])
-    labelled = np.array([name in labels.by_name for name in listing.names], bool)
-    problems.no_label = [listing.names[i] for i in np.flatnonzero(~labelled).tolist()]
-    there = {*listing.names, *listing.duplicates}
-    problems.no_result = sorted(name for name in labels.by_name if name not in there)
+    usable = readable & (results["count"] == classes)
+    scored = [listing.names[i] for i in np.flatnonzero(usable).tolist()]
+    of_all = Ranked(ranked, values, results["confidence"], results["sum"], results["least"])
+    score = score_ranked(
+        scored,
+        of_all[usable],
+        classes,
+        labels,
+        os.fspath(folder),
+        top_k=top_k,
+        label_offset=label_offset,
+        scores=scores,
+        problems=problems,
+        tried={*listing.names, *listing.duplicates}.difference(scored),
+    )
+    score.output_index, score.other_outputs = listing.output_index, listing.other_outputs
+    return score
 
-    usable = np.flatnonzero(readable & (results["count"] == classes) & labelled)
+
+def score_ranked(
+    names: list[str],
+    ranked: Ranked,
+    classes: int,
+    labels: Labels,
+    where: str,
+    *,
+    top_k: int = 5,
+    label_offset: int | None = None,
+    scores: str = "auto",
+    problems: Problems | None = None,
+    tried: Set[str] = frozenset(),
+) -> Score:
+    """Scores images `names`, ranked in that order, against labels; joined by name.
+
+    classes: the model's. where: the results, for messages. problems: those found so far, which
+    are added to. tried: images that gave nothing to score. The rest as in score_folder.
+    """
+    problems = Problems() if problems is None else problems
+    labelled = np.array([name in labels.by_name for name in names], bool)
+    problems.no_label += [names[i] for i in np.flatnonzero(~labelled).tolist()]
+    there = tried | {*names}
+    problems.no_result += sorted(name for name in labels.by_name if name not in there)
+    usable = np.flatnonzero(labelled)
     if not len(usable):
+        example = f" ({names[0]} against {next(iter(labels.by_name))})" if names else ""
         raise ResultError(
-            f"{folder}: no result has a label in {labels.source}: the names do not match "
-            f"({listing.names[0]} against {next(iter(labels.by_name))})"
+            f"{where}: no result has a label in {labels.source}: the names do not match{example}"
         )
     offset = automatic_offset(classes) if label_offset is None else label_offset
     if labels.class_count not in (None, classes, classes - offset):
@@ -349,25 +428,24 @@ def score_folder(
             f"{labels.source}: has {labels.class_count} classes, the results {classes}; "
             "give the list of all synsets with --synsets"
         )
-    names = [listing.names[i] for i in usable.tolist()]
+    names, ranked = [names[i] for i in usable.tolist()], ranked[usable]
     truth = truth_of(names, labels, classes, offset)
     if scores == "auto":
-        total, least = results["sum"][usable], results["least"][usable]
-        distribution = (least >= 0) & (np.abs(total - 1) < 1e-3)
+        distribution = (ranked.least >= 0) & (np.abs(ranked.total - 1) < 1e-3)
         scores = "probabilities" if distribution.all() else "logits"
-    best = values[usable, 0]
-    problems.not_a_score = [names[i] for i in np.flatnonzero(np.isnan(best)).tolist()]
-    confidence = best if scores == "probabilities" else results["confidence"][usable]
+    best = ranked.values[:, 0]
+    problems.not_a_score += [names[i] for i in np.flatnonzero(np.isnan(best)).tolist()]
+    confidence = best if scores == "probabilities" else ranked.confidence
     tally = Tally(classes, top_k)
-    tally.add(truth, ranked[usable], values[usable], confidence)
+    tally.add(truth, ranked.classes, ranked.values, confidence)
     return Score(
         tally,
         problems,
         len(there | labels.by_name.keys()),
         offset,
-        listing.output_index,
-        listing.other_outputs,
+        0,
+        {},
         scores,
         labels,
-        surest_mistakes(names, truth, ranked[usable, 0], confidence),
+        surest_mistakes(names, truth, ranked.classes[:, 0], confidence),
     )

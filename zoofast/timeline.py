@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from zoofast import _core
 from zoofast.loader import Prepared
-from zoofast.trace import WAIT, TraceWriter
+from zoofast.trace import WAIT, TraceWriter, row_order
 
 # In the order of an image's way. The core's stages run in its workers; "pillow" is the decoding
 # of what the core leaves to Pillow; "wait" is a thread's waiting for its next batch; "h2d" and
 # "d2h" are copies to and from the device; "use" is whatever else the taker of a batch does.
 STAGES = (*_core.STAGES, "pillow", WAIT, "h2d", "infer", "d2h", "score", "use")
 WORKER = "worker "  # begins the names of the core's threads
+CALLER = "main"  # the thread that takes the batches
 KEPT_BATCHES = 8  # in the sampled picture
 
 
@@ -77,11 +78,14 @@ class Rate:
 class Timeline:
     """Takes spans from any thread. Raises OutputError when the trace cannot be written.
 
-    busy_ns: thread -> stage -> nanoseconds.
+    images: whether the loader's workers are recorded, who have a span for every stage of every
+    image; it costs a little. busy_ns: thread -> stage -> nanoseconds.
     """
 
-    def __init__(self, begin_ns: int, trace: TraceWriter | None = None) -> None:
-        self.begin_ns = begin_ns
+    def __init__(
+        self, begin_ns: int, trace: TraceWriter | None = None, *, images: bool = True
+    ) -> None:
+        self.begin_ns, self._images = begin_ns, images
         self.busy_ns: dict[str, dict[str, int]] = {}
         self.rate = Rate(begin_ns)
         self.batches = 0
@@ -104,13 +108,22 @@ class Timeline:
             if self._trace is not None:
                 self._trace.span(thread, stage, begin_ns, end_ns, batch, image)
 
-    def prepared(self, batch: int, prepared: Prepared) -> None:
-        """What the loader's workers did for a batch, from its outcomes.
+    def prepared(self, batch: int, prepared: Prepared, asked_ns: int) -> None:
+        """What was done for a batch that CALLER asked the loader for at `asked_ns`: by the
+        loader's workers, from the outcomes, and by Pillow.
 
         The core sums a stage's time over an image; decode and resize in truth alternate row by
         row, and a write may have waited for its turn. Here an image's stages stand one after the
         other.
         """
+        if self._images:
+            self._by_workers(batch, prepared)
+        begin, end = prepared.pillow_ns
+        self.span(CALLER, WAIT, asked_ns, begin, batch)
+        if end > begin:
+            self.span(CALLER, "pillow", begin, end, batch)
+
+    def _by_workers(self, batch: int, prepared: Prepared) -> None:
         with self._lock:
             window = self._window_of(batch)
             for item, outcome in zip(prepared.items, prepared.outcomes, strict=True):
@@ -126,6 +139,16 @@ class Timeline:
                             self._trace.span(thread, stage, begin, end, batch, item.name)
                         begin = end
                 self.end_ns = max(self.end_ns, begin)
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """thread -> stage, in the order of STAGES, and "idle" -> part of the time so far."""
+        seconds = (self.end_ns - self.begin_ns) or 1
+        found = {}
+        for thread in row_order(self.busy_ns):
+            busy = self.busy_ns[thread]
+            shares = {stage: busy[stage] / seconds for stage in STAGES if stage in busy}
+            found[thread] = {**shares, "idle": max(0.0, 1.0 - sum(shares.values()))}
+        return found
 
     def finish(self, batch: int, images: int, at_ns: int) -> None:
         """`batch`, of so many images, is through; no more spans of it come."""

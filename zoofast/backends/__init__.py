@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from zoofast.errors import BackendError
 
 # name -> module of this package, which has load(path, device, batch, provider) -> Model and is
 # imported only when asked for
-BACKENDS = {"onnxruntime": "ort", "aclruntime": "acl", "null": "null"}
+BACKENDS = {"onnxruntime": "ort", "aclruntime": "acl", "null": "null", "sim": "sim"}
+WITHOUT_FILE = {"null", "sim"}  # their model is a text
+KEEP_GIL = {"aclruntime"}  # while the device computes
 BY_SUFFIX = {".onnx": "onnxruntime", ".om": "aclruntime"}
 
 
@@ -54,6 +56,14 @@ class Times:
     from_device: list[float] = field(default_factory=list)
 
 
+class BatchSize(NamedTuple):
+    """`asked`: needed; a model of another fixed batch is refused. `default`: for a model that
+    leaves it open, when nothing was asked for."""
+
+    asked: int | None = None
+    default: int = 1
+
+
 class Model(Protocol):
     """A loaded model with one input. Use as a context manager, in one thread."""
 
@@ -85,42 +95,49 @@ class Model(Protocol):
     ) -> None: ...
 
 
+def backend_of(model: str, backend: str | None = None) -> str:
+    """The backend's name: as given, or by the file's suffix. Raises BackendError."""
+    if backend is None:
+        suffix = Path(model).suffix.lower()
+        if suffix not in BY_SUFFIX:
+            known = " or ".join(BY_SUFFIX)
+            raise BackendError(f"{model}: is no {known} file; name its backend with --backend")
+        return BY_SUFFIX[suffix]
+    if backend not in BACKENDS:
+        raise BackendError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
+    return backend
+
+
 def open_backend(
     model: str,
     backend: str | None = None,
     *,
     device: int = 0,
     batch: int | None = None,
+    default_batch: int = 1,
     provider: str | None = None,
 ) -> Model:
     """Loads `model` on `device`; the backend goes by the file's suffix unless named.
 
-    batch: needed size; a model of any batch takes it (default 1), one of a fixed batch must
-    have it. provider: ONNX Runtime's execution provider. Raises BackendError: a missing file
-    or package, another batch, a model that cannot be loaded.
+    batch: needed size; a model of any batch takes it (else `default_batch`), one of a fixed batch
+    must have it. provider: ONNX Runtime's execution provider. Raises BackendError: a missing
+    file or package, another batch, a model that cannot be loaded.
     """
-    if backend is None:
-        suffix = Path(model).suffix.lower()
-        if suffix not in BY_SUFFIX:
-            known = " or ".join(BY_SUFFIX)
-            raise BackendError(f"{model}: is no {known} file; name its backend with --backend")
-        backend = BY_SUFFIX[suffix]
-    if backend not in BACKENDS:
-        raise BackendError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
-    if backend != "null" and not Path(model).is_file():
+    backend = backend_of(model, backend)
+    if backend not in WITHOUT_FILE and not Path(model).is_file():
         raise BackendError(f"{model}: no such model file")
     module = importlib.import_module(f"zoofast.backends.{BACKENDS[backend]}")
-    loaded: Model = module.load(model, device, batch, provider)
+    loaded: Model = module.load(model, device, BatchSize(batch, default_batch), provider)
     return loaded
 
 
 def input_shape(
-    model: str, name: str, declared: list[int | None], batch: int | None
+    model: str, name: str, declared: list[int | None], batch: BatchSize
 ) -> tuple[int, ...]:
     """The shape to run with. declared: None where the model leaves it open (the batch only).
 
     Raises BackendError when another number is open, or the batch is fixed to another than
-    `batch`.
+    was asked for.
     """
     if not declared or any(number is None for number in declared[1:]):
         shape = "x".join("?" if number is None else str(number) for number in declared)
@@ -128,12 +145,12 @@ def input_shape(
             f"{model}: input {name} is [{shape}]; only the batch, the first number, may be open"
         )
     fixed = declared[0]
-    if fixed is not None and batch is not None and fixed != batch:
+    if fixed is not None and batch.asked is not None and fixed != batch.asked:
         raise BackendError(
-            f"{model}: is made for batch size {fixed}, not {batch}; leave out --batchsize or "
-            "use the model for that size"
+            f"{model}: is made for batch size {fixed}, not {batch.asked}; leave out --batchsize "
+            "or use the model for that size"
         )
-    first = fixed if fixed is not None else batch or 1
+    first = fixed if fixed is not None else batch.asked or batch.default
     return (first, *(number for number in declared[1:] if number is not None))
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.backends import TensorInfo, Times, check_batch, input_shape
+from zoofast.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
 from zoofast.errors import BackendError
 
 # ACL's numbers for element types
@@ -45,7 +45,7 @@ _DTYPES = {
 _LOG_WARNINGS = 3
 
 
-def load(model: str, device: int, batch: int | None, provider: str | None) -> AclModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None) -> AclModel:
     try:
         import aclruntime
     except ImportError as error:
@@ -59,7 +59,7 @@ def load(model: str, device: int, batch: int | None, provider: str | None) -> Ac
 class AclModel:
     """See zoofast.backends.Model. Calls from another thread than the loading one are refused."""
 
-    def __init__(self, acl: Any, model: str, device: int, batch: int | None) -> None:
+    def __init__(self, acl: Any, model: str, device: int, batch: BatchSize) -> None:
         self._acl, self._model, self._device = acl, model, device
         self._thread = threading.get_ident()
         options = acl.session_options()

@@ -10,24 +10,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.backends import TensorInfo, Times, check_batch, input_shape
+from zoofast.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
 from zoofast.errors import BackendError
 
 _SPEC = re.compile(r"(?P<shape>[1-9]\d*(x[1-9]\d*)+)(:(?P<dtype>\w+))?(:(?P<classes>[1-9]\d*))?")
 DTYPES = ("float32", "float16", "uint8")
 
 
-def load(model: str, device: int, batch: int | None, provider: str | None) -> NullModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None) -> NullModel:
     """model: its input instead of a file, SHAPE[:DTYPE[:CLASSES]], as 8x3x224x224:float32:1000."""
+    return NullModel(*parse_model(model, batch))
+
+
+def parse_model(model: str, batch: BatchSize) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """The input's shape and dtype, and the number of classes. Raises BackendError."""
     spec = _SPEC.fullmatch(model)
     if not spec or (spec["dtype"] or DTYPES[0]) not in DTYPES:
         raise BackendError(
-            f"{model}: the null backend's model is SHAPE[:DTYPE[:CLASSES]], as "
-            f"8x3x224x224:float32:1000, DTYPE one of {', '.join(DTYPES)}"
+            f"{model}: a made-up model is SHAPE[:DTYPE[:CLASSES]], as 8x3x224x224:float32:1000, "
+            f"DTYPE one of {', '.join(DTYPES)}"
         )
     declared: list[int | None] = [int(number) for number in spec["shape"].split("x")]
     shape = input_shape(model, "image", declared, batch)
-    return NullModel(shape, np.dtype(spec["dtype"] or DTYPES[0]), int(spec["classes"] or 1000))
+    return shape, np.dtype(spec["dtype"] or DTYPES[0]), int(spec["classes"] or 1000)
 
 
 class NullModel:

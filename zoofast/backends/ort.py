@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.backends import TensorInfo, Times, check_batch, input_shape
+from zoofast.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
 from zoofast.errors import BackendError
 
 _DTYPES = {
@@ -24,7 +24,7 @@ _DTYPES = {
 PROVIDER_SUFFIX = "ExecutionProvider"
 
 
-def load(model: str, device: int, batch: int | None, provider: str | None) -> OrtModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None) -> OrtModel:
     """provider: with or without "ExecutionProvider", in any case; default CPU."""
     try:
         import onnxruntime
@@ -61,7 +61,7 @@ def _one_line(error: Exception) -> str:
 class OrtModel:
     """See zoofast.backends.Model."""
 
-    def __init__(self, model: str, session: Any, batch: int | None) -> None:
+    def __init__(self, model: str, session: Any, batch: BatchSize) -> None:
         self._model, self._session = model, session
         inputs = session.get_inputs()
         if len(inputs) != 1:

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoofast.commands.infer import _positive, add_model_arguments
+from zoofast.backends import WITHOUT_FILE
+from zoofast.commands import arguments
+from zoofast.commands.infer import add_model_arguments
 from zoofast.errors import BackendError
 from zoofast.extras import needs
 from zoofast.files import write_whole
@@ -23,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--batchsize",
-        type=lambda text: [_positive(part) for part in text.split(",")],
+        type=lambda text: [arguments.positive(part) for part in text.split(",")],
         default=[1, 4, 8, 16, 32, 64],
         metavar="N[,N…]",
         help="{bs} in the model's path takes each (default: 1,4,8,16,32,64)",
     )
     parser.add_argument(
-        "-l", "--loop", type=_positive, default=100, help="executions each (default: 100)"
+        "-l", "--loop", type=arguments.positive, default=100, help="executions each (default: 100)"
     )
     parser.add_argument("-d", "--device", type=int, default=0, help="default: 0")
     parser.add_argument("--markdown", metavar="FILE", help="write the table")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report import write_report
             from zoofast.report.of_bench import bench_report
     models = {size: args.model.replace("{bs}", str(size)) for size in args.batchsize}
-    if args.backend != "null":
+    if args.backend not in WITHOUT_FILE:
         absent = [model for model in dict.fromkeys(models.values()) if not Path(model).is_file()]
         if absent:
             raise BackendError(f"{', '.join(absent)}: no such model file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from contextlib import suppress
@@ -11,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoofast.backends import BACKENDS
+from zoofast.commands import arguments
 from zoofast.errors import OutputError
-from zoofast.files import write_whole
+from zoofast.files import model_digest, write_whole
 from zoofast.names import stem
 
 if TYPE_CHECKING:
@@ -37,13 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--outfmt", default="BIN", choices=["BIN", "NPY", "TXT"], help="default: BIN"
     )
-    parser.add_argument("-l", "--loop", type=_positive, default=1, help="executions per batch")
-    parser.add_argument("--batchsize", type=_positive, help="default: the model's, or 1")
     parser.add_argument(
-        "-d", "--device", type=_devices, default=[0], metavar="D[,D…]", help="default: 0"
+        "-l", "--loop", type=arguments.positive, default=1, help="executions per batch"
+    )
+    parser.add_argument("--batchsize", type=arguments.positive, help="default: the model's, or 1")
+    parser.add_argument(
+        "-d", "--device", type=arguments.devices, default=[0], metavar="D[,D…]", help="default: 0"
     )
     parser.add_argument(
-        "--images-per-file", type=_positive, default=1, metavar="N", help="for batch-packed files"
+        "--images-per-file",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="for batch-packed files",
     )
     parser.add_argument(
         "--display_all_summary", action="store_true", help="also the times of the copies"
@@ -69,8 +76,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", required=True, help=".om, .onnx, or see --backend null")
     parser.add_argument(
         "--backend",
-        choices=["onnxruntime", "aclruntime", "null"],
-        help="default: by suffix; null computes nothing, its model is 8x3x224x224:float32:1000",
+        choices=list(BACKENDS),
+        help="default: by suffix; null computes nothing, its model is 8x3x224x224:float32:1000; "
+        "sim is an NPU of a given speed, 8x3x224x224:float32:1000@FPS",
     )
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
     parser.add_argument(
@@ -79,20 +87,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warmup_count", type=int, default=1, metavar="N", help="default: %(default)s"
     )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
-
-
-def _devices(text: str) -> list[int]:
-    devices = [int(part) for part in text.split(",")]
-    if len(set(devices)) != len(devices) or not all(0 <= device <= 255 for device in devices):
-        raise argparse.ArgumentTypeError(f"{text} is no list of different numbers from 0 to 255")
-    return devices
 
 
 def run(args: argparse.Namespace) -> int:
@@ -186,7 +180,7 @@ def _prepare_folder(
     """
     from zoofast.infer import beside
 
-    record = {"model": _digest(args.model), "input": args.input, "outfmt": args.outfmt}
+    record = {"model": model_digest(args.model), "input": args.input, "outfmt": args.outfmt}
     path = beside(folder, "_run.json")
     there = _results_there(folder, args.outfmt)
     if args.resume and path.exists():
@@ -220,18 +214,6 @@ def _results_there(folder: Path, outfmt: str) -> dict[str, list[Path]]:
         for path in where.glob(f"*_*.{outfmt.lower()}"):
             found.setdefault(path.stem.rpartition("_")[0], []).append(path)
     return found
-
-
-def _digest(model: str) -> str:
-    """What tells a model file from another: its SHA-256; for no file, the text itself."""
-    path = Path(model)
-    if not path.is_file():
-        return model
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _throughput(report: InferReport) -> float:

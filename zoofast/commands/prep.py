@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoofast import console
+from zoofast.commands import arguments
 from zoofast.errors import OutputError
 from zoofast.files import write_whole
 from zoofast.loader import Loader, Prepared
@@ -30,45 +31,11 @@ from zoofast.sources import Source, open_source
 SHOWN = 10  # failures on the screen; all are in the manifest
 
 
-MAX_THREADS = 1024
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _threads(text: str) -> int:
-    threads = _positive(text)
-    if threads > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text}: at most {MAX_THREADS}")
-    return threads
-
-
-def _shard(text: str) -> tuple[int, int]:
-    parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, like 1/4")
-    i, n = int(parts[0]), int(parts[1])
-    if not 1 <= i <= n:
-        raise argparse.ArgumentTypeError(f"{text}: the shards of {n} are 1/{n} to {n}/{n}")
-    return i, n
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        metavar="SRC",
-        help="folder of images or of class folders, .tar, or text file of paths",
-    )
+    arguments.add_source(parser)
     parser.add_argument("folder", metavar="OUT", help="folder for the tensors and the manifest")
-    parser.add_argument(
-        "--recipe", required=True, metavar="NAME|FILE.toml", help="how the model wants its images"
-    )
-    parser.add_argument(
-        "--threads", type=_threads, metavar="N", help="default: all CPUs that this process may use"
-    )
+    arguments.add_recipe(parser)
+    arguments.add_threads(parser)
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -91,17 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace an earlier run in OUT; its tensors are removed first",
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="only every N-th image, from the I-th",
-    )
+    arguments.add_choice(parser)
     parser.add_argument(
         "--verify",
-        type=_positive,
+        type=arguments.positive,
         default=0,
         metavar="N",
         help="re-do N random images with Pillow and compare",
@@ -148,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dry_run(source: Source, folder: Path, recipe: Recipe, options: Options) -> int:
-    items = choose(source, options)
+    items = choose(source, options.limit, options.shard)
     needed, free = space_needed(recipe, items, options, folder), free_space(folder)
     print(f"{len(items)} images, {len(source.skipped)} other files skipped")
     shape = "x".join(map(str, recipe.shape))
@@ -158,7 +118,7 @@ def _dry_run(source: Source, folder: Path, recipe: Recipe, options: Options) -> 
 
 
 def _prepare(source: Source, folder: str, recipe: Recipe, options: Options, quiet: bool) -> Report:
-    total = len(choose(source, options))
+    total = len(choose(source, options.limit, options.shard))
     with console.progress("prep", total, quiet) as meter:
         seen = 0
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoofast import console, models, recipe
-from zoofast.commands.prep import _positive
+from zoofast.commands import arguments
 from zoofast.extras import needs
 from zoofast.files import write_whole
 from zoofast.profiling import Options, Profile, profile, steps
@@ -21,40 +21,27 @@ from zoofast.sources import open_source
 SHOWN = 10  # failures on the screen; all are in the JSON
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        metavar="SRC",
-        help="folder of images or of class folders, .tar, or text file of paths",
-    )
-    parser.add_argument(
-        "--recipe", required=True, metavar="NAME|FILE.toml", help="how the model wants its images"
-    )
-    parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="default: all CPUs that this process may use"
-    )
+    arguments.add_source(parser)
+    arguments.add_recipe(parser)
+    arguments.add_threads(parser)
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=arguments.seconds,
         default=3.0,
         metavar="S",
         help="of each measurement (default: %(default)g)",
     )
     parser.add_argument(
         "--images",
-        type=_positive,
+        type=arguments.positive,
         default=512,
         metavar="N",
         help="measure with so many, spread over SRC (default: %(default)s)",
     )
-    parser.add_argument("--batchsize", type=_positive, metavar="N", help="images per batch")
+    parser.add_argument(
+        "--batchsize", type=arguments.positive, metavar="N", help="images per batch"
+    )
     parser.add_argument(
         "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
     )

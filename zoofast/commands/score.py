@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from zoofast.commands.arguments import positive
 from zoofast.cpus import usable_cpus
 from zoofast.errors import LabelError
 from zoofast.extras import needs
@@ -15,6 +16,7 @@ from zoofast.files import write_whole
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from zoofast.labels import Labels
     from zoofast.scoring import Score
 
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
@@ -28,21 +30,7 @@ joined by name. Equal scores go to the lower class index, NaN comes last."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}. {DESCRIPTION}"
     parser.add_argument("results", metavar="RESULTS", help="folder of result files")
-    parser.add_argument(
-        "labels",
-        metavar="LABELS",
-        nargs="?",
-        help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
-    )
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="result.json, as the guides write it"
-    )
-    parser.add_argument("--labels-from", metavar="DIR", help="labels from DIR/SYNSET/IMAGE folders")
-    parser.add_argument(
-        "--synsets",
-        metavar="FILE",
-        help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]",
-    )
+    add_label_arguments(parser)
     parser.add_argument(
         "--output-index", type=int, metavar="N", help="which model output (default: the lowest)"
     )
@@ -55,12 +43,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["float32", "float16", "float64", "int8", "uint8", "int32"],
         help="element type of .bin files (default: %(default)s)",
     )
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="default: %(default)s")
+    add_score_arguments(parser)
+    parser.add_argument("--recipe", metavar="NAME", help="compare with its published accuracy")
+    parser.add_argument(
+        "--images", metavar="SRC", help="the images, for the report to show the surest mistakes"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--quiet", action="store_true", help="only the line of the accuracy")
+
+
+def add_label_arguments(parser: argparse.ArgumentParser) -> None:
+    """The ground truth, as `labels_of` reads it."""
+    parser.add_argument(
+        "labels",
+        metavar="LABELS",
+        nargs="?",
+        help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
+    )
+    parser.add_argument("--labels-from", metavar="DIR", help="labels from DIR/SYNSET/IMAGE folders")
+    parser.add_argument(
+        "--synsets",
+        metavar="FILE",
+        help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]",
+    )
     parser.add_argument(
         "--label-offset",
         type=int,
         metavar="N",
         help="model class = label + N (default: 1 for 1001 classes, else 0)",
+    )
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a score is made, and where it goes."""
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="result.json, as the guides write it"
+    )
+    parser.add_argument(
+        "--top-k", type=positive, default=5, metavar="K", help="default: %(default)s"
     )
     parser.add_argument(
         "--scores",
@@ -71,28 +91,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="exit 0 although not all could be scored"
     )
-    parser.add_argument("--recipe", metavar="NAME", help="compare with its published accuracy")
     parser.add_argument("--per-class", metavar="CSV", help="write accuracy by class")
     parser.add_argument(
         "--confused", type=int, default=5, metavar="N", help="confused pairs to show (default: 5)"
     )
     parser.add_argument("--json", metavar="FILE", help="write everything")
     parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
-    parser.add_argument(
-        "--images", metavar="SRC", help="the images, for the report to show the surest mistakes"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--quiet", action="store_true", help="only the line of the accuracy")
+
+
+def labels_of(args: argparse.Namespace) -> Labels | None:
+    """The labels that the arguments name; None when they name none. Raises LabelError."""
+    from zoofast.labels import labels_from_folders, load_labels
+
+    if args.labels is not None and args.labels_from is not None:
+        raise LabelError("give the labels once: LABELS or --labels-from DIR")
+    if args.labels_from is not None:
+        return labels_from_folders(args.labels_from, args.synsets)
+    return None if args.labels is None else load_labels(args.labels, args.synsets)
+
+
+def write_score(args: argparse.Namespace, score: Score) -> None:
+    """Writes -o and --per-class."""
+    if args.output:
+        write_whole(args.output, score.tally.result_json().encode())
+    if args.per_class:
+        write_whole(args.per_class, score.classes_csv().encode())
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.labels import labels_from_folders, load_labels
     from zoofast.scoring import score_folder
 
-    if (args.labels is None) == (args.labels_from is None):
-        raise LabelError("give the labels once: LABELS or --labels-from DIR")
-    if args.top_k < 1:
-        raise LabelError(f"--top-k is {args.top_k}; it must be 1 or more")
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
@@ -100,10 +128,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
     published = _published(args.recipe) if args.recipe else None
-    if args.labels_from is not None:
-        labels = labels_from_folders(args.labels_from, args.synsets)
-    else:
-        labels = load_labels(args.labels, args.synsets)
+    labels = labels_of(args)
+    if labels is None:
+        raise LabelError("give the labels: LABELS or --labels-from DIR")
     score = score_folder(
         args.results,
         labels,
@@ -116,10 +143,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads or usable_cpus(),
         quiet=args.quiet,
     )
-    if args.output:
-        write_whole(args.output, score.tally.result_json().encode())
-    if args.per_class:
-        write_whole(args.per_class, score.classes_csv().encode())
+    write_score(args, score)
     if args.json:
         write_whole(args.json, json.dumps(score.to_json(), indent=1).encode())
     if args.report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from zoofast.report.data import (
@@ -20,6 +21,7 @@ from zoofast.report.data import (
 )
 from zoofast.report.pictures import thumbnail
 from zoofast.scoring import ECE_BINS, Score
+from zoofast.sources import Source
 
 CLASSES_SHOWN = 10  # of the worst, and of the best
 PAIRS_SHOWN = 15
@@ -43,6 +45,30 @@ def accuracy_figures(score: Score, published: Mapping[str, float] | None = None)
         note = f"ECE, {ECE_BINS} bins"
         figures.append(Figure("calibration error", 100 * ece, "%", 2, note))
     return figures
+
+
+def accuracy_summary(score: Score) -> list[str]:
+    """The headline in a sentence, and whether it is of everything."""
+    accuracy = ", ".join(
+        f"top-{place} {100 * score.tally.accuracy()[place - 1]:.2f} %"
+        for place in sorted({1, score.tally.k})
+    )
+    summary = [f"{accuracy} over {score.tally.images:,} images."]
+    dropped = score.problems.dropped()
+    if dropped:
+        summary.append(f"{dropped:,} samples could not be scored, or not soundly; see below.")
+    return summary
+
+
+def mistaken_images(score: Score, source: Source) -> dict[str, bytes]:
+    """The files of the surest mistakes, by name; those that cannot be read are left out."""
+    shown = {mistake.name for mistake in score.mistakes}
+    files: dict[str, bytes] = {}
+    for item in source.items:
+        if item.name in shown:
+            with suppress(OSError):
+                files[item.name] = source.read(item)
+    return files
 
 
 def accuracy_sections(score: Score, read: ReadImage | None = None) -> list[Section]:

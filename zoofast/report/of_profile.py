@@ -6,24 +6,10 @@ from collections.abc import Sequence
 
 from zoofast.profiling import Profile
 from zoofast.report.about import about
-from zoofast.report.data import (
-    Block,
-    Column,
-    Figure,
-    Lines,
-    ReportData,
-    Section,
-    Series,
-    Stacks,
-    Strip,
-    Strips,
-    Table,
-)
-from zoofast.timeline import Span
-from zoofast.trace import row_order
+from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Series, Table
+from zoofast.report.running import failures, thread_shares, throughput, timeline
 
-SHOWN_SPANS = 300  # more could not be told apart
-FAILURES_SHOWN = 50
+WORKERS_NOTE = "More workers than threads: one can wait for the disk while another computes."
 
 
 def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
@@ -37,13 +23,21 @@ def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
         Figure("disk, writing", profile.write.images_per_second, "images/s"),
     ]
     sections = [
-        Section("Where the time goes", [_stages(profile), *_threads(profile)]),
+        Section(
+            "Where the time goes",
+            [
+                _stages(profile),
+                thread_shares(profile.per_thread, WORKERS_NOTE),
+                timeline(profile.window),
+                throughput(profile.rate_over_time),
+            ],
+        ),
         Section("Threads and disks", [_scaling(profile), _disks(profile)]),
     ]
     if profile.needs:
         sections.append(Section("What NPUs need", [_needs(profile)]))
     if profile.failures:
-        sections.append(Section("Images that could not be prepared", [_failures(profile)]))
+        sections.append(Section("Images that could not be prepared", [failures(profile.failures)]))
     sample = f"{profile.sample:,} of {profile.total:,} images"
     sections.append(about(command, profile.recipe, {"source": profile.source, "sample": sample}))
     return ReportData(
@@ -77,49 +71,6 @@ def _stages(profile: Profile) -> Table:
         + (" Writing goes on beside the computing." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)
-
-
-def _threads(profile: Profile) -> list[Block]:
-    shares = {
-        thread: {stage: share * 100 for stage, share in parts.items()}
-        for thread, parts in profile.per_thread.items()
-    }
-    seconds = [at for at, rate in profile.rate_over_time]
-    rates = [rate for at, rate in profile.rate_over_time]
-    over_time = Lines(
-        "Throughput over time",
-        [Series("throughput", seconds, rates)],
-        "seconds",
-        "images/s",
-        marks=False,
-    )
-    note = "More workers than threads: one can wait for the disk while another computes."
-    return [
-        Stacks("Workers", shares, "% of the time", 1, note),
-        _timeline(profile.window),
-        over_time,
-    ]
-
-
-def _timeline(spans: Sequence[Span]) -> Strips:
-    begin = min((span.begin_ns for span in spans if span.stage != "wait"), default=0)
-    kept = sorted((span for span in spans if span.end_ns > begin), key=lambda span: span.begin_ns)
-    kept = kept[:SHOWN_SPANS]
-    order = row_order(span.thread for span in kept)
-    strips = [
-        Strip(
-            span.thread,
-            span.stage,
-            max(span.begin_ns - begin, 0) / 1e6,
-            (span.end_ns - begin) / 1e6,
-        )
-        for span in sorted(kept, key=lambda span: (order.index(span.thread), span.begin_ns))
-    ]
-    note = (
-        "A few batches from the middle of the run. Within an image, decode and resize alternate "
-        "row by row; here one follows the other. --trace writes all of it for ui.perfetto.dev."
-    )
-    return Strips("Timeline", strips, note=note)
 
 
 def _scaling(profile: Profile) -> Lines:
@@ -178,10 +129,3 @@ def _needs(profile: Profile) -> Table:
         f"recipe on {profile.threads} threads, in memory; cores as fast as these are now."
     )
     return Table("", columns, rows, note)
-
-
-def _failures(profile: Profile) -> Table:
-    rows = [(failure.path, failure.reason) for failure in profile.failures[:FAILURES_SHOWN]]
-    more = len(profile.failures) - len(rows)
-    note = f"And {more:,} more." if more else ""
-    return Table("", [Column("image"), Column("reason")], rows, note)

@@ -1,0 +1,288 @@
+"""`zoofast eval`: images in, accuracy out, nothing on disk in between."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoofast import models
+from zoofast.backends import BACKENDS, WITHOUT_FILE
+from zoofast.commands import arguments
+from zoofast.commands.score import add_label_arguments, add_score_arguments, labels_of, write_score
+from zoofast.errors import BackendError, LabelError, OutputError
+from zoofast.extras import needs
+from zoofast.files import write_whole
+from zoofast.recipe import DTYPES, LAYOUTS, Recipe
+
+if TYPE_CHECKING:
+    from zoofast.evaluate import Evaluation, Options, Running
+    from zoofast.labels import Labels
+    from zoofast.sources import Item, Source
+    from zoofast.stream import ModelSpec
+
+DEFAULT_BATCH = 8  # of models that take any
+SHOWN = 10  # failures on the screen; all are in the JSON
+
+DESCRIPTION = """\
+Preprocessing, copying, inference and scoring overlap; results do not depend on threads, batch
+size or devices. Images and labels are joined by name. Equal scores go to the lower class index,
+NaN comes last."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description}. {DESCRIPTION}"
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=".om or .onnx; with --sim-device, the name of a known model; with --sim-fps, any name",
+    )
+    arguments.add_source(parser)
+    add_label_arguments(parser)
+    arguments.add_recipe(parser)
+    parser.add_argument("--dtype", choices=DTYPES, help="of the tensors (default: the recipe's)")
+    parser.add_argument("--layout", choices=LAYOUTS, help="default: the recipe's")
+    parser.add_argument(
+        "--backend",
+        choices=list(BACKENDS),
+        help="default: by suffix; sim is an NPU of a given speed, null one that takes no time",
+    )
+    parser.add_argument("--sim-device", metavar="CHIP", help="as fast as the guides saw it, 310P3")
+    parser.add_argument("--sim-fps", type=float, metavar="N", help="images a second")
+    parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
+    parser.add_argument(
+        "-d", "--device", type=arguments.devices, default=[0], metavar="D[,D…]", help="default: 0"
+    )
+    parser.add_argument(
+        "--batchsize",
+        type=arguments.positive,
+        metavar="N",
+        help=f"default: the model's; {DEFAULT_BATCH} for one that takes any",
+    )
+    parser.add_argument("--output-index", type=int, default=0, metavar="N", help="default: 0")
+    arguments.add_threads(parser)
+    parser.add_argument(
+        "--depth",
+        type=arguments.positive,
+        metavar="N",
+        help="batches in the ring (default: 2 for each device and 2)",
+    )
+    arguments.add_choice(parser)
+    parser.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        default="skip",
+        help="at an image that cannot be decoded: go on and list it, or stop (default: skip)",
+    )
+    parser.add_argument(
+        "--device-timeout",
+        type=arguments.seconds,
+        metavar="S",
+        help="give up a device that takes longer for a batch (default: 600)",
+    )
+    add_score_arguments(parser)
+    parser.add_argument(
+        "--save-logits", metavar="FILE.npy", help="all scores of all images, names beside them"
+    )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="what --resume continues from (default: the file of -o, and .journal)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an evaluation that did not end"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="forget an evaluation that did not end"
+    )
+    parser.add_argument(
+        "--trace", metavar="FILE.json", help="write a Chrome trace, for ui.perfetto.dev"
+    )
+    parser.add_argument("--quiet", action="store_true", help="only the accuracy")
+
+
+def run(args: argparse.Namespace) -> int:
+    from zoofast import recipe as recipes
+    from zoofast.prep import choose
+    from zoofast.sources import open_source
+
+    if args.report:
+        with needs("report"):  # before the work
+            from zoofast.report import write_report
+            from zoofast.report.of_eval import eval_report
+    recipe = recipes.load(args.recipe).with_output(args.dtype, args.layout)
+    specs = _specs(args, recipe)
+    labels = labels_of(args)
+    if labels is None and specs[0].backend not in WITHOUT_FILE:
+        raise LabelError("give the labels: LABELS or --labels-from DIR")
+    options = _options(args, specs)
+    with open_source(args.source) as source:
+        items = choose(source, args.limit, args.shard)
+        if labels is not None and len(items) < len(source.items):
+            chosen = {item.name for item in items}
+            by_name = {name: i for name, i in labels.by_name.items() if name in chosen}
+            labels = replace(labels, by_name=by_name)
+        found = _evaluate(args, source, items, recipe, labels, options)
+        if args.json:
+            write_whole(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+        if args.report:
+            write_report(args.report, eval_report(found, ["zoofast", *args.argv], source))
+    return _say(args, found, options.journal)
+
+
+def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:
+    """The model, for each device."""
+    from zoofast.stream import ModelSpec
+
+    model, backend, batch = args.model, args.backend, args.batchsize
+    if args.sim_device or args.sim_fps is not None:
+        if backend not in (None, "sim"):
+            raise BackendError(f"--sim-device and --sim-fps are for --backend sim, not {backend}")
+        backend = "sim"
+        model = _simulated(args, recipe)
+        batch = None
+    spec = ModelSpec(
+        model, backend, batch=batch, default_batch=DEFAULT_BATCH, provider=args.provider
+    )
+    return [replace(spec, device=device) for device in args.device]
+
+
+def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
+    """The sim backend's text for an NPU that takes what the recipe makes."""
+    batch, fps = args.batchsize or DEFAULT_BATCH, args.sim_fps
+    if fps is None:
+        known = models.load(args.model)
+        best, fps = known.best(args.sim_device)
+        batch = args.batchsize or best
+        if batch not in known.fps[args.sim_device]:
+            there = ", ".join(map(str, known.fps[args.sim_device]))
+            raise BackendError(
+                f"{args.model}: its guide has no figure for batch size {batch} on "
+                f"{args.sim_device}, only for {there}"
+            )
+        fps = known.fps[args.sim_device][batch]
+    shape = "x".join(map(str, (batch, *recipe.shape)))
+    return f"{shape}:{recipe.dtype}:{recipe.classes}@{fps:g}"
+
+
+def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> Options:
+    from zoofast.evaluate import DEVICE_TIMEOUT, Options
+
+    journal = args.journal or (args.output and f"{args.output}.journal")
+    if args.resume and not journal:
+        raise OutputError("--resume needs -o FILE or --journal FILE, to know what to continue")
+    if args.resume and args.overwrite:
+        raise OutputError("--resume and --overwrite exclude each other")
+    if journal and args.overwrite:
+        Path(journal).unlink(missing_ok=True)
+    return Options(
+        specs,
+        threads=args.threads,
+        depth=args.depth,
+        output_index=args.output_index,
+        top_k=args.top_k,
+        label_offset=args.label_offset,
+        scores=args.scores,
+        stop_on_error=args.on_error == "stop",
+        timeout=args.device_timeout or DEVICE_TIMEOUT,
+        journal=Path(journal) if journal else None,
+        logits=Path(args.save_logits) if args.save_logits else None,
+        resume=args.resume,
+        trace=Path(args.trace) if args.trace else None,
+        details=bool(args.report),
+    )
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    source: Source,
+    items: list[Item],
+    recipe: Recipe,
+    labels: Labels | None,
+    options: Options,
+) -> Evaluation:
+    from zoofast.console import progress
+    from zoofast.evaluate import evaluate
+
+    seen = nbytes = 0
+    with progress("eval", len(items), args.quiet) as meter:
+
+        def advance(running: Running) -> None:
+            nonlocal seen, nbytes
+            meter.advance(
+                running.images - seen, running.nbytes_in - nbytes, _note(running, args.top_k)
+            )
+            seen, nbytes = running.images, running.nbytes_in
+
+        return evaluate(source, items, recipe, labels, options, advance)
+
+
+def _note(running: Running, top_k: int) -> str:
+    parts = []
+    if running.scored:
+        for place, hits in sorted({1: running.hits[0], top_k: running.hits[1]}.items()):
+            parts.append(f"top-{place} {100 * hits / running.scored:.2f} %")
+    parts.append(f"device busy {running.device_busy:.0%}")
+    if running.failures:
+        parts.append(f"{running.failures} failed")
+    return "  ".join(parts)
+
+
+def _say(args: argparse.Namespace, found: Evaluation, journal: Path | None) -> int:
+    """Writes the score and prints all; returns the exit code."""
+    from zoofast.commands.score import report
+
+    code = 0
+    partial = found.state != "complete"
+    if not args.quiet:
+        _show(found)
+    if found.score is not None:
+        if not partial:
+            write_score(args, found.score)
+        published = None if args.quiet else found.recipe.accuracy
+        code = report(found.score, args.allow_missing, args.quiet, args.confused, published)
+    else:
+        for failure in found.failures[:SHOWN]:
+            print(f"zoofast: failed: {failure}", file=sys.stderr)
+        print(f"{'scored' if args.output else 'ran'} {found.images} of {found.total}")
+        code = 1 if found.failures else 0
+    if partial:
+        goes_on = "; the same command with --resume goes on" if journal else ""
+        print(
+            f"zoofast: interrupted: this is partial, {found.kept + found.images} of "
+            f"{found.total} images are through{goes_on}",
+            file=sys.stderr,
+        )
+        return 130
+    return code
+
+
+def _show(found: Evaluation) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    assert found.input is not None
+    table = Table(title=escape(found.specs[0].model), title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("images", f"{found.images + found.kept} of {found.total}")
+    if found.kept:
+        table.add_row("  of these, from before", f"{found.kept}")
+    if found.failures:
+        table.add_row("failed", f"[red]{len(found.failures)}[/red]")
+    if found.skipped:
+        table.add_row("skipped as no image", f"{found.skipped}")
+    table.add_row("recipe", escape(f"{found.recipe.name} ({found.recipe.digest})"))
+    table.add_row("model takes", escape(str(found.input)))
+    devices = ", ".join(str(spec.device) for spec in found.specs)
+    table.add_row("time", f"{found.seconds:.2f} s, {found.threads} threads, device {devices}")
+    table.add_row("rate", f"{found.images_per_second:,.0f} images/s")
+    table.add_row("device alone", f"{found.device_rate():,.0f} images/s")
+    console = Console(highlight=False)
+    console.print(table)
+    waiting = found.waiting()
+    console.print(f"{waiting[0].upper()}{waiting[1:]}.")
