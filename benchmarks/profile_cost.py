@@ -60,7 +60,7 @@ for _ in sys.stdin:
         for batch in loader:
             done += len(batch.names)
             if timeline is not None:
-                timeline.prepared(number, batch)
+                timeline.prepared(number, batch, time.monotonic_ns())
                 timeline.finish(number, len(batch.names), time.monotonic_ns())
                 number += 1
     took = (time.perf_counter() - begin, time.process_time() - cpu)

@@ -184,7 +184,7 @@ def evaluate(
         check_recipe(devices.input, recipe)
         check_output(devices, options.output_index)
         found.input = devices.input
-        found.depth = options.depth or ring_depth(len(devices))
+        found.depth = options.depth or ring_depth(len(devices), devices.input.shape[0])
         try:
             run.through(source, devices)
             found.state = "complete"

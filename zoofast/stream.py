@@ -29,13 +29,15 @@ from zoofast.remote import RemoteModel
 from zoofast.timeline import Timeline
 
 AHEAD = 2  # batches a device: the one that it computes, and the next
-FILLING = 2  # batches of the ring that the loader has in any case
+# The loader has at least so many batches of the ring, and so many images, in any case: threads that
+# share a busy host's cores are not woken at once.
+FILLING_BATCHES, FILLING_IMAGES = 2, 48
 CLOSING_SECONDS = 5.0  # for a device's thread to end
 
 
-def ring_depth(devices: int) -> int:
-    """Batches in a ring that keeps `devices` and the loader busy."""
-    return AHEAD * devices + FILLING
+def ring_depth(devices: int, batch: int) -> int:
+    """How many batches of that size keep so many devices, and the loader, busy."""
+    return AHEAD * devices + max(FILLING_BATCHES, -(-FILLING_IMAGES // batch))
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ def stream(
 ) -> Iterator[Streamed]:
     """Runs all that `loader` has through `devices`; batches come in source order.
 
-    The loader's batches are of the model's size, its ring `ring_depth(len(devices))` deep. A batch
+    The loader's batches are of the model's size, its ring `ring_depth` deep. A batch
     that is short, because it is the last or because images failed, is filled up with its first
     image for the device, and cut. Raises what the loader raises, and BackendError.
     """

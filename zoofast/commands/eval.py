@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth",
         type=arguments.positive,
         metavar="N",
-        help="batches in the ring (default: 2 for each device and 2)",
+        help="batches in the ring of buffers (default: what keeps devices and host busy)",
     )
     arguments.add_choice(parser)
     parser.add_argument(

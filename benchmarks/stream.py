@@ -1,0 +1,264 @@
+"""Streaming: what evaluation reaches of the device's rate, of the host's, and beside the disk way.
+
+    python benchmarks/stream.py [--images DIR] [--model M.onnx] [--count N] [--rounds N]
+                                [--json FILE] [--write]
+
+In turn: the Loader alone; evaluations on simulated NPUs of half and of twice the host's rate; and
+with --model (squeezenet1_1_float32's input), on ONNX Runtime: preprocessing alone, inference
+alone, the stream, and the three steps over the disk. Exit code 1: a result differs between the
+ways, or a floor is not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness import BenchmarkError, Timing, add_image_arguments, find_images, in_turn
+from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+
+from zoofast import Loader, load_recipe
+from zoofast.backends import open_backend
+from zoofast.cpus import usable_cpus
+from zoofast.evaluate import Evaluation, Options, evaluate
+from zoofast.infer import made_up_batch
+from zoofast.labels import Labels
+from zoofast.sources import Item, Source
+from zoofast.stream import ModelSpec, ring_depth
+
+RECIPE = load_recipe("squeezenet1_1_float32")
+BATCH = 8
+OF_DEVICE, OF_HOST, OF_SUM = 0.97, 0.95, 1.0  # the floors
+
+
+def source_of(paths: Sequence[Path], count: int) -> Source:
+    cycle = itertools.islice(itertools.cycle(paths), count)
+    return Source("files", [Item(f"{i:06d}", str(path.resolve())) for i, path in enumerate(cycle)])
+
+
+def labels_of(source: Source) -> Labels:
+    """Made up: here only the equality of results counts."""
+    return Labels({item.name: hash_of(item) for item in source.items}, "made up")
+
+
+def hash_of(item: Item) -> int:
+    return sum(os.fsencode(os.path.basename(item.path))) % RECIPE.classes
+
+
+def alone(source: Source, timing: Timing) -> None:
+    """Adds the seconds per image of the Loader, tensors thrown away."""
+    begin, done = time.perf_counter(), 0
+    with Loader(source, RECIPE, batch_size=BATCH, depth=ring_depth(1, BATCH)) as loader:
+        for batch in loader:
+            done += len(batch.names)
+    if done != len(source.items):
+        raise BenchmarkError(f"prepared {done} of {len(source.items)}")
+    timing.seconds.append((time.perf_counter() - begin) / done)
+
+
+def streamed(source: Source, spec: ModelSpec, timing: Timing) -> Evaluation:
+    """Adds the seconds per image of an evaluation; loading the model is not in them."""
+    found = evaluate(source, source.items, RECIPE, labels_of(source), Options([spec]))
+    if found.score is None or found.score.tally.images != len(source.items):
+        raise BenchmarkError(f"{spec.model}: scored {found.images} of {len(source.items)}")
+    timing.seconds.append(found.seconds / found.images)
+    return found
+
+
+def simulated(fps: float) -> ModelSpec:
+    shape = "x".join(map(str, (BATCH, *RECIPE.shape)))
+    return ModelSpec(f"{shape}:{RECIPE.dtype}:{RECIPE.classes}@{fps}", "sim")
+
+
+def inferred(model: str, count: int, timing: Timing) -> None:
+    """Adds the seconds per image of inference alone, over a batch that is always the same."""
+    with open_backend(model, batch=BATCH) as loaded:
+        batch = made_up_batch(loaded.input, "random")
+        loaded.infer(batch)
+        begin = time.perf_counter()
+        for _ in range(-(-count // BATCH)):
+            loaded.infer(batch)
+        timing.seconds.append((time.perf_counter() - begin) / count)
+
+
+class OverDisk:
+    """The three steps as a user runs them, and what they write."""
+
+    def __init__(self, source: Source, model: str, folder: Path) -> None:
+        self._model, self._folder = model, folder
+        self._list, self._labels = folder / "list.txt", folder / "labels.txt"
+        links = folder / "links"
+        links.mkdir()
+        for item in source.items:
+            (links / f"{item.name}.JPEG").symlink_to(item.path)
+        self._list.write_text("".join(f"{links / item.name}.JPEG\n" for item in source.items))
+        self._labels.write_text(
+            "".join(f"{item.name}.JPEG {hash_of(item)}\n" for item in source.items)
+        )
+        self.written = 0
+        self.result = ""
+
+    def _zoofast(self, *words: str | Path) -> None:
+        command = [sys.executable, "-c", "from zoofast.cli import main; exit(main())"]
+        done = subprocess.run([*command, *words], capture_output=True, text=True)
+        if done.returncode:
+            raise BenchmarkError(f"{words[0]}: {done.stderr.strip()}")
+
+    def steps(self, timing: Timing, two: Timing, count: int) -> None:
+        """Adds the seconds per image of all three commands to `timing`, of the first two, which
+        are preprocessing alone and inference alone, to `two`."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as work:
+            begin = time.perf_counter()
+            bins, results, out = Path(work, "bins"), Path(work, "r"), Path(work, "result.json")
+            self._zoofast("prep", self._list, bins, "--recipe", RECIPE.name, "--quiet")
+            where = ["--input", bins, "--output", work, "--output_dirname", "r", "--quiet"]
+            self._zoofast("infer", "--model", self._model, "--batchsize", str(BATCH), *where)
+            two.seconds.append((time.perf_counter() - begin) / count)
+            self._zoofast("score", results, self._labels, "-o", out, "--quiet")
+            timing.seconds.append((time.perf_counter() - begin) / count)
+            self.written = sum(path.stat().st_size for path in Path(work).rglob("*"))
+            self.result = out.read_text()
+
+    def stream(self, timing: Timing, count: int) -> None:
+        with tempfile.TemporaryDirectory(dir=self._folder) as work:
+            begin, out = time.perf_counter(), Path(work, "result.json")
+            words = [self._model, self._list, self._labels, "--recipe", RECIPE.name, "-o", out]
+            self._zoofast("eval", *words, "--batchsize", str(BATCH), "--quiet")
+            timing.seconds.append((time.perf_counter() - begin) / count)
+            if out.read_text() != self.result and self.result:
+                raise BenchmarkError("the stream's result.json differs from the three steps'")
+
+
+def row(name: str, timing: Timing, verdict: str = "") -> list[str]:
+    low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
+    spread = f"{low:.3f}…{high:.3f}"
+    return [name, f"{timing.median * 1e3:.3f}", spread, f"{1 / timing.median:,.0f}", verdict]
+
+
+def run(args: argparse.Namespace) -> int:
+    images, note = find_images(args.images, args.limit), load_note()
+    source = source_of(images.paths, args.count)
+    host, guess = Timing(), Timing()
+    alone(source, Timing())  # reads the files into the page cache
+    alone(source, guess)
+    rate = 1 / guess.median
+    half, twice = Timing(), Timing()
+    slow, fast = simulated(rate / 2), simulated(rate * 2)
+    in_turn(
+        [
+            partial(alone, source, host),
+            partial(streamed, source, slow, half),
+            partial(streamed, source, fast, twice),
+        ],
+        args.rounds,
+        "stream",
+    )
+    device = Timing([2 / rate] * args.rounds)
+    ratios = {"of the device": 1 / half.ratio_to(device), "of the host": 1 / twice.ratio_to(host)}
+    rows = [
+        row("the Loader alone", host),
+        row("NPU of half that rate", half, f"{ratios['of the device']:.1%} of the device's rate"),
+        row("NPU of twice that rate", twice, f"{ratios['of the host']:.1%} of the host's rate"),
+    ]
+    missed = [ratios["of the device"] < OF_DEVICE, ratios["of the host"] < OF_HOST]
+    timings = {"host": host, "half": half, "twice": twice}
+    if args.model:
+        few = source_of(images.paths, len(images.paths))
+        more = on_ort(few, args, timings)
+        ratios |= more
+        rows += [
+            row("preprocessing alone", timings["prep"]),
+            row("ONNX Runtime alone", timings["infer"]),
+            row("both, streamed", timings["both"], f"{more['of the sum in memory']:.2f}× the sum"),
+            row(
+                "three commands, over the disk",
+                timings["disk"],
+                f"{timings['disk'].ratio_to(timings['command']):.2f}× as long, "
+                f"{more['written'] / 1e6:,.0f} MB written",
+            ),
+            row("of these, prep and infer", timings["two commands"]),
+            row(
+                "one command, streamed",
+                timings["command"],
+                f"{more['of the sum']:.2f}× prep and infer, nothing written",
+            ),
+        ]
+        missed.append(more["of the sum"] > OF_SUM)
+    table = Table(["", "ms/image", "min…max", "images/s", ""], rows)
+    model = f"; ONNX Runtime with {Path(args.model).name} on the images once" if args.model else ""
+    about = (
+        f"{images.what}, repeated to {args.count}, {RECIPE.name}, batch {BATCH}, {usable_cpus()} "
+        f"threads; medians of {args.rounds} rounds{model}; {machine()}; {note}; {today()}"
+    )
+    table.show("Streaming")
+    print(about)
+    if args.json:
+        figures: dict[str, Any] = {name: timing.as_dict() for name, timing in timings.items()}
+        write_json(
+            args.json, {"benchmark": "stream", "about": about, "timings": figures, "ratios": ratios}
+        )
+    if args.write:
+        replace_block(RESULTS, "stream", f"{about}.\n\n{table.markdown()}")
+    if any(missed):
+        print("zoofast: a floor of streaming was not reached", file=sys.stderr)
+    return 1 if any(missed) else 0
+
+
+def on_ort(
+    source: Source, args: argparse.Namespace, timings: dict[str, Timing]
+) -> dict[str, float]:
+    """Fills in the timings with a real model on this machine; returns the ratios."""
+    names = ("prep", "infer", "both", "disk", "two commands", "command")
+    timings |= {name: Timing() for name in names}
+    count = len(source.items)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        over_disk = OverDisk(source, args.model, Path(folder))
+        spec = ModelSpec(args.model, batch=BATCH)
+        in_turn(
+            [
+                partial(alone, source, timings["prep"]),
+                partial(inferred, args.model, count, timings["infer"]),
+                partial(streamed, source, spec, timings["both"]),
+                partial(over_disk.steps, timings["disk"], timings["two commands"], count),
+                partial(over_disk.stream, timings["command"], count),
+            ],
+            args.rounds,
+            "stream with ONNX Runtime",
+        )
+        columns = (timings[name].seconds for name in ("both", "prep", "infer"))
+        shares = [both / (prep + infer) for both, prep, infer in zip(*columns, strict=True)]
+        return {
+            "of the sum in memory": statistics.median(shares),
+            "of the sum": timings["command"].ratio_to(timings["two commands"]),
+            "written": float(over_disk.written),
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Streaming evaluation.")
+    add_image_arguments(parser)
+    parser.add_argument("--model", metavar="M.onnx", help="also measure with ONNX Runtime")
+    parser.add_argument("--folder", type=Path, help="where the three steps write")
+    parser.add_argument("--count", type=int, default=3000, metavar="N", help="default: 3000")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument("--json", metavar="FILE", help="write everything measured")
+    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
+    try:
+        return run(parser.parse_args())
+    except BenchmarkError as error:
+        print(f"zoofast: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
