@@ -2,12 +2,15 @@
 PYTHON := .venv/bin/python
 SOURCES := pyproject.toml setup.py tools/setup.sh $(wildcard csrc/*.[ch] zoofast/*.pyx zoofast/*.pxd)
 IMAGES ?=
+MODEL ?=
+LABELS ?=
 SECONDS ?=
 
 .PHONY: help demo test lint bench fuzz asan clean
 
 help:
-	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes"
+	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes; evaluate"
+	@echo "            MODEL=file.onnx with LABELS=file on them"
 	@echo "make test   run all tests"
 	@echo "make lint   formatting, lint and types"
 	@echo "make bench  measure against the peers; writes the tables in README.md"
@@ -23,8 +26,12 @@ help:
 	sh tools/setup.sh dev
 	@touch $@ .venv/ready
 
-demo: .venv/ready
-	$(PYTHON) tools/demo.py $(IMAGES)
+.venv/ready-infer: $(SOURCES)
+	sh tools/setup.sh infer
+	@touch $@ .venv/ready
+
+demo: .venv/ready$(if $(MODEL),-infer)
+	$(PYTHON) tools/demo.py $(IMAGES) $(if $(MODEL),--model $(MODEL)) $(if $(LABELS),--labels $(LABELS))
 
 test: .venv/ready-test
 	$(PYTHON) -m pytest -q
@@ -43,6 +50,11 @@ bench: .venv/ready-bench
 	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/score.py --write
+	$(PYTHON) benchmarks/profile_cost.py $(if $(IMAGES),--images $(IMAGES)) --write
+	mkdir -p .cache
+	.venv/bin/zoofast export squeezenet1_1 --weights random -o .cache/squeezenet1_1.onnx
+	$(PYTHON) benchmarks/stream.py $(if $(IMAGES),--images $(IMAGES)) \
+		--model .cache/squeezenet1_1.onnx --write
 
 fuzz:
 	sh tools/fuzz.sh $(or $(SECONDS),600)

@@ -237,10 +237,13 @@ def test_trained_weights_through_every_step_score_as_the_guides_scripts_do(here,
         f"prep {sample}/val bins --recipe squeezenet1_1_float32",
         "infer -m c.onnx -i bins -o out --output_dirname r --outfmt TXT",
         f"score out/r {sample}/val_label.txt -o result.json",
+        f"eval b.onnx {sample}/val {sample}/val_label.txt --recipe squeezenet1_1_float32 "
+        "-o streamed.json",
     ):
         assert main(command.split()) == 0, command
-    golden = shared / "golden" / "txt" / "squeezenet1_1.json"
-    assert Path("result.json").read_bytes() == golden.read_bytes()
+    golden = (shared / "golden" / "txt" / "squeezenet1_1.json").read_bytes()
+    assert Path("result.json").read_bytes() == golden
+    assert Path("streamed.json").read_bytes() == golden
 
 
 @pytest.mark.slow

@@ -216,6 +216,30 @@ def test_the_command(images: Path, tmp_path: Path) -> None:
     assert len(page.all("script")) == 1 and page.all("img") == []
 
 
+def test_a_model_is_streamed_through(images: Path, tmp_path: Path) -> None:
+    done = _zoofast(
+        images, "--recipe", "squeezenet1_1", "--threads", "1", "--seconds", "0.2", "--only-recipe",
+        "--model", "4x224x224x3:uint8:1000@200", "--backend", "sim", "--trace", "t.json", "--json",
+        "p.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    figures = json.loads((tmp_path / "p.json").read_text())
+    streamed = figures["streamed"]
+    assert streamed["device_rate"] == pytest.approx(200)
+    assert streamed["microseconds"] == {"infer": pytest.approx(5000)}
+    assert 0 < streamed["rate"] < 220
+    assert "Streamed through 4x224x224x3:uint8:1000@200" in done.stdout
+    assert "device 0" in figures["per_thread"]
+    trace = read_trace(tmp_path / "t.json")
+    assert {"infer", "decode"} <= {piece.name for piece in trace.slices}
+    other = _zoofast(
+        images, "--recipe", "squeezenet1_1", "--seconds", "0.2", "--only-recipe", "--model",
+        "4x3x224x224:float32", "--backend", "null", cwd=tmp_path,
+    )  # fmt: skip
+    assert other.returncode == 2
+    assert "but the model takes image float32[4x3x224x224]" in other.stderr
+
+
 def test_a_bad_image_makes_the_exit_code_1(images: Path, tmp_path: Path) -> None:
     done = _zoofast(
         images, "--recipe", "alexnet", "--threads", "1", "--seconds", "0.1", "--only-recipe",

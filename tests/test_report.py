@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import browser
+import folders
 import numpy as np
+import oracle
 import pytest
 from PIL import Image
 
@@ -228,6 +230,54 @@ def test_score_reports_what_it_scores(tmp_path: Path) -> None:
     # img4 and img5 are taken for 0 and 1; the model is surer of img5
     names = [a["alt"] for a, _ in shown.page.all("img")]
     assert names == ["img5", "img4"]
+
+
+def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from tests.models import CLASSES, write_model
+
+    hostile = "<img src=x onerror=alert(1)>&amp;'"
+    files = {name: data for name, data in folders.good_files(12).items()}
+    files |= {f"{hostile}{i}.JPEG": data for i, data in enumerate(list(files.values())[:3])}
+    folders.write(tmp_path / "images", files | {"bad<b>.JPEG": b"no image"})
+    folders.recipe_file(tmp_path, oracle.Spec(size=(5, 5), crop=(4, 4)))
+    write_model(tmp_path / "m.onnx", 4)
+    synsets = [f"n{i:08d}" for i in range(CLASSES)]
+    (tmp_path / "synsets.txt").write_text(
+        "".join(f"{name} {i + 1} <script>alert({i})</script>\n" for i, name in enumerate(synsets))
+    )
+    for i, name in enumerate(sorted(path.name for path in (tmp_path / "images").iterdir())):
+        folder = tmp_path / "classes" / synsets[i % CLASSES]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((tmp_path / "images" / name).read_bytes())
+    page, figures = tmp_path / "e.html", tmp_path / "e.json"
+    done = _zoofast(
+        "eval", tmp_path / "m.onnx", tmp_path / "classes", "--labels-from", tmp_path / "classes",
+        "--synsets", tmp_path / "synsets.txt", "--recipe", tmp_path / "recipe.toml", "--report",
+        page, "--json", figures, "--trace", tmp_path / "t.json",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr  # of the bad one
+    numbers = json.loads(figures.read_text())
+    shown = browser.show(page)
+    assert shown.console == []
+    assert _check_figures(shown.page) > 30
+    values = {a["data-at"]: a["value"] for a, _ in shown.page.all("data")}
+    score = numbers["score"]
+    headline = [100 * score["accuracy"]["top1"], 100 * score["accuracy"]["top5"], score["images"]]
+    assert [float(str(values[f"figures.{i}.value"])) for i in range(3)] == headline
+    rate = numbers["images_per_second"]
+    assert rate in [float(str(value)) for at, value in values.items() if "figures." in str(at)]
+    # pictures only of what is wrong, and names are text
+    pictures = shown.page.all("img")
+    assert pictures
+    assert all(str(a["src"]).startswith("data:image/") for a, _ in pictures)
+    wrong = score["images"] - round(score["accuracy"]["top1"] * score["images"])
+    assert len(pictures) == wrong
+    assert "<script>alert(" in shown.page.text
+    assert len(shown.page.all("script")) == 1
+    assert "bad<b>" in shown.page.text
+    assert numbers["recipe"]["digest"] in shown.page.text
 
 
 def test_bench_reports_its_table(tmp_path: Path) -> None:

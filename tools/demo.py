@@ -1,6 +1,7 @@
-"""The main job on IMAGES, or on images that it makes: tensors, checked, beside the guide's way.
+"""The main job on IMAGES, or on images that it makes: tensors, checked, beside the guide's way;
+then the stream into a simulated NPU, and with --model and --labels into a real model.
 
-python tools/demo.py [IMAGES]
+python tools/demo.py [IMAGES] [--model M.onnx --labels FILE [--recipe NAME]]
 """
 
 from __future__ import annotations
@@ -23,17 +24,33 @@ MADE = 200  # images, where none are given
 BY_GUIDE = 60  # images that the slow way is timed on
 
 
-def zoofast_prep(images: Path, bins: Path) -> dict[str, object]:
-    """Runs the installed command and returns its report."""
-    report = FOLDER / "prep.json"
-    command = [Path(sys.executable).with_name("zoofast-prep"), images, bins]
-    command += ["--recipe", RECIPE, "--overwrite", "--verify", "50", "--json", report]
-    print("$", " ".join(str(word) for word in command), flush=True)
-    code = subprocess.run(command).returncode
+def zoofast(*words: str | Path) -> int:
+    """Runs the installed command; returns its exit code, or ends with it if nothing was done."""
+    print("$ zoofast", " ".join(str(word) for word in words), flush=True)
+    code = subprocess.run([Path(sys.executable).with_name("zoofast"), *words]).returncode
     if code not in (0, 1):
         sys.exit(code)
+    return code
+
+
+def zoofast_prep(images: Path, bins: Path) -> dict[str, object]:
+    """Prepares the images and returns the report."""
+    report = FOLDER / "prep.json"
+    more = ["--overwrite", "--verify", "50", "--json", report]
+    zoofast("prep", images, bins, "--recipe", RECIPE, *more)
     loaded: dict[str, object] = json.loads(report.read_text())
     return loaded
+
+
+def stream(images: Path, model: Path | None, labels: Path | None, recipe: str) -> int:
+    """Evaluates on a simulated NPU, or on `model`; the exit code."""
+    if model is None:
+        npu = ["--sim-device", "310P3", "--recipe", "squeezenet1_1"]
+        return zoofast("eval", "squeezenet1_1", images, *npu)
+    result, report = FOLDER / "result.json", FOLDER / "eval.json"
+    truth = [labels] if labels else ["--labels-from", images]
+    more = ["--recipe", recipe, "-o", result, "--json", report, "--overwrite"]
+    return zoofast("eval", model, images, *truth, *more)
 
 
 def guides_way(images: Path, folder: Path) -> tuple[int, float]:
@@ -64,7 +81,11 @@ def guides_way(images: Path, folder: Path) -> tuple[int, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="The main job, checked against Pillow.")
     parser.add_argument("images", type=Path, nargs="?", help="default: images that it makes")
-    images = parser.parse_args().images
+    parser.add_argument("--model", type=Path, help="an ONNX file to evaluate on the images")
+    parser.add_argument("--labels", type=Path, help="default: the images' folders are the classes")
+    parser.add_argument("--recipe", default="squeezenet1_1_float32", help="default: %(default)s")
+    args = parser.parse_args()
+    images = args.images
     if images is None:
         from images import make_images
 
@@ -86,7 +107,8 @@ def main() -> int:
     table.add_row(f"zoofast, {report['threads']} threads", str(report["prepared"]), f"{rate:,.0f}")
     Console().print(table)
     print(f"{equal} of {len(made)} files are equal, byte for byte; {rate * seconds / slow:.1f}x")
-    return 0 if equal == len(made) and not report["failed"] else 1
+    streamed = stream(images, args.model, args.labels, args.recipe)
+    return 0 if equal == len(made) and not report["failed"] and not streamed else 1
 
 
 if __name__ == "__main__":

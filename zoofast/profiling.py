@@ -14,18 +14,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zoofast import evaluate
 from zoofast import recipe as recipes
 from zoofast.cpus import usable_cpus
 from zoofast.disk import Ceiling, read_ceiling, write_ceiling
 from zoofast.errors import ImageError, OutputError
+from zoofast.evaluate import Evaluation
 from zoofast.loader import Failure, Loader, Prepared, Target
 from zoofast.models import KnownModel
 from zoofast.prep import versions
 from zoofast.recipe import Recipe
 from zoofast.sources import Item, Source
+from zoofast.stream import ModelSpec
 from zoofast.timeline import CALLER, STAGES, WORKER, Span, Timeline
 from zoofast.trace import TraceWriter
 
+STREAM_FIRST = 32  # images, to learn how fast a device is
 ROUNDS = 3  # of every measurement that is compared with another, in turn
 WRITE = "write"
 IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
@@ -37,7 +41,8 @@ class Options:
     """How to profile. seconds: of each measurement; images: the sample, spread over the source.
 
     scratch: the folder in whose file system writing is measured. write: the pipeline writes its
-    tensors there, as `zoofast prep` does.
+    tensors there, as `zoofast prep` does. model: to stream the images through, as `zoofast eval`
+    does.
     """
 
     threads: int | None = None
@@ -46,6 +51,7 @@ class Options:
     batch_size: int | None = None
     scratch: Path = Path(".")
     write: bool = False
+    model: ModelSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,18 @@ class Need:
         return min(1.0, self.host_rate / self.device_rate)
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """The whole stream, through a model. Rates are images a second."""
+
+    model: str
+    input: str
+    rate: float
+    device_rate: float  # of the device with nothing around it
+    device_busy: float  # part of the time that it computed
+    microseconds: dict[str, float]  # per image: h2d, infer, d2h
+
+
 @dataclass
 class Run:
     """One pass of the pipeline over repeated items. The rate leaves out the start."""
@@ -124,6 +142,7 @@ class Profile:
     needs: list[Need] = field(default_factory=list)
     rate_over_time: list[tuple[float, float]] = field(default_factory=list)
     window: list[Span] = field(default_factory=list)
+    streamed: Streamed | None = None
     verdict: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -146,6 +165,7 @@ class Profile:
             "scaling": [{**asdict(point), "rate": point.rate} for point in self.scaling],
             "read": asdict(self.read),
             "write": asdict(self.write),
+            "streamed": asdict(self.streamed) if self.streamed else None,
             "needs": [{**asdict(need), "fed": need.fed} for need in self.needs],
             "rate_over_time": self.rate_over_time,
             "failures": [asdict(failure) for failure in self.failures],
@@ -158,7 +178,8 @@ Step = Callable[[str], None]  # told what is measured next
 def steps(options: Options, models: Sequence[KnownModel]) -> int:
     """How many steps profile() will take."""
     counts = thread_counts(options.threads or usable_cpus())
-    return 4 + ROUNDS * len(counts) + len({model.recipe for model in models})
+    streaming = options.model is not None
+    return 4 + streaming + ROUNDS * len(counts) + len({model.recipe for model in models})
 
 
 def profile(
@@ -172,9 +193,9 @@ def profile(
 ) -> Profile:
     """Measures the pipeline of `recipe` over a sample of `source` on this host.
 
-    models: those to say the needs of. trace: a file to write, see zoofast.trace.
-    Raises ImageError when no image of the sample can be prepared, OutputError when `scratch` or
-    `trace` cannot be written.
+    models: those to say the needs of. trace: a file to write, see zoofast.trace; of the stream,
+    with a model. Raises ImageError when no image of the sample can be prepared, OutputError when
+    `scratch` or `trace` cannot be written, BackendError when the model cannot be run.
     """
     threads = options.threads or usable_cpus()
     items = spread(source.items, options.images)
@@ -205,7 +226,8 @@ def profile(
         step("stages")
         with ExitStack() as stack:
             begin = time.monotonic_ns()
-            writer = stack.enter_context(TraceWriter(trace, begin)) if trace else None
+            here = trace if options.model is None else None
+            writer = stack.enter_context(TraceWriter(here, begin)) if here else None
             timeline = Timeline(begin, writer)
             traced = run(threads, options.seconds, guess, timeline=timeline)
         step("disk, writing")
@@ -244,6 +266,9 @@ def profile(
         rate_over_time=timeline.rate.points(),
         window=timeline.window(),
     )
+    if options.model is not None:
+        step("model")
+        _stream(result, source, items, options, options.model, trace)
     result.needs = _needs(result, source, items, options, models, step)
     result.verdict = verdict(result)
     return result
@@ -358,6 +383,53 @@ def stages(busy_ns: Mapping[str, int], images: int, rate: float, busy: float) ->
     return found
 
 
+def _stream(
+    profile: Profile,
+    source: Source,
+    items: Sequence[Item],
+    options: Options,
+    model: ModelSpec,
+    trace: str | os.PathLike[str] | None,
+) -> None:
+    """Fills in `streamed`, and the pictures of the run, which are then of the stream."""
+    failed = {failure.name for failure in profile.failures}
+    good = [item for item in items if item.name not in failed]
+
+    def run(chosen: Sequence[Item], **more: Any) -> Evaluation:
+        options_ = evaluate.Options([model], threads=profile.threads, **more)
+        return evaluate.evaluate(source, chosen, profile.recipe, None, options_)
+
+    first = run(good[:STREAM_FIRST])
+    rate = min(profile.rate, first.device_rate())
+    found = run(
+        _repeated(good, options.seconds * rate / 1.5),
+        details=True,
+        trace=Path(trace) if trace else None,
+    )
+    assert found.input is not None
+    batch = found.input.shape[0]
+    times = found.times[0]
+    profile.streamed = Streamed(
+        model.model,
+        str(found.input),
+        found.images_per_second,
+        found.device_rate(),
+        found.device_share("infer"),
+        {
+            stage: 1000 * sum(ms) / (batch * len(times.compute))
+            for stage, ms in (
+                ("h2d", times.to_device),
+                ("infer", times.compute),
+                ("d2h", times.from_device),
+            )
+            if ms
+        },
+    )
+    profile.per_thread = found.timeline.shares()
+    profile.rate_over_time = found.timeline.rate.points()
+    profile.window = found.timeline.window()
+
+
 def _needs(
     profile: Profile,
     source: Source,
@@ -410,10 +482,10 @@ def verdict(profile: Profile) -> list[str]:
     if waiting:
         idle = f"the workers compute only {profile.busy:.0%} of the time"
         lines.append(
-            f"The bottleneck is the disk that takes the tensors: {idle}. Without writing, the "
-            f"host would reach {profile.rate / profile.busy:,.0f} images/s."
+            f"The host's bottleneck is the disk that takes the tensors: {idle}. Without writing, "
+            f"it would reach {profile.rate / profile.busy:,.0f} images/s."
             if profile.writes
-            else f"The bottleneck is the thread that takes the batches: {idle}."
+            else f"The host's bottleneck is the thread that takes the batches: {idle}."
         )
     else:
         computing = [stage for stage in profile.stages if stage.share is not None]
@@ -421,7 +493,7 @@ def verdict(profile: Profile) -> list[str]:
         free = top.rate_if_free
         gain = f"; were it free, the host would reach {free:,.0f} images/s" if free else ""
         lines.append(
-            f"The bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
+            f"The host's bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
             f"{sum(stage.microseconds for stage in computing):,.0f} µs that an image takes in "
             f"one thread ({top.share:.0%}){gain}."
         )
@@ -445,6 +517,14 @@ def verdict(profile: Profile) -> list[str]:
             f"{what} alone reaches {ceiling.bytes_per_second / 1e6:,.0f} MB/s, "
             f"{ceiling.images_per_second:,.0f} images/s: "
             + ("more than the host prepares." if enough else f"less than it prepares, so {held}.")
+        )
+    if profile.streamed:
+        run = profile.streamed
+        whose = "the device's" if run.device_busy > 1 - IDLE else "this host's"
+        lines.append(
+            f"Streamed through {run.model}, {run.rate:,.0f} images a second come out; the device "
+            f"alone would do {run.device_rate:,.0f}. It computes {run.device_busy:.0%} of the "
+            f"time: the pace is {whose}."
         )
     if profile.needs:
         need = profile.needs[0]

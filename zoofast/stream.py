@@ -28,6 +28,7 @@ from zoofast.loader import Loader, Prepared
 from zoofast.remote import RemoteModel
 from zoofast.timeline import Timeline
 
+DEFAULT_BATCH = 8  # of models that take any
 AHEAD = 2  # batches a device: the one that it computes, and the next
 # The loader has at least so many batches of the ring, and so many images, in any case: threads that
 # share a busy host's cores are not woken at once.

@@ -17,14 +17,13 @@ from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.extras import needs
 from zoofast.files import write_whole
 from zoofast.recipe import DTYPES, LAYOUTS, Recipe
+from zoofast.stream import DEFAULT_BATCH, ModelSpec
 
 if TYPE_CHECKING:
     from zoofast.evaluate import Evaluation, Options, Running
     from zoofast.labels import Labels
     from zoofast.sources import Item, Source
-    from zoofast.stream import ModelSpec
 
-DEFAULT_BATCH = 8  # of models that take any
 SHOWN = 10  # failures on the screen; all are in the JSON
 
 DESCRIPTION = """\
@@ -135,7 +134,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:
     """The model, for each device."""
-    from zoofast.stream import ModelSpec
 
     model, backend, batch = args.model, args.backend, args.batchsize
     if args.sim_device or args.sim_fps is not None:

@@ -12,11 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoofast import console, models, recipe
+from zoofast.backends import BACKENDS
 from zoofast.commands import arguments
 from zoofast.extras import needs
 from zoofast.files import write_whole
-from zoofast.profiling import Options, Profile, profile, steps
+from zoofast.profiling import Options, Profile, Streamed, profile, steps
 from zoofast.sources import open_source
+from zoofast.stream import DEFAULT_BATCH, ModelSpec
 
 SHOWN = 10  # failures on the screen; all are in the JSON
 
@@ -42,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batchsize", type=arguments.positive, metavar="N", help="images per batch"
     )
+    parser.add_argument(
+        "-m", "--model", help="stream the images through it too; .om, .onnx, or see --backend"
+    )
+    parser.add_argument("--backend", choices=list(BACKENDS), help="default: by suffix")
+    parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
+    parser.add_argument("-d", "--device", type=int, default=0, metavar="D", help="default: 0")
     parser.add_argument(
         "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
     )
@@ -69,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report import write_report
             from zoofast.report.of_profile import profile_report
     chosen = recipe.load(args.recipe)
+    spec = None
+    if args.model:
+        spec = ModelSpec(
+            args.model, args.backend, args.device, args.batchsize, DEFAULT_BATCH, args.provider
+        )
     options = Options(
         threads=args.threads,
         seconds=args.seconds,
@@ -76,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batchsize,
         scratch=args.scratch,
         write=args.write,
+        model=spec,
     )
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
     with (
@@ -107,6 +121,8 @@ def _show(found: Profile, quiet: bool) -> None:
     if not quiet:
         out.print(_stage_table(found))
         out.print(_thread_table(found))
+        if found.streamed:
+            out.print(_device_table(found.streamed))
         if found.needs:
             out.print(_needs_table(found))
     for line in found.verdict:
@@ -134,6 +150,13 @@ def _thread_table(found: Profile) -> Table:
     table = _table("Threads", "threads", "images/s", "efficiency", words=0)
     for point in found.scaling:
         table.add_row(str(point.threads), f"{point.rate:,.0f}", f"{point.efficiency:.0%}")
+    return table
+
+
+def _device_table(run: Streamed) -> Table:
+    table = _table(run.model, "stage on the device", "µs/image")
+    for stage, microseconds in run.microseconds.items():
+        table.add_row(stage, f"{microseconds:,.0f}")
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoofast.profiling import Profile
+from zoofast.profiling import Profile, Streamed
 from zoofast.report.about import about
 from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Series, Table
 from zoofast.report.running import failures, thread_shares, throughput, timeline
@@ -34,6 +34,12 @@ def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
         ),
         Section("Threads and disks", [_scaling(profile), _disks(profile)]),
     ]
+    if profile.streamed:
+        figures += [
+            Figure("streamed", profile.streamed.rate, "images/s", note="through the model"),
+            Figure("device busy", 100 * profile.streamed.device_busy, "%"),
+        ]
+        sections.append(Section("The model", [_device(profile.streamed)]))
     if profile.needs:
         sections.append(Section("What NPUs need", [_needs(profile)]))
     if profile.failures:
@@ -71,6 +77,15 @@ def _stages(profile: Profile) -> Table:
         + (" Writing goes on beside the computing." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)
+
+
+def _device(run: Streamed) -> Table:
+    rows = list(run.microseconds.items())
+    note = (
+        f"{run.model}, {run.input}: the device alone would do {run.device_rate:,.0f} images/s. The "
+        "threads, the timeline and the throughput above are of this stream."
+    )
+    return Table("On the device", [Column("stage"), Column("time", "µs/image", 1)], rows, note)
 
 
 def _scaling(profile: Profile) -> Lines:
