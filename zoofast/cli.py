@@ -20,6 +20,7 @@ COMMANDS = {
     "infer": "run a model over prepared tensors, with ais_bench's options, files and numbers",
     "bench": "throughput and latency of a model at several batch sizes",
     "score": "accuracy of a folder of results, with the guides' result.json byte for byte",
+    "compare": "two results: accuracy, flipped images, how far the logits are apart; thresholds",
     "profile": "what on this host holds the NPU back, in words, numbers, a trace and a page",
     "export": "weights to ONNX, with the guides' names, sizes and opset",
     "simplify": "fold what is constant in an ONNX, for a fixed or any batch size",
