@@ -7,25 +7,27 @@
 
 struct zf_pool {
     pthread_mutex_t lock;
-    pthread_cond_t work, done;
+    pthread_cond_t work, written, done;
     zf_batch *head, *tail; /* batches that still have jobs to hand out */
+    /* Computed jobs that wait for a writer. Whoever computes goes on with its
+     * next image at once: a thread that also wrote would leave its core to
+     * one that first has to wake up. */
+    zf_job *unwritten, **unwritten_end;
     bool cancelled, closing;
-    /* A worker computes only while it holds a workspace, and gives it back
-     * to write its file: the disk's waiting is then another one's computing.
-     * So there are more workers than workspaces. */
-    zf_workspace **idle;
-    int nidle;
+    bool computed;  /* nothing more will have to be written */
+    int ncomputing; /* threads that compute; they are the first of `threads` */
     int nthreads;
     pthread_t *threads;
 };
 
 typedef struct {
     zf_pool *pool;
+    zf_workspace *ws; /* of a thread that computes; NULL: it writes */
     int index;
 } worker;
 
 /* The next job, with the lock held; NULL when there is none. */
-static zf_job *take(zf_pool *pool, zf_batch **from)
+static zf_job *take(zf_pool *pool)
 {
     zf_batch *batch = pool->head;
     if (!batch)
@@ -36,64 +38,95 @@ static zf_job *take(zf_pool *pool, zf_batch **from)
         if (!pool->head)
             pool->tail = NULL;
     }
-    *from = batch;
+    job->batch = batch;
     return job;
 }
 
-/* Computes and writes; the lock is held before and after. */
-static void run(zf_pool *pool, zf_batch *batch, zf_job *job, int index)
+/* With the lock held. */
+static void finish(zf_pool *pool, zf_job *job)
+{
+    zf_batch *batch = job->batch;
+    if (++batch->finished == batch->njobs)
+        pthread_cond_broadcast(&pool->done);
+}
+
+/* The lock is held before and after. */
+static void compute(zf_pool *pool, zf_job *job, const worker *self)
 {
     if (pool->cancelled) {
         memset(&job->result, 0, sizeof job->result);
         job->result.status = ZF_CANCELLED;
+        finish(pool, job);
         return;
     }
-    zf_workspace *ws = pool->idle[--pool->nidle];
     pthread_mutex_unlock(&pool->lock);
-    zf_compute_job(ws, batch->recipe, job);
-    job->result.worker = index;
+    zf_compute_job(self->ws, job->batch->recipe, job);
+    job->result.worker = self->index;
     pthread_mutex_lock(&pool->lock);
-    pool->idle[pool->nidle++] = ws;
     if (job->file_path && job->result.status == ZF_OK) {
-        if (pool->head)
-            pthread_cond_signal(&pool->work);
-        pthread_mutex_unlock(&pool->lock);
-        zf_write_job(job);
-        pthread_mutex_lock(&pool->lock);
+        job->link = NULL;
+        *pool->unwritten_end = job;
+        pool->unwritten_end = &job->link;
+        pthread_cond_signal(&pool->written);
+    } else {
+        finish(pool, job);
+    }
+}
+
+static void run_computing(zf_pool *pool, const worker *self)
+{
+    for (;;) {
+        zf_job *job = take(pool);
+        if (job)
+            compute(pool, job, self);
+        else if (pool->closing)
+            return;
+        else
+            pthread_cond_wait(&pool->work, &pool->lock);
+    }
+}
+
+static void run_writing(zf_pool *pool, const worker *self)
+{
+    for (;;) {
+        zf_job *job = pool->unwritten;
+        if (job) {
+            pool->unwritten = job->link;
+            if (!pool->unwritten)
+                pool->unwritten_end = &pool->unwritten;
+            pthread_mutex_unlock(&pool->lock);
+            job->result.writer = self->index - pool->ncomputing;
+            zf_write_job(job);
+            pthread_mutex_lock(&pool->lock);
+            finish(pool, job);
+        } else if (pool->computed) {
+            return;
+        } else {
+            pthread_cond_wait(&pool->written, &pool->lock);
+        }
     }
 }
 
 static void *work(void *argument)
 {
     worker self = *(worker *)argument;
-    zf_pool *pool = self.pool;
     free(argument);
-
-    pthread_mutex_lock(&pool->lock);
-    for (;;) {
-        zf_batch *batch;
-        zf_job *job = pool->nidle > 0 ? take(pool, &batch) : NULL;
-        if (job) {
-            run(pool, batch, job, self.index);
-            if (++batch->finished == batch->njobs)
-                pthread_cond_broadcast(&pool->done);
-        } else if (pool->closing && !pool->head) {
-            break;
-        } else {
-            pthread_cond_wait(&pool->work, &pool->lock);
-        }
-    }
-    pthread_cond_broadcast(&pool->work); /* others may wait for the last workspace */
-    pthread_mutex_unlock(&pool->lock);
+    pthread_mutex_lock(&self.pool->lock);
+    if (self.ws)
+        run_computing(self.pool, &self);
+    else
+        run_writing(self.pool, &self);
+    pthread_mutex_unlock(&self.pool->lock);
+    zf_workspace_close(self.ws);
     return NULL;
 }
 
-static bool start(zf_pool *pool)
+static bool start(zf_pool *pool, zf_workspace *ws)
 {
     worker *self = malloc(sizeof *self);
     if (!self)
         return false;
-    *self = (worker){pool, pool->nthreads};
+    *self = (worker){pool, ws, pool->nthreads};
     if (pthread_create(&pool->threads[pool->nthreads], NULL, work, self) != 0) {
         free(self);
         return false;
@@ -102,7 +135,18 @@ static bool start(zf_pool *pool)
     return true;
 }
 
-zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
+static bool start_computing(zf_pool *pool, const zf_kernels *kernels)
+{
+    zf_workspace *ws = zf_workspace_open(kernels);
+    if (ws && start(pool, ws)) {
+        pool->ncomputing++;
+        return true;
+    }
+    zf_workspace_close(ws);
+    return false;
+}
+
+zf_pool *zf_pool_open(int nthreads, int nwriters, const zf_kernels *kernels)
 {
     zf_pool *pool = calloc(1, sizeof *pool);
     if (!pool)
@@ -112,20 +156,16 @@ zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->written, NULL);
     pthread_cond_init(&pool->done, &clock);
     pthread_condattr_destroy(&clock);
-    /* Writing a file may take as long as computing two; one more pair, so
-     * that a single thread is not held up by one slow write. */
-    int nworkers = 3 * nthreads + 2;
-    pool->threads = calloc((size_t)nworkers, sizeof *pool->threads);
-    pool->idle = calloc((size_t)nthreads, sizeof *pool->idle);
-    bool ok = pool->threads && pool->idle;
-    for (int i = 0; ok && i < nthreads; i++) {
-        ok = (pool->idle[i] = zf_workspace_open(kernels)) != NULL;
-        pool->nidle += ok;
-    }
-    for (int i = 0; ok && i < nworkers; i++)
-        ok = start(pool);
+    pool->unwritten_end = &pool->unwritten;
+    pool->threads = calloc((size_t)nthreads + (size_t)nwriters, sizeof *pool->threads);
+    bool ok = pool->threads != NULL;
+    for (int i = 0; ok && i < nthreads; i++)
+        ok = start_computing(pool, kernels);
+    for (int i = 0; ok && i < nwriters; i++)
+        ok = start(pool, NULL);
     if (ok)
         return pool;
     zf_pool_close(pool);
@@ -182,13 +222,17 @@ void zf_pool_close(zf_pool *pool)
     pool->cancelled = pool->closing = true;
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
-    for (int i = 0; i < pool->nthreads; i++)
+    for (int i = 0; i < pool->ncomputing; i++)
         pthread_join(pool->threads[i], NULL);
-    while (pool->nidle > 0)
-        zf_workspace_close(pool->idle[--pool->nidle]);
+    pthread_mutex_lock(&pool->lock);
+    pool->computed = true;
+    pthread_cond_broadcast(&pool->written);
+    pthread_mutex_unlock(&pool->lock);
+    for (int i = pool->ncomputing; i < pool->nthreads; i++)
+        pthread_join(pool->threads[i], NULL);
     free(pool->threads);
-    free(pool->idle);
     pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->written);
     pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->lock);
     free(pool);

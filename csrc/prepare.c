@@ -466,6 +466,7 @@ void zf_write_job(zf_job *job)
     uint64_t begin = zf_now();
     result->sys_errno =
         zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
+    result->write_begin_ns = begin;
     result->ns[ZF_STAGE_WRITE] = zf_now() - begin;
     if (result->sys_errno)
         result->status = ZF_WRITE;

@@ -103,7 +103,10 @@ typedef struct zf_result {
     uint64_t ns[ZF_STAGE_COUNT]; /* time spent, nanoseconds of CLOCK_MONOTONIC */
     size_t nbytes_in;   /* bytes of the image file */
     uint64_t begin_ns;  /* when the job began, CLOCK_MONOTONIC; jobs only */
-    int worker;         /* which of the pool's workers ran it, from 0; jobs only */
+    int worker;         /* which of the pool's threads computed it, from 0; jobs only */
+    /* of jobs with a file */
+    uint64_t write_begin_ns;
+    int writer; /* which of the pool's writers wrote it, from 0 */
 } zf_result;
 
 typedef struct zf_workspace zf_workspace;
@@ -161,6 +164,9 @@ typedef struct zf_job {
     const void *file_data;
     size_t file_nbytes;
     zf_result result;
+    /* private to the pool */
+    struct zf_batch *batch;
+    struct zf_job *link;
 } zf_job;
 
 typedef struct zf_batch {
@@ -174,9 +180,10 @@ typedef struct zf_batch {
 
 typedef struct zf_pool zf_pool;
 
-/* Starts workers; nthreads of them compute at a time, while others may wait
- * for the disk to take their files. NULL when out of memory or threads. */
-zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels);
+/* Starts nthreads threads that compute, and nwriters that write the files of
+ * jobs that have one: at least one writer where any has. NULL when out of
+ * memory or threads. */
+zf_pool *zf_pool_open(int nthreads, int nwriters, const zf_kernels *kernels);
 /* Queues a batch; batch, jobs and buffers must live until it is done.
  * Batches start in the order of their submission. */
 void zf_pool_submit(zf_pool *pool, zf_batch *batch);

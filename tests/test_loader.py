@@ -353,6 +353,38 @@ def test_a_pool_guards_its_batches(chosen: Recipe) -> None:
         pool.submit(batch)
 
 
+def test_a_pool_writes_what_it_computed_even_when_it_is_closed(
+    chosen: Recipe, tmp_path: Path
+) -> None:
+    """Under its final name a file is whole; what was dropped left nothing."""
+    pool = _core.Pool(2, writers=1)
+    batch = _core.Batch(chosen.plan(), 60, for_files=True)
+    data = jpegs.jpeg(200, 200)
+    for i in range(60):
+        path = os.fsencode(tmp_path / f"{i}.bin")
+        batch.add_bytes(data, path, path + b".part")
+    pool.submit(batch)
+    while not list(tmp_path.glob("*.bin")):
+        time.sleep(0.001)
+    pool.close()
+    outcomes = [batch.outcome(i) for i in range(60)]
+    done = [i for i, outcome in enumerate(outcomes) if outcome.status == _core.Status.OK]
+    assert done
+    assert {outcome.status for outcome in outcomes} <= {_core.Status.OK, _core.Status.CANCELLED}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{i}.bin" for i in done)
+    expected = batch.tensor_bytes(done[0]).tobytes()
+    assert {(tmp_path / f"{i}.bin").read_bytes() for i in done} == {expected}
+    assert all(outcomes[i].write_begin_ns >= outcomes[i].begin_ns > 0 for i in done)
+
+
+def test_files_need_a_writer(chosen: Recipe) -> None:
+    pool = _core.Pool(1)
+    with pytest.raises(ValueError, match="no writers"):
+        pool.submit(_core.Batch(chosen.plan(), 1, for_files=True))
+    with pytest.raises(ValueError, match="at least"):
+        _core.Pool(1, writers=-1)
+
+
 def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe) -> None:
     pool, batch = _core.Pool(1), _core.Batch(chosen.plan(), 400)
     data = jpegs.jpeg(400, 400)

@@ -80,6 +80,8 @@ cdef extern from "zoofast.h" nogil:
         size_t nbytes_in
         uint64_t begin_ns
         int worker
+        uint64_t write_begin_ns
+        int writer
 
     ctypedef struct zf_workspace:
         pass
@@ -121,7 +123,7 @@ cdef extern from "zoofast.h" nogil:
     ctypedef struct zf_pool:
         pass
 
-    zf_pool *zf_pool_open(int nthreads, const zf_kernels *kernels)
+    zf_pool *zf_pool_open(int nthreads, int nwriters, const zf_kernels *kernels)
     void zf_pool_submit(zf_pool *pool, zf_batch *batch)
     int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms)
     void zf_pool_cancel(zf_pool *pool)

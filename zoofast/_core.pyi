@@ -32,8 +32,10 @@ class Outcome(NamedTuple):
     decoder: int  # index into DECODERS
     nbytes_in: int  # bytes of the image file
     stage_ns: tuple[int, ...]  # nanoseconds, as STAGES
-    begin_ns: int  # when a pool's worker began it, on time.monotonic_ns()'s clock
+    begin_ns: int  # when a pool's thread began it, on time.monotonic_ns()'s clock
     worker: int  # which one
+    write_begin_ns: int  # of a job with a file: when a writer began to write it
+    writer: int  # which one
 
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
@@ -126,10 +128,11 @@ class Batch:
     def outcome(self, i: int) -> Outcome: ...
 
 class Pool:
-    """Worker threads of the core. They never need the GIL."""
+    """Threads of the core that compute, and others that write files. They never need the GIL."""
 
     threads: int
-    def __init__(self, threads: int, isa: str | None = None) -> None: ...
+    writers: int  # at least one where a batch is for files
+    def __init__(self, threads: int, isa: str | None = None, writers: int = 0) -> None: ...
     def submit(self, batch: Batch) -> None:
         """Queue a batch; leave it alone until wait() returns."""
 

@@ -111,11 +111,14 @@ class Outcome(NamedTuple):
     stage_ns: tuple
     begin_ns: int
     worker: int
+    write_begin_ns: int
+    writer: int
 
 
 cdef object outcome(const zf_result *r):
     return Outcome(r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
-                   (r.ns[0], r.ns[1], r.ns[2], r.ns[3], r.ns[4]), r.begin_ns, r.worker)
+                   (r.ns[0], r.ns[1], r.ns[2], r.ns[3], r.ns[4]), r.begin_ns, r.worker,
+                   r.write_begin_ns, r.writer)
 
 
 cdef class Workspace:
@@ -318,16 +321,16 @@ cdef class Pool:
 
     cdef zf_pool *pool
     cdef set _running
-    cdef readonly int threads
+    cdef readonly int threads, writers
 
-    def __cinit__(self, int threads, isa=None):
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
+    def __cinit__(self, int threads, isa=None, int writers=0):
+        if threads < 1 or writers < 0:
+            raise ValueError(f"threads must be at least 1, not {threads}, and writers at least 0")
         self._running = set()
-        self.threads = threads
-        self.pool = zf_pool_open(threads, kernels_for(isa))
+        self.threads, self.writers = threads, writers
+        self.pool = zf_pool_open(threads, writers, kernels_for(isa))
         if self.pool == NULL:
-            raise MemoryError(f"cannot start {threads} threads")
+            raise MemoryError(f"cannot start {threads + writers} threads")
 
     def __dealloc__(self):
         cdef zf_pool *pool = self.pool
@@ -339,6 +342,8 @@ cdef class Pool:
             raise ValueError("the pool is closed")
         if batch in self._running:
             raise ValueError("the batch is running already")
+        if batch._for_files and self.writers == 0:
+            raise ValueError("the batch is for files, and the pool has no writers")
         self._running.add(batch)
         zf_pool_submit(self.pool, &batch.c)
 

@@ -31,6 +31,7 @@ from zoofast.recipe import Recipe
 from zoofast.sources import Item, Source
 
 DEPTH = 3  # batches: one with the caller, one being filled, one queued
+DEPTH_FOR_FILES = 6  # and some that wait for the disk, so that nobody who computes does
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Loader:
         items: Sequence[Item] | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
-        depth: int = DEPTH,
+        depth: int | None = None,
         target: Target | None = None,
         prefix: bytes = b"",
         shared: bool = False,
@@ -118,13 +119,18 @@ class Loader:
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
         size = batch_size or max(8, self.threads)
+        if depth is None:
+            depth = DEPTH if target is None else DEPTH_FOR_FILES
         self.ring = [
             _core.Batch(self._plan, size, target is not None, prefix, shared) for _ in range(depth)
         ]
         self._free = list(self.ring)
         self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
         self._at = 0
-        self._pool = _core.Pool(self.threads)
+        # A write may take as long as computing two images; one more pair, so that a single thread
+        # is not held up by a slow one.
+        writers = 0 if target is None else 2 * self.threads + 2
+        self._pool = _core.Pool(self.threads, writers=writers)
         self._pillow: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Loader:

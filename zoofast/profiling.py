@@ -26,12 +26,11 @@ from zoofast.prep import versions
 from zoofast.recipe import Recipe
 from zoofast.sources import Item, Source
 from zoofast.stream import ModelSpec
-from zoofast.timeline import CALLER, STAGES, WORKER, Span, Timeline
+from zoofast.timeline import CALLER, STAGES, WORKER, WRITE, WRITER, Span, Timeline
 from zoofast.trace import TraceWriter
 
 STREAM_FIRST = 32  # images, to learn how fast a device is
 ROUNDS = 3  # of every measurement that is compared with another, in turn
-WRITE = "write"
 IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
 CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
 
@@ -242,7 +241,7 @@ def profile(
     wall = (timeline.end_ns - timeline.begin_ns) / 1e9
     worked: Counter[str] = Counter()
     for name, spent in timeline.busy_ns.items():
-        if name.startswith(WORKER):
+        if name.startswith((WORKER, WRITER)):
             worked.update(spent)
     computed = sum(ns for stage, ns in worked.items() if stage != WRITE)
     busy = computed / 1e9 / (wall * threads)

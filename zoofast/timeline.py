@@ -17,7 +17,9 @@ from zoofast.trace import WAIT, TraceWriter, row_order
 # of what the core leaves to Pillow; "wait" is a thread's waiting for its next batch; "h2d" and
 # "d2h" are copies to and from the device; "use" is whatever else the taker of a batch does.
 STAGES = (*_core.STAGES, "pillow", WAIT, "h2d", "infer", "d2h", "score", "use")
-WORKER = "worker "  # begins the names of the core's threads
+# begin the names of the core's threads, those that compute and those that write files
+WORKER, WRITER = "worker ", "writer "
+WRITE = _core.STAGES[-1]
 CALLER = "main"  # the thread that takes the batches
 KEPT_BATCHES = 8  # in the sampled picture
 
@@ -113,8 +115,7 @@ class Timeline:
         loader's workers, from the outcomes, and by Pillow.
 
         The core sums a stage's time over an image; decode and resize in truth alternate row by
-        row, and a write may have waited for its turn. Here an image's stages stand one after the
-        other.
+        row. Here an image's stages stand one after the other; its file has a writer's row.
         """
         if self._images:
             self._by_workers(batch, prepared)
@@ -130,14 +131,18 @@ class Timeline:
                 thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
                 busy = self._busy(thread)
                 for stage, ns in zip(_core.STAGES, outcome.stage_ns, strict=True):
-                    if ns:
-                        end = begin + ns
-                        busy[stage] = busy.get(stage, 0) + ns
-                        if window is not None:
-                            window.append(Span(thread, stage, begin, end, batch))
-                        if self._trace is not None:
-                            self._trace.span(thread, stage, begin, end, batch, item.name)
-                        begin = end
+                    if not ns:
+                        continue
+                    if stage == WRITE:
+                        thread, begin = f"{WRITER}{outcome.writer}", outcome.write_begin_ns
+                        busy = self._busy(thread)
+                    end = begin + ns
+                    busy[stage] = busy.get(stage, 0) + ns
+                    if window is not None:
+                        window.append(Span(thread, stage, begin, end, batch))
+                    if self._trace is not None:
+                        self._trace.span(thread, stage, begin, end, batch, item.name)
+                    begin = end
                 self.end_ns = max(self.end_ns, begin)
 
     def shares(self) -> dict[str, dict[str, float]]:

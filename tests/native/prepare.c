@@ -48,7 +48,7 @@ int main(int argc, char **argv)
     size_t n = (size_t)argc - 2, nbytes = zf_recipe_nbytes(&recipe);
     zf_job *jobs = calloc(n, sizeof *jobs);
     char *out = malloc(n * nbytes);
-    zf_pool *pool = zf_pool_open(3, zf_kernels_best());
+    zf_pool *pool = zf_pool_open(3, 0, zf_kernels_best());
     if (!jobs || !out || !pool)
         return 1;
     for (size_t i = 0; i < n; i++) {

@@ -9,7 +9,7 @@ from zoofast.report.about import about
 from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Series, Table
 from zoofast.report.running import failures, thread_shares, throughput, timeline
 
-WORKERS_NOTE = "More workers than threads: one can wait for the disk while another computes."
+WORKERS_NOTE = "Workers compute. Writers hand files to the disk, and mostly wait for it."
 
 
 def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
