@@ -1,5 +1,8 @@
 """Threads and memory: how the Loader's rate grows with threads, and that its memory does not.
 
+As a control, as many processes of one thread, which share nothing: what they fall short of is the
+machine's doing.
+
     python benchmarks/scaling.py [--images DIR] [--rounds N] [--many N] [--json FILE] [--write]
 
 Exit code 1: more images took more memory.
@@ -15,6 +18,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 from harness import BenchmarkError, Images, Timing, add_image_arguments, find_images, in_turn
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
@@ -24,7 +28,7 @@ from zoofast.cpus import usable_cpus
 from zoofast.sources import Item, Source
 
 RECIPE = load_recipe("alexnet")
-PASSES = 2  # over the images, per round
+PASSES = 7  # over the images, per round: starting and ending are a small part of it
 GROWTH = 1.1  # memory for many images may be this times that for few
 
 PEAK_MEMORY = """
@@ -44,6 +48,57 @@ with Loader(Source("files", items), load_recipe("alexnet"), threads=threads) as 
 peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
 print(json.dumps([done, int(peak[1]) * 1024]))
 """
+
+
+ALONE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from harness import Images, Timing
+from scaling import measure
+images = Images([Path(path) for path in json.loads(sys.stdin.readline())], "")
+for _ in sys.stdin:
+    measure(images, 1, Timing())
+    print("done", flush=True)
+"""
+
+
+class Processes:
+    """Independent processes that prepare the same images at the same time, one thread each."""
+
+    def __init__(self, images: Images, count: int) -> None:
+        self.timing = Timing()
+        command = [sys.executable, "-c", ALONE, str(Path(__file__).parent)]
+        self._all = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+        self._images = PASSES * len(images.paths) * count
+        paths = json.dumps([str(path.resolve()) for path in images.paths])
+        for process in self._all:
+            self._say(process, paths)
+
+    def _say(self, process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin
+        print(line, file=process.stdin, flush=True)
+
+    def run(self, counts: bool = True) -> None:
+        """One round; adds the seconds per image."""
+        begin = time.perf_counter()
+        for process in self._all:
+            self._say(process, "go")
+        for process in self._all:
+            assert process.stdout
+            if process.stdout.readline() != "done\n":
+                raise BenchmarkError(f"a process of one thread ended ({process.wait()})")
+        if counts:
+            self.timing.seconds.append((time.perf_counter() - begin) / self._images)
+
+    def close(self) -> None:
+        for process in self._all:
+            assert process.stdin
+            process.stdin.close()
+            process.wait()
 
 
 def measure(images: Images, threads: int, timing: Timing) -> None:
@@ -87,11 +142,13 @@ def run(args: argparse.Namespace) -> int:
     note, most = load_note(), args.threads or usable_cpus()
     timings = {n: Timing() for n in thread_counts(most)}
     measure(images, most, Timing())  # reads the files into the page cache
-    in_turn(
-        [partial(measure, images, n, timing) for n, timing in timings.items()],
-        args.rounds,
-        "threads",
-    )
+    control = Processes(images, most)
+    try:
+        control.run(counts=False)
+        contenders = [partial(measure, images, n, timing) for n, timing in timings.items()]
+        in_turn([*contenders, control.run], args.rounds, "threads")
+    finally:
+        control.close()
     rows, speedup = [], {}
     for n, timing in timings.items():
         speedup[n] = 1 / timing.ratio_to(timings[1])
@@ -99,6 +156,9 @@ def run(args: argparse.Namespace) -> int:
         row = [str(n), f"{timing.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}"]
         cpu = statistics.median(timing.cpu_seconds) * 1e3
         rows.append([*row, f"{1 / timing.median:,.0f}", f"{speedup[n]:.2f}", f"{cpu:.3f}"])
+    alone, low, high = control.timing, *(f(control.timing.seconds) * 1e3 for f in (min, max))
+    row = [f"{most} processes of one", f"{alone.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}"]
+    rows.append([*row, f"{1 / alone.median:,.0f}", f"{1 / alone.ratio_to(timings[1]):.2f}", ""])
     headings = ["threads", "ms/image", "min…max", "images/s", "× one thread", "CPU ms/image"]
     threads_table = Table(headings, rows)
 
@@ -122,6 +182,7 @@ def run(args: argparse.Namespace) -> int:
                 "benchmark": "scaling",
                 "about": about,
                 "threads": results,
+                "processes": control.timing.as_dict(),
                 "speedup": {str(n): ratio for n, ratio in speedup.items()},
                 "peak_memory_nbytes": {str(count): nbytes for count, nbytes in memory.items()},
             },
