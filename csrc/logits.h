@@ -23,6 +23,13 @@ typedef enum zf_logits_status {
 
 typedef enum zf_logits_kind { ZF_LOGITS_TXT, ZF_LOGITS_BIN, ZF_LOGITS_NPY_FILE } zf_logits_kind;
 
+/* ---- CPU levels ---------------------------------------------------------- */
+
+/* Runs everything on this CPU level from now on: "scalar" or, where this CPU
+ * has it, "avx2"; NULL: the best, as without a call. Every level gives the same
+ * bits. Returns 0, and changes nothing, for any other. */
+int zf_logits_use(const char *isa);
+
 /* ---- text ---------------------------------------------------------------- */
 
 /* Parses numbers separated by blanks from text[0, nbytes) into out, which

@@ -17,6 +17,13 @@ NPY: int
 
 RESULT_DTYPE: np.dtype[np.void]
 
+def use(isa: str | None = None) -> None:
+    """Sets the CPU level for all that follows: "scalar" or "avx2", which give the same bits;
+    None: the best here, or scalar where the environment says ZOOFAST_ISA=scalar.
+
+    Raises ValueError for any other, and for one that this CPU lacks.
+    """
+
 def parse(text: bytes) -> NDArray[np.float32]:
     """The numbers in `text`, separated by blanks; values as np.float32(token).
 

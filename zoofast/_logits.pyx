@@ -4,6 +4,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
+import os
+
 import numpy as np
 
 
@@ -45,6 +47,7 @@ cdef extern from "logits.h" nogil:
         zf_logits_result *results
         int32_t *classes
         float *values
+    int zf_logits_use(const char *isa) noexcept
     zf_logits_status zf_logits_parse(
         const char *text, size_t nbytes, float *out, size_t *count, size_t *at) noexcept
     size_t zf_logits_format_bound(size_t n) noexcept
@@ -79,6 +82,17 @@ RESULT_DTYPE = np.dtype([
 ])
 if RESULT_DTYPE.itemsize != sizeof(zf_logits_result):
     raise ImportError("zoofast._logits does not fit its header; build zoofast anew")
+
+
+def use(isa=None):
+    if isa is None and os.environ.get("ZOOFAST_ISA") == "scalar":
+        isa = "scalar"
+    cdef bytes name = b"" if isa is None else isa.encode()
+    if not zf_logits_use(NULL if isa is None else <char *>name):
+        raise ValueError(f"{isa} is no CPU level here")
+
+
+use()
 
 
 def parse(const uint8_t[::1] text not None):
