@@ -45,16 +45,22 @@ def list_results(
     bin or npy, for a folder with several. Raises ResultError when there is no result file.
     """
     folder = Path(folder)
-    found: dict[int, dict[str, list[str]]] = {}
+    found: dict[int, dict[str, str]] = {}  # output -> sample -> file
+    several: dict[int, dict[str, list[str]]] = {}  # of those with more than one
     summaries, strangers = [], []
     for path in _file_names(folder):
-        base = path.rsplit("/", 1)[-1]
+        base = path[path.rfind("/") + 1 :]
         match = _RESULT.fullmatch(base)
-        if match and (kind is None or match["kind"].lower() == kind):
-            found.setdefault(int(match["output"]), {}).setdefault(match["name"], []).append(path)
+        if match:
+            name, output, suffix = match.groups()
+            if kind is None or suffix.lower() == kind:
+                index = int(output)
+                first = found.setdefault(index, {}).setdefault(name, path)
+                if first is not path:
+                    several.setdefault(index, {}).setdefault(name, [first]).append(path)
         elif base.endswith("summary.json"):
             summaries.append(path)
-        elif not match:
+        else:
             strangers.append(path)
     if not found:
         what = f".{kind}" if kind else ".txt, .bin or .npy"
@@ -65,15 +71,17 @@ def list_results(
         there = ", ".join(map(str, sorted(found)))
         raise ResultError(f"{folder}: has no results of output {output_index}, only of {there}")
     chosen = found.pop(output_index)
-    single = sorted((name, files[0]) for name, files in chosen.items() if len(files) == 1)
-    files = [file for _, file in single]
+    twice = several.get(output_index, {})
+    names = sorted(chosen.keys() - twice.keys() if twice else chosen)
+    files = [chosen[name] for name in names]
+    kind_of = {suffix: KINDS[suffix.lower()] for suffix in {file[-3:] for file in files}}
     return ResultFolder(
         folder,
         output_index,
-        [name for name, _ in single],
+        names,
         files,
-        np.array([KINDS[file[-3:].lower()] for file in files], np.uint8),
-        {name: sorted(paths) for name, paths in sorted(chosen.items()) if len(paths) > 1},
+        np.array([kind_of[file[-3:]] for file in files], np.uint8),
+        {name: sorted(paths) for name, paths in sorted(twice.items())},
         sorted(strangers),
         {index: len(names) for index, names in sorted(found.items())},
         sorted(summaries),

@@ -58,11 +58,13 @@ class Tally:
         if not len(truth):
             return
         truth = truth.astype(np.int64)
-        found = np.cumsum(ranked[:, : self.k] == truth[:, None], axis=1) > 0
+        found = np.logical_or.accumulate(ranked[:, : self.k] == truth[:, None], axis=1)
         self.images += len(truth)
-        self.hits += found.sum(axis=0)
+        self.hits += np.count_nonzero(found, axis=0)
         self.class_images += np.bincount(truth, minlength=self.classes)
-        np.add.at(self.class_hits, truth, found)
+        for place in range(self.k):
+            hit = truth[found[:, place]]
+            self.class_hits[:, place] += np.bincount(hit, minlength=self.classes)
         if values is not None:
             equal = values[:, :-1] == values[:, 1:]
             self.ties[: equal.shape[1]] += equal[:, : self.k].sum(axis=0)
@@ -332,10 +334,12 @@ def score_folder(
     classes = int(lengths[np.argmax(times)])
     for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
         problems.other_length[listing.files[i]] = int(results["count"][i])
-    labelled = np.array([name in labels.by_name for name in listing.names], bool)
-    problems.no_label = [listing.names[i] for i in np.flatnonzero(~labelled).tolist()]
     there = {*listing.names, *listing.duplicates}
-    problems.no_result = sorted(name for name in labels.by_name if name not in there)
+    problems.no_label = [name for name in listing.names if name not in labels.by_name]
+    problems.no_result = sorted(labels.by_name.keys() - there)
+    labelled = np.ones(n, bool)
+    if problems.no_label:
+        labelled[:] = [name in labels.by_name for name in listing.names]
 
     usable = np.flatnonzero(readable & (results["count"] == classes) & labelled)
     if not len(usable):
@@ -363,7 +367,7 @@ def score_folder(
     return Score(
         tally,
         problems,
-        len(there | labels.by_name.keys()),
+        len(there) + len(problems.no_result),
         offset,
         listing.output_index,
         listing.other_outputs,
