@@ -975,11 +975,6 @@ zf_logits_result zf_logits_read_file(int dir_fd, const char *name, zf_logits_kin
     return r;
 }
 
-typedef struct reading {
-    const zf_logits_files *files;
-    atomic_size_t next;
-} reading;
-
 static void rank_file(scratch *s, const zf_logits_files *f, size_t i)
 {
     zf_logits_result *r = &f->results[i];
@@ -1005,41 +1000,59 @@ static void rank_file(scratch *s, const zf_logits_files *f, size_t i)
     }
 }
 
+struct zf_logits_reading {
+    zf_logits_files files;
+    atomic_size_t next;
+    int nthreads;
+    pthread_t threads[];
+};
+
 /* Files taken at a time: few enough to share the end fairly. */
 #define RUN 16
 
-static void *work(void *argument)
+size_t zf_logits_help(zf_logits_reading *reading, size_t most)
 {
-    reading *shared = argument;
-    size_t nfiles = shared->files->nfiles;
+    const zf_logits_files *files = &reading->files;
     scratch s = {.bytes = malloc(COPY_BYTES)};
+    size_t begin, end = 0;
 
-    for (;;) {
-        size_t begin = atomic_fetch_add(&shared->next, RUN);
-        if (begin >= nfiles)
-            break;
-        size_t end = nfiles - begin < RUN ? nfiles : begin + RUN;
+    for (size_t done = 0; done < most && end < files->nfiles; done += RUN) {
+        begin = atomic_fetch_add(&reading->next, RUN);
+        end = begin < files->nfiles && files->nfiles - begin > RUN ? begin + RUN : files->nfiles;
         for (size_t i = begin; i < end; i++)
-            rank_file(&s, shared->files, i);
+            rank_file(&s, files, i);
     }
     free(s.bytes);
     free(s.row);
+    return end;
+}
+
+static void *work(void *reading)
+{
+    zf_logits_help(reading, SIZE_MAX);
     return NULL;
 }
 
-#define MAX_THREADS 1024
-
-void zf_logits_read_files(const zf_logits_files *files, int nthreads)
+zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads)
 {
-    reading shared = {.files = files};
-    pthread_t threads[MAX_THREADS];
-    int started = 0;
+    zf_logits_reading *reading =
+        malloc(sizeof *reading + (size_t)nthreads * sizeof reading->threads[0]);
 
-    /* The calling thread works as well, so there is always one. */
-    for (; started < nthreads - 1 && started < MAX_THREADS; started++)
-        if (pthread_create(&threads[started], NULL, work, &shared) != 0)
+    if (reading == NULL)
+        return NULL;
+    reading->files = *files;
+    atomic_init(&reading->next, 0);
+    for (reading->nthreads = 0; reading->nthreads < nthreads; reading->nthreads++)
+        if (pthread_create(&reading->threads[reading->nthreads], NULL, work, reading) != 0)
             break;
-    work(&shared);
-    for (int i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    return reading;
+}
+
+void zf_logits_end(zf_logits_reading *reading)
+{
+    /* far from wrapping, whatever the threads still add */
+    atomic_store(&reading->next, SIZE_MAX / 2);
+    for (int i = 0; i < reading->nthreads; i++)
+        pthread_join(reading->threads[i], NULL);
+    free(reading);
 }

@@ -366,7 +366,11 @@ def test_threads_and_chunks_do_not_change_the_ranking(tmp_path: Path) -> None:
         kinds = np.zeros(len(names), np.uint8)
         expected = [naive_topk(row, 5) for row in rows]
         for threads in (1, 2, 7):
-            results, classes, values = _logits.read_files(fd, names, kinds, 5, threads=threads)
+            reading = _logits.Reading(fd, names, kinds, 5, threads=threads)
+            while (taken := reading.help(20)) < len(names):
+                assert taken >= 20
+            reading.end()
+            results, classes, values = reading.results, reading.classes, reading.values
             assert (results["status"] == _logits.OK).all()
             assert (results["count"] == 12).all()
             assert classes.tolist() == expected
@@ -379,7 +383,10 @@ def test_rows_shorter_than_k_are_filled_up(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1 3 2")
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        _, classes, values = _logits.read_files(fd, [b"a"], np.zeros(1, np.uint8), 5)
+        reading = _logits.Reading(fd, [b"a"], np.zeros(1, np.uint8), 5)
+        assert reading.help(1) == 1
+        reading.end()
+        classes, values = reading.classes, reading.values
     finally:
         os.close(fd)
     assert classes.tolist() == [[1, 2, 0, -1, -1]]

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from zoofast import _logits
 from zoofast.console import progress
 from zoofast.errors import LabelError, ResultError
 from zoofast.labels import Labels
-from zoofast.results import fault, list_results, rank_results
+from zoofast.results import Reader, fault
 
 ECE_BINS = 15
 MISTAKES_KEPT = 24  # to be looked at
@@ -146,8 +145,11 @@ def surest_mistakes(
 
     All of length n. Those of unknown confidence (NaN) are left out; equal ones go by name.
     """
-    wrong = np.flatnonzero((truth != predicted) & np.isfinite(confidence)).tolist()
-    surest = sorted(wrong, key=lambda i: (-float(confidence[i]), names[i]))[:most]
+    wrong = np.flatnonzero((truth != predicted) & np.isfinite(confidence))
+    if len(wrong) > most:  # sorts only those that have a chance, equal ones at the end included
+        least = np.partition(confidence[wrong], len(wrong) - most)[len(wrong) - most]
+        wrong = wrong[confidence[wrong] >= least]
+    surest = sorted(wrong.tolist(), key=lambda i: (-float(confidence[i]), names[i]))[:most]
     return [
         Mistake(names[i], int(truth[i]), int(predicted[i]), float(confidence[i])) for i in surest
     ]
@@ -305,24 +307,28 @@ def score_folder(
     looks whether every row is a distribution. Whatever cannot be scored is in Score.problems.
     Raises ResultError when nothing can be, LabelError for labels the model cannot have.
     """
-    listing = list_results(folder, output_index, kind)
-    n = len(listing.names)
-    k = top_k + 1  # one more, to see ties at the last place
-    results = np.zeros(n, _logits.RESULT_DTYPE)
-    ranked = np.empty((n, k), np.int32)
-    values = np.empty((n, k), np.float32)
-    with progress("score", n, quiet) as meter:
-        for part, ranking in rank_results(
-            listing, k, threads=threads, bin_dtype=bin_dtype, confidence=True
-        ):
-            results[part], ranked[part], values[part] = (
-                ranking.results,
-                ranking.classes,
-                ranking.values,
-            )
-            meter.advance(part.stop - part.start)
+    with Reader(
+        folder,
+        top_k + 1,  # one more, to see ties at the last place
+        output_index=output_index,
+        kind=kind,
+        threads=threads,
+        bin_dtype=bin_dtype,
+        confidence=True,
+    ) as reader:
+        listing = reader.listing
+        problems = Problems(duplicates=listing.duplicates, strangers=listing.strangers)
+        n = len(listing.names)
+        there = {*listing.names, *listing.duplicates}
+        problems.no_label = [name for name in listing.names if name not in labels.by_name]
+        problems.no_result = sorted(labels.by_name.keys() - there)
+        labelled = np.ones(n, bool)
+        if problems.no_label:
+            labelled[:] = [name in labels.by_name for name in listing.names]
+        with progress("score", n, quiet) as meter:
+            ranking = reader.finish(meter.advance)
+    results, ranked, values = ranking.results, ranking.classes, ranking.values
 
-    problems = Problems(duplicates=listing.duplicates, strangers=listing.strangers)
     readable = results["status"] == 0
     for i in np.flatnonzero(~readable).tolist():
         problems.broken[listing.files[i]] = fault(results[i]) or ""
@@ -334,13 +340,6 @@ def score_folder(
     classes = int(lengths[np.argmax(times)])
     for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
         problems.other_length[listing.files[i]] = int(results["count"][i])
-    there = {*listing.names, *listing.duplicates}
-    problems.no_label = [name for name in listing.names if name not in labels.by_name]
-    problems.no_result = sorted(labels.by_name.keys() - there)
-    labelled = np.ones(n, bool)
-    if problems.no_label:
-        labelled[:] = [name in labels.by_name for name in listing.names]
-
     usable = np.flatnonzero(readable & (results["count"] == classes) & labelled)
     if not len(usable):
         raise ResultError(
