@@ -15,6 +15,50 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define AVX2 __attribute__((target("avx2")))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* ---- CPU levels ------------------------------------------------------------ */
+
+enum { LEVEL_UNKNOWN, LEVEL_SCALAR, LEVEL_AVX2 };
+static atomic_int level;
+
+static int best_level(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2"))
+        return LEVEL_AVX2;
+#endif
+    return LEVEL_SCALAR;
+}
+
+static inline int current_level(void)
+{
+    int now = atomic_load_explicit(&level, memory_order_relaxed);
+
+    if (now == LEVEL_UNKNOWN)
+        atomic_store_explicit(&level, now = best_level(), memory_order_relaxed);
+    return now;
+}
+
+int zf_logits_use(const char *isa)
+{
+    int wanted = isa == NULL                 ? best_level()
+                 : strcmp(isa, "scalar") == 0 ? LEVEL_SCALAR
+                 : strcmp(isa, "avx2") == 0   ? LEVEL_AVX2
+                                              : LEVEL_UNKNOWN;
+
+    if (wanted == LEVEL_UNKNOWN || wanted > best_level())
+        return 0;
+    atomic_store(&level, wanted);
+    return 1;
+}
+
 /* ---- text to numbers ------------------------------------------------------ */
 
 static inline bool is_blank(char c)
@@ -185,7 +229,9 @@ static inline uint32_t eight_digits_value(uint64_t word)
 static inline bool parse_f(const char **p, float *out)
 {
     uint64_t word = load8(*p), dots = word ^ '.' * ONES, whole, fraction;
-    uint32_t negative = **p == '-', bits;
+    /* **p == '-', but compilers would set one byte of a register, which waits for
+     * the rest of it: the last number's quotient */
+    uint32_t negative = ((uint32_t)((word & 0xff) ^ '-') - 1) >> 31, bits;
     int before; /* bytes before the dot; the next number depends on this alone */
     int64_t millionths;
     float value;
@@ -218,23 +264,167 @@ static inline bool parse_f(const char **p, float *out)
     return true;
 }
 
+#if defined(__x86_64__)
+/* Below 100, a quotient of an integer and 10^6 is never so near to a point where
+ * two floats meet (2^-39 of it, at least) that the product by this, which may be
+ * the quotient's neighbour in double (2^-52), could round to another float. */
+#define MILLIONTH 1e-6
+
+#define BLOCK 64
+
+static inline uint64_t spaces(const char *p)
+{
+    uint64_t mask = 0;
+
+    for (int i = 0; i < BLOCK; i += 16) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(p + i));
+        const __m128i equal = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(' '));
+        mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(equal) << i;
+    }
+    return mask;
+}
+
+/* How far parse_run looks ahead for spaces: less is looked at twice where it
+ * has to give up. */
+#define WINDOW 1024
+
+/* at[0 ..]: one past each space of text[0, nbytes), a multiple of BLOCK.
+ * Stores eight a block, and more where there are, so that no branch depends on
+ * whether it is six or seven; the array has room for eight more. */
+static inline size_t find_spaces(const char *text, size_t nbytes, uint16_t *at)
+{
+    size_t n = 0;
+
+    for (size_t begin = 0; begin < nbytes; begin += BLOCK) {
+        uint64_t mask = spaces(text + begin);
+        size_t found = (size_t)__builtin_popcountll(mask);
+
+        for (size_t i = 0; i < found; i += 8)
+            for (size_t j = i; j < i + 8; j++) {
+                /* of an empty mask anything but undefined */
+                int bit = __builtin_ctzll(mask | UINT64_C(1) << (BLOCK - 1));
+                at[n + j] = (uint16_t)(begin + (size_t)bit + 1);
+                mask &= mask - 1;
+            }
+        n += found;
+    }
+    return n;
+}
+
+/* A group of four numbers, 16 bits for each, in one word. */
+#define EACH UINT64_C(0x0001000100010001)
+
+/* The n numbers that end one before at[1 .. n] of text, in fours, as long as they
+ * are as parse_f takes them and below 100; returns how many. at[0] is where the
+ * first begins. Reads 16 bytes before each one's end. */
+AVX2 static inline size_t parse_fours(const char *text, const uint16_t *at, size_t n, float *out)
+{
+    /* bytes of a number: ... sign tens ones dot fraction; to eight digits in one half */
+    const __m256i low_half =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(7, 8, 10, 11, 12, 13, 14, 15, -1, -1, -1, -1,
+                                                  -1, -1, -1, -1));
+    const __m256i high_half = _mm256_permute4x64_epi64(low_half, 0xb1);
+    const __m256i to_hundreds = _mm256_set1_epi16(10 | 1 << 8);
+    const __m256i to_myriads = _mm256_set1_epi32(100 | 1 << 16);
+    const __m256i to_all = _mm256_set1_epi32(10000 | 1 << 16);
+    size_t i = 0;
+
+    for (; n - i >= 4; i += 4) {
+        __m256i digits[2], numbers;
+        uint64_t is_digit = 0, is_dot = 0, is_minus = 0, tens, negative, ends, starts;
+        __m128i signs;
+        __m128 values;
+
+        for (size_t j = 0; j < 2; j++) {
+            const __m256i pair =
+                _mm256_loadu2_m128i((const __m128i *)(text + at[i + 2 * j + 2] - 17),
+                                    (const __m128i *)(text + at[i + 2 * j + 1] - 17));
+            const __m256i value = _mm256_sub_epi8(pair, _mm256_set1_epi8('0'));
+            const __m256i digit =
+                _mm256_cmpeq_epi8(_mm256_min_epu8(value, _mm256_set1_epi8(9)), value);
+            const __m256i dot = _mm256_cmpeq_epi8(pair, _mm256_set1_epi8('.'));
+            const __m256i minus = _mm256_cmpeq_epi8(pair, _mm256_set1_epi8('-'));
+
+            is_digit |= (uint64_t)(uint32_t)_mm256_movemask_epi8(digit) << (32 * j);
+            is_dot |= (uint64_t)(uint32_t)_mm256_movemask_epi8(dot) << (32 * j);
+            is_minus |= (uint64_t)(uint32_t)_mm256_movemask_epi8(minus) << (32 * j);
+            digits[j] = _mm256_shuffle_epi8(_mm256_and_si256(value, digit),
+                                            j == 0 ? low_half : high_half);
+        }
+        tens = is_digit >> 7 & EACH;
+        negative = (is_minus >> 7 | (is_minus >> 6 & tens)) & EACH;
+        memcpy(&starts, at + i, sizeof starts);
+        memcpy(&ends, at + i + 1, sizeof ends);
+        if ((is_digit & 0xfd00 * EACH) != 0xfd00 * EACH ||
+            (is_dot & 0x0200 * EACH) != 0x0200 * EACH ||
+            ends - starts != 9 * EACH + tens + negative)
+            break;
+        /* in either half of the register: numbers 0 and 2, 1 and 3 */
+        numbers = _mm256_maddubs_epi16(_mm256_or_si256(digits[0], digits[1]), to_hundreds);
+        numbers = _mm256_madd_epi16(numbers, to_myriads);
+        numbers = _mm256_madd_epi16(_mm256_packus_epi32(numbers, numbers), to_all);
+        numbers = _mm256_permutevar8x32_epi32(numbers,
+                                              _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
+        values = _mm256_cvtpd_ps(_mm256_mul_pd(
+            _mm256_cvtepi32_pd(_mm256_castsi256_si128(numbers)), _mm256_set1_pd(MILLIONTH)));
+        signs = _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_cvtsi64_si128((int64_t)negative)), 31);
+        _mm_storeu_ps(out + i, _mm_or_ps(values, _mm_castsi128_ps(signs)));
+    }
+    return i;
+}
+
+/* parse_f for as many numbers as come in fours; returns how many, and what
+ * comes after. 16 bytes before p are readable, of which the last is a blank. */
+AVX2 static size_t parse_run(const char *p, const char **after, const char *end, float *out)
+{
+    uint16_t at[1 + WINDOW + 8];
+    size_t n = 0, run;
+
+    do {
+        size_t nbytes = end - p < WINDOW ? (size_t)(end - p) / BLOCK * BLOCK : WINDOW;
+
+        at[0] = 0;
+        run = parse_fours(p, at, find_spaces(p, nbytes, at + 1), out + n);
+        p += at[run];
+        n += run;
+    } while (run > 0);
+    *after = p;
+    return n;
+}
+#endif
+
+/* Numbers parsed one by one before four are tried again. */
+#define SINGLES 8
+
 zf_logits_status zf_logits_parse(const char *text, size_t nbytes, float *out, size_t *count,
                                  size_t *at)
 {
-    const char *p = text, *end = text + nbytes;
-    size_t n = 0;
+    const char *p = text, *end = text + nbytes, *token;
+    size_t n = 0, singles = SIZE_MAX;
 
     *at = 0;
     for (;;) {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        while (end - p >= F_READS && parse_f(&p, &out[n]))
-            n++;
-#endif
         while (p < end && is_blank(*p))
             p++;
         if (p == end)
             break;
-        const char *token = p;
+        token = p;
+#if defined(__x86_64__)
+        if (current_level() == LEVEL_AVX2) {
+            if (p - text >= 16) {
+                const char *after; /* p itself had better stay in a register */
+                n += parse_run(p, &after, end, out + n);
+                p = after;
+            }
+            singles = SINGLES;
+        }
+#endif
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        for (size_t i = 0; i < singles && end - p >= F_READS && parse_f(&p, &out[n]); i++)
+            n++;
+#endif
+        if (p != token)
+            continue;
         while (p < end && !is_blank(*p))
             p++;
         zf_logits_status status = parse_token(token, p, &out[n]);
@@ -375,7 +565,7 @@ void zf_logits_topk(const float *row, size_t n, size_t k, int32_t *classes, floa
  * integer part, put into the exponent, and a polynomial of the rest (the
  * Taylor series of 2^f, |f| <= 1/2). Branch-free, so that compilers make SIMD
  * of it, and the same bits everywhere, which libm does not promise. */
-static inline float exp_nonpositive(float x)
+static ALWAYS_INLINE float exp_nonpositive(float x)
 {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves an integer */
     float t = x * 1.44269504f;
@@ -402,7 +592,7 @@ typedef struct extent {
     float high[LANES], low[LANES], sum[LANES];
 } extent;
 
-static inline void extend(extent *e, const float *v, size_t n)
+static ALWAYS_INLINE void extend(extent *e, const float *v, size_t n)
 {
     for (size_t lane = 0; lane < n; lane++) {
         e->high[lane] = v[lane] > e->high[lane] ? v[lane] : e->high[lane];
@@ -411,13 +601,21 @@ static inline void extend(extent *e, const float *v, size_t n)
     }
 }
 
-static inline void add_exps(float *exps, const float *v, size_t n, float high)
+static ALWAYS_INLINE void add_exps(float *exps, const float *v, size_t n, float high)
 {
     for (size_t lane = 0; lane < n; lane++)
         exps[lane] += exp_nonpositive(v[lane] - high);
 }
 
-float zf_logits_confidence(const float *row, size_t n, float *sum, float *least)
+/* extend by n values, a multiple of LANES. */
+static void extend_all(extent *e, const float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        extend(e, v + i, LANES);
+}
+
+static ALWAYS_INLINE float confidence(const float *row, size_t n, float *sum, float *least,
+                                      void (*extend_all)(extent *, const float *, size_t))
 {
     size_t whole = n - n % LANES;
     float exps[LANES] = {0};
@@ -428,8 +626,7 @@ float zf_logits_confidence(const float *row, size_t n, float *sum, float *least)
         e.low[lane] = INFINITY;
         e.sum[lane] = 0.0f;
     }
-    for (size_t i = 0; i < whole; i += LANES)
-        extend(&e, row + i, LANES);
+    extend_all(&e, row, whole);
     extend(&e, row + whole, n - whole);
     for (size_t lane = 1; lane < LANES; lane++) {
         e.high[0] = e.high[lane] > e.high[0] ? e.high[lane] : e.high[0];
@@ -444,6 +641,39 @@ float zf_logits_confidence(const float *row, size_t n, float *sum, float *least)
     *sum = e.sum[0];
     *least = e.low[0];
     return isfinite(e.high[0]) ? 1.0f / exps[0] : NAN;
+}
+
+#if defined(__x86_64__)
+/* Compilers make no SIMD of extend. */
+AVX2 static void extend_all_avx2(extent *e, const float *v, size_t n)
+{
+    __m256 high = _mm256_loadu_ps(e->high), low = _mm256_loadu_ps(e->low),
+           sum = _mm256_loadu_ps(e->sum);
+
+    for (size_t i = 0; i < n; i += LANES) {
+        __m256 value = _mm256_loadu_ps(v + i);
+        high = _mm256_max_ps(value, high); /* the second where one is NaN */
+        low = _mm256_min_ps(value, low);
+        sum = _mm256_add_ps(sum, value);
+    }
+    _mm256_storeu_ps(e->high, high);
+    _mm256_storeu_ps(e->low, low);
+    _mm256_storeu_ps(e->sum, sum);
+}
+
+AVX2 static float confidence_avx2(const float *row, size_t n, float *sum, float *least)
+{
+    return confidence(row, n, sum, least, extend_all_avx2);
+}
+#endif
+
+float zf_logits_confidence(const float *row, size_t n, float *sum, float *least)
+{
+#if defined(__x86_64__)
+    if (current_level() == LEVEL_AVX2)
+        return confidence_avx2(row, n, sum, least);
+#endif
+    return confidence(row, n, sum, least, extend_all);
 }
 
 /* ---- files ------------------------------------------------------------------ */
@@ -519,27 +749,37 @@ static bool convert(const char *src, char type, int size, size_t n, float *out)
 #undef CONVERT
 }
 
-static void row_of_text(scratch *s, const char *text, size_t nbytes, zf_logits_result *r)
+/* The first line of text[0, nbytes), if it is a whole row: a row of one number may go
+ * on in the next lines. */
+static bool row_of_line(scratch *s, const char *text, size_t nbytes, zf_logits_result *r)
 {
     const char *newline = memchr(text, '\n', nbytes);
     size_t line = newline == NULL ? nbytes : (size_t)(newline - text);
     size_t count = 0, at = 0;
 
-    if (!reserve_row(s, line / 2 + 1)) {
+    if (!reserve_row(s, line / 2 + 1))
         r->status = ZF_LOGITS_NOMEM;
-        return;
-    }
-    r->status = zf_logits_parse(text, line, s->row, &count, &at);
-    if (r->status == ZF_LOGITS_OK && count == 1 && line < nbytes) {
+    else
+        r->status = zf_logits_parse(text, line, s->row, &count, &at);
+    r->count = (int64_t)count;
+    r->at = (int64_t)at;
+    return newline != NULL && (r->status != ZF_LOGITS_OK || count > 1);
+}
+
+static void row_of_text(scratch *s, const char *text, size_t nbytes, zf_logits_result *r)
+{
+    size_t count = 0, at = 0;
+
+    if (!row_of_line(s, text, nbytes, r) && r->status == ZF_LOGITS_OK && r->count == 1) {
         if (!reserve_row(s, nbytes / 2 + 1)) {
             r->status = ZF_LOGITS_NOMEM;
             return;
         }
         r->status = zf_logits_parse(text, nbytes, s->row, &count, &at);
+        r->count = (int64_t)count;
+        r->at = (int64_t)at;
     }
-    r->count = (int64_t)count;
-    r->at = (int64_t)at;
-    if (r->status == ZF_LOGITS_OK && count == 0)
+    if (r->status == ZF_LOGITS_OK && r->count == 0)
         r->status = ZF_LOGITS_EMPTY;
 }
 
@@ -649,13 +889,13 @@ static void row_of(scratch *s, const char *data, size_t nbytes, zf_logits_kind k
         row_of_bin(s, data, nbytes, bin_type, bin_size, r);
 }
 
-/* Reads nbytes of fd, fewer where it ends before. */
+/* Reads the first nbytes of fd, fewer where it ends before. */
 static ssize_t read_all(int fd, char *out, size_t nbytes)
 {
     size_t got = 0;
 
     while (got < nbytes) {
-        ssize_t n = read(fd, out + got, nbytes - got);
+        ssize_t n = pread(fd, out + got, nbytes - got, (off_t)got);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -667,17 +907,13 @@ static ssize_t read_all(int fd, char *out, size_t nbytes)
     return (ssize_t)got;
 }
 
-/* Leaves the row in s->row and says in *r what it is. */
-static void read_row(scratch *s, int dir_fd, const char *name, zf_logits_kind kind,
-                     char bin_type, int bin_size, zf_logits_result *r)
+/* The row of any file. */
+static void read_whole(scratch *s, int fd, zf_logits_kind kind, char bin_type, int bin_size,
+                       zf_logits_result *r)
 {
     struct stat st;
-    int fd;
 
-    memset(r, 0, sizeof *r);
-    /* O_NONBLOCK: a FIFO must not hang us */
-    fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fstat(fd, &st) != 0) {
         r->status = ZF_LOGITS_READ;
         r->sys_errno = errno;
     } else if (!S_ISREG(st.st_mode)) {
@@ -702,8 +938,28 @@ static void read_row(scratch *s, int dir_fd, const char *name, zf_logits_kind ki
             munmap(map, nbytes);
         }
     }
-    if (fd >= 0)
-        close(fd);
+}
+
+/* Leaves the row in s->row and says in *r what it is. */
+static void read_row(scratch *s, int dir_fd, const char *name, zf_logits_kind kind,
+                     char bin_type, int bin_size, zf_logits_result *r)
+{
+    int fd;
+    ssize_t got;
+
+    memset(r, 0, sizeof *r);
+    /* O_NONBLOCK: a FIFO must not hang us */
+    fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        r->status = ZF_LOGITS_READ;
+        r->sys_errno = errno;
+        return;
+    }
+    /* A sound line needs no more calls: neither the file's size nor its end. */
+    got = kind == ZF_LOGITS_TXT ? pread(fd, s->bytes, COPY_BYTES, 0) : 0;
+    if (got <= 0 || !row_of_line(s, s->bytes, (size_t)got, r) || r->status != ZF_LOGITS_OK)
+        read_whole(s, fd, kind, bin_type, bin_size, r);
+    close(fd);
 }
 
 zf_logits_result zf_logits_read_file(int dir_fd, const char *name, zf_logits_kind kind,
@@ -718,11 +974,6 @@ zf_logits_result zf_logits_read_file(int dir_fd, const char *name, zf_logits_kin
     *row = s.row;
     return r;
 }
-
-typedef struct reading {
-    const zf_logits_files *files;
-    atomic_size_t next;
-} reading;
 
 static void rank_file(scratch *s, const zf_logits_files *f, size_t i)
 {
@@ -749,41 +1000,59 @@ static void rank_file(scratch *s, const zf_logits_files *f, size_t i)
     }
 }
 
+struct zf_logits_reading {
+    zf_logits_files files;
+    atomic_size_t next;
+    int nthreads;
+    pthread_t threads[];
+};
+
 /* Files taken at a time: few enough to share the end fairly. */
 #define RUN 16
 
-static void *work(void *argument)
+size_t zf_logits_help(zf_logits_reading *reading, size_t most)
 {
-    reading *shared = argument;
-    size_t nfiles = shared->files->nfiles;
+    const zf_logits_files *files = &reading->files;
     scratch s = {.bytes = malloc(COPY_BYTES)};
+    size_t begin, end = 0;
 
-    for (;;) {
-        size_t begin = atomic_fetch_add(&shared->next, RUN);
-        if (begin >= nfiles)
-            break;
-        size_t end = nfiles - begin < RUN ? nfiles : begin + RUN;
+    for (size_t done = 0; done < most && end < files->nfiles; done += RUN) {
+        begin = atomic_fetch_add(&reading->next, RUN);
+        end = begin < files->nfiles && files->nfiles - begin > RUN ? begin + RUN : files->nfiles;
         for (size_t i = begin; i < end; i++)
-            rank_file(&s, shared->files, i);
+            rank_file(&s, files, i);
     }
     free(s.bytes);
     free(s.row);
+    return end;
+}
+
+static void *work(void *reading)
+{
+    zf_logits_help(reading, SIZE_MAX);
     return NULL;
 }
 
-#define MAX_THREADS 1024
-
-void zf_logits_read_files(const zf_logits_files *files, int nthreads)
+zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads)
 {
-    reading shared = {.files = files};
-    pthread_t threads[MAX_THREADS];
-    int started = 0;
+    zf_logits_reading *reading =
+        malloc(sizeof *reading + (size_t)nthreads * sizeof reading->threads[0]);
 
-    /* The calling thread works as well, so there is always one. */
-    for (; started < nthreads - 1 && started < MAX_THREADS; started++)
-        if (pthread_create(&threads[started], NULL, work, &shared) != 0)
+    if (reading == NULL)
+        return NULL;
+    reading->files = *files;
+    atomic_init(&reading->next, 0);
+    for (reading->nthreads = 0; reading->nthreads < nthreads; reading->nthreads++)
+        if (pthread_create(&reading->threads[reading->nthreads], NULL, work, reading) != 0)
             break;
-    work(&shared);
-    for (int i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    return reading;
+}
+
+void zf_logits_end(zf_logits_reading *reading)
+{
+    /* far from wrapping, whatever the threads still add */
+    atomic_store(&reading->next, SIZE_MAX / 2);
+    for (int i = 0; i < reading->nthreads; i++)
+        pthread_join(reading->threads[i], NULL);
+    free(reading);
 }

@@ -23,6 +23,13 @@ typedef enum zf_logits_status {
 
 typedef enum zf_logits_kind { ZF_LOGITS_TXT, ZF_LOGITS_BIN, ZF_LOGITS_NPY_FILE } zf_logits_kind;
 
+/* ---- CPU levels ---------------------------------------------------------- */
+
+/* Runs everything on this CPU level from now on: "scalar" or, where this CPU
+ * has it, "avx2"; NULL: the best, as without a call. Every level gives the same
+ * bits. Returns 0, and changes nothing, for any other. */
+int zf_logits_use(const char *isa);
+
 /* ---- text ---------------------------------------------------------------- */
 
 /* Parses numbers separated by blanks from text[0, nbytes) into out, which
@@ -82,13 +89,23 @@ typedef struct zf_logits_files {
     float *values;             /* nfiles * k */
 } zf_logits_files;
 
-/* Reads and ranks every file on nthreads threads (>= 1). A file's row: the
- * first line of a text; all of a .bin; the first run along the last dimension
- * longer than 1 of an .npy. A text with a single number in its first line and
- * more lines is one column (an output of shape N,C,1,1): the row is all of it.
- * The calling thread is one of the nthreads; fewer run when no more can be
- * started. */
-void zf_logits_read_files(const zf_logits_files *files, int nthreads);
+/* Reading and ranking files on several threads. A file's row: the first line
+ * of a text; all of a .bin; the first run along the last dimension longer than
+ * 1 of an .npy. A text with a single number in its first line and more lines is
+ * one column (an output of shape N,C,1,1): the row is all of it. */
+typedef struct zf_logits_reading zf_logits_reading;
+
+/* Begins to read on nthreads (>= 0) threads, or fewer when no more can be
+ * started; what files points to must last until the end. NULL: out of memory. */
+zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads);
+
+/* Reads `most` files (>= 1), or a few more, on the calling thread as well.
+ * Returns how many some thread has taken by then: nfiles when none is left. */
+size_t zf_logits_help(zf_logits_reading *reading, size_t most);
+
+/* Waits for the threads and frees; files that no thread has taken stay unread,
+ * so help until there is none. */
+void zf_logits_end(zf_logits_reading *reading);
 
 /* One file's row into a buffer that the caller frees with free(). */
 zf_logits_result zf_logits_read_file(int dir_fd, const char *name, zf_logits_kind kind,

@@ -13,7 +13,7 @@ import pytest
 from zoofast.cli import main
 from zoofast.errors import LabelError, ResultError
 from zoofast.labels import Labels
-from zoofast.results import list_results
+from zoofast.results import Reader, list_results
 from zoofast.scoring import Tally, score_folder
 
 
@@ -239,6 +239,33 @@ def test_folders_of_several_devices(run: Path) -> None:
     assert listing.strangers == ["other/"]
     assert score(run, "-o", str(run / "r.json")) == 0
     assert '"Top2 accuracy", "value": "75.0%"' in (run / "r.json").read_text()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_files_of_unusual_names_are_ranked_in_their_place(tmp_path: Path, threads: int) -> None:
+    """Names that are not guessed before the folder is sorted are read as well."""
+    names = [f"{i:03d}" for i in range(60)]
+    for i, name in enumerate(names):
+        ending = ("_0.txt", "_00.txt", "_0.TXT", "_0.npy")[i % 4]
+        if ending == "_0.npy":
+            np.save(tmp_path / (name + ending), np.eye(60, dtype=np.float32)[i])
+        else:
+            write_row(tmp_path / (name + ending), np.eye(60)[i].tolist())
+    counted = []
+    with Reader(tmp_path, 1, threads=threads) as reader:
+        assert reader.listing.names == names
+        ranking = reader.finish(counted.append)
+    assert ranking.classes[:, 0].tolist() == list(range(60))
+    assert (ranking.results["count"] == 60).all()
+    assert sum(counted) == 60
+
+
+def test_a_reader_may_be_closed_before_it_has_finished(run: Path) -> None:
+    for _ in range(20):
+        with Reader(run / "results", 2, threads=3):
+            pass
+    with pytest.raises(ResultError, match="has no results of output 7"):
+        Reader(run / "results", 2, threads=3, output_index=7)
 
 
 def test_label_offset_is_automatic_or_forced(tmp_path: Path) -> None:

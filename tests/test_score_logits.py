@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from zoofast import _logits
@@ -16,6 +17,17 @@ from zoofast.results import read_logits
 
 anything = st.integers(0, 2**32 - 1).map(lambda bits: np.uint32(bits).view(np.float32))
 scores = st.floats(-1e4, 1e4, width=32).map(np.float32) | anything
+
+
+@pytest.fixture(params=["scalar", "avx2"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A CPU level, in force during the test."""
+    try:
+        _logits.use(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    _logits.use()
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -29,6 +41,8 @@ def numpy_parse(tokens: list[str]) -> np.ndarray:
     return np.array([np.float32(token) for token in tokens], np.float32)
 
 
+same_level = [HealthCheck.function_scoped_fixture]  # the level stays for all examples
+
 decimals = st.from_regex(
     r"[+-]?([0-9]{1,25}(\.[0-9]{0,25})?|\.[0-9]{1,25})([eE][+-]?[0-9]{1,3})?", fullmatch=True
 )
@@ -40,8 +54,8 @@ specials = st.sampled_from(["nan", "-nan", "inf", "-inf", "Infinity", "NaN", "IN
 @example(["9007199254740993", "9007199254740992e22", "1e-400", "1e400", "-0", "0.000000"])
 @example(["123456789012345678901234567890." + "1" * 100])
 @example(["-1.000000", "12.345678", "1234567.000001", "12345678.000001", "-123456.654321"] * 4)
-@settings(max_examples=500)
-def test_parse_equals_numpy(tokens: list[str]) -> None:
+@settings(max_examples=500, suppress_health_check=same_level)
+def test_parse_equals_numpy(isa: str, tokens: list[str]) -> None:
     with np.errstate(over="ignore"):
         expected = numpy_parse(tokens)
     for separator in (" ", "\t", " \r\n "):
@@ -70,7 +84,7 @@ def test_parse_equals_numpy(tokens: list[str]) -> None:
         "1.23456 7.00000x",
     ],
 )
-def test_parse_refuses_what_is_no_number(token: str) -> None:
+def test_parse_refuses_what_is_no_number(isa: str, token: str) -> None:
     for before in ("", "12.345678 " * 5):
         offender = before + token
         at = offender.rfind(" ") + 1
@@ -78,9 +92,52 @@ def test_parse_refuses_what_is_no_number(token: str) -> None:
             _logits.parse(f"{offender} 1.000000 2.000000 3.000000".encode())
 
 
+@pytest.mark.parametrize("below", [1, 100, 10**9])
+def test_parse_of_long_rows_equals_numpy(isa: str, below: int) -> None:
+    rng = np.random.default_rng(below)
+    row = (rng.random(5000) * rng.choice([-below, below], 5000)).astype(np.float32)
+    row[::97] = [-0.0, below, -1, 9.9999995, 99.999999, 0.5][below % 6]
+    tokens = [f"{x:f}" for x in row]
+    for end in ("", " ", " \n"):
+        text = " ".join(tokens) + end
+        assert same_bits(_logits.parse(text.encode()), numpy_parse(tokens))
+
+
+# Each is put among numbers as "%f " writes them, where SIMD takes four at a time.
+ODD = ["+1.234567", "--1.23456", "5-1.234567", "-.234567", ".1234567", "1.2345678", "12.34567",
+       "1234.567890", "123.4567890", "12,345678", "1.23456-", "-12.34567", "1.23.5678", "1e5",
+       "nan", "-inf", "12.345678\t1.234567", "1.234567\n-2.345678", "", "  ",
+       "-1.234567-", "9.99999/", "9.99999:", ":.999999", "/9.999999", "1.234567\0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_parse_of_an_odd_number_among_many(isa: str, odd: str) -> None:
+    for at in range(3, 12):
+        words = ["12.345678", "-1.234567", "-98.765432", "0.000001"] * 40
+        text = " ".join([*words[:at], odd, *words[at:]]).encode()
+        try:
+            expected = numpy_parse([word.decode() for word in text.split()])
+        except ValueError:
+            with pytest.raises(ValueError, match=f"byte {len(' '.join(words[:at])) + 1} "):
+                _logits.parse(text)
+        else:
+            assert same_bits(_logits.parse(text), expected)
+
+
+def test_every_cpu_level_gives_the_same_confidence() -> None:
+    rows = np.random.default_rng(3).normal(0, 9, (50, 1003)).astype(np.float32)
+    rows[0, 5], rows[1] = np.nan, np.inf
+    given = []
+    for level in ("scalar", None):
+        _logits.use(level)
+        given.append(_logits.confidence(rows))
+    for plain, best in zip(*given, strict=True):
+        assert same_bits(plain, best)
+
+
 @given(st.binary(max_size=60))
-@settings(max_examples=300)
-def test_parse_survives_any_bytes(data: bytes) -> None:
+@settings(max_examples=300, suppress_health_check=same_level)
+def test_parse_survives_any_bytes(isa: str, data: bytes) -> None:
     """Reads nothing outside its buffer (run under ASan) and accepts only what float() does."""
     try:
         values = _logits.parse(data)
@@ -309,7 +366,11 @@ def test_threads_and_chunks_do_not_change_the_ranking(tmp_path: Path) -> None:
         kinds = np.zeros(len(names), np.uint8)
         expected = [naive_topk(row, 5) for row in rows]
         for threads in (1, 2, 7):
-            results, classes, values = _logits.read_files(fd, names, kinds, 5, threads=threads)
+            reading = _logits.Reading(fd, names, kinds, 5, threads=threads)
+            while (taken := reading.help(20)) < len(names):
+                assert taken >= 20
+            reading.end()
+            results, classes, values = reading.results, reading.classes, reading.values
             assert (results["status"] == _logits.OK).all()
             assert (results["count"] == 12).all()
             assert classes.tolist() == expected
@@ -322,7 +383,10 @@ def test_rows_shorter_than_k_are_filled_up(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1 3 2")
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        _, classes, values = _logits.read_files(fd, [b"a"], np.zeros(1, np.uint8), 5)
+        reading = _logits.Reading(fd, [b"a"], np.zeros(1, np.uint8), 5)
+        assert reading.help(1) == 1
+        reading.end()
+        classes, values = reading.classes, reading.values
     finally:
         os.close(fd)
     assert classes.tolist() == [[1, 2, 0, -1, -1]]

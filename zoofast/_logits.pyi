@@ -17,6 +17,13 @@ NPY: int
 
 RESULT_DTYPE: np.dtype[np.void]
 
+def use(isa: str | None = None) -> None:
+    """Sets the CPU level for all that follows: "scalar" or "avx2", which give the same bits;
+    None: the best here, or scalar where the environment says ZOOFAST_ISA=scalar.
+
+    Raises ValueError for any other, and for one that this CPU lacks.
+    """
+
 def parse(text: bytes) -> NDArray[np.float32]:
     """The numbers in `text`, separated by blanks; values as np.float32(token).
 
@@ -37,21 +44,31 @@ def confidence(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """scores (N, C) -> softmax of the largest (NaN where that is not finite), sum, smallest."""
 
-def read_files(
-    dir_fd: int,
-    names: list[bytes],
-    kinds: NDArray[np.uint8],
-    k: int,
-    *,
-    bin_dtype: DTypeLike = "float32",
-    want_confidence: bool = False,
-    threads: int = 1,
-) -> tuple[NDArray[np.void], NDArray[np.int32], NDArray[np.float32]]:
-    """Reads and ranks files (names relative to dir_fd, kinds TXT, BIN or NPY), without the GIL.
+class Reading:
+    """Files (names relative to dir_fd, kinds TXT, BIN or NPY) being read and ranked.
 
-    Returns one RESULT_DTYPE per file, and the k best classes and scores (N, k); where a row is
-    shorter than k, or not OK, the rest is class -1, score NaN.
+    threads - 1 threads begin at once and need no GIL; `help` until none is left, then `end`.
     """
+
+    results: NDArray[np.void]  # RESULT_DTYPE, (N,)
+    classes: NDArray[np.int32]  # the k best, (N, k); -1 where a row is shorter, or not OK
+    values: NDArray[np.float32]  # their scores, (N, k); NaN there
+    def __init__(
+        self,
+        dir_fd: int,
+        names: list[bytes],
+        kinds: NDArray[np.uint8],
+        k: int,
+        *,
+        bin_dtype: DTypeLike = "float32",
+        want_confidence: bool = False,
+        threads: int = 1,
+    ) -> None: ...
+    def help(self, most: int) -> int:
+        """Reads about `most` (>= 1) files; returns how many are taken by any thread so far."""
+
+    def end(self) -> None:
+        """Waits for the threads. Files that none had taken stay unread. Idempotent."""
 
 def read_file(
     dir_fd: int, name: bytes, kind: int, *, bin_dtype: DTypeLike = "float32"

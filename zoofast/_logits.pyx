@@ -4,6 +4,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
+import os
+
 import numpy as np
 
 
@@ -45,6 +47,7 @@ cdef extern from "logits.h" nogil:
         zf_logits_result *results
         int32_t *classes
         float *values
+    int zf_logits_use(const char *isa) noexcept
     zf_logits_status zf_logits_parse(
         const char *text, size_t nbytes, float *out, size_t *count, size_t *at) noexcept
     size_t zf_logits_format_bound(size_t n) noexcept
@@ -52,7 +55,11 @@ cdef extern from "logits.h" nogil:
     void zf_logits_topk(
         const float *row, size_t n, size_t k, int32_t *classes, float *values) noexcept
     float zf_logits_confidence(const float *row, size_t n, float *sum, float *least) noexcept
-    void zf_logits_read_files(const zf_logits_files *files, int nthreads) noexcept
+    ctypedef struct zf_logits_reading:
+        pass
+    zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads) noexcept
+    size_t zf_logits_help(zf_logits_reading *reading, size_t most) noexcept
+    void zf_logits_end(zf_logits_reading *reading) noexcept
     zf_logits_result zf_logits_read_file(
         int dir_fd, const char *name, zf_logits_kind kind, char bin_type, int bin_size,
         float **row) noexcept
@@ -79,6 +86,17 @@ RESULT_DTYPE = np.dtype([
 ])
 if RESULT_DTYPE.itemsize != sizeof(zf_logits_result):
     raise ImportError("zoofast._logits does not fit its header; build zoofast anew")
+
+
+def use(isa=None):
+    if isa is None and os.environ.get("ZOOFAST_ISA") == "scalar":
+        isa = "scalar"
+    cdef bytes name = b"" if isa is None else isa.encode()
+    if not zf_logits_use(NULL if isa is None else <char *>name):
+        raise ValueError(f"{isa} is no CPU level here")
+
+
+use()
 
 
 def parse(const uint8_t[::1] text not None):
@@ -151,33 +169,40 @@ def _element(bin_dtype):
     return ord(dtype.kind), dtype.itemsize
 
 
-def read_files(int dir_fd, list names not None, const uint8_t[::1] kinds not None, Py_ssize_t k,
-               *, bin_dtype="float32", bint want_confidence=False, int threads=1):
-    cdef Py_ssize_t n = len(names), i
-    if kinds.shape[0] != n:
-        raise ValueError(f"{n} names but {kinds.shape[0]} kinds")
-    if k < 1 or threads < 1:
-        raise ValueError("k and threads must be 1 or more")
-    results = np.zeros(n, RESULT_DTYPE)
-    classes = np.empty((n, k), np.int32)
-    values = np.empty((n, k), np.float32)
-    if n == 0:
-        return results, classes, values
-    cdef zf_logits_result[::1] result_view = results
-    cdef int32_t[:, ::1] class_view = classes
-    cdef float[:, ::1] value_view = values
-    cdef zf_logits_files files
-    cdef bytes name
-    cdef tuple kept = tuple(names)  # keeps the bytes alive, whatever becomes of the list
-    cdef const char **pointers = <const char **>malloc(n * sizeof(char *))
-    if pointers == NULL:
-        raise MemoryError
-    try:
+cdef class Reading:
+    cdef readonly object results, classes, values
+    cdef zf_logits_reading *reading
+    cdef const char **pointers
+    cdef tuple names  # keeps the bytes alive, whatever becomes of the list
+    cdef object kinds
+
+    def __cinit__(self, int dir_fd, list names not None, const uint8_t[::1] kinds not None,
+                  Py_ssize_t k, *, bin_dtype="float32", bint want_confidence=False,
+                  int threads=1):
+        cdef Py_ssize_t n = len(names), i
+        if kinds.shape[0] != n:
+            raise ValueError(f"{n} names but {kinds.shape[0]} kinds")
+        if k < 1 or not 1 <= threads <= 1024:
+            raise ValueError("k must be 1 or more, threads 1 to 1024")
+        self.results = np.zeros(n, RESULT_DTYPE)
+        self.classes = np.empty((n, k), np.int32)
+        self.values = np.empty((n, k), np.float32)
+        if n == 0:
+            return
+        self.names, self.kinds = tuple(names), kinds
+        cdef zf_logits_result[::1] result_view = self.results
+        cdef int32_t[:, ::1] class_view = self.classes
+        cdef float[:, ::1] value_view = self.values
+        cdef zf_logits_files files
+        cdef bytes name
+        self.pointers = <const char **>malloc(n * sizeof(char *))
+        if self.pointers == NULL:
+            raise MemoryError
         for i in range(n):
-            name = kept[i]
-            pointers[i] = name
+            name = self.names[i]
+            self.pointers[i] = name
         files.dir_fd = dir_fd
-        files.names = pointers
+        files.names = self.pointers
         files.kinds = &kinds[0]
         files.nfiles = n
         files.bin_type, files.bin_size = _element(bin_dtype)
@@ -186,11 +211,30 @@ def read_files(int dir_fd, list names not None, const uint8_t[::1] kinds not Non
         files.results = &result_view[0]
         files.classes = &class_view[0, 0]
         files.values = &value_view[0, 0]
-        with nogil:
-            zf_logits_read_files(&files, threads)
-    finally:
-        free(pointers)
-    return results, classes, values
+        self.reading = zf_logits_begin(&files, threads - 1)
+        if self.reading == NULL:
+            raise MemoryError
+
+    def help(self, Py_ssize_t most):
+        cdef size_t taken = 0
+        if most < 1:
+            raise ValueError("most must be 1 or more")
+        if self.reading != NULL:
+            with nogil:
+                taken = zf_logits_help(self.reading, most)
+        return taken
+
+    def end(self):
+        cdef zf_logits_reading *reading = self.reading
+        self.reading = NULL
+        if reading != NULL:
+            with nogil:
+                zf_logits_end(reading)
+
+    def __dealloc__(self):
+        if self.reading != NULL:
+            zf_logits_end(self.reading)
+        free(self.pointers)
 
 
 def read_file(int dir_fd, bytes name not None, int kind, *, bin_dtype="float32"):

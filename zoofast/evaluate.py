@@ -27,6 +27,7 @@ from zoofast.scoring import (
     Ranked,
     Score,
     automatic_offset,
+    join_labels,
     score_ranked,
     truth_of,
 )
@@ -378,17 +379,19 @@ class _Run:
             seen = failed.keys() | set(self._names)
             by_name = {name: label for name, label in labels.by_name.items() if name in seen}
             known = replace(labels, by_name=by_name)
+        problems = Problems(failed=failed)
+        usable = np.flatnonzero(join_labels(self._names, failed, known, problems))
+        if not len(usable):
+            return
         found.score = score_ranked(
-            self._names,
-            self._ranked[: len(self._names)],
+            [self._names[i] for i in usable.tolist()],
+            self._ranked[usable],
             self._classes,
             known,
-            found.source,
+            problems,
             top_k=self._options.top_k,
             label_offset=self._options.label_offset,
             scores=self._options.scores,
-            problems=Problems(failed=failed),
-            tried=failed.keys(),
         )
         found.score.output_index = self._options.output_index
         found.score.samples = len({item.name for item in self._items} | labels.by_name.keys())

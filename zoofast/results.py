@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -29,7 +30,6 @@ class ResultFolder:
     output_index: int
     names: list[str]
     files: list[str]  # relative to folder
-    kinds: NDArray[np.uint8]
     duplicates: dict[str, list[str]]  # sample -> the files that claim it; in neither list above
     strangers: list[str]  # files that are no results
     other_outputs: dict[int, int]  # output index -> files of it, left alone
@@ -37,24 +37,35 @@ class ResultFolder:
 
 
 def list_results(
-    folder: Path | str, output_index: int | None = None, kind: str | None = None
+    folder: Path | str,
+    output_index: int | None = None,
+    kind: str | None = None,
+    *,
+    paths: Sequence[str] | None = None,
 ) -> ResultFolder:
     """What a result folder holds; also its folders device0, device1 … of a parallel run.
 
     output_index: which of a model's outputs; default: the lowest that is there. kind: only txt,
-    bin or npy, for a folder with several. Raises ResultError when there is no result file.
+    bin or npy, for a folder with several. paths: what is in the folder, where that is known.
+    Raises ResultError when there is no result file.
     """
     folder = Path(folder)
-    found: dict[int, dict[str, list[str]]] = {}
+    found: dict[int, dict[str, str]] = {}  # output -> sample -> file
+    several: dict[int, dict[str, list[str]]] = {}  # of those with more than one
     summaries, strangers = [], []
-    for path in _file_names(folder):
-        base = path.rsplit("/", 1)[-1]
+    for path in _file_names(folder) if paths is None else paths:
+        base = path[path.rfind("/") + 1 :]
         match = _RESULT.fullmatch(base)
-        if match and (kind is None or match["kind"].lower() == kind):
-            found.setdefault(int(match["output"]), {}).setdefault(match["name"], []).append(path)
+        if match:
+            name, output, suffix = match.groups()
+            if kind is None or suffix.lower() == kind:
+                index = int(output)
+                first = found.setdefault(index, {}).setdefault(name, path)
+                if first is not path:
+                    several.setdefault(index, {}).setdefault(name, [first]).append(path)
         elif base.endswith("summary.json"):
             summaries.append(path)
-        elif not match:
+        else:
             strangers.append(path)
     if not found:
         what = f".{kind}" if kind else ".txt, .bin or .npy"
@@ -65,15 +76,15 @@ def list_results(
         there = ", ".join(map(str, sorted(found)))
         raise ResultError(f"{folder}: has no results of output {output_index}, only of {there}")
     chosen = found.pop(output_index)
-    single = sorted((name, files[0]) for name, files in chosen.items() if len(files) == 1)
-    files = [file for _, file in single]
+    twice = several.get(output_index, {})
+    names = sorted(chosen.keys() - twice.keys() if twice else chosen)
+    files = [chosen[name] for name in names]
     return ResultFolder(
         folder,
         output_index,
-        [name for name, _ in single],
+        names,
         files,
-        np.array([KINDS[file[-3:].lower()] for file in files], np.uint8),
-        {name: sorted(paths) for name, paths in sorted(chosen.items()) if len(paths) > 1},
+        {name: sorted(paths) for name, paths in sorted(twice.items())},
         sorted(strangers),
         {index: len(names) for index, names in sorted(found.items())},
         sorted(summaries),
@@ -103,41 +114,96 @@ class Ranking:
     values: NDArray[np.float32]  # (files, k)
 
 
-def rank_results(
-    results: ResultFolder,
-    k: int,
-    *,
-    threads: int = 1,
-    bin_dtype: DTypeLike = "float32",
-    confidence: bool = False,
-) -> Iterator[tuple[slice, Ranking]]:
-    """Reads the files, CHUNK at a time, on C threads without the GIL; yields which, and ranks.
+class Reader:
+    """Lists a folder's results and ranks them, on C threads without the GIL. A context manager.
 
-    Broken files do not raise: see `fault`. Raises ResultError when the folder is gone.
+    All but one thread begin to read as soon as the names are known, before `listing` is sorted,
+    and go on until `finish`. Parameters as of list_results; k: how many classes; threads >= 1.
+    Raises ResultError as list_results does. Broken files do not raise: see `fault`.
     """
-    try:
-        dir_fd = os.open(results.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ResultError(f"{results.folder}: cannot be opened: {error.strerror}") from error
-    try:
-        for begin in range(0, len(results.files), CHUNK):
-            part = slice(begin, min(begin + CHUNK, len(results.files)))
-            yield (
-                part,
-                Ranking(
-                    *_logits.read_files(
-                        dir_fd,
-                        [os.fsencode(file) for file in results.files[part]],
-                        results.kinds[part],
-                        k,
-                        bin_dtype=bin_dtype,
-                        want_confidence=confidence,
-                        threads=threads,
-                    )
-                ),
+
+    def __init__(
+        self,
+        folder: Path | str,
+        k: int,
+        *,
+        output_index: int | None = None,
+        kind: str | None = None,
+        threads: int = 1,
+        bin_dtype: DTypeLike = "float32",
+        confidence: bool = False,
+    ) -> None:
+        folder = Path(folder)
+        paths = list(_file_names(folder))
+        try:
+            self._dir_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ResultError(f"{folder}: cannot be opened: {error.strerror}") from error
+        self._begun: list[tuple[list[str], _logits.Reading]] = []
+        self._how: dict[str, Any] = {
+            "k": k,
+            "bin_dtype": bin_dtype,
+            "want_confidence": confidence,
+            "threads": threads,
+        }
+        try:
+            # a guess, and nearly always right: what else is needed is read after these
+            ends = tuple(
+                f"_{output_index or 0}.{known}" for known in KINDS if kind in (None, known)
             )
-    finally:
-        os.close(dir_fd)
+            self._begin([path for path in paths if path.endswith(ends)])
+            self.listing = list_results(folder, output_index, kind, paths=paths)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, files: list[str]) -> None:
+        names = list(map(os.fsencode, files))
+        self._begun.append(
+            (files, _logits.Reading(self._dir_fd, names, _kinds(files), **self._how))
+        )
+
+    def finish(self, advance: Callable[[int], None] = lambda count: None) -> Ranking:
+        """Reads along until all of `listing` is ranked; advance(count) after every few files."""
+        first = self._begun[0][0]
+        at = dict(zip(first, range(len(first)), strict=True))
+        missing = [file for file in self.listing.files if file not in at]
+        if missing:
+            self._begin(missing)
+            at |= {file: len(at) + i for i, file in enumerate(missing)}
+        order = np.array([at[file] for file in self.listing.files], np.intp)
+        for files, reading in self._begun:
+            taken = 0
+            while taken < len(files):
+                before, taken = taken, reading.help(CHUNK)
+                advance(taken - before)
+            reading.end()
+        readings = [reading for _, reading in self._begun]
+        return Ranking(
+            *(
+                np.concatenate([getattr(reading, what) for reading in readings])[order]
+                for what in ("results", "classes", "values")
+            )
+        )
+
+    def close(self) -> None:
+        """Stops reading. Idempotent."""
+        for _, reading in self._begun:
+            reading.end()
+        if self._dir_fd >= 0:
+            os.close(self._dir_fd)
+        self._dir_fd = -1
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _kinds(files: Sequence[str]) -> NDArray[np.uint8]:
+    known = {suffix: KINDS[suffix.lower()] for suffix in {file[-3:] for file in files}}
+    return np.array([known[file[-3:]] for file in files], np.uint8)
 
 
 def fault(result: np.void) -> str | None:

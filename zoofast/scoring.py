@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from zoofast import _logits
 from zoofast.console import progress
 from zoofast.errors import LabelError, ResultError
 from zoofast.labels import Labels
-from zoofast.results import fault, list_results, rank_results
+from zoofast.results import Reader, fault
 
 ECE_BINS = 15
 MISTAKES_KEPT = 24  # to be looked at
@@ -59,11 +58,13 @@ class Tally:
         if not len(truth):
             return
         truth = truth.astype(np.int64)
-        found = np.cumsum(ranked[:, : self.k] == truth[:, None], axis=1) > 0
+        found = np.logical_or.accumulate(ranked[:, : self.k] == truth[:, None], axis=1)
         self.images += len(truth)
-        self.hits += found.sum(axis=0)
+        self.hits += np.count_nonzero(found, axis=0)
         self.class_images += np.bincount(truth, minlength=self.classes)
-        np.add.at(self.class_hits, truth, found)
+        for place in range(self.k):
+            hit = truth[found[:, place]]
+            self.class_hits[:, place] += np.bincount(hit, minlength=self.classes)
         if values is not None:
             equal = values[:, :-1] == values[:, 1:]
             self.ties[: equal.shape[1]] += equal[:, : self.k].sum(axis=0)
@@ -145,8 +146,11 @@ def surest_mistakes(
 
     All of length n. Those of unknown confidence (NaN) are left out; equal ones go by name.
     """
-    wrong = np.flatnonzero((truth != predicted) & np.isfinite(confidence)).tolist()
-    surest = sorted(wrong, key=lambda i: (-float(confidence[i]), names[i]))[:most]
+    wrong = np.flatnonzero((truth != predicted) & np.isfinite(confidence))
+    if len(wrong) > most:  # sorts only those that have a chance, equal ones at the end included
+        least = np.partition(confidence[wrong], len(wrong) - most)[len(wrong) - most]
+        wrong = wrong[confidence[wrong] >= least]
+    surest = sorted(wrong.tolist(), key=lambda i: (-float(confidence[i]), names[i]))[:most]
     return [
         Mistake(names[i], int(truth[i]), int(predicted[i]), float(confidence[i])) for i in surest
     ]
@@ -345,24 +349,21 @@ def score_folder(
     looks whether every row is a distribution. Whatever cannot be scored is in Score.problems.
     Raises ResultError when nothing can be, LabelError for labels the model cannot have.
     """
-    listing = list_results(folder, output_index, kind)
-    n = len(listing.names)
-    k = top_k + 1  # one more, to see ties at the last place
-    results = np.zeros(n, _logits.RESULT_DTYPE)
-    ranked = np.empty((n, k), np.int32)
-    values = np.empty((n, k), np.float32)
-    with progress("score", n, quiet) as meter:
-        for part, ranking in rank_results(
-            listing, k, threads=threads, bin_dtype=bin_dtype, confidence=True
-        ):
-            results[part], ranked[part], values[part] = (
-                ranking.results,
-                ranking.classes,
-                ranking.values,
-            )
-            meter.advance(part.stop - part.start)
-
-    problems = Problems(duplicates=listing.duplicates, strangers=listing.strangers)
+    with Reader(
+        folder,
+        top_k + 1,  # one more, to see ties at the last place
+        output_index=output_index,
+        kind=kind,
+        threads=threads,
+        bin_dtype=bin_dtype,
+        confidence=True,
+    ) as reader:
+        listing = reader.listing
+        problems = Problems(duplicates=listing.duplicates, strangers=listing.strangers)
+        labelled = join_labels(listing.names, listing.duplicates, labels, problems)
+        with progress("score", len(listing.names), quiet) as meter:
+            ranking = reader.finish(meter.advance)
+    results = ranking.results
     readable = results["status"] == 0
     for i in np.flatnonzero(~readable).tolist():
         problems.broken[listing.files[i]] = fault(results[i]) or ""
@@ -374,61 +375,68 @@ def score_folder(
     classes = int(lengths[np.argmax(times)])
     for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
         problems.other_length[listing.files[i]] = int(results["count"][i])
-    usable = readable & (results["count"] == classes)
-    scored = [listing.names[i] for i in np.flatnonzero(usable).tolist()]
-    of_all = Ranked(ranked, values, results["confidence"], results["sum"], results["least"])
+    usable = np.flatnonzero(readable & (results["count"] == classes) & labelled)
+    if not len(usable):
+        raise ResultError(
+            f"{folder}: no result has a label in {labels.source}: the names do not match "
+            f"({listing.names[0]} against {next(iter(labels.by_name))})"
+        )
+    of_all = Ranked(
+        ranking.classes, ranking.values, results["confidence"], results["sum"], results["least"]
+    )
     score = score_ranked(
-        scored,
+        [listing.names[i] for i in usable.tolist()],
         of_all[usable],
         classes,
         labels,
-        os.fspath(folder),
+        problems,
         top_k=top_k,
         label_offset=label_offset,
         scores=scores,
-        problems=problems,
-        tried={*listing.names, *listing.duplicates}.difference(scored),
     )
+    score.samples = len(listing.names) + len(listing.duplicates) + len(problems.no_result)
     score.output_index, score.other_outputs = listing.output_index, listing.other_outputs
     return score
 
 
+def join_labels(
+    names: Sequence[str], tried: Iterable[str], labels: Labels, problems: Problems
+) -> NDArray[np.bool_]:
+    """Which of the names have a label, (n,); adds to `problems` what has no partner.
+
+    tried: samples that are there, but gave nothing to score.
+    """
+    unlabelled = [name for name in names if name not in labels.by_name]
+    problems.no_label += unlabelled
+    problems.no_result += sorted(labels.by_name.keys() - {*names, *tried})
+    labelled = np.ones(len(names), bool)
+    if unlabelled:
+        labelled[:] = [name in labels.by_name for name in names]
+    return labelled
+
+
 def score_ranked(
-    names: list[str],
+    names: Sequence[str],
     ranked: Ranked,
     classes: int,
     labels: Labels,
-    where: str,
+    problems: Problems,
     *,
     top_k: int = 5,
     label_offset: int | None = None,
     scores: str = "auto",
-    problems: Problems | None = None,
-    tried: Set[str] = frozenset(),
 ) -> Score:
-    """Scores images `names`, ranked in that order, against labels; joined by name.
+    """Scores images `names`, ranked in that order; all have a label, and there is one at least.
 
-    classes: the model's. where: the results, for messages. problems: those found so far, which
-    are added to. tried: images that gave nothing to score. The rest as in score_folder.
+    classes: the model's. problems: those found so far, which are added to. The rest as in
+    score_folder. `samples` is of these images alone.
     """
-    problems = Problems() if problems is None else problems
-    labelled = np.array([name in labels.by_name for name in names], bool)
-    problems.no_label += [names[i] for i in np.flatnonzero(~labelled).tolist()]
-    there = tried | {*names}
-    problems.no_result += sorted(name for name in labels.by_name if name not in there)
-    usable = np.flatnonzero(labelled)
-    if not len(usable):
-        example = f" ({names[0]} against {next(iter(labels.by_name))})" if names else ""
-        raise ResultError(
-            f"{where}: no result has a label in {labels.source}: the names do not match{example}"
-        )
     offset = automatic_offset(classes) if label_offset is None else label_offset
     if labels.class_count not in (None, classes, classes - offset):
         raise LabelError(
             f"{labels.source}: has {labels.class_count} classes, the results {classes}; "
             "give the list of all synsets with --synsets"
         )
-    names, ranked = [names[i] for i in usable.tolist()], ranked[usable]
     truth = truth_of(names, labels, classes, offset)
     if scores == "auto":
         distribution = (ranked.least >= 0) & (np.abs(ranked.total - 1) < 1e-3)
@@ -441,7 +449,7 @@ def score_ranked(
     return Score(
         tally,
         problems,
-        len(there | labels.by_name.keys()),
+        len(names),
         offset,
         0,
         {},

@@ -245,7 +245,10 @@ def _say(args: argparse.Namespace, found: Evaluation, journal: Path | None) -> i
     else:
         for failure in found.failures[:SHOWN]:
             print(f"zoofast: failed: {failure}", file=sys.stderr)
-        print(f"{'scored' if args.output else 'ran'} {found.images} of {found.total}")
+        if args.labels or args.labels_from:
+            print(f"scored 0 of {found.total}")
+        else:
+            print(f"ran {found.images + found.kept} of {found.total}")
         code = 1 if found.failures else 0
     if partial:
         goes_on = "; the same command with --resume goes on" if journal else ""
