@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from zoofast import _logits
 from zoofast.errors import ResultError
 
 KINDS = {"txt": _logits.TXT, "bin": _logits.BIN, "npy": _logits.NPY}
+FIRST, GROWTH = 512, 8  # files that are begun with at once, and how much more each time after
 CHUNK = 2048  # files between two looks at Ctrl-C and the progress bar
 
 _RESULT = re.compile(r"(?P<name>[^.]+)_(?P<output>\d+)\.(?P<kind>txt|bin|npy)", re.IGNORECASE)
@@ -134,11 +136,10 @@ class Reader:
         confidence: bool = False,
     ) -> None:
         folder = Path(folder)
-        paths = list(_file_names(folder))
         try:
             self._dir_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise ResultError(f"{folder}: cannot be opened: {error.strerror}") from error
+            raise ResultError(f"{folder}: cannot be listed: {error.strerror}") from error
         self._begun: list[tuple[list[str], _logits.Reading]] = []
         self._how: dict[str, Any] = {
             "k": k,
@@ -151,7 +152,12 @@ class Reader:
             ends = tuple(
                 f"_{output_index or 0}.{known}" for known in KINDS if kind in (None, known)
             )
-            self._begin([path for path in paths if path.endswith(ends)])
+            names, paths, count = _file_names(folder), [], FIRST
+            # the threads read what is listed already while the rest is being listed
+            while part := list(itertools.islice(names, count)):
+                self._begin([path for path in part if path.endswith(ends)])
+                paths += part
+                count *= GROWTH
             self.listing = list_results(folder, output_index, kind, paths=paths)
         except BaseException:
             self.close()
@@ -165,8 +171,8 @@ class Reader:
 
     def finish(self, advance: Callable[[int], None] = lambda count: None) -> Ranking:
         """Reads along until all of `listing` is ranked; advance(count) after every few files."""
-        first = self._begun[0][0]
-        at = dict(zip(first, range(len(first)), strict=True))
+        begun = [file for files, _ in self._begun for file in files]
+        at = dict(zip(begun, range(len(begun)), strict=True))
         missing = [file for file in self.listing.files if file not in at]
         if missing:
             self._begin(missing)

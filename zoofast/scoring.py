@@ -58,17 +58,20 @@ class Tally:
         if not len(truth):
             return
         truth = truth.astype(np.int64)
-        found = np.logical_or.accumulate(ranked[:, : self.k] == truth[:, None], axis=1)
+        found = ranked[:, : self.k].T == truth  # (k, n): places in rows, which NumPy sums fastest
+        for place in range(1, self.k):
+            found[place] |= found[place - 1]
         self.images += len(truth)
-        self.hits += np.count_nonzero(found, axis=0)
+        self.hits += np.count_nonzero(found, axis=1)
         self.class_images += np.bincount(truth, minlength=self.classes)
         for place in range(self.k):
-            hit = truth[found[:, place]]
+            hit = truth[found[place]]
             self.class_hits[:, place] += np.bincount(hit, minlength=self.classes)
         if values is not None:
-            equal = values[:, :-1] == values[:, 1:]
-            self.ties[: equal.shape[1]] += equal[:, : self.k].sum(axis=0)
-        wrong = ~found[:, 0]
+            scores = np.ascontiguousarray(values[:, : self.k + 1].T)
+            equal = scores[:-1] == scores[1:]
+            self.ties[: len(equal)] += np.count_nonzero(equal, axis=1)
+        wrong = ~found[0]
         pairs, counts = np.unique(
             truth[wrong] * self.classes + ranked[wrong, 0], return_counts=True
         )
@@ -81,7 +84,7 @@ class Tally:
             # bins are (i / BINS, (i + 1) / BINS]
             bins = np.clip(np.ceil(sure * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
             self._bin_images += np.bincount(bins, minlength=ECE_BINS)
-            self._bin_hits += np.bincount(bins[found[known, 0]], minlength=ECE_BINS)
+            self._bin_hits += np.bincount(bins[found[0, known]], minlength=ECE_BINS)
             self._bin_confidence += np.bincount(bins, sure, minlength=ECE_BINS)
 
     def accuracy(self) -> list[float]:
