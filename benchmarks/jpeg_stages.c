@@ -3,7 +3,12 @@
  * Verifies first, then times in turns and prints the median round, and the sum
  * of each file's fastest time ("best"), which a busy machine disturbs less.
  *
- * Usage: jpeg_stages [-r ROUNDS] [-i ISA] FILE...
+ * Usage: jpeg_stages [-r ROUNDS] [-i ISA] [-t] FILE...
+ *
+ * -t: tab-separated figures instead, a line a kind of file and stage: kind,
+ * stage, files, bytes and pixels of one, seconds of one (median, best), and
+ * ticks of the time stamp counter (x86: TSC, Arm: CNTVCT) a byte by the median;
+ * benchmarks/jpeg.py makes tables of them.
  *
  *     cc -std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -Icsrc -Itests/native \
  *         benchmarks/jpeg_stages.c csrc/jpeg_{baseline,entropy,header}.c \
@@ -190,6 +195,22 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static uint64_t ticks(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    uint64_t value;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(value));
+    return value;
+#else
+    return 0;
+#endif
+}
+
+static bool tabs;
+static double ticks_per_second;
+
 /* Prints the median and the best over the rounds of one kind's files. */
 static void report(const char *kind, const file *files, int n, double *const *seconds, int rounds)
 {
@@ -225,6 +246,13 @@ static void report(const char *kind, const file *files, int n, double *const *se
             pixels += (double)files[i].jpeg.width * files[i].jpeg.height;
             count++;
         }
+    if (tabs) {
+        for (size_t s = 0; s < NSTAGES; s++)
+            printf("%s\t%s\t%d\t%.1f\t%.1f\t%.9f\t%.9f\t%.3f\n", kind ? kind : "all",
+                   stages[s].name, count, nbytes / count, pixels / count, median[s] / count,
+                   best[s] / count, median[s] * ticks_per_second / nbytes);
+        return;
+    }
     printf("%s: %d files, %.1f kB and %.1f kpx each\n", kind ? kind : "all", count,
            nbytes / count / 1e3, pixels / count / 1e3);
     for (size_t s = 0; s < NSTAGES; s++)
@@ -245,11 +273,13 @@ int main(int argc, char **argv)
     char kinds[16][16];
     int nkinds = 0;
 
-    while ((option = getopt(argc, argv, "r:i:")) != -1) {
+    while ((option = getopt(argc, argv, "r:i:t")) != -1) {
         if (option == 'r')
             rounds = atoi(optarg);
         else if (option == 'i')
             isa = optarg;
+        else if (option == 't')
+            tabs = true;
         else
             return 2;
     }
@@ -298,6 +328,7 @@ int main(int argc, char **argv)
 
     /* every stage takes its turn on every file, so that whatever else the
      * machine does meets all of them */
+    uint64_t begin_ticks = ticks(), begin = zf_now();
     for (int r = -1; r < rounds; r++) /* round -1 warms up */
         for (int i = 0; i < n; i++)
             for (size_t s = 0; s < NSTAGES; s++) {
@@ -307,7 +338,9 @@ int main(int argc, char **argv)
                     seconds[s][(size_t)r * (size_t)n + (size_t)i] = (double)(zf_now() - start) / 1e9;
             }
 
-    printf("verified %d files, then timed %d rounds, level %s\n", n, rounds, isa);
+    ticks_per_second = (double)(ticks() - begin_ticks) * 1e9 / (double)(zf_now() - begin);
+    if (!tabs)
+        printf("verified %d files, then timed %d rounds, level %s\n", n, rounds, isa);
     report(NULL, files, n, seconds, rounds);
     for (int k = 0; k < nkinds; k++)
         report(kinds[k], files, n, seconds, rounds);

@@ -5,9 +5,20 @@
  * warning and decodes to the same pixels; what it takes of a window, the
  * library decodes too, to the same pixels there; and every CPU level of this
  * machine gives the same verdicts and pixels.
+ *
+ * Under MemorySanitizer there is no libjpeg-turbo, which is not instrumented:
+ * then every pixel has to be initialized, and every verdict depend on
+ * initialized memory alone.
  */
 #include "jpeg_reference.h"
 #include "zf_jpeg_internal.h"
+
+#if defined(__has_feature)
+#if __has_feature(memory_sanitizer)
+#include <sanitizer/msan_interface.h>
+#define WITHOUT_REFERENCE 1
+#endif
+#endif
 
 #define MAX_PIXELS (1u << 18)
 
@@ -32,6 +43,11 @@ static zf_status keep_row(void *ctx, int y, const uint8_t *const planes[3])
 static void compare(const reference_image *want)
 {
     size_t w = (size_t)(window.x1 - window.x0), h = (size_t)(window.y1 - window.y0);
+#ifdef WITHOUT_REFERENCE
+    (void)want;
+    __msan_check_mem_is_initialized(pixels, w * h * (size_t)channels);
+    return;
+#endif
     for (size_t y = 0; y < h; y++)
         for (size_t x = 0; x < w; x++)
             for (size_t c = 0; c < (size_t)channels; c++) {
@@ -81,7 +97,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         return 0;
     if (!pixels && !(pixels = malloc(3 * MAX_PIXELS)))
         abort();
+#ifndef WITHOUT_REFERENCE
     reference_decode(data, nbytes, MAX_PIXELS, &want);
+#endif
     channels = jpeg.ncomp;
 
     /* a window that depends on the bytes, so that a finding can be repeated */

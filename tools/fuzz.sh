@@ -1,9 +1,9 @@
 #!/bin/sh
-# Fuzzes the baseline JPEG decoder against libjpeg-turbo, under ASan and UBSan.
-# The corpus grows in .cache/fuzz from run to run; a finding is left there as
-# crash-*, and makes this fail.
+# Fuzzes the baseline JPEG decoder: against libjpeg-turbo, under ASan and UBSan; or with `memory`
+# as the second word alone, under MSan. The corpus grows in .cache/fuzz from run to run; a finding
+# is left there as crash-*, and makes this fail.
 #
-# Usage: tools/fuzz.sh [SECONDS]
+# Usage: tools/fuzz.sh [SECONDS [memory]]
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
@@ -12,7 +12,11 @@ mkdir -p "$work/corpus" "$work/seeds"
 
 flags="-std=c11 -D_GNU_SOURCE -ffp-contract=off -g -O2 -Icsrc -Itests/native"
 decoder="csrc/jpeg_header.c csrc/jpeg_baseline.c csrc/jpeg_entropy.c csrc/jpeg_pixels*.c"
-${CC:-clang} $flags -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+case ${2:-} in
+memory) sanitize=fuzzer,memory ;;
+*) sanitize=fuzzer,address,undefined ;;
+esac
+${CC:-clang} $flags -fsanitize=$sanitize -fno-sanitize-recover=all \
     fuzz/fuzz_jpeg.c $decoder -ljpeg -o "$work/fuzz_jpeg"
 ${CC:-clang} $flags tests/native/jpeg_decoder.c $decoder -ljpeg -o "$work/make_seeds"
 "$work/make_seeds" -n 300 -w "$work/seeds"

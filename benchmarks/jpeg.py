@@ -1,0 +1,193 @@
+"""The baseline JPEG decoder beside libjpeg-turbo: by stage, sampling and quality, one thread.
+
+    python benchmarks/jpeg.py [--images DIR] [--rounds N] [--json FILE] [--write]
+
+Builds jpeg_stages.c, which verifies every picture against libjpeg-turbo before it times any, and
+takes all stages in turn on every file. First the images as they are; then a part of them encoded
+anew, by Pillow, at several qualities and samplings. Exit code 1: a floor is not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness import ROOT, BenchmarkError, add_image_arguments, find_images
+from PIL import Image
+from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+
+from zoofast import _core
+
+QUALITIES = (50, 75, 90, 96)
+SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2, "gray": None}  # Pillow's numbers
+ENCODED = 40  # images of each
+ENTROPY_FLOOR, RGB_FLOOR = 1.9, 1.5
+NAMES = {"1x1,1x1,1x1": "4:4:4", "2x1,1x1,1x1": "4:2:2", "2x2,1x1,1x1": "4:2:0"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of jpeg_stages -t; nbytes, pixels and seconds are of one file."""
+
+    kind: str
+    name: str
+    files: int
+    nbytes: float
+    pixels: float
+    median: float
+    best: float
+    ticks_per_byte: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The stages of one kind of file."""
+
+    kind: str
+    stages: dict[str, Stage]
+
+    def ratio(self, what: str) -> float:
+        """How many times as fast as libjpeg-turbo's at `what`, by medians."""
+        theirs, ours = self.stages[f"libjpeg-turbo {what}"], self.stages[f"zoofast {what}"]
+        return theirs.median / ours.median
+
+    def row(self, name: str) -> list[str]:
+        entropy, rgb = self.stages["zoofast coefficients"], self.stages["zoofast rgb"]
+        whole = self.stages["libjpeg-turbo rgb"].median / self.stages["zoofast window"].median
+        return [
+            name,
+            str(rgb.files),
+            f"{rgb.nbytes / 1e3:.0f}",
+            f"{rgb.nbytes * 8 / rgb.pixels:.1f}",
+            f"{entropy.nbytes / entropy.median / 1e6:.0f}",
+            f"{entropy.ticks_per_byte:.1f}",
+            f"{self.ratio('coefficients'):.2f}",
+            f"{rgb.nbytes / rgb.median / 1e6:.0f}",
+            f"{rgb.ticks_per_byte:.1f}",
+            f"{self.ratio('rgb'):.2f}",
+            f"{whole:.2f}",
+        ]
+
+
+HEADINGS = [
+    "",
+    "files",
+    "kB",
+    "bits/pixel",
+    "entropy MB/s",
+    "ticks/byte",
+    "× libjpeg-turbo",
+    "RGB MB/s",
+    "ticks/byte",
+    "× libjpeg-turbo",
+    "crop's window, × its whole RGB",
+]
+
+
+def build(folder: Path) -> Path:
+    program = folder / "jpeg_stages"
+    sources = [ROOT / "benchmarks" / "jpeg_stages.c"]
+    sources += [ROOT / "csrc" / f"jpeg_{part}.c" for part in ("baseline", "entropy", "header")]
+    sources += sorted((ROOT / "csrc").glob("jpeg_pixels*.c"))
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-ffp-contract=off"]
+    includes = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests' / 'native'}"]
+    compiler = os.environ.get("CC", "cc")
+    command = [compiler, *flags, *includes, *map(str, sources), "-ljpeg", "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"cannot build jpeg_stages: {done.stderr.strip().splitlines()[-1]}")
+    return program
+
+
+def measure(program: Path, paths: Sequence[Path], rounds: int) -> list[Group]:
+    """All files first, then each kind among them."""
+    command = [str(program), "-t", "-r", str(rounds), "-i", _core.isa()]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"jpeg_stages: {done.stderr.strip().splitlines()[-1]}")
+    groups: dict[str, dict[str, Stage]] = {}
+    for line in done.stdout.splitlines():
+        kind, name, files, *numbers = line.split("\t")
+        stage = Stage(kind, name, int(files), *map(float, numbers))
+        groups.setdefault(kind, {})[name] = stage
+    return [Group(kind, stages) for kind, stages in groups.items()]
+
+
+def encode(paths: Sequence[Path], folder: Path, quality: int, sampling: int | None) -> list[Path]:
+    made = []
+    for path in paths:
+        with Image.open(path) as image:
+            target = folder / path.name
+            if sampling is None:
+                image.convert("L").save(target, "JPEG", quality=quality)
+            else:
+                pixels = image.convert("RGB")
+                pixels.save(target, "JPEG", quality=quality, subsampling=sampling)
+        made.append(target)
+    return made
+
+
+def run(args: argparse.Namespace) -> int:
+    images, note = find_images(args.images, args.limit), load_note()
+    if _core.isa() == "scalar":
+        raise BenchmarkError("the decoder is not used at CPU level scalar")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        program = build(folder)
+        found = measure(program, images.paths, args.rounds)
+        rows = [group.row(NAMES.get(group.kind, group.kind)) for group in found]
+        some = images.paths[:: max(1, len(images.paths) // ENCODED)][:ENCODED]
+        encoded: list[Group] = []
+        for quality in QUALITIES:
+            for name, sampling in SAMPLINGS.items():
+                here = folder / "encoded"
+                here.mkdir()
+                group = measure(program, encode(some, here, quality, sampling), args.rounds)[0]
+                shutil.rmtree(here)
+                encoded.append(group)
+                rows.append(group.row(f"quality {quality}, {name}"))
+    table = Table(HEADINGS, rows)
+    about = (
+        f"{images.what}, and every {max(1, len(images.paths) // ENCODED)}th of them encoded anew; "
+        f"level {_core.isa()}, one thread, bytes in memory; medians of {args.rounds} rounds in "
+        f"turn; ticks of the time stamp counter; {machine()}; {note}; {today()}"
+    )
+    table.show("JPEG decoding")
+    print(about)
+    if args.json:
+        figures = {
+            "as they are": [asdict(s) for group in found for s in group.stages.values()],
+            "encoded": [asdict(s) for group in encoded for s in group.stages.values()],
+        }
+        write_json(args.json, {"benchmark": "jpeg", "about": about, "stages": figures})
+    if args.write:
+        replace_block(RESULTS, "jpeg", f"{about}.\n\n{table.markdown()}")
+    whole = found[0]
+    if whole.ratio("coefficients") < ENTROPY_FLOOR or whole.ratio("rgb") < RGB_FLOOR:
+        print("zoofast: a floor of the decoder was not reached", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The JPEG decoder beside libjpeg-turbo.")
+    add_image_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="default: 9")
+    parser.add_argument("--json", metavar="FILE", help="write everything measured")
+    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
+    try:
+        return run(parser.parse_args())
+    except BenchmarkError as error:
+        print(f"zoofast: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
