@@ -58,7 +58,7 @@ class Tally:
         if not len(truth):
             return
         truth = truth.astype(np.int64)
-        found = ranked[:, : self.k].T == truth  # (k, n): places in rows, which NumPy sums fastest
+        found = truth == ranked[:, : self.k].T  # (k, n): places in rows, which NumPy sums fastest
         for place in range(1, self.k):
             found[place] |= found[place - 1]
         self.images += len(truth)
