@@ -87,7 +87,7 @@ class Evaluation:
     images: int = 0  # through the model in this run
     failures: list[Failure] = field(default_factory=list)
     state: str = "running"  # then complete or partial
-    seconds: float = 0.0  # from the first image to the last answer; loading the model is not in it
+    seconds: float = 0.0  # first image to last answer, without loading and closing the model
     threads: int = 0
     depth: int = 0
     input: TensorInfo | None = None
@@ -295,13 +295,13 @@ class _Run:
                     scoring = time.monotonic_ns()
                     self._take(streamed)
                     timeline.span(CALLER, "score", scoring, time.monotonic_ns(), streamed.number)
-                found.times = devices.finish()
-                if self._logits is not None:
-                    self._logits.finish()
             finally:
+                found.seconds = (time.monotonic_ns() - begin) / 1e9
                 if self._logits is not None:
                     self._logits.close()
-                found.seconds = (time.monotonic_ns() - begin) / 1e9
+            found.times = devices.finish()
+            if self._logits is not None:
+                self._logits.finish()
 
     def _open_logits(self, path: Path) -> NamedRows:
         rows = NamedRows(path, (self._classes,), "float32")
