@@ -27,7 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness import BenchmarkError, Images, Timing, add_image_arguments, find_images, in_turn
+from harness import BenchmarkError, Images, Timing, benchmark_parser, find_images, in_turn, run_main
 from peers.guide_script import prepare_strided
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
@@ -192,18 +192,10 @@ def compare(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Preprocessing to disk.")
-    add_image_arguments(parser)
+    parser = benchmark_parser("Preprocessing to disk.", rounds=5)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write; default: /tmp")
     parser.add_argument("--count", type=int, default=500, metavar="N", help="default: 500")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured")
-    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
-    try:
-        return run(parser.parse_args())
-    except BenchmarkError as error:
-        print(f"zoofast: {error}", file=sys.stderr)
-        return 2
+    return run_main(run, parser)
 
 
 if __name__ == "__main__":

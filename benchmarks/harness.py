@@ -33,8 +33,9 @@ class BenchmarkError(ZoofastError):
     """The benchmark cannot go on; one line says why."""
 
 
-def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """--images and --limit, of every benchmark here."""
+def benchmark_parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark over images takes. rounds: the default."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--images",
         type=Path,
@@ -43,6 +44,21 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "that look like it, made once)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write everything measured")
+    parser.add_argument("--write", action="store_true", help="update the tables in the pages")
+    return parser
+
+
+def run_main(run: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser) -> int:
+    """Parses the command line and runs; a BenchmarkError is one line and exit code 2."""
+    try:
+        return run(parser.parse_args())
+    except BenchmarkError as error:
+        print(f"zoofast: {error}", file=sys.stderr)
+        return 2
 
 
 @dataclass(frozen=True)

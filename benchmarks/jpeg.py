@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import ROOT, BenchmarkError, add_image_arguments, find_images
+from harness import ROOT, BenchmarkError, benchmark_parser, find_images, run_main
 from PIL import Image
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
@@ -177,16 +177,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The JPEG decoder beside libjpeg-turbo.")
-    add_image_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="default: 9")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured")
-    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
-    try:
-        return run(parser.parse_args())
-    except BenchmarkError as error:
-        print(f"zoofast: {error}", file=sys.stderr)
-        return 2
+    parser = benchmark_parser("The JPEG decoder beside libjpeg-turbo.", rounds=9)
+    return run_main(run, parser)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from harness import (
     BenchmarkError,
     Images,
     Peer,
-    add_image_arguments,
+    benchmark_parser,
     find_images,
     in_turn,
+    run_main,
     write_reference,
 )
 from report import (
@@ -199,19 +200,9 @@ def as_dict(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Preprocessing in memory, beside the peers.")
-    add_image_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser = benchmark_parser("Preprocessing in memory, beside the peers.", rounds=7)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured")
-    parser.add_argument(
-        "--write", action="store_true", help="update benchmarks/RESULTS.md and README.md"
-    )
-    try:
-        return run(parser.parse_args())
-    except BenchmarkError as error:
-        print(f"zoofast: {error}", file=sys.stderr)
-        return 2
+    return run_main(run, parser)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from harness import (
     BenchmarkError,
     Images,
     Timing,
-    add_image_arguments,
+    benchmark_parser,
     find_images,
     in_turn,
+    run_main,
 )
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
@@ -180,16 +181,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="What profiling costs.")
-    add_image_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=301, metavar="N", help="default: 301")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured")
-    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
-    try:
-        return run(parser.parse_args())
-    except BenchmarkError as error:
-        print(f"zoofast: {error}", file=sys.stderr)
-        return 2
+    parser = benchmark_parser("What profiling costs.", rounds=301)
+    return run_main(run, parser)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from harness import BenchmarkError, Images, Timing, add_image_arguments, find_images, in_turn
+from harness import BenchmarkError, Images, Timing, benchmark_parser, find_images, in_turn, run_main
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import Loader, load_recipe
@@ -197,19 +197,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Threads and memory.")
-    add_image_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser = benchmark_parser("Threads and memory.", rounds=7)
     parser.add_argument("--threads", type=int, metavar="N", help="up to; default: all usable CPUs")
     parser.add_argument("--few", type=int, default=300, metavar="N", help="default: 300")
     parser.add_argument("--many", type=int, default=20_000, metavar="N", help="default: 20000")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured")
-    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
-    try:
-        return run(parser.parse_args())
-    except BenchmarkError as error:
-        print(f"zoofast: {error}", file=sys.stderr)
-        return 2
+    return run_main(run, parser)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import BenchmarkError, Timing, add_image_arguments, find_images, in_turn
+from harness import BenchmarkError, Timing, benchmark_parser, find_images, in_turn, run_main
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import Loader, load_recipe
@@ -244,19 +244,11 @@ def on_ort(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Streaming evaluation.")
-    add_image_arguments(parser)
+    parser = benchmark_parser("Streaming evaluation.", rounds=7)
     parser.add_argument("--model", metavar="M.onnx", help="also measure with ONNX Runtime")
     parser.add_argument("--folder", type=Path, help="where the three steps write")
     parser.add_argument("--count", type=int, default=3000, metavar="N", help="default: 3000")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured")
-    parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
-    try:
-        return run(parser.parse_args())
-    except BenchmarkError as error:
-        print(f"zoofast: {error}", file=sys.stderr)
-        return 2
+    return run_main(run, parser)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from onnx import TensorProto
 from tests.fake_aclruntime import GENERATIONS
 from tests.models import CLASSES, logits, write_model
 from tests.test_acl import SHIM
-from zoofast import load_recipe
+from zoofast import load_recipe, models
 from zoofast.backends import open_backend
 from zoofast.cli import main
 from zoofast.errors import BackendError, ImageError, OutputError
@@ -639,6 +639,11 @@ def test_the_guides_speeds_are_known(tmp_path: Path, files: dict[str, bytes]) ->
     assert numbers["batchsize"] == 8
     assert numbers["device_images_per_second"] == pytest.approx(21301.5, rel=1e-3)
     assert numbers["score"] is None
+    # the recipe says which model a file is
+    assert main(["eval", "mine.om", *arguments[2:], "--backend", "sim", "--batchsize", "1"]) == 0
+    numbers = json.loads((tmp_path / "e.json").read_text())
+    speed = models.load("squeezenet1_1").fps["310P3"][1]
+    assert numbers["device_images_per_second"] == pytest.approx(speed, rel=1e-3)
 
 
 def test_the_installed_command_shows_no_bar_when_piped(run: Path) -> None:
@@ -729,7 +734,7 @@ def test_an_npu_that_dies(
 GROWTH = """
 import json, re, sys
 from pathlib import Path
-from zoofast import load_recipe
+from zoofast import load_recipe, models
 from zoofast.evaluate import Options, evaluate
 from zoofast.sources import Item, Source
 from zoofast.stream import ModelSpec

@@ -28,6 +28,10 @@ class Meter:
         self._begin = self._said = time.monotonic()
         self._bar: Progress | None = None
 
+    def begin(self) -> None:
+        """Rates count from now: what came before, such as loading a model, was no work on items."""
+        self._begin = time.monotonic()
+
     def advance(self, items: int, nbytes: int = 0, note: str = "") -> None:
         """Says that `items` more are done, of `nbytes` bytes; `note` stands at the line's end."""
         self.done += items

@@ -156,7 +156,7 @@ class Evaluation:
         }
 
 
-Progress = Callable[[Running], None]
+Progress = Callable[[Running], None]  # called with no images when all is loaded, then by batches
 
 
 def evaluate(
@@ -290,6 +290,7 @@ class _Run:
                 )
             )
             found.threads, found.stats = loader.threads, loader.stats
+            self._progress(self._running)
             try:
                 for streamed in stream(loader, devices, options.output_index, timeline):
                     scoring = time.monotonic_ns()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from zoofast.recipe import DTYPES, LAYOUTS
+
 MAX_THREADS = 1024
 SOURCE = "folder of images or of class folders, .tar, or text file of paths"
 
@@ -79,4 +81,16 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         default=(1, 1),
         metavar="I/N",
         help="only every N-th image, from the I-th",
+    )
+
+
+def add_tensors(parser: argparse.ArgumentParser) -> None:
+    """What the recipe leaves open of the tensors, and what to do at an image that gives none."""
+    parser.add_argument("--dtype", choices=DTYPES, help="default: the recipe's")
+    parser.add_argument("--layout", choices=LAYOUTS, help="default: the recipe's")
+    parser.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        default="skip",
+        help="at an image that cannot be decoded: go on and list it, or stop (default: skip)",
     )

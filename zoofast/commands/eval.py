@@ -16,7 +16,7 @@ from zoofast.commands.score import add_label_arguments, add_score_arguments, lab
 from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.extras import needs
 from zoofast.files import write_whole
-from zoofast.recipe import DTYPES, LAYOUTS, Recipe
+from zoofast.recipe import Recipe
 from zoofast.stream import DEFAULT_BATCH, ModelSpec
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=".om or .onnx; with --sim-device, the name of a known model; with --sim-fps, any name",
+        help=".om or .onnx; with --sim-device, a known model's name (or any: the recipe says which); "
+        "with --sim-fps, any",
     )
     arguments.add_source(parser)
     add_label_arguments(parser)
     arguments.add_recipe(parser)
-    parser.add_argument("--dtype", choices=DTYPES, help="of the tensors (default: the recipe's)")
-    parser.add_argument("--layout", choices=LAYOUTS, help="default: the recipe's")
+    arguments.add_tensors(parser)
     parser.add_argument(
         "--backend",
         choices=list(BACKENDS),
@@ -70,12 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="batches in the ring of buffers (default: what keeps devices and host busy)",
     )
     arguments.add_choice(parser)
-    parser.add_argument(
-        "--on-error",
-        choices=("skip", "stop"),
-        default="skip",
-        help="at an image that cannot be decoded: go on and list it, or stop (default: skip)",
-    )
     parser.add_argument(
         "--device-timeout",
         type=arguments.seconds,
@@ -152,7 +146,9 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
     """The sim backend's text for an NPU that takes what the recipe makes."""
     batch, fps = args.batchsize or DEFAULT_BATCH, args.sim_fps
     if fps is None:
-        known = models.load(args.model)
+        of_recipe = [name for name in models.names() if models.load(name).recipe == recipe.name]
+        named = args.model in models.names() or not of_recipe
+        known = models.load(args.model if named else of_recipe[0])
         best, fps = known.best(args.sim_device)
         batch = args.batchsize or best
         if batch not in known.fps[args.sim_device]:
@@ -210,6 +206,8 @@ def _evaluate(
 
         def advance(running: Running) -> None:
             nonlocal seen, nbytes
+            if not running.images:
+                meter.begin()
             meter.advance(
                 running.images - seen, running.nbytes_in - nbytes, _note(running, args.top_k)
             )

@@ -24,7 +24,7 @@ from zoofast.prep import (
     prepare_folder,
     space_needed,
 )
-from zoofast.recipe import DTYPES, LAYOUTS, Recipe, load
+from zoofast.recipe import Recipe, load
 from zoofast.sinks import FORMATS
 from zoofast.sources import Source, open_source
 
@@ -42,14 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="bin",
         help="one .bin or .npy per image, or one pack.npy with a names file (default: bin)",
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="default: the recipe's")
-    parser.add_argument("--layout", choices=LAYOUTS, help="default: the recipe's")
-    parser.add_argument(
-        "--on-error",
-        choices=("skip", "stop"),
-        default="skip",
-        help="at an image that cannot be decoded: go on and list it, or stop (default: skip)",
-    )
+    arguments.add_tensors(parser)
     parser.add_argument(
         "--resume", action="store_true", help="continue an earlier run in OUT; whole files are kept"
     )
