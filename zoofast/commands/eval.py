@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=".om or .onnx; with --sim-device, a known model's name (or any: the recipe says which); "
+        help=".om or .onnx; with --sim-device, a known model's name (or any: the recipe tells it); "
         "with --sim-fps, any",
     )
     arguments.add_source(parser)
