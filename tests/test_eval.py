@@ -332,7 +332,7 @@ def evaluated(run: Path, source: Source, chosen: Options, **more: Any) -> Evalua
     batch=st.integers(1, 9),
     threads=st.integers(1, 4),
     devices=st.integers(1, 3),
-    depth=st.one_of(st.none(), st.integers(4, 12)),
+    depth=st.one_of(st.none(), st.integers(1, 12)),
 )
 def test_no_image_is_lost_or_counted_twice(
     run: Path,
@@ -354,7 +354,7 @@ def test_no_image_is_lost_or_counted_twice(
         batch=batch,
         devices=devices,
         threads=threads,
-        depth=None if depth is None else max(depth, 2 * devices + 1),
+        depth=depth,
         logits=logits_file,
     )
     found = evaluated(run, Source("list", items), chosen)

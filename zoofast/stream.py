@@ -278,7 +278,7 @@ def stream(
 ) -> Iterator[Streamed]:
     """Runs all that `loader` has through `devices`; batches come in source order.
 
-    The loader's batches are of the model's size, its ring `ring_depth` deep. A batch
+    The loader's batches are of the model's size; its ring should be `ring_depth` deep. A batch
     that is short, because it is the last or because images failed, is filled up with its first
     image for the device, and cut. Raises what the loader raises, and BackendError.
     """
@@ -286,9 +286,10 @@ def stream(
     flying: dict[int, Prepared] = {}
     through: dict[int, Streamed] = {}  # until those before them are
     taken = yielded = 0
+    most = min(AHEAD * len(devices), len(loader.ring))  # at a time with devices
     more = True
     while more or flying or through:
-        while more and len(flying) < AHEAD * len(devices):
+        while more and len(flying) < most:
             asked = time.monotonic_ns()
             prepared = loader.take()
             if prepared is None:
