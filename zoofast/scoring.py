@@ -20,6 +20,7 @@ from zoofast.labels import Labels
 from zoofast.results import Reader, fault
 
 ECE_BINS = 15
+ALL_OF_IMAGENET = 50_000  # only with all of them does an accuracy compare with a published one
 MISTAKES_KEPT = 24  # to be looked at
 TITLE = "Overall statistical evaluation"
 

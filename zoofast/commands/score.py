@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from zoofast.scoring import Score
 
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
-ALL_OF_IMAGENET = 50_000
 
 DESCRIPTION = """\
 RESULTS is a folder as ais_bench writes it (NAME_0.txt, .bin or .npy). Results and labels are
@@ -200,6 +199,8 @@ def report(
 
 def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
     from rich.table import Table
+
+    from zoofast.scoring import ALL_OF_IMAGENET
 
     tally = score.tally
     compare = bool(published) and tally.images == ALL_OF_IMAGENET

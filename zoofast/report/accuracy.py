@@ -20,7 +20,7 @@ from zoofast.report.data import (
     Table,
 )
 from zoofast.report.pictures import thumbnail
-from zoofast.scoring import ECE_BINS, Score
+from zoofast.scoring import ALL_OF_IMAGENET, ECE_BINS, Score
 from zoofast.sources import Source
 
 CLASSES_SHOWN = 10  # of the worst, and of the best
@@ -31,10 +31,11 @@ ReadImage = Callable[[str], bytes | None]  # sample name -> the image file's byt
 
 
 def accuracy_figures(score: Score, published: Mapping[str, float] | None = None) -> list[Figure]:
-    """The headline of a score. published: percent by "top1" and so on, to stand beside."""
-    figures = []
+    """The headline of a score. published: percent by "top1" and so on, to stand beside if all
+    images are there."""
+    figures, whole = [], score.tally.images == ALL_OF_IMAGENET
     for place in sorted({1, score.tally.k}):
-        known = (published or {}).get(f"top{place}")
+        known = published.get(f"top{place}") if published and whole else None
         note = "" if known is None else f"the guide: {known} %"
         figures.append(
             Figure(f"top-{place}", 100 * score.tally.accuracy()[place - 1], "%", 2, note)
