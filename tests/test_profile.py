@@ -238,6 +238,7 @@ def test_a_model_is_streamed_through(images: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert other.returncode == 2
     assert "but the model takes image float32[4x3x224x224]" in other.stderr
+    assert "recipe squeezenet1_1_float32 makes that" in other.stderr
 
 
 def test_a_bad_image_makes_the_exit_code_1(images: Path, tmp_path: Path) -> None:

@@ -384,12 +384,18 @@ class Job:
 
 def check_recipe(info: TensorInfo, recipe: Recipe) -> None:
     """Raises BackendError unless the model takes what the recipe makes."""
-    made = TensorInfo(recipe.input_name, (info.shape[0], *recipe.shape), np.dtype(recipe.dtype))
-    if (made.shape, made.dtype) != (info.shape, info.dtype):
-        raise BackendError(
-            f"recipe {recipe.name} makes {made}, but the model takes {info}; use the recipe, or "
-            "the type and layout, that the model was made for"
-        )
+
+    def fits(recipe: Recipe) -> bool:
+        return (recipe.shape, np.dtype(recipe.dtype)) == (info.shape[1:], info.dtype)
+
+    if not fits(recipe):
+        made = TensorInfo(recipe.input_name, (info.shape[0], *recipe.shape), np.dtype(recipe.dtype))
+        variants = (name for name in recipes.names() if name.startswith(f"{recipe.name}_"))
+        other = next((name for name in variants if fits(recipes.load(name))), None)
+        cure = "use the recipe, or the type and layout, that the model was made for"
+        if other is not None:
+            cure = f"recipe {other} makes that"
+        raise BackendError(f"recipe {recipe.name} makes {made}, but the model takes {info}; {cure}")
 
 
 def check_most(reader: InputReader, files: Sequence[str]) -> None:
