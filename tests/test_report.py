@@ -26,6 +26,8 @@ from zoofast.report import (
     Figure,
     Figures,
     Lines,
+    Pair,
+    Pairs,
     Picture,
     Pictures,
     ReportData,
@@ -62,6 +64,7 @@ def _png(folder: Path) -> bytes:
 def _everything(names: list[str], uri: str | None = None) -> ReportData:
     """Every kind of block, with `names` wherever a name can stand."""
     first, numbers = names[0], [0.1 + i * 1234.5678 for i in range(len(names))]
+    pictures = [Picture(uri, name, name, name, 98.7654) for name in names]
     blocks = [
         Figures([Figure(name, 0.12345, name, 3, name) for name in names]),
         Text(names),
@@ -78,7 +81,8 @@ def _everything(names: list[str], uri: str | None = None) -> ReportData:
         Lines(first, [Series(name, [1, 2.5, 8], [3.0, 1e6, 7.25]) for name in names], first, first),
         Lines(first, [Series(first, [1, 2, 64], [3, 4, 5.5])], first, first, log_x=True, digits=1),
         Strips(first, [Strip(name, "decode", i, i + 1.5) for i, name in enumerate(names)]),
-        Pictures(first, [Picture(uri, name, name, name, 98.7654) for name in names], first),
+        Pictures(first, pictures, first),
+        Pairs(first, [Pair(name, name, 3, pictures[:2]) for name in names], first),
     ]
     figures = [Figure(first, 1234567.891, first, 1), Figure(first, None), Figure(first, first)]
     return ReportData(first, first, figures, names, [Section(first, blocks)])
@@ -114,14 +118,14 @@ def test_a_page_renders_and_its_figures_are_those_of_its_json(tmp_path: Path) ->
     write_report(tmp_path / "r.html", report)
     shown = browser.show(tmp_path / "r.html")
     assert shown.console == []
-    # figures 1 + 3, table 3, bars 3, stacks 6, lines 18 + 6, pictures 3
-    assert _check_figures(shown.page) == 43
+    # figures 1 + 3, table 3, bars 3, stacks 6, lines 18 + 6, pictures 3, pairs 3
+    assert _check_figures(shown.page) == 46
     [data] = [text for a, text in shown.page.all("script") if a.get("id") == "figures"]
     assert json.loads(data) == json.loads(json.dumps(as_json(report)))
     assert shown.page.all("title")[0][1] == "alpha"
     assert "1,234,567.9" in shown.page.text
     assert len(shown.page.all("svg")) == 2 * 5  # a wide and a narrow one of each chart
-    assert [a["src"] for a, _ in shown.page.all("img")] == [uri] * 3
+    assert [a["src"] for a, _ in shown.page.all("img")] == [uri] * (3 + 3 * 2)
 
 
 def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
@@ -227,9 +231,10 @@ def test_score_reports_what_it_scores(tmp_path: Path) -> None:
     assert top1 == pytest.approx(4 / 6)
     first = next(text for a, text in shown.page.all("data") if a["data-at"] == "figures.0.value")
     assert first == f"{100 * top1:.2f}" == "66.67"
-    # img4 and img5 are taken for 0 and 1; the model is surer of img5
+    # img4 and img5 are taken for 0 and 1; the model is surer of img5. Then each as a pair of 3 and
+    # what it is taken for
     names = [a["alt"] for a, _ in shown.page.all("img")]
-    assert names == ["img5", "img4"]
+    assert names == ["img5", "img4", "img4", "img5"]
 
 
 def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
@@ -273,7 +278,9 @@ def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
     assert pictures
     assert all(str(a["src"]).startswith("data:image/") for a, _ in pictures)
     wrong = score["images"] - round(score["accuracy"]["top1"] * score["images"])
-    assert len(pictures) == wrong
+    in_pairs = [a for a, _ in pictures if "title" in a]
+    assert len(pictures) - len(in_pairs) == wrong
+    assert in_pairs
     assert "<script>alert(" in shown.page.text
     assert len(shown.page.all("script")) == 1
     assert "bad<b>" in shown.page.text

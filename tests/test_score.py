@@ -14,7 +14,7 @@ from zoofast.cli import main
 from zoofast.errors import LabelError, ResultError
 from zoofast.labels import Labels
 from zoofast.results import Reader, list_results
-from zoofast.scoring import Tally, score_folder
+from zoofast.scoring import PAIR_MISTAKES_KEPT, Tally, confusions, score_folder, surest_mistakes
 
 
 def write_row(path: Path, row: list[float]) -> None:
@@ -367,6 +367,28 @@ def test_calibration_error_against_its_definition() -> None:
     assert Tally(2, 1).ece() is None
 
 
+def test_surest_mistakes_and_confusions_against_plain_sorting() -> None:
+    rng = np.random.default_rng(7)
+    n, classes = 400, 4
+    truth, predicted = rng.integers(0, classes, (2, n))
+    confidence = rng.integers(1, 9, n) / 8  # many are equal
+    confidence[rng.random(n) < 0.1] = np.nan
+    names = [f"img{i}" for i in rng.permutation(n)]
+    wrong = sorted(
+        (-confidence[i], names[i], truth[i], predicted[i])
+        for i in range(n)
+        if truth[i] != predicted[i] and not np.isnan(confidence[i])
+    )
+    found = surest_mistakes(names, truth, predicted, confidence, 30)
+    assert [(-m.confidence, m.name, m.truth, m.predicted) for m in found] == wrong[:30]
+    pairs = [(3, 1, 17), (0, 2, 5), (2, 2, 0)]  # the counts are passed on
+    confused = confusions(pairs, names, truth, predicted, confidence)
+    for pair, got in zip(pairs, confused, strict=True):
+        assert (got.truth, got.predicted, got.images) == pair
+        expected = [name for _, name, *classes in wrong if tuple(classes) == pair[:2]]
+        assert [m.name for m in got.surest] == expected[:PAIR_MISTAKES_KEPT]
+
+
 def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
     labels = Labels({"a": 0, "b": 1}, "here")
     write_row(tmp_path / "a_0.txt", [0.75, 0.25])
@@ -390,7 +412,7 @@ def test_published_accuracy_is_compared_on_all_of_imagenet(
         tally = Tally(1000)
         ranked = np.tile(np.arange(5, dtype=np.int32), (images, 1))
         tally.add(np.arange(images) % 1000 // 600, ranked)  # 60 % class 0, the others class 1
-        score = Score(tally, Problems(), images, 0, 0, {}, "logits", Labels({}, "here"), [])
+        score = Score(tally, Problems(), images, 0, 0, {}, "logits", Labels({}, "here"), [], [])
         assert report(score, False, published={"top1": 59.5, "top5": 100.0}) == 0
         return capsys.readouterr().out
 

@@ -22,6 +22,7 @@ from zoofast.results import Reader, fault
 ECE_BINS = 15
 ALL_OF_IMAGENET = 50_000  # only with all of them does an accuracy compare with a published one
 MISTAKES_KEPT = 24  # to be looked at
+PAIRS_KEPT, PAIR_MISTAKES_KEPT = 15, 3  # of the most confused, and of each
 TITLE = "Overall statistical evaluation"
 
 
@@ -161,6 +162,38 @@ def surest_mistakes(
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Images of one class taken for another; surest: those of which the model is most confident."""
+
+    truth: int
+    predicted: int
+    images: int
+    surest: list[Mistake]
+
+
+def confusions(
+    pairs: Sequence[tuple[int, int, int]],
+    names: Sequence[str],
+    truth: NDArray[np.integer[Any]],
+    predicted: NDArray[np.integer[Any]],
+    confidence: NDArray[np.floating[Any]],
+) -> list[Confusion]:
+    """pairs: as Tally.confused gives them. The rest, of length n, as in surest_mistakes."""
+    found = []
+    for true, taken_for, images in pairs:
+        of_pair = np.flatnonzero((truth == true) & (predicted == taken_for))
+        surest = surest_mistakes(
+            [names[i] for i in of_pair.tolist()],
+            truth[of_pair],
+            predicted[of_pair],
+            confidence[of_pair],
+            PAIR_MISTAKES_KEPT,
+        )
+        found.append(Confusion(true, taken_for, images, surest))
+    return found
+
+
+@dataclass(frozen=True)
 class Ranked:
     """What scoring needs of a model's answers to n images.
 
@@ -246,6 +279,7 @@ class Score:
     scores: str  # "logits" or "probabilities": how confidence was read
     labels: Labels
     mistakes: list[Mistake]  # the surest
+    confusions: list[Confusion]  # the most frequent
 
     def class_name(self, index: int) -> str:
         """The name of one of the model's classes, '' when unknown."""
@@ -450,6 +484,7 @@ def score_ranked(
     confidence = best if scores == "probabilities" else ranked.confidence
     tally = Tally(classes, top_k)
     tally.add(truth, ranked.classes, ranked.values, confidence)
+    predicted = ranked.classes[:, 0]
     return Score(
         tally,
         problems,
@@ -459,5 +494,6 @@ def score_ranked(
         {},
         scores,
         labels,
-        surest_mistakes(names, truth, ranked.classes[:, 0], confidence),
+        surest_mistakes(names, truth, predicted, confidence),
+        confusions(tally.confused(PAIRS_KEPT), names, truth, predicted, confidence),
     )

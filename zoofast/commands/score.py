@@ -118,6 +118,7 @@ def write_score(args: argparse.Namespace, score: Score) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from zoofast import recipe as recipes
     from zoofast.scoring import score_folder
 
     if args.report:
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.of_score import score_report
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
-    published = _published(args.recipe) if args.recipe else None
+    recipe = recipes.load(args.recipe) if args.recipe else None
     labels = labels_of(args)
     if labels is None:
         raise LabelError("give the labels: LABELS or --labels-from DIR")
@@ -146,15 +147,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_whole(args.json, json.dumps(score.to_json(), indent=1).encode())
     if args.report:
-        page = score_report(score, ["zoofast", *args.argv], args.results, published, args.images)
+        page = score_report(score, ["zoofast", *args.argv], args.results, recipe, args.images)
         write_report(args.report, page)
+    published = recipe.accuracy if recipe else None
     return report(score, args.allow_missing, args.quiet, args.confused, published)
-
-
-def _published(name: str) -> dict[str, float]:
-    from zoofast import recipe
-
-    return dict(recipe.load(name).accuracy or {})
 
 
 def report(

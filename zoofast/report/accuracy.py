@@ -13,18 +13,20 @@ from zoofast.report.data import (
     Column,
     Figure,
     Lines,
+    Pair,
+    Pairs,
     Picture,
     Pictures,
     Section,
     Series,
     Table,
 )
-from zoofast.report.pictures import thumbnail
-from zoofast.scoring import ALL_OF_IMAGENET, ECE_BINS, Score
+from zoofast.report.pictures import SIDE, thumbnail
+from zoofast.scoring import ALL_OF_IMAGENET, ECE_BINS, Mistake, Score
 from zoofast.sources import Source
 
 CLASSES_SHOWN = 10  # of the worst, and of the best
-PAIRS_SHOWN = 15
+PAIR_SIDE = 96  # pixels, of the longer side of a pair's pictures
 NAMES_SHOWN = 20  # of each kind of problem
 
 ReadImage = Callable[[str], bytes | None]  # sample name -> the image file's bytes
@@ -62,8 +64,9 @@ def accuracy_summary(score: Score) -> list[str]:
 
 
 def mistaken_images(score: Score, source: Source) -> dict[str, bytes]:
-    """The files of the surest mistakes, by name; those that cannot be read are left out."""
+    """The files of the mistakes to be shown, by name; those that cannot be read are left out."""
     shown = {mistake.name for mistake in score.mistakes}
+    shown |= {mistake.name for pair in score.confusions for mistake in pair.surest}
     files: dict[str, bytes] = {}
     for item in source.items:
         if item.name in shown:
@@ -81,8 +84,8 @@ def accuracy_sections(score: Score, read: ReadImage | None = None) -> list[Secti
     wrong: list[Block] = []
     if score.mistakes:
         wrong.append(_mistakes(score, read))
-    if score.tally.confused(1):
-        wrong.append(_confused(score))
+    if score.confusions:
+        wrong.append(_confused(score, read))
     if wrong:
         sections.append(Section("Mistakes", wrong))
     if score.tally.ece() is not None:
@@ -111,6 +114,8 @@ def _classes(score: Score) -> list[Block]:
         counts[min(int(row["top1"] * 10), 9)] += 1
     labels = [f"{10 * i}–{10 * i + 10} %" for i in range(10)]
     note = f"{len(rows):,} of {score.tally.classes:,} classes have images."
+    if not score.labels.class_names:
+        note += " --synsets FILE gives classes their names."
     spread = Bars("Classes by top-1 accuracy", labels, counts, "classes", note=note)
     best = sorted(rows, key=lambda row: (-row["top1"], -row["images"], row["class"]))
     return [
@@ -140,30 +145,35 @@ def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
     return Table(title, columns, cells)
 
 
-def _confused(score: Score) -> Table:
-    rows = [
-        (_class(score, true), _class(score, predicted), images)
-        for true, predicted, images in score.tally.confused(PAIRS_SHOWN)
+def _confused(score: Score, read: ReadImage | None) -> Pairs:
+    pairs = [
+        Pair(
+            _class(score, pair.truth),
+            _class(score, pair.predicted),
+            pair.images,
+            [_picture(score, mistake, read, PAIR_SIDE) for mistake in pair.surest],
+        )
+        for pair in score.confusions
     ]
-    columns = [Column("class"), Column("taken for"), Column("images")]
-    return Table("Most confused pairs", columns, rows)
+    note = "" if read is None else "Pictures: the images of each pair of which the model is surest."
+    return Pairs("Most confused pairs", pairs, note)
 
 
 def _mistakes(score: Score, read: ReadImage | None) -> Pictures:
-    pictures = []
-    for mistake in score.mistakes:
-        data = read(mistake.name) if read is not None else None
-        pictures.append(
-            Picture(
-                None if data is None else thumbnail(data),
-                mistake.name,
-                _class(score, mistake.truth),
-                _class(score, mistake.predicted),
-                mistake.confidence * 100,
-            )
-        )
+    pictures = [_picture(score, mistake, read, SIDE) for mistake in score.mistakes]
     note = "Wrong predictions of which the model is surest: wrong labels are often among them."
     return Pictures("Surest mistakes", pictures, note)
+
+
+def _picture(score: Score, mistake: Mistake, read: ReadImage | None, side: int) -> Picture:
+    data = read(mistake.name) if read is not None else None
+    return Picture(
+        None if data is None else thumbnail(data, side),
+        mistake.name,
+        _class(score, mistake.truth),
+        _class(score, mistake.predicted),
+        mistake.confidence * 100,
+    )
 
 
 def _calibration(score: Score) -> Lines:

@@ -15,9 +15,10 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from zoofast.report.data import Bars, Lines, Stacks, Strips
@@ -123,13 +124,13 @@ def _bars(chart: Bars, width: float) -> Figure:
 
 def _stacks(chart: Stacks, width: float) -> Figure:
     parts = _ordered(part for row in chart.rows.values() for part in row)
-    legend_rows = _legend_rows([short(part, width) for part in parts], width)
+    legend_rows = _legend_rows([legend_label(part, width) for part in parts], width)
     figure, axes = _figure(width, _row_height(len(chart.rows), 0.5 + 0.22 * legend_rows))
     places = range(len(chart.rows))
     left = [0.0] * len(chart.rows)
     for part in parts:
         values = [float(row.get(part, 0)) for row in chart.rows.values()]
-        label, tint = short(part, width), colour(part, parts)
+        label, tint = legend_label(part, width), colour(part, parts)
         axes.barh(places, values, left=left, height=0.62, color=tint, label=label)
         left = [at + value for at, value in zip(left, values, strict=True)]
     axes.set_yticks(places, [short(name, width) for name in chart.rows])
@@ -145,7 +146,15 @@ def _stacks(chart: Stacks, width: float) -> Figure:
 def short(text: str, width: float) -> str:
     """A label that leaves room for the chart; what cannot be printed is a dot. The page's tables
     have the whole text."""
-    limit = 30 if width == WIDE else 14
+    return _cut(text, 30 if width == WIDE else 14)
+
+
+def legend_label(text: str, width: float) -> str:
+    """As `short`, for a legend, which stands above the chart."""
+    return _cut(text, 40 if width == WIDE else 26)
+
+
+def _cut(text: str, limit: int) -> str:
     printable = "".join(c if c.isprintable() else "·" for c in text)
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"
 
@@ -182,18 +191,19 @@ def _legend(figure: Figure, axes: Axes, width: float) -> None:
 
 
 def _lines(chart: Lines, width: float) -> Figure:
-    names = [short(series.name, width) for series in chart.series]
+    names = [legend_label(series.name, width) for series in chart.series]
     figure, axes = _figure(width, 2.3 + 0.2 * _legend_rows(names, width))
     for i, series in enumerate(chart.series):
         tint = MUTED if series.dashed else SERIES[i % len(SERIES)]
         axes.plot(
             series.x,
             series.y,
-            label=short(series.name, width),
+            label=legend_label(series.name, width),
             color=tint,
             linewidth=1.3 if series.dashed else 1.8,
             linestyle=(0, (4, 3)) if series.dashed else "-",
-            marker="o" if chart.marks and not series.dashed else None,
+            # a lone point is no line
+            marker="o" if len(series.x) == 1 or (chart.marks and not series.dashed) else None,
             markersize=4.5,
             clip_on=False,
         )
@@ -204,7 +214,7 @@ def _lines(chart: Lines, width: float) -> Figure:
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_xlim(0, None)
+        axes.set_xlim(0, max((x for series in chart.series for x in series.x), default=1) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:,.10g}")
@@ -218,18 +228,21 @@ def _lines(chart: Lines, width: float) -> Figure:
 def _strips(chart: Strips, width: float) -> Figure:
     rows = list(dict.fromkeys(strip.row for strip in chart.strips))
     parts = _ordered(strip.part for strip in chart.strips)
-    legend_rows = _legend_rows([short(part, width) for part in parts], width)
+    legend_rows = _legend_rows([legend_label(part, width) for part in parts], width)
     figure, axes = _figure(width, _row_height(len(rows), 0.5 + 0.22 * legend_rows))
     place = {row: i for i, row in enumerate(rows)}
     for part in parts:
-        boxes = []
+        boxes: list[Path] = []
         for strip in chart.strips:
             if strip.part == part:
                 low, high = place[strip.row] - 0.36, place[strip.row] + 0.36
                 x0, x1 = strip.begin, strip.end
-                boxes.append([(x0, low), (x1, low), (x1, high), (x0, high)])
-        tint, label = colour(part, parts), short(part, width)
-        axes.add_collection(PolyCollection(boxes, facecolors=tint, linewidths=0, label=label))
+                corners = [(x0, low), (x1, low), (x1, high), (x0, high), (x0, low)]
+                boxes.append(Path(corners, closed=True))
+        tint, label = colour(part, parts), legend_label(part, width)
+        # one element for all of a part's boxes: a third of the bytes of an element each
+        all_boxes = Path.make_compound_path(*boxes)
+        axes.add_patch(PathPatch(all_boxes, facecolor=tint, linewidth=0, label=label))
     axes.set_yticks(range(len(rows)), [short(row, width) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max((strip.end for strip in chart.strips), default=1))

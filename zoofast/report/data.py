@@ -154,7 +154,26 @@ class Pictures:
     note: str = ""
 
 
-Block = Figures | Text | Facts | Table | Bars | Stacks | Lines | Strips | Pictures
+@dataclass(frozen=True)
+class Pair:
+    """Images of class `truth` that were taken for `predicted`: how many, and some of them."""
+
+    truth: str
+    predicted: str
+    images: int
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of classes that are confused."""
+
+    title: str
+    pairs: Sequence[Pair]
+    note: str = ""
+
+
+Block = Figures | Text | Facts | Table | Bars | Stacks | Lines | Strips | Pictures | Pairs
 
 
 @dataclass(frozen=True)

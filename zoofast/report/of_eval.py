@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zoofast.backends import backend_of
 from zoofast.evaluate import Evaluation
+from zoofast.files import model_digest
 from zoofast.report.about import about
 from zoofast.report.accuracy import (
     accuracy_figures,
@@ -18,7 +20,7 @@ from zoofast.sources import Source
 
 
 def eval_report(found: Evaluation, command: Sequence[str], source: Source) -> ReportData:
-    """The page of an evaluation. source: still open, for pictures of the surest mistakes."""
+    """The page of an evaluation. source: still open, for pictures of mistakes."""
     score, waiting = found.score, found.waiting()
     figures = [] if score is None else accuracy_figures(score, found.recipe.accuracy)
     figures += [
@@ -31,6 +33,8 @@ def eval_report(found: Evaluation, command: Sequence[str], source: Source) -> Re
     if found.state != "complete":
         through = found.kept + found.images
         summary.insert(0, f"Partial: {through:,} of {found.total:,} images are through.")
+    if found.kept:
+        summary.append(f"{found.kept:,} images are from an earlier run; times are of the others.")
     sections: list[Section] = []
     if score is not None:
         sections += accuracy_sections(score, mistaken_images(score, source).get)
@@ -48,16 +52,22 @@ def eval_report(found: Evaluation, command: Sequence[str], source: Source) -> Re
         )
     )
     devices = ", ".join(str(spec.device) for spec in found.specs)
+    spec = found.specs[0]
+    digest = model_digest(spec.model)
     run = {
-        "model": found.specs[0].model,
+        "model": spec.model,
+        **({"model digest": digest} if digest != spec.model else {}),
+        "backend": backend_of(spec.model, spec.backend),
         "input": str(found.input),
         "devices": devices,
         "source": found.source,
         "threads": str(found.threads),
         "batches in the ring": str(found.depth),
     }
+    if found.skipped:
+        run["skipped as no image"] = f"{found.skipped:,}"
     if score is not None:
         run["labels"] = str(score.labels.source)
     sections.append(about(command, found.recipe, run))
-    subtitle = f"{found.specs[0].model} · {found.recipe.name} · {found.source}"
+    subtitle = f"{spec.model} · {found.recipe.name} · {found.source}"
     return ReportData("Evaluation", subtitle, figures, summary, sections)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from zoofast.recipe import Recipe
 from zoofast.report.about import about
 from zoofast.report.accuracy import (
     accuracy_figures,
@@ -20,10 +21,11 @@ def score_report(
     score: Score,
     command: Sequence[str],
     results: str,
-    published: Mapping[str, float] | None = None,
+    recipe: Recipe | None = None,
     images: str | None = None,
 ) -> ReportData:
-    """The page of a score. images: the source of the images, to show the surest mistakes.
+    """The page of a score. recipe: how the images were prepared, where it is known. images: their
+    source, to show mistakes.
 
     Raises SourceError when the images cannot be listed.
     """
@@ -32,7 +34,6 @@ def score_report(
         with open_source(images) as source:
             files = mistaken_images(score, source)
     run = {"results": results, "labels": str(score.labels.source), "scores": score.scores}
-    sections = [*accuracy_sections(score, files.get), about(command, more=run)]
-    return ReportData(
-        "Accuracy", results, accuracy_figures(score, published), accuracy_summary(score), sections
-    )
+    sections = [*accuracy_sections(score, files.get), about(command, recipe, run)]
+    figures = accuracy_figures(score, recipe.accuracy if recipe else None)
+    return ReportData("Accuracy", results, figures, accuracy_summary(score), sections)

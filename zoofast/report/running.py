@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from zoofast.loader import Failure
@@ -9,7 +10,7 @@ from zoofast.report.data import Column, Lines, Series, Stacks, Strip, Strips, Ta
 from zoofast.timeline import Span
 from zoofast.trace import row_order
 
-SHOWN_SPANS = 300  # more could not be told apart
+SHOWN_SPANS = 1000  # or two batches, if those have more: fewer would not show what overlaps
 FAILURES_SHOWN = 50
 
 
@@ -32,8 +33,7 @@ def throughput(points: Sequence[tuple[float, float]]) -> Lines:
 def timeline(spans: Sequence[Span]) -> Strips:
     """Some batches' spans, a row a thread."""
     begin = min((span.begin_ns for span in spans if span.stage != "wait"), default=0)
-    kept = sorted((span for span in spans if span.end_ns > begin), key=lambda span: span.begin_ns)
-    kept = kept[:SHOWN_SPANS]
+    kept = _whole_batches([span for span in spans if span.end_ns > begin])
     order = row_order(span.thread for span in kept)
     strips = [
         Strip(
@@ -45,10 +45,25 @@ def timeline(spans: Sequence[Span]) -> Strips:
         for span in sorted(kept, key=lambda span: (order.index(span.thread), span.begin_ns))
     ]
     note = (
-        "A few batches from the middle of the run. Within an image, decode and resize alternate "
-        "row by row; here one follows the other. --trace writes all of it for ui.perfetto.dev."
+        f"{len({span.batch for span in kept})} batches from the middle of the run; blank is other "
+        "batches, or idle. Within an image, decode and resize alternate row by row; here one "
+        "follows the other. --trace writes all of it for ui.perfetto.dev."
     )
     return Strips("Timeline", strips, note=note)
+
+
+def _whole_batches(spans: Sequence[Span]) -> list[Span]:
+    """The spans of the first batches, whole ones: cut anywhere else, the device, which is last,
+    would be missing."""
+    sizes = Counter(span.batch for span in spans)
+    shown: set[int] = set()
+    total = 0
+    for batch in sorted(sizes):
+        total += sizes[batch]
+        if len(shown) >= 2 and total > SHOWN_SPANS:
+            break
+        shown.add(batch)
+    return [span for span in spans if span.batch in shown]
 
 
 def failures(found: Sequence[Failure]) -> Table:
