@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ from zoofast import load_recipe, models
 from zoofast.backends import open_backend
 from zoofast.cli import main
 from zoofast.errors import BackendError, ImageError, OutputError
-from zoofast.evaluate import Evaluation, Options, evaluate
+from zoofast.evaluate import Evaluation, Options, Running, evaluate
+from zoofast.labels import Labels
 from zoofast.rows import read_named_rows
 from zoofast.scoring import TITLE
 from zoofast.sources import Item, Source, open_source
-from zoofast.stream import ModelSpec
+from zoofast.stream import DEFAULT_BATCH, ModelSpec
 from zoofast.trace import read_trace
 
 ZOOFAST = Path(sys.executable).with_name("zoofast")
@@ -163,7 +165,7 @@ def test_what_is_said(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: P
     assert numbers["recipe"]["digest"] == load_recipe(str(run / "recipe.toml")).digest
     assert numbers["score"]["images"] == COUNT
     assert 0 < numbers["device_busy"] < 1
-    assert numbers["batchsize"] == 8
+    assert numbers["batchsize"] == DEFAULT_BATCH
     assert main(words(run, "--quiet")) == 0
     out = capsys.readouterr().out.splitlines()
     assert (len(out), out[1]) == (2, f"scored {COUNT} of {COUNT}")
@@ -191,14 +193,20 @@ def test_an_output_can_be_chosen(run: Path, tmp_path: Path) -> None:
     assert main(where) == 2
 
 
-def test_the_trace_has_a_row_for_the_device(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_the_trace_has_a_row_for_all_that_computes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
+) -> None:
+    monkeypatch.setattr("zoofast.stream.usable_cpus", lambda: cpus)
     assert main(words(run, "--trace", tmp_path / "t.json", "--batchsize", "4")) == 0
     trace = read_trace(tmp_path / "t.json")
-    assert "device 0" in trace.threads
+    rows = {"device 0"} if cpus == 1 else {f"device 0 lane {i}" for i in range(cpus)}
+    found = {s.thread for s in trace.slices if s.name == "infer"}
+    assert found <= rows
     assert any(thread.startswith("worker") for thread in trace.threads)
-    inferred = [s.batch for s in trace.slices if s.thread == "device 0" and s.name == "infer"]
+    inferred = sorted(s.batch for s in trace.slices if s.name == "infer")
     assert inferred == list(range(6))
-    assert all({"device 0", "main"} < set(flow) for flow in trace.flows.values())
+    assert all("main" in flow and rows & set(flow) for flow in trace.flows.values())
     scored = [s for s in trace.slices if s.name == "score"]
     assert [s.batch for s in scored] == inferred
 
@@ -216,7 +224,7 @@ def test_what_cannot_work_is_said_before(
         assert shown.err.count("\n") == 1
         return shown.err
 
-    assert "recipe test makes image float16[8x3x4x4], but the model takes image float32" in said(
+    assert "recipe test makes image float16[4x3x4x4], but the model takes image float32" in said(
         words(run, "--dtype", "float16")
     )
     other = words(run)
@@ -382,7 +390,8 @@ def test_a_source_that_shrinks_and_grows(
 class Wrapped:
     """A model that does `before` each execution; see zoofast.backends.Model."""
 
-    def __init__(self, before: Callable[[int], None]) -> None:
+    def __init__(self, before: Callable[[int], None], lanes: int = 1) -> None:
+        self.lanes = lanes
         self._model = open_backend("4x3x4x4:float32:6", "null")
         self.input, self.outputs = self._model.input, self._model.outputs
         self._before, self._calls = before, 0
@@ -402,6 +411,64 @@ class Wrapped:
         pass
 
 
+def test_a_model_with_lanes_computes_several_batches_at_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = 3
+    together = threading.Barrier(lanes, timeout=60)
+
+    def meet(call: int) -> None:
+        if call <= lanes:
+            together.wait()  # for ever, if they came one after another
+
+    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(meet, lanes))
+    with open_source(run / "images") as source:
+        found = evaluated(run, source, options(run, threads=1))
+    assert (found.state, found.images) == ("complete", COUNT)
+    assert found.lanes == lanes
+    rows = {row for row, busy in found.timeline.busy_ns.items() if "infer" in busy}
+    assert rows == {f"device 0 lane {i}" for i in range(lanes)}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("device")]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_onnx_runtime_has_a_lane_a_core(run: Path, lanes: int) -> None:
+    rng = np.random.default_rng(lanes)
+    batches = rng.standard_normal((12, 4, 3, 4, 4)).astype(np.float32)
+    with open_backend(str(run / "m.onnx"), batch=4, lanes=lanes) as model:
+        assert model.lanes == lanes
+        with ThreadPoolExecutor(lanes) as pool:
+            answers = list(pool.map(lambda batch: model.infer(batch)[0], batches))
+        assert len(model.times().compute) == 12
+    for batch, answer in zip(batches, answers, strict=True):
+        assert answer == pytest.approx(logits(batch), rel=1e-4, abs=1e-5)
+
+
+def test_progress_tells_the_running_accuracy(
+    run: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoofast.evaluate.PROGRESS_NS", 0)
+    label = {Path(name).stem: label_of(Path(name).stem) for name in files}
+    order = {name: np.argsort(-row, kind="stable") for name, row in scores_of(files).items()}
+    told: list[tuple[int, int, int, int]] = []
+
+    def tell(running: Running) -> None:
+        assert running.failures == 0
+        told.append((running.images, running.scored, *running.hits))
+
+    recipe = load_recipe(str(run / "recipe.toml"))
+    with open_source(run / "images") as source:
+        names = [item.name for item in source.items]
+        labels = Labels(label, "here")
+        evaluate(source, source.items, recipe, labels, options(run, top_k=2), tell)
+    for seen in (0, 4, 8, COUNT):
+        hits = [np.flatnonzero(order[name] == label[name])[0] for name in names[:seen]]
+        expected = (seen, seen, sum(hit < 1 for hit in hits), sum(hit < 2 for hit in hits))
+        assert expected in told
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -411,7 +478,7 @@ class Wrapped:
     ],
 )
 def test_a_device_that_fails_ends_the_run_by_name(
-    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str, lanes: int
 ) -> None:
     def fail(call: int) -> None:
         if call == 2:
@@ -420,7 +487,9 @@ def test_a_device_that_fails_ends_the_run_by_name(
     def slow(call: int) -> None:
         time.sleep(0.02)
 
-    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(fail if spec.device == 1 else slow))
+    monkeypatch.setattr(
+        ModelSpec, "open", lambda spec: Wrapped(fail if spec.device == 1 else slow, lanes)
+    )
     with (
         open_source(run / "images") as source,
         pytest.raises(type(error), match=said) as raised,
@@ -445,14 +514,17 @@ def test_a_device_that_cannot_be_loaded(run: Path, monkeypatch: pytest.MonkeyPat
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("device")]
 
 
-def test_a_device_that_hangs_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_device_that_hangs_is_given_up(
+    run: Path, monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
     freed = threading.Event()
 
     def hang(call: int) -> None:
         if call == 3:
             freed.wait(60)
 
-    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(hang))
+    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(hang, lanes))
     monkeypatch.setattr("zoofast.stream.CLOSING_SECONDS", 0.1)
     with (
         open_source(run / "images") as source,

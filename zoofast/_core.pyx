@@ -345,7 +345,8 @@ cdef class Pool:
         if batch._for_files and self.writers == 0:
             raise ValueError("the batch is for files, and the pool has no writers")
         self._running.add(batch)
-        zf_pool_submit(self.pool, &batch.c)
+        with nogil:  # a worker that wakes up may take this thread's core at once
+            zf_pool_submit(self.pool, &batch.c)
 
     def wait(self, Batch batch not None):
         """Returns when every job of the batch is done. Ctrl-C interrupts the waiting."""

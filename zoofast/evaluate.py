@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoofast.backends import TensorInfo, Times, backend_of
 from zoofast.errors import BackendError, ImageError, LabelError, OutputError, ZoofastError
@@ -90,6 +89,7 @@ class Evaluation:
     seconds: float = 0.0  # first image to last answer, without loading and closing the model
     threads: int = 0
     depth: int = 0
+    lanes: int = 0  # batches that all devices compute at once
     input: TensorInfo | None = None
     times: list[Times] = field(default_factory=list)  # of each device
     stats: Stats = field(default_factory=Stats)
@@ -111,8 +111,9 @@ class Evaluation:
         """Images a second that the devices would compute with nothing around them."""
         if self.input is None:
             return 0.0
+        batch, lanes = self.input.shape[0], self.lanes / len(self.specs)
         means = [float(np.mean(times.compute)) for times in self.times if times.compute]
-        return sum(1000 * self.input.shape[0] / max(mean, 1e-9) for mean in means)
+        return sum(1000 * batch * lanes / max(mean, 1e-9) for mean in means)
 
     def waiting(self) -> str:
         """Who waits for whom, in words."""
@@ -148,6 +149,7 @@ class Evaluation:
             "device_busy": self.device_share("infer"),
             "threads": self.threads,
             "ring_depth": self.depth,
+            "lanes": self.lanes,
             "stage_seconds": self.stats.stage_seconds,
             "decoders": self.stats.decoders,
             "per_thread": self.timeline.shares(),
@@ -156,7 +158,9 @@ class Evaluation:
         }
 
 
-Progress = Callable[[Running], None]  # called with no images when all is loaded, then by batches
+# called with no images when all is loaded, then after batches, but not more often than anyone sees
+Progress = Callable[[Running], None]
+PROGRESS_NS = 100_000_000
 
 
 def evaluate(
@@ -184,8 +188,8 @@ def evaluate(
         devices = stack.enter_context(Devices(options.specs, options.timeout))
         check_recipe(devices.input, recipe)
         check_output(devices, options.output_index)
-        found.input = devices.input
-        found.depth = options.depth or ring_depth(len(devices), devices.input.shape[0])
+        found.input, found.lanes = devices.input, devices.lanes
+        found.depth = options.depth or ring_depth(found.input.shape[0], len(devices), found.lanes)
         try:
             run.through(source, devices)
             found.state = "complete"
@@ -245,6 +249,8 @@ class _Run:
         self._todo = [item for item in items if item.name not in done]
         found.kept = len(items) - len(self._todo)
         self._running = Running(0, 0, 0, (0, 0), 0.0, 0)
+        self._counted = 0  # answers whose hits are in it
+        self._told_ns = 0  # when
         self._truth: dict[str, int] = {}  # class by name, of images with a label
         if labels is not None and not any(item.name in labels.by_name for item in items):
             raise LabelError(
@@ -268,8 +274,6 @@ class _Run:
         found, options = self._found, self._options
         self._classes = int(np.prod(devices.outputs[options.output_index].shape[1:]))
         self._know_truth()
-        if self._ranked is not None:
-            self._hit(self._names, self._ranked.classes[: len(self._names)])
         if options.logits is not None:
             self._logits = self._open_logits(options.logits)
         begin = time.monotonic_ns()
@@ -290,12 +294,13 @@ class _Run:
                 )
             )
             found.threads, found.stats = loader.threads, loader.stats
-            self._progress(self._running)
+            self._tell()
             try:
                 for streamed in stream(loader, devices, options.output_index, timeline):
                     scoring = time.monotonic_ns()
                     self._take(streamed)
                     timeline.span(CALLER, "score", scoring, time.monotonic_ns(), streamed.number)
+                self._tell()
             finally:
                 found.seconds = (time.monotonic_ns() - begin) / 1e9
                 if self._logits is not None:
@@ -322,7 +327,7 @@ class _Run:
         return rows
 
     def _take(self, streamed: Streamed) -> None:
-        found, running, names = self._found, self._running, streamed.prepared.names
+        found, names = self._found, streamed.prepared.names
         found.failures += streamed.prepared.failures
         if streamed.prepared.failures and self._options.stop_on_error:
             raise ImageError(f"{streamed.prepared.failures[0]} (stopped at the first failure)")
@@ -334,12 +339,27 @@ class _Run:
                 self._journal.append(names, ranked)
             self._keep(names, ranked)
             found.images += len(names)
-            self._hit(names, ranked.classes)
-        running.images += len(streamed.prepared.items)
+        self._running.images += len(streamed.prepared.items)
+        if time.monotonic_ns() - self._told_ns > PROGRESS_NS:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Says how far it is, and counts the running accuracy, which nothing else needs."""
+        found, running = self._found, self._running
+        if self._ranked is not None:
+            names = self._names[self._counted :]
+            classes = self._ranked.classes[self._counted : len(self._names), : self._options.top_k]
+            truth = np.array([self._truth.get(name, -1) for name in names], np.int32)
+            hits = classes == truth[:, None]
+            first, any_ = running.hits
+            running.hits = (first + int(hits[:, 0].sum()), any_ + int(hits.any(axis=1).sum()))
+            running.scored += int((truth >= 0).sum())
+            self._counted = len(self._names)
         running.failures = len(found.failures)
         running.nbytes_in = found.stats.nbytes_in
         running.device_busy = found.device_share("infer")
         self._progress(running)
+        self._told_ns = time.monotonic_ns()
 
     def _know_truth(self) -> None:
         """Before the work, since labels that do not fit the model would be of no use after it."""
@@ -357,14 +377,6 @@ class _Run:
             self._ranked = Ranked.room(len(self._items), ranked.classes.shape[1])
         self._ranked.put(len(self._names), ranked)
         self._names += names
-
-    def _hit(self, names: Sequence[str], classes: NDArray[np.int32]) -> None:
-        """Adds to the running accuracy, which only a progress bar shows."""
-        truth = np.array([self._truth.get(name, -1) for name in names])
-        hits = classes[:, : self._options.top_k] == truth[:, None]
-        first, any_ = self._running.hits
-        self._running.hits = (first + int(hits[:, 0].sum()), any_ + int(hits.any(axis=1).sum()))
-        self._running.scored += int((truth >= 0).sum())
 
     def finish(self) -> None:
         """Scores what is through. A run with nothing left to do leaves no journal."""

@@ -32,6 +32,8 @@ class RemoteModel:
     `infer` takes only arrays of the batches that were given to `share`.
     """
 
+    lanes = 1
+
     def __init__(self, model: str, **open_with: Any) -> None:
         self._model, self._device = model, open_with.get("device", 0)
         self._batches: dict[int, int] = {}  # address -> number

@@ -1,11 +1,12 @@
 """Images to logits with nothing on disk: the loader's ring, devices beside it, answers in order.
 
-    loader ──► ring of batches ──► one queue ──► a thread a device ──► answers, put in order
-       ▲                                                                   │
-       └─────────────────────── batch given back ◄─────────────────────────┘
+    loader ──► ring of batches ──► one queue ──► devices' lanes ──► answers, put in order
+       ▲                                                                 │
+       └────────────────────── batch given back ◄────────────────────────┘
 
-The main thread moves batches and does nothing that takes long. Devices take from one queue, so
-that a faster one gets more. Memory is the ring: no more batches are ever made.
+The main thread moves batches and does nothing that takes long. Each device has a thread, or one a
+lane where it can compute several batches at once. All take from one queue, so that a faster one
+gets more. Memory is the ring: no more batches are ever made.
 """
 
 from __future__ import annotations
@@ -23,21 +24,29 @@ from numpy.typing import NDArray
 
 from zoofast import _core
 from zoofast.backends import KEEP_GIL, Model, TensorInfo, Times, backend_of, open_backend
+from zoofast.cpus import usable_cpus
 from zoofast.errors import BackendError, ZoofastError
 from zoofast.loader import Loader, Prepared
 from zoofast.remote import RemoteModel
 from zoofast.timeline import Timeline
 
-DEFAULT_BATCH = 8  # of models that take any
-AHEAD = 2  # batches a device: the one that it computes, and the next
-# The loader has at least so many batches of the ring, and so many images, in any case: threads that
-# share a busy host's cores are not woken at once.
+DEFAULT_BATCH = 4  # of models that take any; what more of them compute leaves the caches
+MOST_LANES = 8  # each takes as much memory as a batch's activations
+AHEAD = 2  # batches a lane: the one that it computes, and the next
+# The loader has at least so many batches of the ring, and, where a device beside this host must not
+# wait for it, so many images: threads that share a busy host's cores are not woken at once.
 FILLING_BATCHES, FILLING_IMAGES = 2, 48
 CLOSING_SECONDS = 5.0  # for a device's thread to end
 
 
-def ring_depth(devices: int, batch: int) -> int:
-    """How many batches of that size keep so many devices, and the loader, busy."""
+def ring_depth(batch: int, devices: int, lanes: int | None = None) -> int:
+    """How many batches of that size keep so many devices, and the loader, busy.
+
+    lanes: of all devices together; by default one each. More are this host's own cores, which
+    always have something to do; a smaller ring then leaves them more of the caches.
+    """
+    if lanes is not None and lanes > devices:
+        return AHEAD * lanes + FILLING_BATCHES
     return AHEAD * devices + max(FILLING_BATCHES, -(-FILLING_IMAGES // batch))
 
 
@@ -66,7 +75,7 @@ class ModelSpec:
         }
         if self.own_process:
             return RemoteModel(self.model, **options)
-        return open_backend(self.model, **options)
+        return open_backend(self.model, lanes=min(usable_cpus(), MOST_LANES), **options)
 
 
 @dataclass
@@ -87,8 +96,40 @@ class _Failed:
     error: BaseException
 
 
+class _Lane(threading.Thread):
+    """Answers jobs with a device's model until None comes, which it leaves for the others."""
+
+    def __init__(self, device: _Device, model: Model, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.busy_since = 0.0  # monotonic seconds; 0: it waits
+        self._device, self._model = device, model
+
+    def run(self) -> None:
+        """Also called directly: a model without lanes is run by the thread that loaded it."""
+        try:
+            self._serve()
+        except BaseException as error:
+            self._device.fail(error)
+
+    def _serve(self) -> None:
+        jobs, answers, timeline = self._device.jobs, self._device.answers, self._device.timeline
+        asked = time.monotonic_ns()
+        while (job := jobs.get()) is not None:
+            begin = time.monotonic_ns()
+            self.busy_since = begin / 1e9
+            outputs = self._model.infer(job.slots.array)
+            self.busy_since = 0.0
+            end = time.monotonic_ns()
+            if timeline is not None:
+                timeline.span(self.name, "wait", asked, begin, job.number)
+                timeline.span(self.name, "infer", begin, end, job.number)
+            answers.put(_Answer(job.number, outputs))
+            asked = end
+        jobs.put(None)
+
+
 class _Device(threading.Thread):
-    """Opens the model, says that it is ready, and answers jobs until None comes."""
+    """Opens the model, says that it is ready, and runs its lanes."""
 
     def __init__(
         self,
@@ -99,12 +140,12 @@ class _Device(threading.Thread):
     ) -> None:
         super().__init__(name=f"device {device}", daemon=True)
         self.device = device
+        self.jobs, self.answers = jobs, answers
         self.model: Model | None = None
+        self.lanes: list[_Lane] = []
         self.times = Times()
         self.timeline: Timeline | None = None
-        self.busy_since = 0.0  # monotonic seconds; 0: it waits
         self._open = open_model
-        self._jobs, self._answers = jobs, answers
         self._begin = threading.Event()
         self._ring: Sequence[_core.Batch] = ()
 
@@ -113,32 +154,28 @@ class _Device(threading.Thread):
         self._ring, self.timeline = ring, timeline
         self._begin.set()
 
+    def fail(self, error: BaseException) -> None:
+        self.answers.put(_Failed(self.device, error))
+
     def run(self) -> None:
         try:
             with self._open() as model:
-                self.model = model
-                self._answers.put(self)
+                names = [self.name]
+                if model.lanes > 1:
+                    names = [f"{self.name} lane {i}" for i in range(model.lanes)]
+                self.model, self.lanes = model, [_Lane(self, model, name) for name in names]
+                self.answers.put(self)
                 self._begin.wait()
                 if isinstance(model, RemoteModel):
                     model.share(self._ring)
-                self._serve(model)
+                for lane in self.lanes[1:]:
+                    lane.start()
+                self.lanes[0].run()
+                for lane in self.lanes[1:]:
+                    lane.join()
                 self.times = model.times()
         except BaseException as error:
-            self._answers.put(_Failed(self.device, error))
-
-    def _serve(self, model: Model) -> None:
-        asked = time.monotonic_ns()
-        while (job := self._jobs.get()) is not None:
-            begin = time.monotonic_ns()
-            self.busy_since = begin / 1e9
-            outputs = model.infer(job.slots.array)
-            self.busy_since = 0.0
-            end = time.monotonic_ns()
-            if self.timeline is not None:
-                self.timeline.span(self.name, "wait", asked, begin, job.number)
-                self.timeline.span(self.name, "infer", begin, end, job.number)
-            self._answers.put(_Answer(job.number, outputs))
-            asked = end
+            self.fail(error)
 
 
 @dataclass
@@ -174,6 +211,11 @@ class Devices:
     def __len__(self) -> int:
         return len(self._threads)
 
+    @property
+    def lanes(self) -> int:
+        """How many batches they compute at once."""
+        return sum(len(thread.lanes) for thread in self._threads)
+
     def __enter__(self) -> Devices:
         for thread in self._threads:
             thread.start()
@@ -203,7 +245,7 @@ class Devices:
             thread.begin(ring, timeline)
 
     def put(self, number: int, slots: _core.Batch) -> None:
-        """Queues a batch for whichever device is free first."""
+        """Queues a batch for whichever lane is free first."""
         self._jobs.put(_Job(number, slots))
 
     def get(self) -> tuple[int, list[NDArray[Any]]]:
@@ -221,8 +263,7 @@ class Devices:
 
     def finish(self) -> list[Times]:
         """Closes the models after all answers are in; the times of each device."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        self._jobs.put(None)
         for thread in self._threads:
             thread.join()
         while not self._answers.empty():
@@ -234,8 +275,8 @@ class Devices:
     def _check_time(self) -> None:
         now = time.monotonic()
         for thread in self._threads:
-            since = thread.busy_since
-            if since and now - since > self._timeout:
+            since = min((lane.busy_since for lane in thread.lanes if lane.busy_since), default=now)
+            if now - since > self._timeout:
                 raise BackendError(
                     f"device {thread.device}: has not answered for {now - since:,.0f} s; a slow "
                     "model may need a longer --device-timeout"
@@ -262,8 +303,8 @@ class Devices:
                 self._jobs.get_nowait()
             except queue.Empty:
                 break
+        self._jobs.put(None)
         for thread in self._threads:
-            self._jobs.put(None)
             thread.begin((), None)
         until = time.monotonic() + CLOSING_SECONDS
         for thread in self._threads:
@@ -286,7 +327,7 @@ def stream(
     flying: dict[int, Prepared] = {}
     through: dict[int, Streamed] = {}  # until those before them are
     taken = yielded = 0
-    most = min(AHEAD * len(devices), len(loader.ring))  # at a time with devices
+    most = min(AHEAD * devices.lanes, len(loader.ring))  # at a time with devices
     more = True
     while more or flying or through:
         while more and len(flying) < most:

@@ -1,8 +1,8 @@
 """What runs a model. A backend turns a model file into a `Model`; nothing here knows images.
 
-A Model is loaded, run and closed in ONE thread: aclruntime binds a device's context to the
-thread that made the session. Run a second device from a second process, because aclruntime
-also keeps the GIL while the device computes.
+A Model is loaded, run and closed in ONE thread, unless it has lanes: aclruntime binds a device's
+context to the thread that made the session. Run a second device from a second process, because
+aclruntime also keeps the GIL while the device computes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from zoofast.errors import BackendError
 
-# name -> module of this package, which has load(path, device, batch, provider) -> Model and is
-# imported only when asked for
+# name -> module of this package, which has load(path, device, batch, provider, lanes) -> Model and
+# is imported only when asked for
 BACKENDS = {"onnxruntime": "ort", "aclruntime": "acl", "null": "null", "sim": "sim"}
 WITHOUT_FILE = {"null", "sim"}  # their model is a text
 KEEP_GIL = {"aclruntime"}  # while the device computes
@@ -65,7 +65,13 @@ class BatchSize(NamedTuple):
 
 
 class Model(Protocol):
-    """A loaded model with one input. Use as a context manager, in one thread."""
+    """A loaded model with one input. Use as a context manager, in one thread.
+
+    lanes: so many threads may call `infer` at once.
+    """
+
+    @property
+    def lanes(self) -> int: ...
 
     @property
     def input(self) -> TensorInfo: ...
@@ -116,18 +122,21 @@ def open_backend(
     batch: int | None = None,
     default_batch: int = 1,
     provider: str | None = None,
+    lanes: int = 1,
 ) -> Model:
     """Loads `model` on `device`; the backend goes by the file's suffix unless named.
 
     batch: needed size; a model of any batch takes it (else `default_batch`), one of a fixed batch
-    must have it. provider: ONNX Runtime's execution provider. Raises BackendError: a missing
-    file or package, another batch, a model that cannot be loaded.
+    must have it. provider: ONNX Runtime's execution provider. lanes: how many
+    threads would call `infer` at once, if the device is this host's CPU; Model.lanes says how many
+    may. Raises BackendError: a missing file or package, another batch, a model that cannot be
+    loaded.
     """
     backend = backend_of(model, backend)
     if backend not in WITHOUT_FILE and not Path(model).is_file():
         raise BackendError(f"{model}: no such model file")
     module = importlib.import_module(f"zoofast.backends.{BACKENDS[backend]}")
-    loaded: Model = module.load(model, device, BatchSize(batch, default_batch), provider)
+    loaded: Model = module.load(model, device, BatchSize(batch, default_batch), provider, lanes)
     return loaded
 
 

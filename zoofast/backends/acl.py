@@ -45,7 +45,7 @@ _DTYPES = {
 _LOG_WARNINGS = 3
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None) -> AclModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> AclModel:
     try:
         import aclruntime
     except ImportError as error:
@@ -58,6 +58,8 @@ def load(model: str, device: int, batch: BatchSize, provider: str | None) -> Acl
 
 class AclModel:
     """See zoofast.backends.Model. Calls from another thread than the loading one are refused."""
+
+    lanes = 1
 
     def __init__(self, acl: Any, model: str, device: int, batch: BatchSize) -> None:
         self._acl, self._model, self._device = acl, model, device

@@ -17,7 +17,7 @@ _SPEC = re.compile(r"(?P<shape>[1-9]\d*(x[1-9]\d*)+)(:(?P<dtype>\w+))?(:(?P<clas
 DTYPES = ("float32", "float16", "uint8")
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None) -> NullModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> NullModel:
     """model: its input instead of a file, SHAPE[:DTYPE[:CLASSES]], as 8x3x224x224:float32:1000."""
     return NullModel(*parse_model(model, batch))
 
@@ -37,6 +37,8 @@ def parse_model(model: str, batch: BatchSize) -> tuple[tuple[int, ...], np.dtype
 
 class NullModel:
     """Class i's score is the float32 -i, for every image. See zoofast.backends.Model."""
+
+    lanes = 1
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], classes: int) -> None:
         self.input = TensorInfo("image", shape, dtype)

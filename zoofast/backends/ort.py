@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
+from zoofast.cpus import usable_cpus
 from zoofast.errors import BackendError
 
 _DTYPES = {
@@ -22,9 +23,10 @@ _DTYPES = {
     "tensor(int64)": "int64",
 }
 PROVIDER_SUFFIX = "ExecutionProvider"
+CPU = f"CPU{PROVIDER_SUFFIX}"
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None) -> OrtModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> OrtModel:
     """provider: with or without "ExecutionProvider", in any case; default CPU."""
     try:
         import onnxruntime
@@ -33,16 +35,19 @@ def load(model: str, device: int, batch: BatchSize, provider: str | None) -> Ort
             f"{model}: needs ONNX Runtime: pip install 'zoofast[infer]' ({error})"
         ) from error
     chosen = _provider(provider or "CPU", onnxruntime.get_available_providers())
-    options = {} if chosen == f"CPU{PROVIDER_SUFFIX}" else {"device_id": str(device)}
+    options = {} if chosen == CPU else {"device_id": str(device)}
+    lanes = lanes if chosen == CPU else 1
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # errors; they come back as exceptions as well
+    if lanes > 1:  # a call is computed by its own thread and those of the session
+        settings.intra_op_num_threads = max(1, usable_cpus() - lanes + 1)
     try:
         session = onnxruntime.InferenceSession(model, settings, providers=[(chosen, options)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise BackendError(f"{model}: cannot be loaded: {_one_line(error)}") from error
     if session.get_providers()[0] != chosen:
         raise BackendError(f"{model}: {chosen} could not be started")
-    return OrtModel(model, session, batch)
+    return OrtModel(model, session, batch, lanes)
 
 
 def _provider(name: str, available: list[str]) -> str:
@@ -61,8 +66,8 @@ def _one_line(error: Exception) -> str:
 class OrtModel:
     """See zoofast.backends.Model."""
 
-    def __init__(self, model: str, session: Any, batch: BatchSize) -> None:
-        self._model, self._session = model, session
+    def __init__(self, model: str, session: Any, batch: BatchSize, lanes: int) -> None:
+        self._model, self._session, self.lanes = model, session, lanes
         inputs = session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(each.name for each in inputs)
@@ -71,7 +76,7 @@ class OrtModel:
         shape = input_shape(model, inputs[0].name, declared, batch)
         self.input = TensorInfo(inputs[0].name, shape, self._dtype(inputs[0]))
         self.outputs = [self._output(output, shape[0]) for output in session.get_outputs()]
-        self._times = Times()
+        self.reset_times()
 
     def _dtype(self, tensor: Any) -> np.dtype[Any]:
         if tensor.type not in _DTYPES:

@@ -13,7 +13,7 @@ from zoofast.backends.null import NullModel, parse_model
 from zoofast.errors import BackendError
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None) -> SimModel:
+def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> SimModel:
     """model: the null backend's text, and the speed: 8x3x224x224:float32:1000@21301.5 img/s."""
     spec, _, fps = model.rpartition("@")
     try:

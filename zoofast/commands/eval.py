@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoofast.sources import Item, Source
 
 SHOWN = 10  # failures on the screen; all are in the JSON
+SIM_BATCH = 8  # of a simulated NPU of whatever speed; the guides' best, for most models
 
 DESCRIPTION = """\
 Preprocessing, copying, inference and scoring overlap; results do not depend on threads, batch
@@ -144,7 +145,7 @@ def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:
 
 def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
     """The sim backend's text for an NPU that takes what the recipe makes."""
-    batch, fps = args.batchsize or DEFAULT_BATCH, args.sim_fps
+    batch, fps = args.batchsize or SIM_BATCH, args.sim_fps
     if fps is None:
         of_recipe = [name for name in models.names() if models.load(name).recipe == recipe.name]
         named = args.model in models.names() or not of_recipe

@@ -62,6 +62,7 @@ def eval_report(found: Evaluation, command: Sequence[str], source: Source) -> Re
         "devices": devices,
         "source": found.source,
         "threads": str(found.threads),
+        "batches computed at once": str(found.lanes),
         "batches in the ring": str(found.depth),
     }
     if found.skipped:
