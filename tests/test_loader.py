@@ -241,7 +241,7 @@ def test_the_workers_run_while_the_caller_computes(tmp_path: Path, chosen: Recip
     folders.write(tmp_path, {f"{i}.JPEG": jpegs.jpeg(60, 60, i) for i in range(8)})
     pool, batch = _core.Pool(2), _core.Batch(chosen.plan(), 8)
     for path in sorted(tmp_path.iterdir()):
-        batch.add_path(os.fsencode(path))
+        batch.add_path(os.fspath(path))
     batch.array[:] = np.nan
     before = sys.getswitchinterval()
     sys.setswitchinterval(60)  # seconds: this thread keeps the GIL
@@ -392,9 +392,16 @@ def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe) -> None:
         batch.add_bytes(data)
     pool.submit(batch)
     pool.close()
-    statuses = {batch.outcome(i).status for i in range(400)}
+    outcomes = [batch.outcome(i) for i in range(400)]
+    statuses = {outcome.status for outcome in outcomes}
     assert _core.Status.CANCELLED in statuses
     assert statuses <= {_core.Status.OK, _core.Status.CANCELLED}
+    totals, ok = batch.totals(), [o for o in outcomes if o.status == _core.Status.OK]
+    assert totals.not_ok == [i for i, o in enumerate(outcomes) if o.status != _core.Status.OK]
+    assert totals.nbytes_in == len(data) * len(ok)
+    assert totals.stage_ns == tuple(np.sum([o.stage_ns for o in outcomes], axis=0))
+    by_decoder = [sum(o.decoder == i for o in ok) for i in range(len(_core.DECODERS))]
+    assert list(totals.decoded) == by_decoder
 
 
 def test_many_pools_come_and_go(chosen: Recipe) -> None:

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -14,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from zoofast.errors import CpuLevelError
+
+cdef extern from "Python.h":
+    object PyUnicode_EncodeFSDefault(object)
 
 FILTERS = {
     "nearest": ZF_NEAREST,
@@ -115,6 +118,13 @@ class Outcome(NamedTuple):
     writer: int
 
 
+class Totals(NamedTuple):
+    nbytes_in: int
+    stage_ns: tuple
+    decoded: tuple
+    not_ok: list
+
+
 cdef object outcome(const zf_result *r):
     return Outcome(r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
                    (r.ns[0], r.ns[1], r.ns[2], r.ns[3], r.ns[4]), r.begin_ns, r.worker,
@@ -213,6 +223,7 @@ cdef class Batch:
     cdef readonly object array
     cdef readonly int fd
     cdef object _memory, _slots, _prefix
+    cdef uint8_t *_first_slot
     cdef list _alive
     cdef size_t _stride, _offset
     cdef bint _for_files
@@ -240,6 +251,8 @@ cdef class Batch:
         self._slots = np.frombuffer(self._memory, np.uint8).reshape(capacity, self._stride)
         if prefix:
             self._slots[:, :self._offset] = np.frombuffer(prefix, np.uint8)
+        cdef uint8_t[:, ::1] slots = self._slots
+        self._first_slot = &slots[0, 0]
         rows = self._slots[:, self._offset:self._offset + plan.nbytes]
         strides = np.empty(plan.shape, plan.dtype).strides
         self.array = np.ndarray((capacity, *plan.shape), plan.dtype, self._memory,
@@ -263,11 +276,11 @@ cdef class Batch:
         if self.c.njobs == <size_t>self.capacity:
             raise IndexError(f"the batch holds {self.capacity}")
         cdef zf_job *job = &self.c.jobs[self.c.njobs]
-        cdef uint8_t[:] slot = self._slots[self.c.njobs]
+        cdef uint8_t *slot = self._first_slot + self.c.njobs * self._stride
         memset(job, 0, sizeof(zf_job))
         job.fd = -1
-        job.out = &slot[self._offset]
-        job.file_data = &slot[0]
+        job.out = slot + self._offset
+        job.file_data = slot
         job.file_nbytes = self.plan.nbytes + self._offset
         self.c.njobs += 1
         return job
@@ -287,10 +300,11 @@ cdef class Batch:
         job.nbytes = len(data)
         self._to_file(job, to, tmp)
 
-    def add_path(self, bytes path not None, bytes to=None, bytes tmp=None):
+    def add_path(self, str path not None, bytes to=None, bytes tmp=None):
+        cdef bytes encoded = PyUnicode_EncodeFSDefault(path)
         cdef zf_job *job = self._next()
-        self._alive.append(path)
-        job.path = path
+        self._alive.append(encoded)
+        job.path = encoded
         self._to_file(job, to, tmp)
 
     def add_range(self, int fd, unsigned long long offset, size_t nbytes, bytes to=None,
@@ -313,6 +327,23 @@ cdef class Batch:
         if i >= self.c.njobs:
             raise IndexError(i)
         return outcome(&self.c.jobs[i].result)
+
+    def totals(self):
+        cdef uint64_t ns[5]
+        cdef size_t i, k, nbytes_in = 0
+        cdef const zf_result *result
+        cdef list decoded = [0] * len(DECODERS), not_ok = []
+        memset(ns, 0, sizeof(ns))
+        for i in range(self.c.njobs):
+            result = &self.c.jobs[i].result
+            nbytes_in += result.nbytes_in
+            for k in range(5):
+                ns[k] += result.ns[k]
+            if result.status == ZF_OK:
+                decoded[result.decoder] += 1
+            else:
+                not_ok.append(i)
+        return Totals(nbytes_in, (ns[0], ns[1], ns[2], ns[3], ns[4]), tuple(decoded), not_ok)
 
 
 @cython.no_gc_clear  # running batches must outlive the workers

@@ -60,27 +60,27 @@ class Stats:
         default_factory=lambda: {"turbo": 0, "baseline": 0, "pillow": 0}
     )
 
-    def add(self, outcome: _core.Outcome) -> None:
-        self.images += 1
-        self.nbytes_in += outcome.nbytes_in
-        for stage, nanoseconds in zip(_core.STAGES, outcome.stage_ns, strict=True):
+    def add(self, images: int, totals: _core.Totals) -> None:
+        self.images += images
+        self.nbytes_in += totals.nbytes_in
+        for stage, nanoseconds in zip(_core.STAGES, totals.stage_ns, strict=True):
             self.stage_seconds[stage] += nanoseconds / 1e9
-        if outcome.status == Status.OK:
-            self.decoders[_core.DECODERS[outcome.decoder]] += 1
+        for decoder, decoded in zip(_core.DECODERS, totals.decoded, strict=True):
+            if decoded:
+                self.decoders[decoder] += decoded
 
 
 @dataclass
 class Prepared:
     """One batch. `array` (n, *recipe.shape) and `names` hold the images that succeeded, in source
-    order; it is a view into the ring, valid until the batch is given back."""
+    order; it is a view into the ring. Array and slots are valid until the batch is given back."""
 
     items: list[Item]
     names: list[str]
     array: NDArray[Any]
     failures: list[Failure]
-    outcomes: list[_core.Outcome]  # of all items
     pillow_ns: tuple[int, int]  # when Pillow's part of the batch began and ended, monotonic
-    slots: _core.Batch  # the ring's
+    slots: _core.Batch  # the ring's, with the outcome of every item
 
 
 # Where an image's tensor file goes: (final path, temporary path), or None for memory only.
@@ -189,12 +189,14 @@ class Loader:
             if item.in_archive:
                 batch.add_range(self._source.fd, item.offset, item.nbytes, to, tmp)
             else:
-                batch.add_path(os.fsencode(item.path), to, tmp)
+                batch.add_path(item.path, to, tmp)
         self._pool.submit(batch)
 
     def _finish(self, batch: _core.Batch, items: list[Item]) -> Prepared:
-        outcomes = [batch.outcome(i) for i in range(len(items))]
-        odd = [i for i, outcome in enumerate(outcomes) if outcome.status == Status.UNSUPPORTED]
+        totals = batch.totals()
+        self.stats.add(len(items), totals)
+        not_ok = {i: batch.outcome(i) for i in totals.not_ok}
+        odd = [i for i, outcome in not_ok.items() if outcome.status == Status.UNSUPPORTED]
         failures: dict[int, Failure] = {}
         pillow_begin = time.monotonic_ns()
         through_pillow = self._through_pillow(batch, items, odd)
@@ -204,9 +206,8 @@ class Loader:
                 self.stats.decoders["pillow"] += 1
             else:
                 failures[i] = failure
-        for i, outcome in enumerate(outcomes):
-            self.stats.add(outcome)
-            if outcome.status not in (Status.OK, Status.UNSUPPORTED):
+        for i, outcome in not_ok.items():
+            if outcome.status != Status.UNSUPPORTED:
                 failures[i] = self._failure(items[i], outcome)
         good = [i for i in range(len(items)) if i not in failures]
         if self._target is None:
@@ -218,7 +219,6 @@ class Loader:
             [items[i].name for i in good],
             batch.array[: len(good) if self._target is None else 0],
             [failures[i] for i in sorted(failures)],
-            outcomes,
             (pillow_begin, pillow_end),
             batch,
         )

@@ -127,7 +127,8 @@ class Timeline:
     def _by_workers(self, batch: int, prepared: Prepared) -> None:
         with self._lock:
             window = self._window_of(batch)
-            for item, outcome in zip(prepared.items, prepared.outcomes, strict=True):
+            for i, item in enumerate(prepared.items):
+                outcome = prepared.slots.outcome(i)
                 thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
                 busy = self._busy(thread)
                 for stage, ns in zip(_core.STAGES, outcome.stage_ns, strict=True):
