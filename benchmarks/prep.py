@@ -125,9 +125,8 @@ def stage_seconds(images: Images) -> dict[str, float]:
                     if batch.failures:
                         raise BenchmarkError(str(batch.failures[0]))
                 passes.append(loader.stats.stage_seconds)
-    return {
-        stage: min(seconds[stage] for seconds in passes) / len(images.paths) for stage in passes[0]
-    }
+    least = {stage: min(seconds[stage] for seconds in passes) for stage in passes[0]}
+    return {stage: seconds / len(images.paths) for stage, seconds in least.items() if seconds}
 
 
 def stages_table(seconds: dict[str, float]) -> Table:

@@ -35,6 +35,11 @@ void zf_decoders_close(zf_decoders *d)
     free(d);
 }
 
+const zf_pixel_times *zf_decoders_times(const zf_decoders *d)
+{
+    return zf_baseline_times(d->baseline);
+}
+
 zf_status zf_decode_window(zf_decoders *d, const zf_jpeg *jpeg, zf_window window,
                            zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used)
 {

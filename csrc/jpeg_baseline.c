@@ -46,6 +46,7 @@ struct zf_baseline {
     size_t unstuffed_capacity;
     uint8_t *pixels; /* all sample rows, upsampled rows and RGB rows */
     size_t pixels_capacity;
+    zf_pixel_times times;
 };
 
 zf_baseline *zf_baseline_open(const char *isa)
@@ -300,6 +301,8 @@ static void extend_edges(const plane *p, int r0, int r1)
     }
 }
 
+const zf_pixel_times *zf_baseline_times(const zf_baseline *d) { return &d->times; }
+
 /* ---- pixels --------------------------------------------------------------- */
 
 /* The samples of component p for pixels [w.x0, w.x1) of row y. */
@@ -333,10 +336,11 @@ static const uint8_t *upsampled(const zf_baseline *d, const plane *p, zf_window 
     return p->row + skip;
 }
 
-static zf_status deliver(const zf_baseline *d, const zf_jpeg *jpeg, zf_window w, int y,
+static zf_status deliver(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, int y,
                          uint8_t *const rgb[3], zf_row_fn row, void *ctx)
 {
     const uint8_t *planes[3] = {NULL, NULL, NULL};
+    zf_piece_begins(&d->times.colour);
     for (int i = 0; i < jpeg->ncomp; i++)
         planes[i] = upsampled(d, &d->planes[i], w, y);
     if (jpeg->color == ZF_COLOR_YCC) {
@@ -344,6 +348,7 @@ static zf_status deliver(const zf_baseline *d, const zf_jpeg *jpeg, zf_window w,
         for (int i = 0; i < 3; i++)
             planes[i] = rgb[i];
     }
+    zf_piece_ends(&d->times.colour);
     return row(ctx, y, planes);
 }
 
@@ -388,6 +393,7 @@ zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, z
     int dc[3] = {0, 0, 0};
     int until_restart = jpeg->restart_interval, restarts = 0;
     uint8_t last[ZF_MCU_BLOCKS];
+    d->times = (zf_pixel_times){0};
     int y = w.y0; /* next pixel row to deliver */
 
     read_segment(d, &s);
@@ -413,8 +419,10 @@ zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, z
             queued = queue_mcu(d, queued, places, mx, blocks, last);
             held += d->mcu.nblocks;
             if (held + d->mcu.nblocks > QUEUE || mx + 1 == mx1) {
+                zf_piece_begins(&d->times.idct);
                 if (!d->kernels->idct(d->queue, queued))
                     return ZF_UNSUPPORTED;
+                zf_piece_ends(&d->times.idct);
                 held = queued = 0;
             }
         }

@@ -17,7 +17,18 @@ struct zf_workspace {
     zf_taps across, down;
     uint8_t *scratch;
     size_t capacity;
+    uint64_t clock_ns; /* for zf_sampled_ns */
 };
+
+static uint64_t clock_cost(void)
+{
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < 16; i++) {
+        uint64_t begin = zf_now(), ns = zf_now() - begin;
+        least = ns < least ? ns : least;
+    }
+    return least;
+}
 
 zf_workspace *zf_workspace_open(const zf_kernels *kernels)
 {
@@ -25,6 +36,7 @@ zf_workspace *zf_workspace_open(const zf_kernels *kernels)
     if (!ws)
         return NULL;
     ws->kernels = kernels;
+    ws->clock_ns = clock_cost();
     ws->decoders = zf_decoders_open(kernels);
     if (!ws->decoders) {
         free(ws);
@@ -137,22 +149,17 @@ typedef struct {
     int offset;                /* first pixel of the image in a result row */
     int next;                  /* next row of down to make */
     int bottom;                /* source row that has been seen, from 0 */
-    uint64_t ns;               /* spent on rows: of one in TIMED, times TIMED */
+    zf_sampled time;           /* spent on rows */
 } resizer;
-
-/* Reading the clock twice at every row would cost several per cent of the
- * work. A prime, so that it does not go with the rows of JPEG's blocks. */
-#define TIMED 7
 
 static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
 {
     resizer *z = ctx;
     const zf_kernels *kernels = z->ws->kernels;
     int at = y - z->down->first;
-    bool timed = at % TIMED == 0;
-    uint64_t begin = timed ? zf_now() : 0;
     size_t slot = (size_t)(at & (z->ring - 1)) * z->stride;
 
+    zf_piece_begins(&z->time);
     if (at == 0)
         z->next = 0; /* also when a second decoder begins anew */
     for (int c = 0; c < z->channels; c++) {
@@ -179,8 +186,7 @@ static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
         }
         z->next++;
     }
-    if (timed)
-        z->ns += TIMED * (zf_now() - begin);
+    zf_piece_ends(&z->time);
     return ZF_OK;
 }
 
@@ -252,6 +258,15 @@ static int power_of_two(int n)
 typedef zf_status (*decode_fn)(zf_workspace *ws, const void *image, zf_window window,
                                resizer *z, zf_result *result);
 
+/* Takes the sampled part, an estimate, out of a measured time. */
+static uint64_t part_of(uint64_t *ns, const zf_sampled *part, const zf_workspace *ws)
+{
+    uint64_t estimate = zf_sampled_ns(part, ws->clock_ns);
+    uint64_t taken = estimate < *ns ? estimate : *ns;
+    *ns -= taken;
+    return taken;
+}
+
 static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int height,
                          int channels, decode_fn decode, const void *image, void *out,
                          zf_result *result)
@@ -302,9 +317,16 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
     zf_window window = {z.across->first, z.down->first, z.across->last, z.down->last};
     begin = zf_now();
     status = decode(ws, image, window, &z, result);
-    uint64_t both = zf_now() - begin, resizing = z.ns < both ? z.ns : both;
-    result->ns[ZF_STAGE_DECODE] += both - resizing;
-    result->ns[ZF_STAGE_RESIZE] += resizing;
+    uint64_t spent = zf_now() - begin;
+    result->ns[ZF_STAGE_RESIZE] += part_of(&spent, &z.time, ws);
+    if (result->decoder == ZF_DECODER_BASELINE) {
+        const zf_pixel_times *times = zf_decoders_times(ws->decoders);
+        result->ns[ZF_STAGE_IDCT] += part_of(&spent, &times->idct, ws);
+        result->ns[ZF_STAGE_COLOUR] += part_of(&spent, &times->colour, ws);
+        result->ns[ZF_STAGE_ENTROPY] += spent;
+    } else {
+        result->ns[ZF_STAGE_DECODE] += spent;
+    }
     if (status != ZF_OK)
         return status;
 

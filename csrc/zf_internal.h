@@ -172,6 +172,16 @@ void zf_turbo_close(zf_turbo *turbo);
 zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
                           zf_row_fn row, void *ctx);
 
+typedef struct zf_sampled {
+    uint64_t ns, begin;
+    uint64_t pieces, timed;
+} zf_sampled;
+
+/* What our own decoder can tell of a decode; the rest is entropy decoding. */
+typedef struct zf_pixel_times {
+    zf_sampled idct, colour;
+} zf_pixel_times;
+
 /* All decoders, in the order in which they are tried. */
 typedef struct zf_decoders zf_decoders;
 zf_decoders *zf_decoders_open(const zf_kernels *kernels); /* NULL: out of memory */
@@ -180,8 +190,10 @@ void zf_decoders_close(zf_decoders *decoders);
  * is ZF_DECODER_NONE. *used says which one did. */
 zf_status zf_decode_window(zf_decoders *decoders, const zf_jpeg *jpeg, zf_window window,
                            zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used);
+/* What ZF_DECODER_BASELINE's last decode spent, if that was the last. */
+const zf_pixel_times *zf_decoders_times(const zf_decoders *decoders);
 
-/* ---- small things ------------------------------------------------------- */
+/* ---- time ----------------------------------------------------------------- */
 
 static inline uint64_t zf_now(void)
 {
@@ -193,6 +205,34 @@ static inline uint64_t zf_now(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 #endif
 }
+
+/* The time of work that comes in many short pieces, of which one in
+ * ZF_SAMPLE is timed: reading the clock twice at each would cost several per
+ * cent of the whole. A prime, so that it does not go with the rows of JPEG's
+ * blocks. */
+#define ZF_SAMPLE 43
+
+static inline void zf_piece_begins(zf_sampled *s)
+{
+    s->begin = s->pieces++ % ZF_SAMPLE == ZF_SAMPLE / 2 ? zf_now() : 0;
+}
+
+static inline void zf_piece_ends(zf_sampled *s)
+{
+    if (s->begin) {
+        s->ns += zf_now() - s->begin;
+        s->timed++;
+    }
+}
+
+/* An estimate for all pieces. clock_ns: what an empty piece seems to take. */
+static inline uint64_t zf_sampled_ns(const zf_sampled *s, uint64_t clock_ns)
+{
+    uint64_t clock = clock_ns * s->timed;
+    return s->timed && s->ns > clock ? (s->ns - clock) * s->pieces / s->timed : 0;
+}
+
+/* ---- small things ------------------------------------------------------- */
 
 static inline int zf_min(int a, int b) { return a < b ? a : b; }
 static inline int zf_max(int a, int b) { return a > b ? a : b; }

@@ -237,4 +237,7 @@ void zf_baseline_close(zf_baseline *decoder);
 zf_status zf_baseline_decode(zf_baseline *decoder, const zf_jpeg *jpeg, zf_window window,
                              zf_row_fn row, void *ctx);
 
+/* Of the last decode. */
+const zf_pixel_times *zf_baseline_times(const zf_baseline *decoder);
+
 #endif

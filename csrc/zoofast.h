@@ -87,7 +87,10 @@ typedef enum { ZF_DECODER_NONE, ZF_DECODER_TURBO, ZF_DECODER_BASELINE, ZF_DECODE
 
 typedef enum {
     ZF_STAGE_READ,
-    ZF_STAGE_DECODE,
+    ZF_STAGE_DECODE,  /* by libjpeg-turbo, which does not tell what it does when */
+    ZF_STAGE_ENTROPY, /* these three by our own decoder; tables included */
+    ZF_STAGE_IDCT,
+    ZF_STAGE_COLOUR, /* upsampling included */
     ZF_STAGE_RESIZE,
     ZF_STAGE_PACK,
     ZF_STAGE_WRITE,

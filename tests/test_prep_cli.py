@@ -69,7 +69,7 @@ def test_a_plain_run(images: Path, tmp_path: Path, recipe_file: str, command: st
         name.removesuffix(".JPEG"): folders.tensor(data).tobytes()
         for name, data in folders.good_files(12).items()
     }
-    for words in ("12 of 12", "skipped as no image", "images/s", "decode", "write", "digest"):
+    for words in ("12 of 12", "skipped as no image", "images/s", "resize", "write", "digest"):
         assert words in done.stdout
     assert not CONTROL.search(done.stdout)
 

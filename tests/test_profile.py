@@ -31,6 +31,8 @@ from zoofast.profiling import (
 from zoofast.timeline import Timeline
 from zoofast.trace import read_trace
 
+DECODING = {"decode", "entropy", "idct", "colour"}
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -103,7 +105,7 @@ def test_a_run_accounts_for_every_image(images: Path) -> None:
     workers = [name for name in timeline.busy_ns if name.startswith("worker ")]
     assert workers and {"wait", "use", "pillow"} == timeline.busy_ns["main"].keys()
     for name in workers:
-        assert {"read", "decode", "resize", "pack"} >= timeline.busy_ns[name].keys()
+        assert {*DECODING, "read", "resize", "pack"} >= timeline.busy_ns[name].keys()
 
 
 def test_a_run_stops_when_the_time_is_over(images: Path) -> None:
@@ -136,7 +138,8 @@ def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
     assert (found.sample, found.total, found.threads) == (26, 26, 2)
     assert [failure.name for failure in found.failures] == ["z"]
     names = [stage.name for stage in found.stages]
-    assert names == ["read", "decode", "resize", "pack", *(["write"] if write else [])]
+    assert names[0] == "read" and set(names[1:-3]) <= DECODING and len(names) > 4
+    assert names[-2 - write :] == ["resize", "pack", *(["write"] if write else [])]
     assert sum(stage.share or 0 for stage in found.stages) == pytest.approx(1)
     assert [point.threads for point in found.scaling] == [1, 2]
     assert [len(point.rates) for point in found.scaling] == [3, 3]
@@ -231,7 +234,8 @@ def test_a_model_is_streamed_through(images: Path, tmp_path: Path) -> None:
     assert "Streamed through 4x224x224x3:uint8:1000@200" in done.stdout
     assert "device 0" in figures["per_thread"]
     trace = read_trace(tmp_path / "t.json")
-    assert {"infer", "decode"} <= {piece.name for piece in trace.slices}
+    named = {piece.name for piece in trace.slices}
+    assert "infer" in named and named & DECODING
     other = _zoofast(
         images, "--recipe", "squeezenet1_1", "--seconds", "0.2", "--only-recipe", "--model",
         "4x3x224x224:float32", "--backend", "null", cwd=tmp_path,

@@ -65,6 +65,9 @@ cdef extern from "zoofast.h" nogil:
     ctypedef enum zf_stage:
         ZF_STAGE_READ
         ZF_STAGE_DECODE
+        ZF_STAGE_ENTROPY
+        ZF_STAGE_IDCT
+        ZF_STAGE_COLOUR
         ZF_STAGE_RESIZE
         ZF_STAGE_PACK
         ZF_STAGE_WRITE
@@ -76,7 +79,7 @@ cdef extern from "zoofast.h" nogil:
         int width, height
         int got_w, got_h
         zf_decoder decoder
-        uint64_t ns[5]
+        uint64_t ns[8]
         size_t nbytes_in
         uint64_t begin_ns
         int worker

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 FILTERS: dict[str, int]
 ORDERS: dict[str, int]  # which pass comes first; see zf_order in csrc/zoofast.h
+# Of an image, in the core. libjpeg-turbo's decoding is "decode"; our own decoder's is "entropy",
+# "idct" and "colour" (upsampling included). Of stages that alternate, the times are estimates.
 STAGES: tuple[str, ...]
 DECODERS: tuple[str, ...]
 PAGE: int
@@ -135,6 +137,9 @@ class Batch:
     def tensor_bytes(self, i: int) -> NDArray[np.uint8]: ...
     def outcome(self, i: int) -> Outcome: ...
     def totals(self) -> Totals: ...
+    def busy(self) -> tuple[dict[int, list[int]], dict[int, int], int]:
+        """Nanoseconds of each worker by stage, as STAGES without writing; of each writer; when the
+        last of them was done."""
 
 class Pool:
     """Threads of the core that compute, and others that write files. They never need the GIL."""

@@ -27,7 +27,7 @@ FILTERS = {
     "hamming": ZF_HAMMING,
 }
 ORDERS = {"across": ZF_ORDER_ACROSS, "tall": ZF_ORDER_TALL, "shrink": ZF_ORDER_SHRINK}
-STAGES = ("read", "decode", "resize", "pack", "write")
+STAGES = ("read", "decode", "entropy", "idct", "colour", "resize", "pack", "write")
 DECODERS = ("none", "turbo", "baseline")
 PAGE = 4096
 
@@ -125,10 +125,13 @@ class Totals(NamedTuple):
     not_ok: list
 
 
+cdef tuple stage_ns(const uint64_t *ns):
+    return (ns[0], ns[1], ns[2], ns[3], ns[4], ns[5], ns[6], ns[7])
+
+
 cdef object outcome(const zf_result *r):
     return Outcome(r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
-                   (r.ns[0], r.ns[1], r.ns[2], r.ns[3], r.ns[4]), r.begin_ns, r.worker,
-                   r.write_begin_ns, r.writer)
+                   stage_ns(r.ns), r.begin_ns, r.worker, r.write_begin_ns, r.writer)
 
 
 cdef class Workspace:
@@ -329,7 +332,7 @@ cdef class Batch:
         return outcome(&self.c.jobs[i].result)
 
     def totals(self):
-        cdef uint64_t ns[5]
+        cdef uint64_t ns[8]
         cdef size_t i, k, nbytes_in = 0
         cdef const zf_result *result
         cdef list decoded = [0] * len(DECODERS), not_ok = []
@@ -337,13 +340,33 @@ cdef class Batch:
         for i in range(self.c.njobs):
             result = &self.c.jobs[i].result
             nbytes_in += result.nbytes_in
-            for k in range(5):
+            for k in range(8):
                 ns[k] += result.ns[k]
             if result.status == ZF_OK:
                 decoded[result.decoder] += 1
             else:
                 not_ok.append(i)
-        return Totals(nbytes_in, (ns[0], ns[1], ns[2], ns[3], ns[4]), tuple(decoded), not_ok)
+        return Totals(nbytes_in, stage_ns(ns), tuple(decoded), not_ok)
+
+    def busy(self):
+        cdef dict workers = {}, writers = {}
+        cdef list spent
+        cdef size_t i, k
+        cdef uint64_t end, last = 0
+        cdef const zf_result *r
+        for i in range(self.c.njobs):
+            r = &self.c.jobs[i].result
+            end = r.begin_ns
+            spent = workers.setdefault(r.worker, [0] * 8)
+            for k in range(8):
+                if k != ZF_STAGE_WRITE and r.ns[k]:
+                    spent[k] += r.ns[k]
+                    end += r.ns[k]
+            if r.ns[<int>ZF_STAGE_WRITE]:
+                writers[r.writer] = writers.get(r.writer, 0) + r.ns[<int>ZF_STAGE_WRITE]
+                end = r.write_begin_ns + r.ns[<int>ZF_STAGE_WRITE]
+            last = max(last, end)
+        return workers, writers, last
 
 
 @cython.no_gc_clear  # running batches must outlive the workers

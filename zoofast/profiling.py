@@ -32,6 +32,15 @@ from zoofast.trace import TraceWriter
 STREAM_FIRST = 32  # images, to learn how fast a device is
 ROUNDS = 3  # of every measurement that is compared with another, in turn
 IDLE = 0.15  # of the workers' time: more than that means that they wait for someone
+IN_WORDS = {
+    "read": "reading",
+    "decode": "decoding",
+    "entropy": "entropy decoding",
+    "idct": "the inverse DCT",
+    "colour": "colour conversion",
+    "resize": "resizing",
+    "pack": "packing",
+}
 CROWDED = 0.8  # of the cores that busy threads should use: less means that others use them
 
 
@@ -406,7 +415,7 @@ def _stream(
         trace=Path(trace) if trace else None,
     )
     assert found.input is not None
-    batch = found.input.shape[0]
+    at_once = found.input.shape[0] * found.lanes
     times = found.times[0]
     profile.streamed = Streamed(
         model.model,
@@ -415,7 +424,7 @@ def _stream(
         found.device_rate(),
         found.device_share("infer"),
         {
-            stage: 1000 * sum(ms) / (batch * len(times.compute))
+            stage: 1000 * sum(ms) / (at_once * len(times.compute))
             for stage, ms in (
                 ("h2d", times.to_device),
                 ("infer", times.compute),
@@ -492,7 +501,7 @@ def verdict(profile: Profile) -> list[str]:
         free = top.rate_if_free
         gain = f"; were it free, the host would reach {free:,.0f} images/s" if free else ""
         lines.append(
-            f"The host's bottleneck is {top.name}: {top.microseconds:,.0f} µs of the "
+            f"The host's bottleneck is {IN_WORDS[top.name]}: {top.microseconds:,.0f} µs of the "
             f"{sum(stage.microseconds for stage in computing):,.0f} µs that an image takes in "
             f"one thread ({top.share:.0%}){gain}."
         )

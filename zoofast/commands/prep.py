@@ -142,7 +142,7 @@ def _show(report: Report) -> None:
     table.add_row("time", f"{report.seconds:.2f} s on {report.threads} threads")
     table.add_row("rate", f"{report.images_per_second:,.0f} images/s")
     for stage, seconds in report.stage_seconds.items():
-        if tried:
+        if tried and seconds:
             table.add_row(f"  {stage}", f"{seconds / tried * 1e6:,.0f} µs/image")
     other = {k: n for k, n in report.decoders.items() if n and k != "turbo"}
     if other:

@@ -28,7 +28,7 @@ Chart = Bars | Lines | Stacks | Strips
 WIDE, NARROW = 7.2, 3.4  # inches; a CSS pixel of the page is 1/100 inch here
 # Stand-ins that Matplotlib takes for colours; _as_variables turns #0000nn into var(--c-nn).
 INK, MUTED, GRID, PAPER = "#000001", "#000002", "#000003", "#000004"
-SERIES = [f"#0000{16 + i:02x}" for i in range(12)]
+SERIES = [f"#0000{16 + i:02x}" for i in range(15)]
 OF_STAGE = dict(zip(STAGES, SERIES, strict=True)) | {"idle": GRID}
 STYLE: dict[str, Any] = {
     "font.size": 9,

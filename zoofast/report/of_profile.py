@@ -72,8 +72,8 @@ def _stages(profile: Profile) -> Table:
         Column("if free", "images/s"),
     ]
     note = (
-        f"Now: {profile.rate:,.0f} images/s. Decode is entropy decoding, IDCT and colour "
-        "conversion, which the decoders do not tell apart."
+        f"Now: {profile.rate:,.0f} images/s. Decode is libjpeg-turbo's, whole; zoofast's own "
+        "decoder tells entropy decoding, inverse DCT, and upsampling with colour conversion apart."
         + (" Writing goes on beside the computing." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)

@@ -46,8 +46,8 @@ def timeline(spans: Sequence[Span]) -> Strips:
     ]
     note = (
         f"{len({span.batch for span in kept})} batches from the middle of the run; blank is other "
-        "batches, or idle. Within an image, decode and resize alternate row by row; here one "
-        "follows the other. --trace writes all of it for ui.perfetto.dev."
+        "batches, or idle. Within an image, decoding and resizing alternate row by row; here one "
+        "stage follows the other. --trace writes all of it for ui.perfetto.dev."
     )
     return Strips("Timeline", strips, note=note)
 
