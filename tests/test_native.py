@@ -143,3 +143,43 @@ def test_tensors_equal_pillows_on_aarch64(tmp_path: Path) -> None:
         pytest.skip("needs libjpeg-turbo for arm64 (libjpeg62-turbo-dev:arm64)")
     assert built.returncode == 0, built.stderr
     check_prepare([qemu, tmp_path / "prepare"], tmp_path / "in")
+
+
+@pytest.fixture(scope="module")
+def under_tsan(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that runs tests/native/threads.c under ThreadSanitizer."""
+    binary = tmp_path_factory.mktemp("tsan") / "threads"
+    sources = [ROOT / "tests/native/threads.c", *sorted((ROOT / "csrc").glob("*.c"))]
+    flags = [*FLAGS, "-pthread", "-g", "-fsanitize=thread", "-I", ROOT / "csrc"]
+    built = subprocess.run(
+        ["cc", *flags, *sources, "-ljpeg", "-lm", "-o", binary], capture_output=True, text=True
+    )
+    if "tsan" in built.stderr:
+        pytest.skip("needs ThreadSanitizer's runtime (libtsan)")
+    assert built.returncode == 0, built.stderr
+    # the runtime has fixed addresses, which random ones may collide with
+    return ["setarch", "-R", str(binary)]
+
+
+def run_under_tsan(command: list[str], *arguments: str | Path) -> None:
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("ThreadSanitizer does not run on this kernel")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_pool_has_no_data_race(under_tsan: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    files = {f"{i}.JPEG": jpegs.jpeg(60 + 9 * i, 70, i, progressive=i == 3) for i in range(6)}
+    folders.write(tmp_path / "in", files)
+    images = sorted((tmp_path / "in").iterdir())
+    run_under_tsan(under_tsan, "pool", tmp_path / "out", *images)
+
+
+def test_reading_results_has_no_data_race(under_tsan: list[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for i in range(90):
+        row = rng.standard_normal(50)
+        (tmp_path / f"img{i}_0.txt").write_text(" ".join(f"{x:f}" for x in row) + " ")
+    names = [path.name for path in tmp_path.iterdir()]
+    run_under_tsan(under_tsan, "read", tmp_path, *names)
