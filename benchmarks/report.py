@@ -15,7 +15,7 @@ from harness import ROOT, BenchmarkError
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from zoofast.cpus import usable_cpus
+from zoofast.cpus import cpu_name, usable_cpus
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 README = ROOT / "README.md"
@@ -46,16 +46,8 @@ class Table:
 
 def machine() -> str:
     """The CPU and system, in a line."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
     return (
-        f"{cpu} ({platform.machine()}), {usable_cpus()} of {os.cpu_count()} CPUs usable, "
+        f"{cpu_name()} ({platform.machine()}), {usable_cpus()} of {os.cpu_count()} CPUs usable, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     )
 

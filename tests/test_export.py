@@ -19,6 +19,7 @@ from zoofast.agreement import compare, demand, random_images, run_onnx
 from zoofast.cli import main
 from zoofast.errors import ModelError
 from zoofast.export import TOLERANCE, Target, build_network, check, export
+from zoofast.files import whole
 from zoofast.models import torch_compat
 
 torch = pytest.importorskip("torch")
@@ -359,7 +360,7 @@ def test_the_agreement_counts_what_it_says():
 def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"earlier")
-    with pytest.raises(RuntimeError), onnxfile.staged(path) as partial:
+    with pytest.raises(RuntimeError), whole(path) as partial:
         partial.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"earlier"

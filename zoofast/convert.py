@@ -15,10 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoofast import atc, onnxfile, trial
+from zoofast import atc, trial
 from zoofast.aipp import Aipp
 from zoofast.errors import ModelError
 from zoofast.export import Target, build_network, export
+from zoofast.files import whole
 from zoofast.models import KnownModel
 from zoofast.optimize import optimize
 from zoofast.recipe import load as load_recipe
@@ -83,7 +84,7 @@ class Journal:
         step.make()
         self._digests.pop(step.output, None)
         self._entries[key] = {"reads": reads, "made": self._digest(step.output)}
-        with onnxfile.staged(self._path) as partial:
+        with whole(self._path) as partial:
             partial.write_text(json.dumps(self._entries, indent=1), encoding="utf-8")
         return Done(step, made=True, seconds=time.monotonic() - begin)
 
@@ -145,7 +146,7 @@ def onnx_steps(
         text = Aipp.of(recipe).text()
 
         def write_it() -> None:
-            with onnxfile.staged(config) as partial:
+            with whole(config) as partial:
                 partial.write_text(text, encoding="ascii")
 
         steps.append(Step("aipp", {"text": text}, (), config, write_it))

@@ -1,12 +1,23 @@
-"""How many CPUs this process may use."""
+"""Which CPUs these are, and how many this process may use."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu_name() -> str:
+    """The CPU's name, where the kernel tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def usable_cpus() -> int:

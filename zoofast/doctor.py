@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from zoofast import _core, atc, npu_smi
-from zoofast.cpus import usable_cpus
+from zoofast.cpus import cpu_name, usable_cpus
 from zoofast.errors import BackendError
 
 DISK_BYTES = 64 << 20
@@ -69,18 +69,9 @@ def _machine() -> Finding:
     return Finding(
         "CPU",
         "ok",
-        f"{_cpu_name()}, {usable_cpus()} cores usable, zoofast's level {_core.isa()}, "
+        f"{cpu_name()}, {usable_cpus()} cores usable, zoofast's level {_core.isa()}, "
         f"{pages * page / 2**30:.0f} GiB memory, Python {platform.python_version()}",
     )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def _disk(folder: Path) -> Finding:

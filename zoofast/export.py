@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from zoofast.agreement import Agreement, compare, demand, run_onnx
 from zoofast.errors import ModelError
 from zoofast.extras import needs
+from zoofast.files import whole
 from zoofast.models import KnownModel
 from zoofast.models.torch_compat import build
-from zoofast.onnxfile import staged
 from zoofast.recipe import load as load_recipe
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def export(
         import torch
 
     example = torch.zeros(1, 3, target.height, target.width)
-    with staged(out) as partial, warnings.catch_warnings():
+    with whole(out) as partial, warnings.catch_warnings():
         # The exporter built on torch.export starts at opset 18; ATC needs the guides' 11.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Constant folding")

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from zoofast.errors import OutputError
 
 
-def write_whole(path: Path | str, data: bytes) -> None:
-    """Writes `data` beside `path` and renames it there, so that no reader sees half a file.
+@contextmanager
+def whole(path: Path | str) -> Iterator[Path]:
+    """A path beside `path` to write to; it becomes `path` when the block ends without an error.
 
-    Raises OutputError naming the file; what stood at `path` before is then untouched.
+    So no reader sees half a file. After an error nothing of it is left, and an earlier `path` is
+    untouched. Raises OutputError naming the file, for an OSError of the block as well.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"{path}: the folder {path.parent} does not exist: mkdir -p {path.parent}"
+        )
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as out:
-            out.write(data)
+        yield part
         part.replace(path)
     except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
         part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_whole(path: Path | str, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all. Raises OutputError naming the file."""
+    with whole(path) as part:
+        part.write_bytes(data)
 
 
 def model_digest(model: str) -> str:

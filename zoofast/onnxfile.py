@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.errors import ModelError
 from zoofast.extras import needs
+from zoofast.files import whole
 
 if TYPE_CHECKING:
     import onnx
@@ -32,25 +30,6 @@ class Port:
         return f"{self.name}:{','.join('?' if size is None else str(size) for size in self.shape)}"
 
 
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path` when the block ends without an error.
-
-    After an error nothing of it is left, and an earlier `path` is untouched. Raises ModelError
-    when the folder cannot be written.
-    """
-    if not path.parent.is_dir():
-        raise ModelError(f"{path}: the folder {path.parent} does not exist: mkdir -p {path.parent}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def read(path: Path) -> onnx.ModelProto:
     """The model in the file `path`; ModelError when it is missing or not an ONNX model."""
     with needs("onnx"):
@@ -68,10 +47,10 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:
-    """Writes `model` to `path`, whole or not at all. Raises ModelError."""
+    """Writes `model` to `path`, whole or not at all. Raises OutputError."""
     import onnx
 
-    with staged(path) as partial:
+    with whole(path) as partial:
         onnx.save(model, str(partial))
 
 

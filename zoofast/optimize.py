@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoofast import onnxfile, rewrites
 from zoofast.agreement import Agreement, compare, demand, random_images, run_onnx
+from zoofast.files import whole
 
 IMAGES = 2  # random inputs of the proof
 
@@ -34,7 +35,7 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> Optimized:
     before = len(model.graph.node)
     applied = {rewrite.name: rewrite.apply(model) for rewrite in chosen}
     after = len(model.graph.node)
-    with onnxfile.staged(out) as partial:
+    with whole(out) as partial:
         onnxfile.write(model, partial)
         del model  # the runs below need its memory
         images = random_images(shape, shape[0] or IMAGES)

@@ -10,6 +10,7 @@ from zoofast import onnxfile
 from zoofast.agreement import Agreement, compare, demand, random_images, run_onnx
 from zoofast.errors import ModelError
 from zoofast.extras import needs
+from zoofast.files import whole
 
 IMAGES = 2  # random inputs of the proof
 # Of the largest logit. Folding a batch normalization into its convolution rounds differently.
@@ -47,7 +48,7 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> Simplified:
         raise ModelError(f"{source}: onnxsim: {str(error).splitlines()[0]}") from error
     after = Counter(node.op_type for node in simplified.graph.node)
     del model
-    with onnxfile.staged(out) as partial:
+    with whole(out) as partial:
         onnxfile.write(simplified, partial)
         del simplified  # the runs below need its memory
         images = random_images(port.shape, port.batch or IMAGES)

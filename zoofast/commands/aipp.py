@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoofast import onnxfile
 from zoofast.aipp import Aipp
 from zoofast.atc import AIPP_CONFIG
+from zoofast.files import whole
 from zoofast.recipe import load
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     given = load(args.recipe)
     recipe = given.with_output("uint8", "NHWC")
-    with onnxfile.staged(args.output) as partial:
+    with whole(args.output) as partial:
         partial.write_text(Aipp.of(recipe).text(), encoding="ascii")
     height, width = recipe.size
     print(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")

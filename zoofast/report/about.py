@@ -6,28 +6,18 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from zoofast.cpus import usable_cpus
+from zoofast.cpus import cpu_name, usable_cpus
 from zoofast.prep import versions
 from zoofast.recipe import Recipe
 from zoofast.report.data import Block, Facts, Section
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def environment() -> dict[str, str]:
     """The machine, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "CPU": _cpu(),
+        "CPU": cpu_name(),
         "usable CPUs": f"{usable_cpus()} of {os.cpu_count()}",
         "memory": f"{memory / 2**30:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
