@@ -214,6 +214,22 @@ def test_the_trace_has_a_row_for_all_that_computes(
 # ---- before the run --------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "option", ["-o", "--json", "--report", "--trace", "--per-class", "--save-logits", "--journal"]
+)
+def test_files_that_cannot_be_written_are_named_before(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    for where, why in (
+        (tmp_path / "no" / "f", f"mkdir -p {tmp_path / 'no'}"),
+        (tmp_path, "folder"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(words(run, option, where))
+        assert why in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_work_is_said_before(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

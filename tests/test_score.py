@@ -319,8 +319,9 @@ def test_folders_that_cannot_be_scored(
 
 
 def test_outputs_that_cannot_be_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert score(run, "-o", str(run / "absent" / "r.json")) == 2
-    assert "r.json: cannot be written: No such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        score(run, "-o", str(run / "absent" / "r.json"))
+    assert "/absent does not exist: mkdir -p" in capsys.readouterr().err
 
 
 # ---- the tally ---------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from zoofast.recipe import DTYPES, LAYOUTS
 
@@ -21,6 +23,20 @@ def thread_count(text: str) -> int:
     if threads > MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text}: at most {MAX_THREADS}")
     return threads
+
+
+def file_to_write(text: str) -> str:
+    """Checked before the work, since a result that cannot be written is of no use after it."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text}: the folder {path.parent} does not exist: mkdir -p {path.parent}"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text}: the folder {path.parent} cannot be written to")
+    return text
 
 
 def seconds(text: str) -> float:
@@ -51,6 +67,11 @@ def devices(text: str) -> list[int]:
     if len(set(numbers)) != len(parts) or not all(number <= 255 for number in numbers):
         raise argparse.ArgumentTypeError(f"{text} is no list of different numbers from 0 to 255")
     return numbers
+
+
+def add_file(parser: argparse.ArgumentParser, name: str, metavar: str, what: str) -> None:
+    """A file that is to be written."""
+    parser.add_argument(name, type=file_to_write, metavar=metavar, help=what)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

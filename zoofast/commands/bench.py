@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-l", "--loop", type=arguments.positive, default=100, help="executions each (default: 100)"
     )
     parser.add_argument("-d", "--device", type=int, default=0, help="default: 0")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers")
-    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
+    arguments.add_file(parser, "--markdown", "FILE", "write the table")
+    arguments.add_file(parser, "--json", "FILE", "write the numbers")
+    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

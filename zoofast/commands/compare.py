@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from zoofast.commands.arguments import positive
+from zoofast.commands import arguments
 from zoofast.commands.score import add_label_arguments, labels_of
 from zoofast.errors import ResultError
 from zoofast.extras import needs
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="element type of .bin files (default: %(default)s)",
     )
     parser.add_argument(
-        "--top-k", type=positive, default=5, metavar="K", help="default: %(default)s"
+        "--top-k", type=arguments.positive, default=5, metavar="K", help="default: %(default)s"
     )
     parser.add_argument(
         "--max-accuracy-drop",
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="exit 0 although not all could be compared"
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything")
-    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
+    arguments.add_file(parser, "--json", "FILE", "write everything")
+    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
     parser.add_argument("--quiet", action="store_true", help="only what fails")
 
 

@@ -78,11 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give up a device that takes longer for a batch (default: 600)",
     )
     add_score_arguments(parser)
-    parser.add_argument(
-        "--save-logits", metavar="FILE.npy", help="all scores of all images, names beside them"
+    arguments.add_file(
+        parser, "--save-logits", "FILE.npy", "all scores of all images, names beside them"
     )
     parser.add_argument(
         "--journal",
+        type=arguments.file_to_write,
         metavar="FILE",
         help="what --resume continues from (default: the file of -o, and .journal)",
     )
@@ -92,9 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="forget an evaluation that did not end"
     )
-    parser.add_argument(
-        "--trace", metavar="FILE.json", help="write a Chrome trace, for ui.perfetto.dev"
-    )
+    arguments.add_file(parser, "--trace", "FILE.json", "write a Chrome trace, for ui.perfetto.dev")
     parser.add_argument("--quiet", action="store_true", help="only the accuracy")
 
 

@@ -63,11 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only-recipe", action="store_true", help="do not measure the known models' recipes"
     )
-    parser.add_argument(
-        "--trace", metavar="FILE.json", help="write a Chrome trace, for ui.perfetto.dev"
-    )
-    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    arguments.add_file(parser, "--trace", "FILE.json", "write a Chrome trace, for ui.perfetto.dev")
+    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
+    arguments.add_file(parser, "--json", "FILE", "write the figures")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the verdict")
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from zoofast.commands.arguments import positive
+from zoofast.commands import arguments
 from zoofast.cpus import usable_cpus
 from zoofast.errors import LabelError
 from zoofast.extras import needs
@@ -76,10 +76,14 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     """How a score is made, and where it goes."""
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="result.json, as the guides write it"
+        "-o",
+        "--output",
+        type=arguments.file_to_write,
+        metavar="FILE",
+        help="result.json, as the guides write it",
     )
     parser.add_argument(
-        "--top-k", type=positive, default=5, metavar="K", help="default: %(default)s"
+        "--top-k", type=arguments.positive, default=5, metavar="K", help="default: %(default)s"
     )
     parser.add_argument(
         "--scores",
@@ -90,12 +94,12 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="exit 0 although not all could be scored"
     )
-    parser.add_argument("--per-class", metavar="CSV", help="write accuracy by class")
+    arguments.add_file(parser, "--per-class", "CSV", "write accuracy by class")
     parser.add_argument(
         "--confused", type=int, default=5, metavar="N", help="confused pairs to show (default: 5)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything")
-    parser.add_argument("--report", metavar="FILE.html", help="write a page to look at")
+    arguments.add_file(parser, "--json", "FILE", "write everything")
+    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
 
 
 def labels_of(args: argparse.Namespace) -> Labels | None:
