@@ -294,10 +294,9 @@ def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> No
     assert said["kept_from_before"] + said["prepared"] == 300
 
 
-def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> None:
-    """And only a terminal does: see test_a_plain_run."""
+def on_a_terminal(*args: object) -> str:
+    """All that the command draws there."""
     main, other = pty.openpty()
-    args = [many, tmp_path / "out", "--recipe", recipe_file, "--limit", 600]
     process = subprocess.Popen(
         [*map(str, COMMANDS["zoofast-prep"]), *map(str, args)],
         stdout=other,
@@ -314,7 +313,17 @@ def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> 
                 break
     os.close(main)
     assert process.wait(timeout=60) == 0
-    text = seen.decode()
+    return seen.decode()
+
+
+def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> None:
+    """And only a terminal does: see test_a_plain_run."""
+    args = [tmp_path / "out", "--recipe", recipe_file]
+    text = on_a_terminal(many, *args, "--limit", 600)
     assert "\x1b[" in text
     assert re.search(r"\d+/600", text)
     assert "MB/s" in text
+    resumed = on_a_terminal(many, *args, "--limit", 700, "--resume")
+    counts = [int(count) for count in re.findall(r"(\d+)/700", resumed)]
+    assert counts[-1] == 700
+    assert min(count for count in counts if count) >= 600

@@ -24,13 +24,17 @@ class Meter:
 
     def __init__(self, what: str, total: int, console: Console, quiet: bool) -> None:
         self.what, self.total, self.done, self.nbytes = what, total, 0, 0
+        self._kept = 0
         self._console, self._quiet = console, quiet
         self._begin = self._said = time.monotonic()
         self._bar: Progress | None = None
 
-    def begin(self) -> None:
-        """Rates count from now: what came before, such as loading a model, was no work on items."""
-        self._begin = time.monotonic()
+    def begin(self, kept: int = 0) -> None:
+        """Rates count from now: what came before, such as loading a model, was no work on items.
+
+        kept: items that are done since an earlier run, and count among the total only.
+        """
+        self._begin, self._kept, self.done = time.monotonic(), kept, kept
 
     def advance(self, items: int, nbytes: int = 0, note: str = "") -> None:
         """Says that `items` more are done, of `nbytes` bytes; `note` stands at the line's end."""
@@ -38,7 +42,7 @@ class Meter:
         self.nbytes += nbytes
         now = time.monotonic()
         seconds = max(now - self._begin, 1e-9)
-        rate = f"{self.done / seconds:,.0f}/s"
+        rate = f"{(self.done - self._kept) / seconds:,.0f}/s"
         if self.nbytes:
             rate += f"  {self.nbytes / seconds / 1e6:,.1f} MB/s"
         if note:

@@ -65,6 +65,7 @@ class Options:
 class Running:
     """How far an evaluation is: what a progress bar shows."""
 
+    kept: int  # from an earlier run
     images: int  # tried in this run
     failures: int
     scored: int  # of these, kept ones included, with a label
@@ -248,7 +249,7 @@ class _Run:
         done = set(self._names)
         self._todo = [item for item in items if item.name not in done]
         found.kept = len(items) - len(self._todo)
-        self._running = Running(0, 0, 0, (0, 0), 0.0, 0)
+        self._running = Running(found.kept, 0, 0, 0, (0, 0), 0.0, 0)
         self._counted = 0  # answers whose hits are in it
         self._told_ns = 0  # when
         self._truth: dict[str, int] = {}  # class by name, of images with a label

@@ -22,7 +22,7 @@ from PIL import Image
 
 from zoofast import _core, reference
 from zoofast.errors import ImageError, OutputError
-from zoofast.loader import Failure, Loader, Prepared, decode_with_pillow
+from zoofast.loader import Failure, Loader, decode_with_pillow
 from zoofast.recipe import Recipe, resize_order
 from zoofast.rows import read_named_rows
 from zoofast.sinks import PACK, Sink, open_sink
@@ -156,7 +156,7 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(at).free
 
 
-Progress = Callable[[Prepared, Loader], None]
+Progress = Callable[[Report], None]
 
 
 def prepare_folder(
@@ -164,13 +164,14 @@ def prepare_folder(
     folder: str | os.PathLike[str],
     recipe: Recipe,
     options: Options = Options(),
-    progress: Progress | None = None,
+    progress: Progress = lambda report: None,
 ) -> Report:
     """Prepares the images of `source` into `folder`, with a manifest beside them.
 
-    `progress` is called after every batch. Images that fail are in the report's `failures`.
-    Raises OutputError (no room, not writable, another run's folder), ImageError (with
-    `stop_on_error`), KeyboardInterrupt; the folder can be resumed after each.
+    `progress` is called when it is known what is to be done, and after every batch. Images that
+    fail are in the report's `failures`. Raises OutputError (no room, not writable, another run's
+    folder), ImageError (with `stop_on_error`), KeyboardInterrupt; the folder can be resumed after
+    each.
     """
     path = Path(folder)
     items = choose(source, options.limit, options.shard)
@@ -190,6 +191,7 @@ def prepare_folder(
             "prepare a part with --limit or --shard, or score without bins"
         )
     _write_manifest(path, report)
+    progress(report)
     begin = time.monotonic()
     try:
         try:
@@ -222,7 +224,7 @@ def _run(
     options: Options,
     sink: Sink,
     report: Report,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     with Loader(
         source,
@@ -243,8 +245,7 @@ def _run(
             report.decoders = loader.stats.decoders
             if batch.failures and options.stop_on_error:
                 raise ImageError(f"{batch.failures[0]} (stopped at the first failure)")
-            if progress is not None:
-                progress(batch, loader)
+            progress(report)
     sink.finish()
 
 

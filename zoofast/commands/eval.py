@@ -201,17 +201,13 @@ def _evaluate(
     from zoofast.console import progress
     from zoofast.evaluate import evaluate
 
-    seen = nbytes = 0
     with progress("eval", len(items), args.quiet) as meter:
 
         def advance(running: Running) -> None:
-            nonlocal seen, nbytes
             if not running.images:
-                meter.begin()
-            meter.advance(
-                running.images - seen, running.nbytes_in - nbytes, _note(running, args.top_k)
-            )
-            seen, nbytes = running.images, running.nbytes_in
+                meter.begin(running.kept)
+            items = running.kept + running.images - meter.done
+            meter.advance(items, running.nbytes_in - meter.nbytes, _note(running, args.top_k))
 
         return evaluate(source, items, recipe, labels, options, advance)
 

@@ -14,7 +14,6 @@ from zoofast import console
 from zoofast.commands import arguments
 from zoofast.errors import OutputError
 from zoofast.files import write_whole
-from zoofast.loader import Loader, Prepared
 from zoofast.prep import (
     MANIFEST,
     Options,
@@ -113,13 +112,14 @@ def _dry_run(source: Source, folder: Path, recipe: Recipe, options: Options) -> 
 def _prepare(source: Source, folder: str, recipe: Recipe, options: Options, quiet: bool) -> Report:
     total = len(choose(source, options.limit, options.shard))
     with console.progress("prep", total, quiet) as meter:
-        seen = 0
 
-        def progress(batch: Prepared, loader: Loader) -> None:
-            nonlocal seen
-            note = f"{len(batch.failures)} failed" if batch.failures else ""
-            meter.advance(len(batch.items), loader.stats.nbytes_in - seen, note)
-            seen = loader.stats.nbytes_in
+        def progress(report: Report) -> None:
+            done = report.prepared + len(report.failures)
+            if not done:
+                meter.begin(report.kept)
+            note = f"{len(report.failures)} failed" if report.failures else ""
+            items = report.kept + done - meter.done
+            meter.advance(items, report.nbytes_in - meter.nbytes, note)
 
         return prepare_folder(source, folder, recipe, options, progress)
 
