@@ -447,8 +447,11 @@ def test_a_model_with_lanes_computes_several_batches_at_once(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("device")]
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_onnx_runtime_has_a_lane_a_core(run: Path, lanes: int) -> None:
+@pytest.mark.parametrize(("lanes", "cpus"), [(1, 3), (3, 3), (3, 5)])
+def test_onnx_runtime_has_lanes(
+    run: Path, monkeypatch: pytest.MonkeyPatch, lanes: int, cpus: int
+) -> None:
+    monkeypatch.setattr("zoofast.backends.ort.usable_cpus", lambda: cpus)
     rng = np.random.default_rng(lanes)
     batches = rng.standard_normal((12, 4, 3, 4, 4)).astype(np.float32)
     with open_backend(str(run / "m.onnx"), batch=4, lanes=lanes) as model:

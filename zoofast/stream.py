@@ -30,7 +30,7 @@ from zoofast.remote import RemoteModel
 from zoofast.timeline import Timeline
 
 DEFAULT_BATCH = 4  # of models that take any; what more of them compute leaves the caches
-MOST_LANES = 8  # each takes as much memory as a batch's activations
+MOST_LANES = 16  # each takes as much memory as a batch's activations
 AHEAD = 2  # batches a lane: the one that it computes, and the next
 # The loader has at least so many batches of the ring, and, where a device beside this host must not
 # wait for it, so many images: threads that share a busy host's cores are not woken at once.

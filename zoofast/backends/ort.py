@@ -38,8 +38,10 @@ def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes:
     lanes = lanes if chosen == CPU else 1
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # errors; they come back as exceptions as well
-    if lanes > 1:  # a call is computed by its own thread and those of the session
+    if lanes > 1:  # a call is computed by its own thread, and by those of the session, if any
         settings.intra_op_num_threads = max(1, usable_cpus() - lanes + 1)
+        # threads that have nothing to do leave their cores to whoever prepares images
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(model, settings, providers=[(chosen, options)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
