@@ -294,14 +294,14 @@ def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> No
     assert said["kept_from_before"] + said["prepared"] == 300
 
 
-def on_a_terminal(*args: object) -> str:
+def on_a_terminal(*args: object, columns: int = 120) -> str:
     """All that the command draws there."""
     main, other = pty.openpty()
     process = subprocess.Popen(
         [*map(str, COMMANDS["zoofast-prep"]), *map(str, args)],
         stdout=other,
         stderr=other,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
     )
     os.close(other)
     seen, began = b"", time.monotonic()
@@ -323,7 +323,9 @@ def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> 
     assert "\x1b[" in text
     assert re.search(r"\d+/600", text)
     assert "MB/s" in text
-    resumed = on_a_terminal(many, *args, "--limit", 700, "--resume")
+    resumed = on_a_terminal(many, *args, "--limit", 700, "--resume", columns=48)
+    assert "…" not in text + resumed
+    assert "/s" in resumed and "MB/s" not in resumed
     counts = [int(count) for count in re.findall(r"(\d+)/700", resumed)]
     assert counts[-1] == 700
     assert min(count for count in counts if count) >= 600

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 PLAIN_SECONDS = 10.0  # between two plain lines
+LEAST_BAR, TIME_LEFT = 10, 8  # columns of the terminal
 
 
 class Meter:
@@ -36,22 +37,30 @@ class Meter:
         """
         self._begin, self._kept, self.done = time.monotonic(), kept, kept
 
-    def advance(self, items: int, nbytes: int = 0, note: str = "") -> None:
-        """Says that `items` more are done, of `nbytes` bytes; `note` stands at the line's end."""
+    def advance(self, items: int, nbytes: int = 0, notes: Sequence[str] = ()) -> None:
+        """Says that `items` more are done, of `nbytes` bytes. notes: what stands beside the rate as
+        far as the line has room, the most important first."""
         self.done += items
         self.nbytes += nbytes
         now = time.monotonic()
         seconds = max(now - self._begin, 1e-9)
-        rate = f"{(self.done - self._kept) / seconds:,.0f}/s"
+        parts = [f"{(self.done - self._kept) / seconds:,.0f}/s", *notes]
         if self.nbytes:
-            rate += f"  {self.nbytes / seconds / 1e6:,.1f} MB/s"
-        if note:
-            rate += f"  {note}"
+            parts.append(f"{self.nbytes / seconds / 1e6:,.1f} MB/s")
         if self._bar is not None:
+            rate = self._fitting(parts)
             self._bar.update(self._bar.task_ids[0], completed=self.done, rate=rate)
         elif not self._quiet and now - self._said >= PLAIN_SECONDS:
             self._said = now
-            print(f"{self.what}: {self.done} of {self.total}, {rate}", file=sys.stderr, flush=True)
+            said = f"{self.what}: {self.done} of {self.total}, {'  '.join(parts)}"
+            print(said, file=sys.stderr, flush=True)
+
+    def _fitting(self, parts: list[str]) -> str:
+        counts = len(self.what) + 2 * len(str(self.total)) + 1
+        room = self._console.width - counts - LEAST_BAR - TIME_LEFT - 4  # the columns' gaps
+        while len(parts) > 1 and len("  ".join(parts)) > room:
+            parts = parts[:-1]
+        return "  ".join(parts)
 
 
 @contextmanager

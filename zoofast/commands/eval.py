@@ -207,20 +207,19 @@ def _evaluate(
             if not running.images:
                 meter.begin(running.kept)
             items = running.kept + running.images - meter.done
-            meter.advance(items, running.nbytes_in - meter.nbytes, _note(running, args.top_k))
+            meter.advance(items, running.nbytes_in - meter.nbytes, _notes(running, args.top_k))
 
         return evaluate(source, items, recipe, labels, options, advance)
 
 
-def _note(running: Running, top_k: int) -> str:
+def _notes(running: Running, top_k: int) -> list[str]:
     parts = []
     if running.scored:
         for place, hits in sorted({1: running.hits[0], top_k: running.hits[1]}.items()):
             parts.append(f"top-{place} {100 * hits / running.scored:.2f} %")
-    parts.append(f"device busy {running.device_busy:.0%}")
     if running.failures:
         parts.append(f"{running.failures} failed")
-    return "  ".join(parts)
+    return [*parts, f"device busy {running.device_busy:.0%}"]
 
 
 def _say(args: argparse.Namespace, found: Evaluation, journal: Path | None) -> int:

@@ -117,9 +117,9 @@ def _prepare(source: Source, folder: str, recipe: Recipe, options: Options, quie
             done = report.prepared + len(report.failures)
             if not done:
                 meter.begin(report.kept)
-            note = f"{len(report.failures)} failed" if report.failures else ""
+            notes = [f"{len(report.failures)} failed"] if report.failures else []
             items = report.kept + done - meter.done
-            meter.advance(items, report.nbytes_in - meter.nbytes, note)
+            meter.advance(items, report.nbytes_in - meter.nbytes, notes)
 
         return prepare_folder(source, folder, recipe, options, progress)
 

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             options,
             models=known,
             trace=args.trace,
-            step=lambda what: meter.advance(1, note=what),
+            step=lambda what: meter.advance(1, notes=[what]),
         )
     if args.json:
         write_whole(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
