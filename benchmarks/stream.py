@@ -35,7 +35,7 @@ from zoofast.evaluate import Evaluation, Options, evaluate
 from zoofast.infer import made_up_batch
 from zoofast.labels import Labels
 from zoofast.sources import Item, Source
-from zoofast.stream import DEFAULT_BATCH, ModelSpec, ring_depth
+from zoofast.stream import AHEAD, DEFAULT_BATCH, ModelSpec, ring_depth
 
 RECIPE = load_recipe("squeezenet1_1_float32")
 BATCH = 8  # of the simulated NPUs; ONNX Runtime has zoofast eval's default
@@ -60,7 +60,7 @@ def hash_of(item: Item) -> int:
 def alone(source: Source, timing: Timing) -> None:
     """Adds the seconds per image of the Loader, tensors thrown away."""
     begin, done = time.perf_counter(), 0
-    with Loader(source, RECIPE, batch_size=BATCH, depth=ring_depth(BATCH, 1)) as loader:
+    with Loader(source, RECIPE, batch_size=BATCH, depth=ring_depth(BATCH, AHEAD)) as loader:
         for batch in loader:
             done += len(batch.names)
     if done != len(source.items):

@@ -29,12 +29,13 @@ from onnx import TensorProto
 from tests.fake_aclruntime import GENERATIONS
 from tests.models import CLASSES, logits, write_model
 from tests.test_acl import SHIM
-from zoofast import load_recipe, models
+from zoofast import _core, load_recipe, models
 from zoofast.backends import open_backend
 from zoofast.cli import main
 from zoofast.errors import BackendError, ImageError, OutputError
 from zoofast.evaluate import Evaluation, Options, Running, evaluate
 from zoofast.labels import Labels
+from zoofast.remote import RemoteModel
 from zoofast.rows import read_named_rows
 from zoofast.scoring import TITLE
 from zoofast.sources import Item, Source, open_source
@@ -768,6 +769,41 @@ def test_npus(
     assert main([*arguments, "--json", str(tmp_path / "e.json")]) == 0
     assert (tmp_path / "r.json").read_text() == result_of(files)
     assert json.loads((tmp_path / "e.json").read_text())["device_images_per_second"] > 0
+
+
+def test_a_process_takes_a_second_batch_while_it_runs_the_first(run: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "two.onnx", outputs=2)
+    plan = load_recipe(str(run / "recipe.toml")).plan()
+    ring = [_core.Batch(plan, 4, shared=True) for _ in range(3)]
+    rng = np.random.default_rng(5)
+    with RemoteModel(model, backend="onnxruntime", batch=4) as remote:
+        remote.share(ring)
+        asked: list[np.ndarray] = []
+        ended = 0
+        for i in range(8):
+            slots = ring[i % 3].array
+            slots[:] = rng.standard_normal(slots.shape)
+            asked.append(logits(slots.astype(np.float32)))
+            remote.begin(slots)
+            if i:
+                ran = remote.end()
+                assert ended <= ran.begin_ns <= ran.end_ns
+                ended = ran.end_ns
+                expected = asked[i - 1]
+                assert ran.outputs[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+                assert ran.outputs[1] == pytest.approx(-expected, rel=1e-4, abs=1e-5)
+        last = remote.end().outputs[0]
+        assert last == pytest.approx(asked[-1], rel=1e-4, abs=1e-5)
+        assert len(remote.times().compute) == 8
+        again = remote.infer(ring[7 % 3].array)[0]
+        assert again == pytest.approx(last, rel=1e-6)
+        assert last == pytest.approx(asked[-1], rel=1e-4, abs=1e-5)  # a copy of our own
+        remote.begin(ring[0].array)
+        remote.kill()
+        with pytest.raises(BackendError, match="ended with exit code -9"):
+            for _ in range(2):  # it may have been faster
+                remote.end()
+                remote.begin(ring[0].array)
 
 
 DYING = (

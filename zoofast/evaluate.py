@@ -190,7 +190,8 @@ def evaluate(
         check_recipe(devices.input, recipe)
         check_output(devices, options.output_index)
         found.input, found.lanes = devices.input, devices.lanes
-        found.depth = options.depth or ring_depth(found.input.shape[0], len(devices), found.lanes)
+        on_host = devices.lanes > len(devices)
+        found.depth = options.depth or ring_depth(devices.input.shape[0], devices.ahead, on_host)
         try:
             run.through(source, devices)
             found.state = "complete"

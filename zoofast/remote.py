@@ -1,6 +1,8 @@
 """A model in a process of its own, for backends that keep the GIL while the device computes.
 
-Batches are not sent: the process maps the loader's ring, and is told which batch to run.
+Batches are not sent: the process maps the loader's ring, and is told which batch to run; answers
+come in memory that both have. A second batch can be asked for while the first is run, so that the
+device does not wait for what the processes say to each other.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ import mmap
 import multiprocessing
 import os
 import signal
+import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +27,21 @@ from zoofast.backends import TensorInfo, Times, check_batch, open_backend
 from zoofast.errors import BackendError, ZoofastError
 
 CLOSING_SECONDS = 10.0  # for the device to be let go of
+FLYING = 2  # batches that the process may be asked for at a time: one it runs, one is next
+
+
+class Ran(NamedTuple):
+    """A batch's outputs, and when its execution began and ended, monotonic nanoseconds."""
+
+    outputs: list[NDArray[Any]]
+    begin_ns: int
+    end_ns: int
 
 
 class RemoteModel:
     """See zoofast.backends.Model; `open_with` is for zoofast.backends.open_backend.
 
-    `infer` takes only arrays of the batches that were given to `share`.
+    `infer`, and `begin` with `end`, take only arrays of the batches that were given to `share`.
     """
 
     lanes = 1
@@ -36,6 +49,7 @@ class RemoteModel:
     def __init__(self, model: str, **open_with: Any) -> None:
         self._model, self._device = model, open_with.get("device", 0)
         self._batches: dict[int, int] = {}  # address -> number
+        self._answers: deque[list[NDArray[Any]]] = deque()  # of FLYING batches, the next first
         # spawned: a fork of a process that has used a device is broken
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -47,6 +61,14 @@ class RemoteModel:
         theirs.close()
         try:
             self.input, self.outputs = self._receive()
+            nbytes = FLYING * sum(output.nbytes for output in self.outputs)
+            fd = os.memfd_create("zoofast")
+            try:
+                os.ftruncate(fd, nbytes)
+                self._answers.extend(_arrays(fd, self.outputs, FLYING))
+                self._send_memory("answers", fd)
+            finally:
+                os.close(fd)
         except BaseException:
             self.kill()
             raise
@@ -55,14 +77,23 @@ class RemoteModel:
         """Lets the process map shared batches of the model's size."""
         for number, batch in enumerate(batches):
             self._batches[_address(batch.array)] = number
-            self._pipe.send(("map", batch.array.nbytes))
-            assert self._process.pid is not None
-            send_handle(self._pipe, batch.fd, self._process.pid)
+            self._send_memory("map", batch.fd)
 
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+        self.begin(batch, loop)
+        return self.end().outputs
+
+    def begin(self, batch: NDArray[Any], loop: int = 1) -> None:
+        """Asks for the batch's outputs; at most FLYING batches may be asked for at a time."""
         check_batch(self.input, batch)
-        outputs: list[NDArray[Any]] = self._call("infer", self._batches[_address(batch)], loop)
-        return outputs
+        self._send("infer", self._batches[_address(batch)], loop)
+
+    def end(self) -> Ran:
+        """Waits for the batch that was asked for first. Raises BackendError."""
+        begin_ns, end_ns = self._receive()
+        answer = self._answers[0]
+        self._answers.rotate(-1)
+        return Ran([output.copy() for output in answer], begin_ns, end_ns)
 
     def times(self) -> Times:
         times: Times = self._call("times")
@@ -76,9 +107,18 @@ class RemoteModel:
         self._process.kill()
 
     def _call(self, *request: Any) -> Any:
+        self._send(*request)
+        return self._receive()
+
+    def _send(self, *request: Any) -> None:
         with suppress(OSError):  # it is gone; receiving says how
             self._pipe.send(request)
-        return self._receive()
+
+    def _send_memory(self, what: str, fd: int) -> None:
+        self._send(what)
+        assert self._process.pid is not None
+        with suppress(OSError):
+            send_handle(self._pipe, fd, self._process.pid)
 
     def _receive(self) -> Any:
         try:
@@ -118,22 +158,45 @@ def _serve(pipe: Connection, model: str, open_with: dict[str, Any]) -> None:
             with open_backend(model, **open_with) as loaded:
                 pipe.send((loaded.input, loaded.outputs))
                 batches: list[NDArray[Any]] = []
+                answers: deque[list[NDArray[Any]]] = deque()
                 while True:
                     what, *arguments = pipe.recv()
                     if what == "map":
-                        batches.append(_mapped(recv_handle(pipe), arguments[0], loaded.input))
+                        batches += _received(pipe, [loaded.input])[0]
+                    elif what == "answers":
+                        answers.extend(_received(pipe, loaded.outputs, FLYING))
                     elif what == "infer":
                         number, loop = arguments
-                        pipe.send(loaded.infer(batches[number], loop))
+                        begin_ns = time.monotonic_ns()
+                        outputs = loaded.infer(batches[number], loop)
+                        end_ns = time.monotonic_ns()
+                        for to, output in zip(answers[0], outputs, strict=True):
+                            np.copyto(to, output, casting="no")
+                        answers.rotate(-1)
+                        pipe.send((begin_ns, end_ns))
                     else:
                         pipe.send(getattr(loaded, what)())
         except ZoofastError as error:
             pipe.send(error)
 
 
-def _mapped(fd: int, nbytes: int, info: TensorInfo) -> NDArray[Any]:
+def _received(
+    pipe: Connection, tensors: Sequence[TensorInfo], times: int = 1
+) -> list[list[NDArray[Any]]]:
+    fd = recv_handle(pipe)
     try:
-        memory = mmap.mmap(fd, nbytes)
+        return _arrays(fd, tensors, times)
     finally:
         os.close(fd)
-    return np.frombuffer(memory, info.dtype).reshape(info.shape)
+
+
+def _arrays(fd: int, tensors: Sequence[TensorInfo], times: int) -> list[list[NDArray[Any]]]:
+    """Arrays for the tensors, one after the other in the shared memory `fd`, so many times."""
+    memory, at = mmap.mmap(fd, 0), 0
+    found: list[list[NDArray[Any]]] = []
+    for _ in range(times):
+        found.append([])
+        for tensor in tensors:
+            found[-1].append(np.ndarray(tensor.shape, tensor.dtype, memory, at))
+            at += tensor.nbytes
+    return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,27 +27,27 @@ from zoofast.backends import KEEP_GIL, Model, TensorInfo, Times, backend_of, ope
 from zoofast.cpus import usable_cpus
 from zoofast.errors import BackendError, ZoofastError
 from zoofast.loader import Loader, Prepared
-from zoofast.remote import RemoteModel
+from zoofast.remote import FLYING, Ran, RemoteModel
 from zoofast.timeline import Timeline
 
 DEFAULT_BATCH = 4  # of models that take any; what more of them compute leaves the caches
 MOST_LANES = 16  # each takes as much memory as a batch's activations
 AHEAD = 2  # batches a lane: the one that it computes, and the next
+AHEAD_OF_PROCESS = FLYING + 1  # what a process was asked for, and the next
 # The loader has at least so many batches of the ring, and, where a device beside this host must not
 # wait for it, so many images: threads that share a busy host's cores are not woken at once.
 FILLING_BATCHES, FILLING_IMAGES = 2, 48
 CLOSING_SECONDS = 5.0  # for a device's thread to end
 
 
-def ring_depth(batch: int, devices: int, lanes: int | None = None) -> int:
-    """How many batches of that size keep so many devices, and the loader, busy.
+def ring_depth(batch: int, ahead: int, on_host: bool = False) -> int:
+    """How many batches of that size keep devices and loader busy.
 
-    lanes: of all devices together; by default one each. More are this host's own cores, which
-    always have something to do; a smaller ring then leaves them more of the caches.
+    ahead: batches that the devices have at a time. on_host: they are this host's own cores, which
+    always have something to do; a smaller ring leaves them more of the caches.
     """
-    if lanes is not None and lanes > devices:
-        return AHEAD * lanes + FILLING_BATCHES
-    return AHEAD * devices + max(FILLING_BATCHES, -(-FILLING_IMAGES // batch))
+    filling = FILLING_BATCHES if on_host else max(FILLING_BATCHES, -(-FILLING_IMAGES // batch))
+    return ahead + filling
 
 
 @dataclass(frozen=True)
@@ -111,20 +112,49 @@ class _Lane(threading.Thread):
             self._device.fail(error)
 
     def _serve(self) -> None:
-        jobs, answers, timeline = self._device.jobs, self._device.answers, self._device.timeline
-        asked = time.monotonic_ns()
-        while (job := jobs.get()) is not None:
+        ended = time.monotonic_ns()  # the batch before
+        for job, ran in self._runs():
+            timeline = self._device.timeline
+            if timeline is not None:
+                timeline.span(self.name, "wait", ended, ran.begin_ns, job.number)
+                timeline.span(self.name, "infer", ran.begin_ns, ran.end_ns, job.number)
+            self._device.answers.put(_Answer(job.number, ran.outputs))
+            ended = ran.end_ns
+        self._device.jobs.put(None)
+
+    def _runs(self) -> Iterator[tuple[_Job, Ran]]:
+        if isinstance(self._model, RemoteModel):
+            yield from self._runs_ahead(self._model)
+            return
+        while (job := self._device.jobs.get()) is not None:
             begin = time.monotonic_ns()
             self.busy_since = begin / 1e9
             outputs = self._model.infer(job.slots.array)
             self.busy_since = 0.0
-            end = time.monotonic_ns()
-            if timeline is not None:
-                timeline.span(self.name, "wait", asked, begin, job.number)
-                timeline.span(self.name, "infer", begin, end, job.number)
-            answers.put(_Answer(job.number, outputs))
-            asked = end
-        jobs.put(None)
+            yield job, Ran(outputs, begin, time.monotonic_ns())
+
+    def _runs_ahead(self, model: RemoteModel) -> Iterator[tuple[_Job, Ran]]:
+        """The process is asked for a batch while it runs the one before."""
+        flying: deque[_Job] = deque()
+        more = True
+        while more or flying:
+            if more and len(flying) < FLYING:
+                try:
+                    job = self._device.jobs.get(block=not flying)
+                except queue.Empty:
+                    pass
+                else:
+                    if job is None:
+                        more = False
+                    else:
+                        self.busy_since = self.busy_since or time.monotonic()
+                        model.begin(job.slots.array)
+                        flying.append(job)
+                    continue
+            ran = model.end()
+            job = flying.popleft()
+            self.busy_since = time.monotonic() if flying else 0.0
+            yield job, ran
 
 
 class _Device(threading.Thread):
@@ -214,6 +244,14 @@ class Devices:
     def lanes(self) -> int:
         """How many batches they compute at once."""
         return sum(len(thread.lanes) for thread in self._threads)
+
+    @property
+    def ahead(self) -> int:
+        """How many batches they have at a time: what they compute, and what is next."""
+        return sum(
+            AHEAD_OF_PROCESS if isinstance(thread.model, RemoteModel) else AHEAD * len(thread.lanes)
+            for thread in self._threads
+        )
 
     def __enter__(self) -> Devices:
         for thread in self._threads:
@@ -321,7 +359,7 @@ def stream(
     flying: dict[int, Prepared] = {}
     through: dict[int, Streamed] = {}  # until those before them are
     taken = yielded = 0
-    most = min(AHEAD * devices.lanes, len(loader.ring))  # at a time with devices
+    most = min(devices.ahead, len(loader.ring))  # at a time with devices
     more = True
     while more or flying or through:
         while more and len(flying) < most:
