@@ -2,7 +2,9 @@
 
 Batches are not sent: the process maps the loader's ring, and is told which batch to run; answers
 come in memory that both have. A second batch can be asked for while the first is run, so that the
-device does not wait for what the processes say to each other.
+device does not wait for what the processes say to each other. That is as little as can be, since
+what a busy host's caches have lost by then takes long: a number for a request, two for an answer.
+All else goes over a connection.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import struct
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,11 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import _core
-from zoofast.backends import TensorInfo, Times, check_batch, open_backend
+from zoofast.backends import Model, TensorInfo, Times, check_batch, open_backend
 from zoofast.errors import BackendError, ZoofastError
 
 CLOSING_SECONDS = 10.0  # for the device to be let go of
 FLYING = 2  # batches that the process may be asked for at a time: one it runs, one is next
+
+
+_REQUEST = struct.Struct("<i")  # the number of a batch, or:
+_TALK = _REQUEST.pack(-1)  # what is wanted comes over the connection
+_ANSWER = struct.Struct("<qq")  # when the execution began and ended, or:
+_FAILED = _ANSWER.pack(-1, -1)  # the error comes over the connection
 
 
 class Ran(NamedTuple):
@@ -53,12 +62,17 @@ class RemoteModel:
         # spawned: a fork of a process that has used a device is broken
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
+        wanted, self._requests = context.Pipe(duplex=False)
+        self._results, given = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_serve, args=(theirs, model, open_with), name=f"device {self._device}"
+            target=_serve,
+            args=(theirs, wanted, given, model, open_with),
+            name=f"device {self._device}",
         )
         self._process.daemon = True
         self._process.start()
-        theirs.close()
+        for end in (theirs, wanted, given):
+            end.close()
         try:
             self.input, self.outputs = self._receive()
             nbytes = FLYING * sum(output.nbytes for output in self.outputs)
@@ -80,17 +94,22 @@ class RemoteModel:
             self._send_memory("map", batch.fd)
 
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
-        self.begin(batch, loop)
-        return self.end().outputs
+        for _ in range(loop):
+            self.begin(batch)
+            outputs = self.end().outputs
+        return outputs
 
-    def begin(self, batch: NDArray[Any], loop: int = 1) -> None:
+    def begin(self, batch: NDArray[Any]) -> None:
         """Asks for the batch's outputs; at most FLYING batches may be asked for at a time."""
         check_batch(self.input, batch)
-        self._send("infer", self._batches[_address(batch)], loop)
+        self._request(_REQUEST.pack(self._batches[_address(batch)]))
 
     def end(self) -> Ran:
         """Waits for the batch that was asked for first. Raises BackendError."""
-        begin_ns, end_ns = self._receive()
+        result = os.read(self._results.fileno(), _ANSWER.size)
+        if not result or result == _FAILED:
+            self._receive()  # raises
+        begin_ns, end_ns = _ANSWER.unpack(result)
         answer = self._answers[0]
         self._answers.rotate(-1)
         return Ran([output.copy() for output in answer], begin_ns, end_ns)
@@ -110,8 +129,13 @@ class RemoteModel:
         self._send(*request)
         return self._receive()
 
-    def _send(self, *request: Any) -> None:
+    def _request(self, request: bytes) -> None:
         with suppress(OSError):  # it is gone; receiving says how
+            os.write(self._requests.fileno(), request)
+
+    def _send(self, *request: Any) -> None:
+        self._request(_TALK)
+        with suppress(OSError):
             self._pipe.send(request)
 
     def _send_memory(self, what: str, fd: int) -> None:
@@ -137,7 +161,8 @@ class RemoteModel:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._pipe.close()  # the process closes the model, and ends
+        for end in (self._pipe, self._requests, self._results):
+            end.close()  # the process closes the model, and ends
         self._process.join(CLOSING_SECONDS)
         if self._process.exitcode is None:
             self._process.kill()
@@ -149,7 +174,13 @@ def _address(array: NDArray[Any]) -> int:
     return address
 
 
-def _serve(pipe: Connection, model: str, open_with: dict[str, Any]) -> None:
+def _serve(
+    pipe: Connection,
+    requests: Connection,
+    results: Connection,
+    model: str,
+    open_with: dict[str, Any],
+) -> None:
     """In the process: answers requests until the pipe is closed, ZoofastErrors included."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the pipe
     # EOFError: the parent closed the pipe; BrokenPipeError: it is gone
@@ -157,27 +188,33 @@ def _serve(pipe: Connection, model: str, open_with: dict[str, Any]) -> None:
         try:
             with open_backend(model, **open_with) as loaded:
                 pipe.send((loaded.input, loaded.outputs))
-                batches: list[NDArray[Any]] = []
-                answers: deque[list[NDArray[Any]]] = deque()
-                while True:
-                    what, *arguments = pipe.recv()
-                    if what == "map":
-                        batches += _received(pipe, [loaded.input])[0]
-                    elif what == "answers":
-                        answers.extend(_received(pipe, loaded.outputs, FLYING))
-                    elif what == "infer":
-                        number, loop = arguments
-                        begin_ns = time.monotonic_ns()
-                        outputs = loaded.infer(batches[number], loop)
-                        end_ns = time.monotonic_ns()
-                        for to, output in zip(answers[0], outputs, strict=True):
-                            np.copyto(to, output, casting="no")
-                        answers.rotate(-1)
-                        pipe.send((begin_ns, end_ns))
-                    else:
-                        pipe.send(getattr(loaded, what)())
+                _answer(loaded, pipe, requests.fileno(), results.fileno())
         except ZoofastError as error:
+            os.write(results.fileno(), _FAILED)
             pipe.send(error)
+
+
+def _answer(model: Model, pipe: Connection, requests: int, results: int) -> None:
+    batches: list[NDArray[Any]] = []
+    answers: deque[list[NDArray[Any]]] = deque()
+    while request := os.read(requests, _REQUEST.size):
+        if request != _TALK:
+            batch = batches[_REQUEST.unpack(request)[0]]
+            begin_ns = time.monotonic_ns()
+            outputs = model.infer(batch)
+            end_ns = time.monotonic_ns()
+            for to, output in zip(answers[0], outputs, strict=True):
+                np.copyto(to, output, casting="no")
+            os.write(results, _ANSWER.pack(begin_ns, end_ns))
+            answers.rotate(-1)
+            continue
+        [what] = pipe.recv()
+        if what == "map":
+            batches += _received(pipe, [model.input])[0]
+        elif what == "answers":
+            answers.extend(_received(pipe, model.outputs, FLYING))
+        else:
+            pipe.send(getattr(model, what)())
 
 
 def _received(
