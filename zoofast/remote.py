@@ -31,8 +31,6 @@ from zoofast.errors import BackendError, ZoofastError
 
 CLOSING_SECONDS = 10.0  # for the device to be let go of
 FLYING = 2  # batches that the process may be asked for at a time: one it runs, one is next
-
-
 _REQUEST = struct.Struct("<i")  # the number of a batch, or:
 _TALK = _REQUEST.pack(-1)  # what is wanted comes over the connection
 _ANSWER = struct.Struct("<qq")  # when the execution began and ended, or:

@@ -137,24 +137,23 @@ class _Lane(threading.Thread):
         """The process is asked for a batch while it runs the one before."""
         flying: deque[_Job] = deque()
         more = True
-        while more or flying:
-            if more and len(flying) < FLYING:
+        while True:
+            while more and len(flying) < FLYING:
                 try:
                     job = self._device.jobs.get(block=not flying)
                 except queue.Empty:
-                    pass
-                else:
-                    if job is None:
-                        more = False
-                    else:
-                        self.busy_since = self.busy_since or time.monotonic()
-                        model.begin(job.slots.array)
-                        flying.append(job)
-                    continue
+                    break
+                if job is None:
+                    more = False
+                    break
+                self.busy_since = self.busy_since or time.monotonic()
+                model.begin(job.slots.array)
+                flying.append(job)
+            if not flying:
+                return
             ran = model.end()
-            job = flying.popleft()
-            self.busy_since = time.monotonic() if flying else 0.0
-            yield job, ran
+            self.busy_since = time.monotonic() if len(flying) > 1 else 0.0
+            yield flying.popleft(), ran
 
 
 class _Device(threading.Thread):
