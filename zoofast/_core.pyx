@@ -29,6 +29,7 @@ FILTERS = {
 ORDERS = {"across": ZF_ORDER_ACROSS, "tall": ZF_ORDER_TALL, "shrink": ZF_ORDER_SHRINK}
 STAGES = ("read", "decode", "entropy", "idct", "colour", "resize", "pack", "write")
 DECODERS = ("none", "turbo", "baseline")
+assert len(STAGES) == ZF_STAGE_COUNT and len(DECODERS) == ZF_DECODER_COUNT
 PAGE = 4096
 
 

@@ -125,41 +125,36 @@ class Timeline:
             self.span(CALLER, "pillow", begin, end, batch)
 
     def _by_workers(self, batch: int, prepared: Prepared) -> None:
-        with self._lock:
-            window = self._window_of(batch)
-            if window is None and self._trace is None:
-                self._sums_by_workers(prepared)
-                return
-            for i, item in enumerate(prepared.items):
-                outcome = prepared.slots.outcome(i)
-                thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
-                busy = self._busy(thread)
-                for stage, ns in zip(_core.STAGES, outcome.stage_ns, strict=True):
-                    if not ns:
-                        continue
-                    if stage == WRITE:
-                        thread, begin = f"{WRITER}{outcome.writer}", outcome.write_begin_ns
-                        busy = self._busy(thread)
-                    end = begin + ns
-                    busy[stage] = busy.get(stage, 0) + ns
-                    if window is not None:
-                        window.append(Span(thread, stage, begin, end, batch))
-                    if self._trace is not None:
-                        self._trace.span(thread, stage, begin, end, batch, item.name)
-                    begin = end
-                self.end_ns = max(self.end_ns, begin)
-
-    def _sums_by_workers(self, prepared: Prepared) -> None:
         workers, writers, end_ns = prepared.slots.busy()
-        for worker, spent in workers.items():
-            busy = self._busy(f"{WORKER}{worker}")
-            for stage, ns in zip(_core.STAGES, spent, strict=True):
-                if ns:
-                    busy[stage] = busy.get(stage, 0) + ns
-        for writer, ns in writers.items():
-            busy = self._busy(f"{WRITER}{writer}")
-            busy[WRITE] = busy.get(WRITE, 0) + ns
-        self.end_ns = max(self.end_ns, end_ns)
+        with self._lock:
+            for worker, spent in workers.items():
+                busy = self._busy(f"{WORKER}{worker}")
+                for stage, ns in zip(_core.STAGES, spent, strict=True):
+                    if ns:
+                        busy[stage] = busy.get(stage, 0) + ns
+            for writer, ns in writers.items():
+                busy = self._busy(f"{WRITER}{writer}")
+                busy[WRITE] = busy.get(WRITE, 0) + ns
+            self.end_ns = max(self.end_ns, end_ns)
+            window = self._window_of(batch)
+            if window is not None or self._trace is not None:
+                self._spans_of_images(batch, prepared, window)
+
+    def _spans_of_images(self, batch: int, prepared: Prepared, window: list[Span] | None) -> None:
+        for i, item in enumerate(prepared.items):
+            outcome = prepared.slots.outcome(i)
+            thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
+            for stage, ns in zip(_core.STAGES, outcome.stage_ns, strict=True):
+                if not ns:
+                    continue
+                if stage == WRITE:
+                    thread, begin = f"{WRITER}{outcome.writer}", outcome.write_begin_ns
+                end = begin + ns
+                if window is not None:
+                    window.append(Span(thread, stage, begin, end, batch))
+                if self._trace is not None:
+                    self._trace.span(thread, stage, begin, end, batch, item.name)
+                begin = end
 
     def shares(self) -> dict[str, dict[str, float]]:
         """thread -> stage, in the order of STAGES, and "idle" -> part of the time so far."""
