@@ -32,9 +32,9 @@ from peers.guide_script import prepare_strided
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import Loader, _core, load_recipe
-from zoofast.cpus import usable_cpus
-from zoofast.prep import Options, prepare_folder
-from zoofast.sources import Item, Source
+from zoofast.base.cpus import usable_cpus
+from zoofast.preprocess.folder import Options, prepare_folder
+from zoofast.preprocess.sources import Item, Source
 
 RECIPE = load_recipe("alexnet")
 # linux/fs.h

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoofast import console, load_recipe
+from zoofast import load_recipe
+from zoofast.commands import console
 from zoofast.errors import ZoofastError
-from zoofast.reference import prepare_image
+from zoofast.preprocess.reference import prepare_image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

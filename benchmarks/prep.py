@@ -36,9 +36,10 @@ from report import (
     write_json,
 )
 
-from zoofast import Loader, console, load_recipe
-from zoofast.sinks import FileSink
-from zoofast.sources import Item, Source
+from zoofast import Loader, load_recipe
+from zoofast.commands import console
+from zoofast.preprocess.sinks import FileSink
+from zoofast.preprocess.sources import Item, Source
 
 PEERS = (
     "guide_script",

@@ -31,7 +31,7 @@ from harness import (
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import _core
-from zoofast.cpus import usable_cpus
+from zoofast.base.cpus import usable_cpus
 
 FLOOR = 1.02
 PROFILED = "timers and timeline"  # what `zoofast profile` always has
@@ -44,10 +44,10 @@ spec = importlib.util.spec_from_file_location("zoofast._core", core)
 sys.modules["zoofast._core"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 from zoofast import load_recipe
-from zoofast.loader import Loader
-from zoofast.sources import Item, Source
-from zoofast.timeline import Timeline
-from zoofast.trace import TraceWriter
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.sources import Item, Source
+from zoofast.timing.timeline import Timeline
+from zoofast.timing.trace import TraceWriter
 paths = json.loads(sys.stdin.readline())
 items = [Item(f"{i:06d}", path) for i, path in enumerate(paths)]
 

@@ -15,7 +15,7 @@ from harness import ROOT, BenchmarkError
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from zoofast.cpus import cpu_name, usable_cpus
+from zoofast.base.cpus import cpu_name, usable_cpus
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 README = ROOT / "README.md"

@@ -24,8 +24,8 @@ from harness import BenchmarkError, Images, Timing, benchmark_parser, find_image
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import Loader, load_recipe
-from zoofast.cpus import usable_cpus
-from zoofast.sources import Item, Source
+from zoofast.base.cpus import usable_cpus
+from zoofast.preprocess.sources import Item, Source
 
 RECIPE = load_recipe("alexnet")
 PASSES = 7  # over the images, per round: starting and ending are a small part of it
@@ -35,7 +35,7 @@ PEAK_MEMORY = """
 import itertools, json, re, sys
 from pathlib import Path
 from zoofast import Loader, load_recipe
-from zoofast.sources import Item, Source
+from zoofast.preprocess.sources import Item, Source
 paths = json.load(sys.stdin)
 count, threads = int(sys.argv[1]), int(sys.argv[2])
 cycle = itertools.islice(itertools.cycle(paths), count)

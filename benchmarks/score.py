@@ -24,9 +24,9 @@ from harness import SHARED, BenchmarkError, Timing, in_turn
 from report import README, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import _logits
-from zoofast.labels import Labels, load_labels
-from zoofast.results import Reader
-from zoofast.scoring import score_folder
+from zoofast.scoring.labels import Labels, load_labels
+from zoofast.scoring.results import Reader
+from zoofast.scoring.score import score_folder
 
 CLASSES = 1000
 GOLDEN = SHARED / "golden" / "txt" / "squeezenet1_1"
@@ -36,8 +36,8 @@ PER_FILE = 2048  # bytes of memory that a further file may take: name and ranks,
 PEAK_MEMORY = """
 import json, re, sys
 from pathlib import Path
-from zoofast.labels import load_labels
-from zoofast.scoring import score_folder
+from zoofast.scoring.labels import load_labels
+from zoofast.scoring.score import score_folder
 score = score_folder(sys.argv[1], load_labels(sys.argv[2]), threads=2)
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(json.dumps([score.tally.images, int(peak) * 1024]))

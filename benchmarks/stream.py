@@ -30,13 +30,13 @@ from harness import BenchmarkError, Timing, benchmark_parser, find_images, in_tu
 from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import Loader, load_recipe
-from zoofast.backends import open_backend
-from zoofast.cpus import usable_cpus
-from zoofast.evaluate import Evaluation, Options, evaluate
-from zoofast.infer import made_up_batch
-from zoofast.labels import Labels
-from zoofast.sources import Item, Source
-from zoofast.stream import AHEAD, DEFAULT_BATCH, ModelSpec, ring_depth
+from zoofast.base.cpus import usable_cpus
+from zoofast.evaluation.evaluate import Evaluation, Options, evaluate
+from zoofast.inference.backends import open_backend
+from zoofast.inference.folder import made_up_batch
+from zoofast.inference.stream import AHEAD, DEFAULT_BATCH, ModelSpec, ring_depth
+from zoofast.preprocess.sources import Item, Source
+from zoofast.scoring.labels import Labels
 
 RECIPE = load_recipe("squeezenet1_1_float32")
 BATCH = 8  # of the simulated NPUs; ONNX Runtime has zoofast eval's default

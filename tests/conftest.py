@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.paths import SHARED
 from zoofast import _core
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Every run sees the same examples; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
@@ -27,10 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden files, beside the checkout or at ZOOFAST_SHARED."""
-    folder = Path(os.environ.get("ZOOFAST_SHARED", ROOT.parent / "shared"))
-    if not (folder / "golden").is_dir():
-        pytest.skip(f"no golden files at {folder}; set ZOOFAST_SHARED")
-    return folder
+    if not (SHARED / "golden").is_dir():
+        pytest.skip(f"no golden files at {SHARED}; set ZOOFAST_SHARED")
+    return SHARED
 
 
 @pytest.fixture(scope="session", params=_core.isa_names())

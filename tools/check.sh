@@ -16,9 +16,8 @@ shift
 python=${PYTHON:-.venv/bin/python}
 
 # What runs in C, but for the decoder's own fuzzers.
-tests="test_golden test_reference test_kernels test_jpeg test_baseline test_recipe test_sources
-test_loader test_prep test_prep_cli test_score_logits test_score test_cpus"
-files=$(printf 'tests/%s.py ' $tests)
+files="tests/core tests/preprocess tests/base tests/scoring/test_logits.py
+tests/scoring/test_score.py tests/commands/test_prep.py"
 
 # The working tree in .cache/check/$name, and a virtual environment beside it with the packages
 # given; leaves there.
@@ -70,7 +69,7 @@ aarch64)
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc-aarch64-linux-gnu \
             libc6-dev-arm64-cross qemu-user libjpeg-dev:arm64 >/dev/null
     fi
-    exec "$python" -m pytest -q tests/test_native.py -k aarch64 "$@"
+    exec "$python" -m pytest -q tests/core/test_native.py -k aarch64 "$@"
     ;;
 *)
     echo "zoofast: no check is named $name; known: asan, oldest, scalar, aarch64" >&2

@@ -58,7 +58,7 @@ def guides_way(images: Path, folder: Path) -> tuple[int, float]:
     from PIL import Image
 
     from zoofast import load_recipe, open_source
-    from zoofast.reference import prepare_image
+    from zoofast.preprocess.reference import prepare_image
 
     recipe = load_recipe(RECIPE)
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,24 +15,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoofast.loader import Failure, Loader, Prepared, prepare
-    from zoofast.prep import Options, Report, prepare_folder
-    from zoofast.recipe import Recipe
-    from zoofast.recipe import load as load_recipe
-    from zoofast.sources import open_source
+    from zoofast.preprocess.folder import Options, Report, prepare_folder
+    from zoofast.preprocess.loader import Failure, Loader, Prepared, prepare
+    from zoofast.preprocess.recipe import Recipe
+    from zoofast.preprocess.recipe import load as load_recipe
+    from zoofast.preprocess.sources import open_source
 
 # Imported when first used: NumPy and Pillow take longer than `zoofast --help` may.
 _HOMES = {
-    "Failure": ("zoofast.loader", "Failure"),
-    "Loader": ("zoofast.loader", "Loader"),
-    "Options": ("zoofast.prep", "Options"),
-    "Prepared": ("zoofast.loader", "Prepared"),
-    "Recipe": ("zoofast.recipe", "Recipe"),
-    "Report": ("zoofast.prep", "Report"),
-    "load_recipe": ("zoofast.recipe", "load"),
-    "open_source": ("zoofast.sources", "open_source"),
-    "prepare": ("zoofast.loader", "prepare"),
-    "prepare_folder": ("zoofast.prep", "prepare_folder"),
+    "Failure": ("zoofast.preprocess.loader", "Failure"),
+    "Loader": ("zoofast.preprocess.loader", "Loader"),
+    "Options": ("zoofast.preprocess.folder", "Options"),
+    "Prepared": ("zoofast.preprocess.loader", "Prepared"),
+    "Recipe": ("zoofast.preprocess.recipe", "Recipe"),
+    "Report": ("zoofast.preprocess.folder", "Report"),
+    "load_recipe": ("zoofast.preprocess.recipe", "load"),
+    "open_source": ("zoofast.preprocess.sources", "open_source"),
+    "prepare": ("zoofast.preprocess.loader", "prepare"),
+    "prepare_folder": ("zoofast.preprocess.folder", "prepare_folder"),
 }
 
 __all__ = [

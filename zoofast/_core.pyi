@@ -1,4 +1,4 @@
-"""The C core. Internal: the public API is in zoofast.recipe and zoofast.prep."""
+"""The C core. Internal: the public API is what `zoofast.__all__` names."""
 
 import enum
 import os

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from zoofast import _core, atc, npu_smi
-from zoofast.cpus import cpu_name, usable_cpus
+from zoofast import _core
+from zoofast.base.cpus import cpu_name, usable_cpus
+from zoofast.conversion import atc, npu_smi
 from zoofast.errors import BackendError
 
 DISK_BYTES = 64 << 20
@@ -120,7 +121,7 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
         ):
             warnings.simplefilter("ignore")
             if module.startswith(("torchvision", "pretrainedmodels")):
-                from zoofast.models import torch_compat
+                from zoofast.conversion.models import torch_compat
 
                 torch_compat.define_missing_operators()
             importlib.import_module(module)

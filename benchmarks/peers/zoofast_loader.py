@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import zoofast
-from zoofast.sources import Item, Source
+from zoofast.preprocess.sources import Item, Source
 
 LABEL = "zoofast, Loader with 2 threads, from files"
 EXACT = True

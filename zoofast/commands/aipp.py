@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoofast.aipp import Aipp
-from zoofast.atc import AIPP_CONFIG
-from zoofast.files import whole
-from zoofast.recipe import load
+from zoofast.base.files import whole
+from zoofast.conversion.aipp import Aipp
+from zoofast.conversion.atc import AIPP_CONFIG
+from zoofast.preprocess.recipe import load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

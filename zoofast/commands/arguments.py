@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from zoofast.recipe import DTYPES, LAYOUTS
+from zoofast.preprocess.recipe import DTYPES, LAYOUTS
 
 MAX_THREADS = 1024
 SOURCE = "folder of images or of class folders, .tar, or text file of paths"
@@ -94,7 +94,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """Which of the source's images; see zoofast.prep.choose."""
+    """Which of the source's images; see zoofast.preprocess.folder.choose."""
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     parser.add_argument(
         "--shard",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from zoofast import atc
-from zoofast.npu_smi import soc_version
-from zoofast.recipe import load
+from zoofast.conversion import atc
+from zoofast.conversion.npu_smi import soc_version
+from zoofast.preprocess.recipe import load
 
 
 def batch_sizes(text: str) -> list[int]:

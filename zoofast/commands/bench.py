@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoofast.backends import WITHOUT_FILE
+from zoofast.base.extras import needs
+from zoofast.base.files import write_whole
 from zoofast.commands import arguments
 from zoofast.commands.infer import add_model_arguments
 from zoofast.errors import BackendError
-from zoofast.extras import needs
-from zoofast.files import write_whole
+from zoofast.inference.backends import WITHOUT_FILE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from zoofast.console import progress
+    from zoofast.commands.console import progress
 
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
-            from zoofast.report.of_bench import bench_report
+            from zoofast.report.bench import bench_report
     models = {size: args.model.replace("{bs}", str(size)) for size in args.batchsize}
     if args.backend not in WITHOUT_FILE:
         absent = [model for model in dict.fromkeys(models.values()) if not Path(model).is_file()]
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
-    from zoofast.infer import Job, latency
+    from zoofast.inference.folder import Job, latency
 
     report = Job(
         model,

@@ -7,14 +7,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from zoofast.base.extras import needs
+from zoofast.base.files import write_whole
 from zoofast.commands import arguments
 from zoofast.commands.score import add_label_arguments, labels_of
 from zoofast.errors import ResultError
-from zoofast.extras import needs
-from zoofast.files import write_whole
 
 if TYPE_CHECKING:
-    from zoofast.comparing import Comparison
+    from zoofast.scoring.compare import Comparison
 
 SHOWN = 10  # of each list on the screen; --json has all
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
-            from zoofast.report.of_compare import compare_report
+            from zoofast.report.compare import compare_report
     found = _compare(args)
     failed = list(_failures(args, found))
     if args.json:
@@ -88,14 +88,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> Comparison:
-    from zoofast.comparing import (
+    from zoofast.commands.console import progress
+    from zoofast.scoring.compare import (
         Accuracies,
         accuracies_of,
         compare_accuracies,
         compare_answers,
         open_answers,
     )
-    from zoofast.console import progress
 
     labels = labels_of(args)
     a, b = (open_answers(where, args.output_index, args.bin_dtype) for where in (args.a, args.b))

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
-from zoofast import atc, models
 from zoofast.commands.atc import add_soc_and_options, batch_sizes, echo
-from zoofast.console import working
-from zoofast.convert import Journal, Step, atc_step, commands, onnx_steps
+from zoofast.commands.console import working
+from zoofast.conversion import atc, models
+from zoofast.conversion.export import OPSET
+from zoofast.conversion.npu_smi import soc_version
+from zoofast.conversion.pipeline import Journal, Step, atc_step, commands, onnx_steps
 from zoofast.errors import BackendError, ModelError
-from zoofast.export import OPSET
-from zoofast.npu_smi import soc_version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zoofast.console import working
+from zoofast.commands.console import working
 from zoofast.doctor import examine
 
 STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}

@@ -9,20 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoofast import models
-from zoofast.backends import BACKENDS, WITHOUT_FILE
+from zoofast.base.extras import needs
+from zoofast.base.files import write_whole
 from zoofast.commands import arguments
 from zoofast.commands.score import add_label_arguments, add_score_arguments, labels_of, write_score
+from zoofast.conversion import models
 from zoofast.errors import BackendError, LabelError, OutputError
-from zoofast.extras import needs
-from zoofast.files import write_whole
-from zoofast.recipe import Recipe
-from zoofast.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
+from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
-    from zoofast.evaluate import Evaluation, Options, Running
-    from zoofast.labels import Labels
-    from zoofast.sources import Item, Source
+    from zoofast.evaluation.evaluate import Evaluation, Options, Running
+    from zoofast.preprocess.sources import Item, Source
+    from zoofast.scoring.labels import Labels
 
 SHOWN = 10  # failures on the screen; all are in the JSON
 SIM_BATCH = 8  # of a simulated NPU of whatever speed; the guides' best, for most models
@@ -98,14 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast import recipe as recipes
-    from zoofast.prep import choose
-    from zoofast.sources import open_source
+    from zoofast.preprocess import recipe as recipes
+    from zoofast.preprocess.folder import choose
+    from zoofast.preprocess.sources import open_source
 
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
-            from zoofast.report.of_eval import eval_report
+            from zoofast.report.eval import eval_report
     recipe = recipes.load(args.recipe).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     labels = labels_of(args)
@@ -163,7 +163,7 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
 
 
 def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> Options:
-    from zoofast.evaluate import DEVICE_TIMEOUT, Options
+    from zoofast.evaluation.evaluate import DEVICE_TIMEOUT, Options
 
     journal = args.journal or (args.output and f"{args.output}.journal")
     if args.resume and not journal:
@@ -198,8 +198,8 @@ def _evaluate(
     labels: Labels | None,
     options: Options,
 ) -> Evaluation:
-    from zoofast.console import progress
-    from zoofast.evaluate import evaluate
+    from zoofast.commands.console import progress
+    from zoofast.evaluation.evaluate import evaluate
 
     with progress("eval", len(items), args.quiet) as meter:
 

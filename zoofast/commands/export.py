@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast import models, trial
-from zoofast.console import working
+from zoofast.commands.console import working
+from zoofast.conversion import models, trial
+from zoofast.conversion.export import OPSET, TOLERANCE, Target, build_network, export
 from zoofast.errors import ModelError
-from zoofast.export import OPSET, TOLERANCE, Target, build_network, export
-from zoofast.recipe import load as load_recipe
+from zoofast.preprocess.recipe import load as load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

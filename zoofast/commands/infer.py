@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoofast.backends import BACKENDS
+from zoofast.base.files import model_digest, write_whole
+from zoofast.base.names import stem
 from zoofast.commands import arguments
 from zoofast.errors import OutputError
-from zoofast.files import model_digest, write_whole
-from zoofast.names import stem
+from zoofast.inference.backends import BACKENDS
 
 if TYPE_CHECKING:
-    from zoofast.devices import DeviceRun
-    from zoofast.infer import InferReport
+    from zoofast.inference.folder import InferReport
+    from zoofast.inference.processes import DeviceRun
 
 NAMES_SHOWN = 5  # of failures; --json has all
 
@@ -90,9 +90,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.console import progress
-    from zoofast.devices import run_jobs
-    from zoofast.infer import Job, ais_bench_lines, list_inputs, open_folder
+    from zoofast.commands.console import progress
+    from zoofast.inference.folder import Job, ais_bench_lines, list_inputs, open_folder
+    from zoofast.inference.processes import run_jobs
 
     if args.output_dirname and not args.output:
         raise OutputError("--output_dirname needs --output, the folder to make it in")
@@ -178,7 +178,7 @@ def _prepare_folder(
     Results of an earlier run are removed first: they would be overwritten anyway, and a later
     --resume must not take them for its own.
     """
-    from zoofast.infer import beside
+    from zoofast.inference.folder import beside
 
     record = {"model": model_digest(args.model), "input": args.input, "outfmt": args.outfmt}
     path = beside(folder, "_run.json")
@@ -221,7 +221,7 @@ def _throughput(report: InferReport) -> float:
 
 
 def _write_summaries(folder: Path, runs: list[DeviceRun]) -> None:
-    from zoofast.infer import ais_bench_summary, beside
+    from zoofast.inference.folder import ais_bench_summary, beside
 
     for done in runs:
         where = folder if len(runs) == 1 else folder / f"device{done.device}"
@@ -233,7 +233,7 @@ def _numbers(
     args: argparse.Namespace, runs: list[DeviceRun], kept: int, folder: Path | None
 ) -> dict[str, Any]:
     """Everything, for --json."""
-    from zoofast.infer import latency
+    from zoofast.inference.folder import latency
 
     images = sum(done.report.images for done in runs)
     seconds = max(done.report.seconds for done in runs)

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from zoofast import atc, models
-from zoofast.models import KnownModel
-from zoofast.recipe import load as load_recipe
+from zoofast.conversion import atc, models
+from zoofast.conversion.models import KnownModel
+from zoofast.preprocess.recipe import load as load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoofast import rewrites
-from zoofast.console import working
-from zoofast.optimize import optimize
+from zoofast.commands.console import working
+from zoofast.conversion import rewrites
+from zoofast.conversion.optimize import optimize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from zoofast import console
-from zoofast.commands import arguments
+from zoofast.base.files import write_whole
+from zoofast.commands import arguments, console
 from zoofast.errors import OutputError
-from zoofast.files import write_whole
-from zoofast.prep import (
+from zoofast.preprocess.folder import (
     MANIFEST,
     Options,
     Report,
@@ -23,9 +22,9 @@ from zoofast.prep import (
     prepare_folder,
     space_needed,
 )
-from zoofast.recipe import Recipe, load
-from zoofast.sinks import FORMATS
-from zoofast.sources import Source, open_source
+from zoofast.preprocess.recipe import Recipe, load
+from zoofast.preprocess.sinks import FORMATS
+from zoofast.preprocess.sources import Source, open_source
 
 SHOWN = 10  # failures on the screen; all are in the manifest
 

@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from zoofast import console, models, recipe
-from zoofast.backends import BACKENDS
-from zoofast.commands import arguments
-from zoofast.extras import needs
-from zoofast.files import write_whole
-from zoofast.profiling import Options, Profile, Streamed, profile, steps
-from zoofast.sources import open_source
-from zoofast.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.base.extras import needs
+from zoofast.base.files import write_whole
+from zoofast.commands import arguments, console
+from zoofast.conversion import models
+from zoofast.inference.backends import BACKENDS
+from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.preprocess import recipe
+from zoofast.preprocess.sources import open_source
+from zoofast.profiling.profile import Options, Profile, Streamed, profile, steps
 
 SHOWN = 10  # failures on the screen; all are in the JSON
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
-            from zoofast.report.of_profile import profile_report
+            from zoofast.report.profile import profile_report
     chosen = recipe.load(args.recipe)
     spec = None
     if args.model:

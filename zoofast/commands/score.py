@@ -7,17 +7,17 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from zoofast.base.cpus import usable_cpus
+from zoofast.base.extras import needs
+from zoofast.base.files import write_whole
 from zoofast.commands import arguments
-from zoofast.cpus import usable_cpus
 from zoofast.errors import LabelError
-from zoofast.extras import needs
-from zoofast.files import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from zoofast.labels import Labels
-    from zoofast.scoring import Score
+    from zoofast.scoring.labels import Labels
+    from zoofast.scoring.score import Score
 
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
 
@@ -104,7 +104,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def labels_of(args: argparse.Namespace) -> Labels | None:
     """The labels that the arguments name; None when they name none. Raises LabelError."""
-    from zoofast.labels import labels_from_folders, load_labels
+    from zoofast.scoring.labels import labels_from_folders, load_labels
 
     if args.labels is not None and args.labels_from is not None:
         raise LabelError("give the labels once: LABELS or --labels-from DIR")
@@ -122,13 +122,13 @@ def write_score(args: argparse.Namespace, score: Score) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast import recipe as recipes
-    from zoofast.scoring import score_folder
+    from zoofast.preprocess import recipe as recipes
+    from zoofast.scoring.score import score_folder
 
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
-            from zoofast.report.of_score import score_report
+            from zoofast.report.score import score_report
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
     recipe = recipes.load(args.recipe) if args.recipe else None
@@ -167,7 +167,7 @@ def report(
     """Prints a score and its problems; returns the exit code."""
     from rich.console import Console
 
-    from zoofast.scoring import ECE_BINS
+    from zoofast.scoring.score import ECE_BINS
 
     tally, problems = score.tally, score.problems
     best = ", ".join(
@@ -200,7 +200,7 @@ def report(
 def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
     from rich.table import Table
 
-    from zoofast.scoring import ALL_OF_IMAGENET
+    from zoofast.scoring.score import ALL_OF_IMAGENET
 
     tally = score.tally
     compare = bool(published) and tally.images == ALL_OF_IMAGENET

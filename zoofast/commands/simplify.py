@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from zoofast.console import working
-from zoofast.simplify import simplify
+from zoofast.commands.console import working
+from zoofast.conversion.simplify import simplify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,9 +7,9 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 
-from zoofast.cpus import cpu_name, usable_cpus
-from zoofast.prep import versions
-from zoofast.recipe import Recipe
+from zoofast.base.cpus import cpu_name, usable_cpus
+from zoofast.preprocess.folder import versions
+from zoofast.preprocess.recipe import Recipe
 from zoofast.report.data import Block, Facts, Section
 
 

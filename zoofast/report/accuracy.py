@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from zoofast.preprocess.sources import Source
 from zoofast.report.data import (
     Bars,
     Block,
@@ -22,8 +23,7 @@ from zoofast.report.data import (
     Table,
 )
 from zoofast.report.pictures import SIDE, thumbnail
-from zoofast.scoring import ALL_OF_IMAGENET, ECE_BINS, Mistake, Score
-from zoofast.sources import Source
+from zoofast.scoring.score import ALL_OF_IMAGENET, ECE_BINS, Mistake, Score
 
 CLASSES_SHOWN = 10  # of the worst, and of the best
 PAIR_SIDE = 96  # pixels, of the longer side of a pair's pictures

@@ -22,7 +22,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from zoofast.report.data import Bars, Lines, Stacks, Strips
-from zoofast.timeline import STAGES
+from zoofast.timing.timeline import STAGES
 
 Chart = Bars | Lines | Stacks | Strips
 WIDE, NARROW = 7.2, 3.4  # inches; a CSS pixel of the page is 1/100 inch here

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from zoofast.files import write_whole
+from zoofast.base.files import write_whole
 from zoofast.report import charts
 from zoofast.report.data import Cell, ReportData, as_json
 

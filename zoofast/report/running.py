@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from zoofast.loader import Failure
+from zoofast.preprocess.loader import Failure
 from zoofast.report.data import Column, Lines, Series, Stacks, Strip, Strips, Table
-from zoofast.timeline import Span
-from zoofast.trace import row_order
+from zoofast.timing.timeline import Span
+from zoofast.timing.trace import row_order
 
 SHOWN_SPANS = 1000  # or two batches, if those have more: fewer would not show what overlaps
 FAILURES_SHOWN = 50

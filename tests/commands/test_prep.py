@@ -1,0 +1,331 @@
+"""The installed commands, as users run them: files, words, exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sysconfig
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.preprocess.test_golden import GUIDES, golden
+from tests.support import folders, jpegs
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab and newline
+COMMANDS = {
+    "zoofast prep": [SCRIPTS / "zoofast", "prep"],
+    "zoofast-prep": [SCRIPTS / "zoofast-prep"],
+}
+
+
+def prep(
+    *args: object, command: str = "zoofast-prep", **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*map(str, COMMANDS[command]), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "120", **env},
+    )
+
+
+def one_line(error: str) -> str:
+    """The error, which must be one line that begins as all do."""
+    assert error.startswith("zoofast: error: "), error
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = folders.write(tmp_path_factory.mktemp("cli") / "in", folders.good_files(12))
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return folders.recipe_file(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_plain_run(images: Path, tmp_path: Path, recipe_file: str, command: str) -> None:
+    out = tmp_path / "out"
+    done = prep(images, out, "--recipe", recipe_file, command=command)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = {path.stem: path.read_bytes() for path in out.glob("*.bin")}
+    assert made == {
+        name.removesuffix(".JPEG"): folders.tensor(data).tobytes()
+        for name, data in folders.good_files(12).items()
+    }
+    for words in ("12 of 12", "skipped as no image", "images/s", "resize", "write", "digest"):
+        assert words in done.stdout
+    assert not CONTROL.search(done.stdout)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_guides_bins(shared: Path, tmp_path: Path, guide: str) -> None:
+    out = tmp_path / "out"
+    source = shared / "imagenet-sample" / "val"
+    done = prep(source, out, "--recipe", GUIDES[guide], "--threads", 2, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    made = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.bin")}
+    assert made == golden(shared, guide)
+
+
+def test_a_tar_gives_what_its_folder_gives(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    with tarfile.open(tmp_path / "in.tar", "w") as archive:
+        archive.add(images, "val")
+    for source, out in ((images, "folder"), (tmp_path / "in.tar", "tar")):
+        assert prep(source, tmp_path / out, "--recipe", recipe_file).returncode == 0
+    assert folders.sums(tmp_path / "tar", ".bin") == folders.sums(tmp_path / "folder", ".bin")
+
+
+def test_failures_are_listed_and_counted(tmp_path: Path, recipe_file: str) -> None:
+    source = folders.write(tmp_path / "in", {**folders.good_files(5), **folders.BAD_FILES})
+    done = prep(source, tmp_path / "out", "--recipe", recipe_file, "--json", tmp_path / "r.json")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    for name in folders.BAD_FILES:
+        assert any(line.startswith("zoofast: failed: ") and name in line for line in lines)
+    assert "5 of 8" in done.stdout
+    assert "failed: truncated" in done.stdout
+    assert json.loads((tmp_path / "r.json").read_text())["failed"] == 3
+
+
+def test_many_failures_are_not_all_shown(tmp_path: Path, recipe_file: str) -> None:
+    source = folders.write(tmp_path / "in", {f"{i:02d}.JPEG": b"x" for i in range(25)})
+    done = prep(source, tmp_path / "out", "--recipe", recipe_file, "--quiet")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 11
+    assert "and 15 more; all are in" in done.stderr
+    said = json.loads((tmp_path / "out" / "zoofast-prep.json").read_text())
+    assert len(said["failures"]) == 25
+
+
+def test_stop(tmp_path: Path, recipe_file: str) -> None:
+    source = folders.write(tmp_path / "in", {**folders.good_files(2), **folders.BAD_FILES})
+    done = prep(source, tmp_path / "out", "--recipe", recipe_file, "--on-error", "stop")
+    assert done.returncode == 2
+    assert "bad_cut.JPEG" in one_line(done.stderr)
+
+
+def test_json_says_what_the_manifest_says(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    out = tmp_path / "out"
+    done = prep(images, out, "--recipe", recipe_file, "--json", tmp_path / "r.json", "--verify", 5)
+    assert done.returncode == 0
+    assert "5 of 5 equal Pillow's bytes" in done.stdout
+    said = json.loads((tmp_path / "r.json").read_text())
+    assert said == json.loads((out / "zoofast-prep.json").read_text())
+    assert (said["prepared"], said["skipped_as_no_image"], said["state"]) == (12, 1, "complete")
+
+
+def test_json_that_cannot_be_written(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    done = prep(images, tmp_path / "out", "--recipe", recipe_file, "--json", tmp_path / "no" / "r")
+    assert done.returncode == 2
+    assert "zoofast-prep.json says the same" in one_line(done.stderr)
+    assert len(list((tmp_path / "out").glob("*.bin"))) == 12
+
+
+def test_verify_fails_the_run(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    out = tmp_path / "out"
+    assert prep(images, out, "--recipe", recipe_file).returncode == 0
+    (out / "img0003.bin").write_bytes(bytes(3 * 32 * 32 * 4))
+    done = prep(images, out, "--recipe", recipe_file, "--resume", "--verify", 12)
+    assert done.returncode == 1
+    assert done.stderr == "zoofast: differs from Pillow: img0003\n"
+    assert "11 of 12 equal Pillow's bytes" in done.stdout
+
+
+def test_quiet(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    done = prep(images, tmp_path / "out", "--recipe", recipe_file, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_dry_run_writes_nothing(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    done = prep(images, tmp_path / "out", "--recipe", recipe_file, "--dry-run")
+    assert done.returncode == 0
+    assert "12 images, 1 other files skipped" in done.stdout
+    assert "147,456 bytes needed" in done.stdout
+    assert not (tmp_path / "out").exists()
+    limited = prep(images, tmp_path / "out", "--recipe", recipe_file, "--dry-run", "--limit", 2)
+    assert "2 images" in limited.stdout
+
+
+def test_other_outputs(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    done = prep(
+        images, tmp_path / "out", "--recipe", recipe_file, "--dtype", "uint8", "--layout", "NHWC",
+        "--format", "pack", "--shard", "2/3", "--threads", 1,
+    )  # fmt: skip
+    assert done.returncode == 0
+    said = json.loads((tmp_path / "out" / "zoofast-prep.json").read_text())
+    assert (said["dtype"], said["layout"], said["shape"]) == ("uint8", "NHWC", [32, 32, 3])
+    assert (said["options"]["shard"], said["total"], said["threads"]) == ("2/3", 4, 1)
+    names = (tmp_path / "out" / "pack.names.txt").read_text().split()
+    assert names == ["img0001", "img0004", "img0007", "img0010"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--recipe", "alexnett"], "did you mean 'alexnet'?"),
+        (["--recipe", "gone.toml"], "gone.toml: No such file or directory"),
+        (["--recipe", "alexnet", "--dtype", "float16", "--resume", "--format", "tar"], "tar"),
+        (["--recipe", "alexnet", "--threads", "0"], "'0' is not a whole number from 1"),
+        (["--recipe", "alexnet", "--threads", "two"], "'two' is not a whole number from 1"),
+        (["--recipe", "alexnet", "--threads", "99999999999"], "at most 1024"),
+        (["--recipe", "alexnet", "--limit", "-3"], "'-3' is not a whole number from 1"),
+        (["--recipe", "alexnet", "--shard", "3/2"], "the shards of 2 are 1/2 to 2/2"),
+        (["--recipe", "alexnet", "--shard", "0/2"], "the shards of 2"),
+        (["--recipe", "alexnet", "--shard", "half"], "of the form I/N, like 1/4"),
+        (["--recipe", "alexnet", "--on-error", "ignore"], "ignore"),
+        ([], "--recipe"),
+    ],
+)
+def test_bad_arguments(images: Path, tmp_path: Path, args: list[str], words: str) -> None:
+    done = prep(images, tmp_path / "out", *args)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    clash = folders.write(tmp_path / "clash", {"a.1.JPEG": b"x", "a.2.JPEG": b"x"})
+    for source, words in (
+        (tmp_path / "gone", "no such folder"),
+        (tmp_path / "empty", "no images"),
+        (clash, "would overwrite"),
+    ):
+        done = prep(source, tmp_path / "out", "--recipe", "alexnet")
+        assert done.returncode == 2
+        assert words in one_line(done.stderr)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_use(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    out = tmp_path / "out"
+    assert prep(images, out, "--recipe", recipe_file, "--limit", 3).returncode == 0
+    done = prep(images, out, "--recipe", recipe_file)
+    assert done.returncode == 2
+    assert "--resume" in one_line(done.stderr)
+    assert prep(images, out, "--recipe", recipe_file, "--resume").returncode == 0
+    assert len(list(out.glob("*.bin"))) == 12
+    assert prep(images, out, "--recipe", "alexnet", "--resume").returncode == 2
+    assert prep(images, out, "--recipe", recipe_file, "--overwrite").returncode == 0
+
+
+def test_cpu_levels_by_name(images: Path, tmp_path: Path, recipe_file: str, isa: str) -> None:
+    out = tmp_path / "out"
+    assert prep(images, out, "--recipe", recipe_file, ZOOFAST_ISA=isa).returncode == 0
+    assert json.loads((out / "zoofast-prep.json").read_text())["versions"]["cpu_level"] == isa
+
+
+def test_an_unknown_cpu_level_is_an_error(images: Path, tmp_path: Path) -> None:
+    done = prep(images, tmp_path / "out", "--recipe", "alexnet", ZOOFAST_ISA="mmx")
+    assert done.returncode == 2
+    assert "ZOOFAST_ISA=mmx: known: scalar" in one_line(done.stderr)
+
+
+def test_without_arguments_there_is_help() -> None:
+    done = subprocess.run([SCRIPTS / "zoofast"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "prep" in done.stdout
+    done = subprocess.run([SCRIPTS / "zoofast-prep", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    options = "recipe threads format dtype layout on-error resume overwrite limit shard verify"
+    for option in [*options.split(), "dry-run", "json", "quiet"]:
+        assert f"--{option}" in done.stdout
+
+
+# ---- interrupting ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = jpegs.jpeg(400, 500, 3, quality=90)
+    return folders.write(
+        tmp_path_factory.mktemp("many"), {f"{i:05d}.JPEG": data for i in range(3000)}
+    )
+
+
+@pytest.mark.parametrize("format", ["bin", "pack"])
+def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> None:
+    out = tmp_path / "out"
+    args = [many, out, "--recipe", recipe_file, "--format", format]
+    process = subprocess.Popen(
+        [*map(str, COMMANDS["zoofast-prep"]), *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    began = time.monotonic()
+    while time.monotonic() - began < 60 and len(list(out.glob("*.bin"))) < 20:
+        names = out / "pack.names.txt.part"
+        if names.exists() and names.stat().st_size:
+            break
+        time.sleep(0.005)
+    struck = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - struck < 3  # meant: one; but other work shares this machine
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr == (
+        "zoofast: interrupted; what is whole stays; the same command with --resume continues\n"
+    )
+    assert json.loads((out / "zoofast-prep.json").read_text())["state"] == "interrupted"
+    assert prep(*args, "--resume", "--limit", 300).returncode == 0
+    said = json.loads((out / "zoofast-prep.json").read_text())
+    assert said["kept_from_before"] > 0
+    assert said["kept_from_before"] + said["prepared"] == 300
+
+
+def on_a_terminal(*args: object, columns: int = 120) -> str:
+    """All that the command draws there."""
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        [*map(str, COMMANDS["zoofast-prep"]), *map(str, args)],
+        stdout=other,
+        stderr=other,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+    )
+    os.close(other)
+    seen, began = b"", time.monotonic()
+    while time.monotonic() - began < 60:
+        if select.select([main], [], [], 1)[0]:
+            try:
+                seen += os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+    os.close(main)
+    assert process.wait(timeout=60) == 0
+    return seen.decode()
+
+
+def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> None:
+    """And only a terminal does: see test_a_plain_run."""
+    args = [tmp_path / "out", "--recipe", recipe_file]
+    text = on_a_terminal(many, *args, "--limit", 600)
+    assert "\x1b[" in text
+    assert re.search(r"\d+/600", text)
+    assert "MB/s" in text
+    resumed = on_a_terminal(many, *args, "--limit", 700, "--resume", columns=48)
+    assert "…" not in text + resumed
+    assert "/s" in resumed and "MB/s" not in resumed
+    counts = [int(count) for count in re.findall(r"(\d+)/700", resumed)]
+    assert counts[-1] == 700
+    assert min(count for count in counts if count) >= 600

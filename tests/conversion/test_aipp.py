@@ -1,0 +1,190 @@
+"""AIPP: the file that the guide has, and a proof without an NPU that it keeps the accuracy."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoofast.cli import main
+from zoofast.conversion import aipp
+from zoofast.conversion.agreement import run_onnx
+from zoofast.conversion.aipp import Aipp
+from zoofast.errors import ModelError, RecipeError
+from zoofast.preprocess.loader import Loader, prepare
+from zoofast.preprocess.recipe import load
+from zoofast.preprocess.sources import open_source
+
+# The values of the SqueezeNet1_1 guide's aipp.config.
+SQUEEZENET = {
+    "aipp_mode": "static",
+    "related_input_rank": "0",
+    "input_format": "RGB888_U8",
+    "src_image_size_w": "224",
+    "src_image_size_h": "224",
+    "crop": "false",
+    "rbuv_swap_switch": "false",
+    "csc_switch": "false",
+    "mean_chn_0": "0",
+    "mean_chn_1": "0",
+    "mean_chn_2": "0",
+    "min_chn_0": "123.675",
+    "min_chn_1": "116.28",
+    "min_chn_2": "103.53",
+    "var_reci_chn_0": "0.0171247538316637",
+    "var_reci_chn_1": "0.0175070028011204",
+    "var_reci_chn_2": "0.0174291938997821",
+}
+
+
+def values(text):
+    lines = [line.partition("#")[0].split(":") for line in text.splitlines()]
+    return {line[0].strip(): line[1].strip() for line in lines if len(line) == 2}
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
+
+
+def test_the_file_has_the_guides_values_and_explains_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["aipp", "squeezenet1_1"]) == 0
+    text = Path("aipp.config").read_text()
+    assert values(text) == SQUEEZENET
+    assert all(" # " in line for line in text.splitlines() if ":" in line and line[0] != "#")
+    assert capsys.readouterr().out == "aipp.config: the NPU will take 224x224x3 uint8 images\n"
+
+
+def test_a_float_recipe_gets_a_file_too_and_the_command_to_prepare_for_it(tmp_path, capsys):
+    out = tmp_path / "aipp.config"
+    assert main(["aipp", "inceptionv4", "-o", str(out)]) == 0
+    found = values(out.read_text())
+    assert found["src_image_size_w"] == "299"
+    assert [found[f"min_chn_{c}"] for c in range(3)] == ["127.5"] * 3
+    assert float(found["var_reci_chn_1"]) == pytest.approx(1 / 127.5, rel=1e-14)
+    assert "--recipe inceptionv4 --dtype uint8 --layout NHWC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "alexnet", "inceptionv4"])
+def test_the_written_file_computes_the_float_recipes_input(name, tmp_path, pixels):
+    """Through the file: what is written, read back and applied, against float32."""
+    recipe = replace(
+        load(name).with_output("uint8", "NHWC"), size=(224, 224), input_size=(224, 224)
+    )
+    (tmp_path / "f").write_text(Aipp.of(recipe).text())
+    made = aipp.read(tmp_path / "f").apply(pixels)
+    table = recipe.on_device.table()
+    exact = np.stack([table[c][pixels[..., c]] for c in range(3)], axis=1)
+    assert made.shape == exact.shape
+    # Three float16 roundings: of the two constants, of the difference and of the product.
+    assert np.abs(made - exact).max() < 4 * 2.0**-11 * np.abs(exact).max()
+
+
+def test_pixels_are_cropped_like_the_recipe_says(tmp_path):
+    recipe = replace(load("squeezenet1_1"), size=(256, 250), input_size=(224, 224))
+    (tmp_path / "f").write_text(Aipp.of(recipe).text())
+    config = aipp.read(tmp_path / "f")
+    assert (config.crop, config.start) == ((224, 224), (16, 13))
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 256, 250, 3), dtype=np.uint8)
+    whole = Aipp.of(load("squeezenet1_1")).apply(pixels[:, 16:240, 13:237])
+    np.testing.assert_array_equal(config.apply(pixels), whole)
+
+
+def test_means_follow_the_order_of_the_bytes():
+    config = Aipp.of(replace(load("squeezenet1_1"), channels="BGR"))
+    assert config.minimum == (103.53, 116.28, 123.675)
+
+
+def test_a_mean_of_whole_numbers_is_taken_off_too(tmp_path, pixels):
+    config = replace(Aipp.of(load("squeezenet1_1")), mean=(10, 20, 30))
+    (tmp_path / "f").write_text(config.text())
+    config = aipp.read(tmp_path / "f")
+    expected = pixels[0, 5, 7].astype(float) - [10, 20, 30] - np.array(config.minimum)
+    np.testing.assert_allclose(
+        config.apply(pixels)[0, :, 5, 7], expected * config.factor, rtol=2e-3, atol=2e-3
+    )
+
+
+def test_what_aipp_cannot_do_is_refused(pixels):
+    with pytest.raises(RecipeError, match="AIPP takes uint8 NHWC"):
+        Aipp.of(load("alexnet"))
+    squeezenet = load("squeezenet1_1")
+    with pytest.raises(RecipeError, match="means of 0 to 255"):
+        Aipp.of(replace(squeezenet, on_device=replace(squeezenet.on_device, mean=(-0.1, 0.0, 0.0))))
+    with pytest.raises(RecipeError, match="sides of 2 to 4096"):
+        Aipp.of(replace(squeezenet, size=(5000, 224), input_size=(5000, 224)))
+    for wrong in (pixels[:, :-1], pixels.astype(np.float32), pixels.transpose(0, 3, 1, 2)):
+        with pytest.raises(ModelError, match="AIPP is set for uint8 images of 224x224x3"):
+            Aipp.of(squeezenet).apply(wrong)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("aipp_op", "aipp", "not of the form"),
+        ("static", "dynamic", "aipp_mode : dynamic; zoofast knows only static"),
+        ("RGB888_U8", "YUV420SP_U8", "input_format : YUV420SP_U8"),
+        ("csc_switch : false", "csc_switch : true", "csc_switch : true"),
+        ("csc_switch : false", "csc_switch :false;", "is not one `key : value`"),
+        ("csc_switch", "padding", "key 'padding' is unknown"),
+        ("min_chn_0", "min_chn_1", "given once"),
+        ("min_chn_0 : 123.675", "min_chn_0 \uff1a 123.675", "is not one `key : value`"),
+        ("src_image_size_w", "crop_size_w", "key 'src_image_size_w' is missing"),
+        ("123.675", "1.2.3", "could not convert"),
+    ],
+)
+def test_files_that_are_not_understood(tmp_path, old, new, message):
+    text = Aipp.of(load("squeezenet1_1")).text().partition("\n")[2]
+    assert old in text
+    (tmp_path / "f").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ModelError, match=message):
+        aipp.read(tmp_path / "f")
+
+
+def test_prepared_images_become_what_the_float_recipe_prepares(tmp_path):
+    path = tmp_path / "a.jpg"
+    noise = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((300, 280), Image.Resampling.BICUBIC).save(path)
+    made = Aipp.of(load("squeezenet1_1")).apply(prepare(path, load("squeezenet1_1"))[None])
+    exact = prepare(path, load("squeezenet1_1_float32"))
+    assert np.abs(made[0] - exact).max() < 4 * 2.0**-11 * np.abs(exact).max()
+
+
+def test_the_accuracy_through_aipp_is_that_of_the_float_route(shared, tmp_path):
+    """The trained SqueezeNet on the sample: float16 costs not one image in 300."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("no torch or onnxruntime")
+    onnx_path, config = tmp_path / "squeezenet.onnx", tmp_path / "aipp.config"
+    weights = shared / "models" / "squeezenet1_1.pth"
+    assert main(["export", "squeezenet1_1", "--weights", f"{weights}", "-o", f"{onnx_path}"]) == 0
+    assert main(["aipp", "squeezenet1_1", "-o", str(config)]) == 0
+    lines = (shared / "imagenet-sample" / "val_label.txt").read_text().splitlines()
+    labels = {line.split()[0].partition(".")[0]: int(line.split()[1]) for line in lines}
+    golden = json.loads((shared / "golden" / "txt" / "squeezenet1_1.json").read_text())["value"]
+    wanted = {entry["key"]: entry["value"] for entry in golden}
+
+    def hits(recipe_name, to_input):
+        """How many of the sample's labels are the first, and among the first five."""
+        first = five = 0
+        with (
+            open_source(shared / "imagenet-sample" / "val") as source,
+            Loader(source, load(recipe_name), batch_size=50) as loader,
+        ):
+            for batch in loader:
+                logits = run_onnx(onnx_path, to_input(batch.array))
+                best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+                right = best == np.array([labels[name] for name in batch.names])[:, None]
+                first, five = first + right[:, 0].sum(), five + right.any(axis=1).sum()
+        return first, five
+
+    exact = hits("squeezenet1_1_float32", lambda array: array)
+    assert f"{exact[0] / 3:.2f}%" == wanted["Top1 accuracy"]
+    assert f"{exact[1] / 3:.1f}%" == wanted["Top5 accuracy"]
+    through_aipp = hits("squeezenet1_1", aipp.read(config).apply)
+    assert through_aipp == exact

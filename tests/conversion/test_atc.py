@@ -1,0 +1,459 @@
+"""ATC: the guides' commands text for text, npu-smi's tables, checks, runs and their endings."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from zoofast.cli import main
+from zoofast.conversion import atc, models
+from zoofast.conversion.npu_smi import Npu, parse, soc_version
+from zoofast.errors import BackendError, ModelError
+from zoofast.preprocess.recipe import load
+
+STAND_IN = ROOT / "tests/support/stand_in_atc.py"
+
+# What each guide tells its reader to run for batch 8, its line breaks taken out and its shell
+# variables filled in (chip 310P3). The second word is the ONNX that it is run on.
+GUIDES = {
+    "alexnet": (
+        "./alexnet.onnx",
+        "atc --model=./alexnet.onnx --framework=5 --output=./onnx_alexnet_bs8 "
+        '--input_format=NCHW --input_shape="actual_input_1:8,3,224,224" --log=debug '
+        "--soc_version=Ascend310P3",
+    ),
+    "resnet34": (
+        "./resnet34.onnx",
+        "atc --framework=5 --model=./resnet34.onnx --output=resnet34_bs8 --input_format=NCHW "
+        '--input_shape="image:8,3,224,224" --log=error --soc_version=Ascend310P3',
+    ),
+    "squeezenet1_1": (
+        "squeezenet1_1.onnx",
+        "atc --model=squeezenet1_1.onnx --framework=5 --output=squeezenet1_1_bs8 "
+        '--input-shape="image:8,3,224,224" --log=error --soc_version=Ascend310P3 '
+        "--enable_small_channel=1 --insert_op_conf=aipp.config",
+    ),
+    "inceptionv4": (
+        "inceptionv4.onnx",
+        "atc --framework=5 --model=inceptionv4.onnx --output=inceptionv4_bs8 --input_format=NCHW "
+        '--input_shape="image:8,3,299,299" --log=error --soc_version=Ascend310P3',
+    ),
+    "nasnetalarge": (
+        "nasnetlarge_sim8_merge.onnx",
+        "atc --framework=5 --model=nasnetlarge_sim8_merge.onnx --input_format=NCHW "
+        '--input_shape="image:8,3,331,331" --output=nasnetlarge_sim8_merge.onnx --log=debug '
+        "--soc_version=Ascend310P3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_guides_commands_text_for_text(name, capsys):
+    model, text = GUIDES[name]
+    arguments = ["atc", model, "--recipe", name, "--batchsize", "8", "--soc", "310P3", "--dry-run"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == text + "\n"
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_arguments_are_what_a_shell_makes_of_the_text(name):
+    import shlex
+
+    model, text = GUIDES[name]
+    command = atc.build(load(name), model, 8, "Ascend310P3")
+    assert ["atc", *command.argv()] == shlex.split(text)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_guides_own_pages_have_the_same_commands(shared, name):
+    """For batch 1, the one that every guide shows; its variables filled in, its lines joined."""
+    page = (shared / "guides" / f"{models.load(name).guide}.md").read_text(encoding="utf-8")
+    page = re.sub(r"\\\n", " ", page)
+    for variable, value in (
+        ("${bs}", "1"),
+        ("{batch size}", "1"),
+        ("${chip_name}", "310P3"),
+        ("${onnx_file}", "squeezenet1_1.onnx"),
+    ):
+        page = page.replace(variable, value)
+    shown = [" ".join(line.split()) for line in page.splitlines() if line.lstrip()[:4] == "atc "]
+    assert shown
+    model = GUIDES[name][0].replace("8", "1")
+    command = str(atc.build(load(name), model, 1, "Ascend310P3"))
+    assert set(shown) == {command}
+
+
+def test_every_known_model_has_a_command():
+    assert list(GUIDES) == models.names()
+
+
+def test_batch_sizes_and_names_of_ones_own(capsys):
+    arguments = "atc n_{batch}.onnx -o out/n{batch} --recipe nasnetalarge --batchsize 1,16"
+    assert main([*arguments.split(), "--soc", "Ascend310B1", "--dry-run"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "--model=n_1.onnx" in first
+    assert "--output=out/n1 " in first
+    assert '--model=n_16.onnx --input_format=NCHW --input_shape="image:16,3,331,331"' in second
+    assert second.endswith("--output=out/n16 --log=debug --soc_version=Ascend310B1")
+
+
+def test_a_recipe_without_a_guide_gets_the_usual_options():
+    command = atc.build(load("squeezenet1_1_float32"), "m.onnx", 4, "Ascend310")
+    assert str(command) == (
+        "atc --framework=5 --model=m.onnx --output=squeezenet1_1_float32_bs4 --input_format=NCHW "
+        '--input_shape="image:4,3,224,224" --log=error --soc_version=Ascend310'
+    )
+    with_aipp = atc.build(load("resnet34"), "m.onnx", 4, "Ascend310", aipp="my aipp")
+    assert str(with_aipp).endswith("--enable_small_channel=1 --insert_op_conf='my aipp'")
+
+
+def test_options_replace_whatever_their_spelling_or_follow():
+    options = {
+        "log": "info",
+        "input_shape": "image:1,3,9,9",
+        "op_select_implmode": "high_precision",
+    }
+    command = atc.build(load("squeezenet1_1"), "m.onnx", 1, "Ascend310", options=options)
+    assert command.argv() == [
+        "--model=m.onnx",
+        "--framework=5",
+        "--output=squeezenet1_1_bs1",
+        "--input-shape=image:1,3,9,9",
+        "--log=info",
+        "--soc_version=Ascend310",
+        "--enable_small_channel=1",
+        "--insert_op_conf=aipp.config",
+        "--op_select_implmode=high_precision",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("--log", "info"), ("l g", "x"), ("log", ""), ("log", "info\u00a0")]
+)
+def test_options_that_atc_would_misread_are_refused(name, value):
+    with pytest.raises(ModelError, match="ATC option"):
+        atc.build(load("alexnet"), "m", 1, "Ascend310", options={name: value})
+
+
+TABLE_310P = """
++--------------------------------------------------------------------------------------+
+| npu-smi 22.0.3                                   Version: 22.0.3                       |
++-------------------+-----------------+------------------------------------------------------+
+| NPU     Name      | Health          | Power(W)     Temp(C)           Hugepages-Usage(page) |
+| Chip    Device    | Bus-Id          | AICore(%)    Memory-Usage(MB)                        |
++===================+=================+======================================================+
+| 0       310P3     | OK              | 15.8         42                0    / 0              |
+| 0       0         | 0000:82:00.0    | 0            1074 / 21534                            |
++===================+=================+======================================================+
+| 11      310P3     | OK              | NA           43                0    / 0              |
+| 0       1         | 0000:89:00.0    | 0            1070 / 21534                            |
++-------------------+-----------------+------------------------------------------------------+
+| 11      310P3     | OK              | NA           43                0    / 0              |
+| 1       2         | 0000:89:00.0    | 0            1070 / 21534                            |
++===================+=================+======================================================+
++-------------------+-----------------+------------------------------------------------------+
+| NPU     Chip      | Process id      | Process name             | Process memory(MB)        |
++===================+=================+======================================================+
+| 0       310       | 123             | python3                  | 100                       |
++===================+=================+======================================================+
+"""
+TABLE_910B = """
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     910B3               | OK            | 90.1        36                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          59356/ 65536         |
++===========================+===============+====================================================+
+| 2144  910B3               | Warning       | 90.1        36                0    / 0             |
+| 0                         | 0000:01:00.0  | 0           0    / 0          3371 / 65536         |
++===========================+===============+====================================================+
+| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
++===========================+===============+====================================================+
+| No running processes found in NPU 0                                                            |
+"""
+TABLE_A3 = """
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 3     Ascend910_9392      | OK            | 172.1       36                0    / 0             |
+| 0     6                   | 0000:9D:00.0  | 0           0    / 0          2869 / 65536         |
++------------------------------------------------------------------------------------------------+
+| 3     Ascend910_9392      | OK            | -           36                0    / 0             |
+| 1     7                   | 0000:9F:00.0  | 0           0    / 0          2868 / 65536         |
++===========================+===============+====================================================+
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "chips"),
+    [
+        (TABLE_310P, [Npu(0, 0, "310P3", 0), Npu(11, 0, "310P3", 1), Npu(11, 1, "310P3", 2)]),
+        (TABLE_910B, [Npu(0, 0, "910B3", None), Npu(2144, 0, "910B3", None)]),
+        (TABLE_A3, [Npu(3, 0, "910_9392", 6), Npu(3, 1, "910_9392", 7)]),
+        ("", []),
+        ("dcmi module initialize failed. ret is -8005", []),
+        (TABLE_310P[:600], []),
+    ],
+)
+def test_the_tables_of_npu_smi(text, chips):
+    assert parse(text) == chips
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Puts an executable of a given shell script into PATH, as its only folder but /bin's."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
+
+    def add(name, script):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return add
+
+
+class TestSoc:
+    def test_it_is_named_or_asked_for(self, programs):
+        programs("npu-smi", f'test "$1" = info && cat <<END\n{TABLE_310P}\nEND')
+        assert soc_version("auto") == "Ascend310P3"
+        assert soc_version("310B4") == soc_version("Ascend310B4") == "Ascend310B4"
+
+    @pytest.mark.parametrize(
+        ("script", "message"),
+        [
+            ("exit 0", "shows no NPU"),
+            ("echo dcmi failed >&2; exit 8", "failed with code 8: dcmi failed"),
+            (f"cat <<END\n{TABLE_310P}{TABLE_310P.replace('310P3', '310')}\nEND", None),
+            (
+                f"cat <<END\n{TABLE_310P.replace('11      310P3', '11      310B1')}\nEND",
+                "different NPUs here: Ascend310B1, Ascend310P3; choose one",
+            ),
+        ],
+    )
+    def test_what_npu_smi_may_answer(self, programs, script, message):
+        programs("npu-smi", script)
+        if message is None:  # what follows the first table of processes does not count
+            assert soc_version("auto") == "Ascend310P3"
+            return
+        with pytest.raises(BackendError, match=message):
+            soc_version("auto")
+
+    def test_without_npu_smi(self, programs):
+        with pytest.raises(BackendError, match="npu-smi is not on this machine"):
+            soc_version("auto")
+
+    @pytest.mark.parametrize("text", ["", "P3", "Ascend", "310-P3", "Ascend310P3 ", "ascend310"])
+    def test_what_is_no_chip(self, text):
+        with pytest.raises(BackendError, match="not a chip's name"):
+            soc_version(text)
+
+
+@pytest.fixture
+def onnx_file(tmp_path, monkeypatch):
+    """Writes a model with the input of `name:shape` and one node; in the working directory."""
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+
+    def write(path, name, *shape):
+        helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+        graph = helper.make_graph(
+            [helper.make_node("Flatten", [name], ["class"])],
+            "g",
+            [helper.make_tensor_value_info(name, kind, shape)],
+            [helper.make_tensor_value_info("class", kind, [None, None])],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)]), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def stand_in(programs):
+    programs("atc", f'exec "{sys.executable}" "{STAND_IN}" "$@"')
+
+
+AIPP_TEXT = """aipp_op {
+    aipp_mode: static  # comment
+    input_format : RGB888_U8
+    src_image_size_w : 224
+    src_image_size_h : 224
+    min_chn_0 : 123.675
+}
+"""
+
+
+@pytest.mark.usefixtures("stand_in")
+class TestRun:
+    @staticmethod
+    def atc(*arguments):
+        return main(["atc", *arguments, "--soc", "310P3"])
+
+    @pytest.mark.parametrize("name", GUIDES)
+    def test_the_guides_commands_are_valid(self, name, onnx_file, tmp_path, capsys):
+        recipe = load(name)
+        onnx_file("model.onnx", recipe.input_name, "-1", 3, *recipe.input_size)
+        (tmp_path / "aipp.config").write_text(AIPP_TEXT)
+        assert self.atc("model.onnx", "--recipe", name, "--batchsize", "1,4") == 0
+        for batch in (1, 4):
+            command = atc.build(recipe, "model.onnx", batch, "Ascend310P3")
+            given = json.loads(command.output.read_text())
+            assert given["input_shape"] == (
+                f"{recipe.input_name}:{batch},3,{recipe.input_size[0]},{recipe.input_size[1]}"
+            )
+            log = command.output.with_suffix(".atc.log")
+            assert "ATC run success" in log.read_text()
+        out = capsys.readouterr().out
+        assert out.count("ATC start working now") == 2
+        assert len(list(tmp_path.glob("*.om"))) == 2
+
+    @pytest.mark.parametrize(
+        ("shape", "arguments", "message"),
+        [
+            (None, "--recipe resnet34", "model.onnx: cannot be read: No such file"),
+            (("x", "N", 3, 224, 224), "--recipe resnet34", "its input is called 'x', the recipe"),
+            (("image", "N", 3, 299, 299), "--recipe resnet34", "its input is image:?,3,299,299"),
+            (("image", "N", 224, 224, 3), "--recipe resnet34", "its input is image:?,224,224,3"),
+            (("image", "N", 1000), "--recipe resnet34", "one 4-D input is expected"),
+            (
+                ("image", 1, 3, 224, 224),
+                "--recipe resnet34 --batchsize 1,4",
+                "its batch is fixed to 1, not 4; run `zoofast simplify` with --batchsize 4",
+            ),
+            (
+                ("image", "N", 3, 224, 224),
+                "--recipe squeezenet1_1",
+                "aipp.config: no such file; run `zoofast aipp squeezenet1_1 -o aipp.config`",
+            ),
+            (("image", "N", 3, 224, 224), "--recipe resnet34 -o no/x", "the folder does not exist"),
+            (("image", "N", 3, 224, 224), "--recipe nothing", "unknown recipe 'nothing'"),
+        ],
+    )
+    def test_inputs_are_checked_first(self, shape, arguments, message, onnx_file, capsys, tmp_path):
+        if shape:
+            onnx_file("model.onnx", *shape)
+        assert self.atc("model.onnx", *arguments.split()) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+        assert "ATC start" not in captured.out
+        assert list(tmp_path.glob("*.om")) == []
+
+    @pytest.mark.parametrize("batch", ["0", "-1", "1,x", "4,4", ""])
+    def test_batch_sizes_that_are_none(self, batch, capsys):
+        with pytest.raises(SystemExit):
+            self.atc("model.onnx", "--recipe", "resnet34", "--batchsize", batch)
+        assert "batch sizes are like 1,4,8" in capsys.readouterr().err
+
+    @pytest.fixture
+    def command(self, onnx_file):
+        onnx_file("model.onnx", "image", "N", 3, 224, 224)
+        return atc.build(load("resnet34"), "model.onnx", 1, "Ascend310P3")
+
+    @pytest.mark.parametrize(
+        ("ending", "message"),
+        [
+            (
+                "E20001",
+                "atc failed for resnet34_bs1.om (exit code 255): E20001: chosen by the test; "
+                "an operator does not compile: check --soc; see the log for its name; "
+                "all it said is in log.txt",
+            ),
+            ("E19010", "export with a lower --opset"),
+            ("EZ3002", "this chip lacks an operator"),
+            ("E99999", "no code that is known here"),
+            ("silent", "atc ended for resnet34_bs1.om without its line of success or the file"),
+            ("empty", "atc ended for resnet34_bs1.om without its line of success or the file"),
+        ],
+    )
+    @pytest.mark.parametrize("earlier", [False, True])
+    def test_failures_are_explained_and_leave_the_earlier_model(
+        self, command, ending, message, earlier, monkeypatch, tmp_path
+    ):
+        if earlier:
+            command.output.write_text("earlier")
+        (tmp_path / "resnet34_bs16.om").write_text("another")
+        monkeypatch.setenv("ZOOFAST_STAND_IN_ATC", ending)
+        with pytest.raises(ModelError) as caught:
+            atc.run(command, Path("log.txt"), lambda text: None)
+        assert message in str(caught.value)
+        assert "ATC start working" in Path("log.txt").read_text()
+        assert command.output.exists() == earlier
+        assert not earlier or command.output.read_text() == "earlier"
+        assert (tmp_path / "resnet34_bs16.om").read_text() == "another"
+        assert list(tmp_path.glob(".*")) == []
+
+    def test_a_name_with_the_systems_suffix_is_found(self, command, monkeypatch):
+        monkeypatch.setenv("ZOOFAST_STAND_IN_ATC", "suffix")
+        made = atc.run(command, Path("log.txt"), lambda text: None)
+        assert made == Path("resnet34_bs1_linux_aarch64.om")
+
+    def test_output_is_passed_on_while_atc_works(self, command, programs):
+        programs("atc", "printf 'first.'; read line < fifo; printf '.second'")
+        os.mkfifo("fifo")
+        heard = []
+
+        def echo(text):
+            heard.append(text)
+            if len(heard) == 1:
+                Path("fifo").write_text("go on\n")  # it waits until its first words were heard
+
+        with pytest.raises(ModelError, match="without its line of success"):
+            atc.run(command, Path("log.txt"), echo)
+        assert heard == ["first.", ".second"]
+        assert Path("log.txt").read_text() == "first..second"
+
+    def test_an_interrupt_ends_atc_and_puts_the_earlier_model_back(self, command, programs):
+        command.output.write_text("earlier")
+        programs("atc", "echo half > resnet34_bs1.om; echo begun; exec sleep 600")
+
+        def interrupt(text):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            atc.run(command, Path("log.txt"), interrupt)
+        assert command.output.read_text() == "earlier"
+
+
+class TestWithoutCann:
+    def test_one_line_and_the_command_to_run_elsewhere(self, onnx_file, programs, capsys):
+        onnx_file("model.onnx", "image", "N", 3, 224, 224)
+        assert main(["atc", "model.onnx", "--recipe", "resnet34", "--soc", "310P3"]) == 2
+        captured = capsys.readouterr()
+        assert captured.out.startswith("atc --framework=5 --model=model.onnx")
+        assert captured.err == (
+            "zoofast: error: atc is not on this machine; it comes with CANN, and needs no NPU "
+            "itself: run the command where CANN is\n"
+        )
+
+    def test_an_environment_that_was_not_set_is_found(self, programs, tmp_path, monkeypatch):
+        script = tmp_path / "set_env.sh"
+        script.write_text("")
+        monkeypatch.setattr(
+            "zoofast.conversion.atc.ENVIRONMENTS", (str(tmp_path / "no"), str(script))
+        )
+        with pytest.raises(BackendError, match=f"not in PATH: source {script}"):
+            atc.find()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("E10001: Value [linux] for [--host_env_os]", "source its set_env.sh"),
+        ("E10001: Value [-1] for parameter [image]", "dynamic size"),
+        ("EC0010: Failed to import Python module [No module named 'decorator']", "decorator"),
+        ("AttributeError: `np.float_` was removed in the NumPy 2.0 release", "'numpy<2'"),
+        ("libascend_hal.so: cannot open shared object file", "stub folder"),
+        ("EZ3002: ...\nE20001: ...\nEZ9999: inner error", "lacks an operator"),
+        ("cannot pickle 'FrameLocalsProxy' object", "Python 3.7 to 3.10"),
+    ],
+)
+def test_cures(said, words):
+    assert words in atc.cure(said)

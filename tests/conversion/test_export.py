@@ -1,0 +1,427 @@
+"""Weights to ONNX: the five models against PyTorch itself, and every way weights can be wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoofast.base.files import whole
+from zoofast.cli import main
+from zoofast.conversion import models, onnxfile
+from zoofast.conversion.agreement import compare, demand, random_images, run_onnx
+from zoofast.conversion.export import TOLERANCE, Target, build_network, check, export
+from zoofast.conversion.models import torch_compat
+from zoofast.errors import ModelError
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+
+def small_network(bias: bool = True):
+    """A network in the shape of the real ones: convolution, normalization, pooling, classes."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2, bias=bias),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 10),
+    )
+
+
+def not_a_network():
+    return "text"
+
+
+SMALL = Target(f"{__name__}:small_network", height=16, width=16)
+
+# The guides' names and sizes, batch first.
+PORTS = {
+    "alexnet": ["actual_input_1:?,3,224,224", "output1:?,1000"],
+    "resnet34": ["image:?,3,224,224", "class:?,1000"],
+    "squeezenet1_1": ["image:?,3,224,224", "class:?,1000"],
+    "inceptionv4": ["image:?,3,299,299", "class:?,1001"],
+    "nasnetalarge": ["image:?,3,331,331", "class:?,1001"],
+}
+
+KNOWN = [
+    pytest.param(name, marks=pytest.mark.slow if name == "nasnetalarge" else ())
+    for name in models.names()
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """name -> (network, path): each known model exported once from random weights."""
+    folder = tmp_path_factory.mktemp("exported")
+    made = {}
+
+    def of(name):
+        if name not in made:
+            package = models.load(name).package
+            if importlib.util.find_spec(package) is None:
+                pytest.skip(f"no {package}")
+            target = Target.of(models.load(name))
+            made.clear()  # one at a time: NASNet alone is 350 MB
+            network = build_network(target, None, seed=1)
+            export(network, target, folder / f"{name}.onnx")
+            made[name] = (network, folder / f"{name}.onnx")
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_model_computes_in_onnx_what_it_computes_in_torch(exported, name):
+    network, path = exported(name)
+    model = onnxfile.read(path)
+    (port,), (output,) = onnxfile.inputs(model), onnxfile.outputs(model)
+    assert [str(port), str(output)] == PORTS[name]
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 11}
+    del model
+
+    images = random_images(port.shape, 2)
+    agreement = check(network, path, images)
+    assert agreement.within(TOLERANCE), str(agreement)
+    assert agreement.top1 == 1.0
+    logits = run_onnx(path, images)
+    assert np.abs(logits[0] - logits[1]).max() > 10 * TOLERANCE * np.abs(logits).max(), (
+        "the logits hardly depend on the image, so the agreement says nothing"
+    )
+
+
+def test_any_batch_size_gives_the_same_logits(exported):
+    _, path = exported("squeezenet1_1")
+    images = random_images((None, 3, 224, 224), 3)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(
+        session.run(None, {"image": images})[0], run_onnx(path, images), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_check_finds_other_weights(exported):
+    _, path = exported("squeezenet1_1")
+    other = build_network(Target.of(models.load("squeezenet1_1")), None, seed=2)
+    agreement = check(other, path, random_images((None, 3, 224, 224), 2))
+    assert not agreement.within(TOLERANCE)
+    with pytest.raises(ModelError, match="computes something else: 2 images"):
+        demand(agreement, TOLERANCE, "it")
+
+
+def test_a_seed_gives_the_same_file_twice(tmp_path):
+    for name in ("a", "b"):
+        export(build_network(SMALL, None, seed=7), SMALL, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    export(build_network(SMALL, None, seed=8), SMALL, tmp_path / "c")
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_trained_weights_of_another_precision_are_computed_in_float32(shared, tmp_path):
+    target = Target.of(models.load("squeezenet1_1"))
+    network = build_network(target, shared / "models" / "squeezenet1_1.pth")
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
+    export(network, target, tmp_path / "trained.onnx")
+    agreement = check(network, tmp_path / "trained.onnx", random_images((None, 3, 224, 224), 4))
+    assert agreement.within(TOLERANCE)
+    assert agreement.top1 == 1.0
+
+
+class TestWeights:
+    @pytest.fixture
+    def state(self):
+        torch.manual_seed(3)
+        network = small_network()
+        network[1].running_mean += 0.5
+        return network.state_dict()
+
+    @pytest.fixture
+    def save(self, tmp_path):
+        def save(value, **how):
+            torch.save(value, tmp_path / "weights.pth", **how)
+            return tmp_path / "weights.pth"
+
+        return save
+
+    @staticmethod
+    def loaded(path):
+        return build_network(SMALL, path).state_dict()
+
+    def assert_loads(self, path, state):
+        loaded = self.loaded(path)
+        assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+    def test_plain(self, save, state):
+        self.assert_loads(save(state), state)
+
+    def test_the_format_of_before_2020(self, save, state):
+        self.assert_loads(save(state, _use_new_zipfile_serialization=False), state)
+
+    def test_wrapped_in_a_checkpoint(self, save, state):
+        self.assert_loads(save({"epoch": 3, "state_dict": state}), state)
+
+    def test_of_data_parallel_in_a_checkpoint(self, save, state):
+        prefixed = {f"module.{key}": value for key, value in state.items()}
+        self.assert_loads(save({"state_dict": prefixed}), state)
+
+    def test_without_the_count_of_steps(self, save, state):
+        del state["1.num_batches_tracked"]
+        self.assert_loads(save(state), state)
+
+    def test_keys_that_do_not_fit_are_listed(self, save, state):
+        state["5.weight"] = torch.zeros(10, 5)
+        state["head.weight"] = state.pop("0.weight")
+        with pytest.raises(ModelError) as caught:
+            self.loaded(save(state))
+        assert str(caught.value).endswith(
+            "weights.pth: weights of another model; keys 1 missing: 0.weight; "
+            "1 unexpected: head.weight; "
+            "1 of another shape: 5.weight (10, 5) instead of (10, 4)"
+        )
+
+    def test_a_pickle_is_not_run(self, save, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return (Path.touch, (tmp_path / "ran",))
+
+        with pytest.raises(ModelError, match="damaged, or not a file of plain weights"):
+            self.loaded(save({"state_dict": Trap()}))
+        assert not (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04broken"])
+    def test_files_that_are_no_weights(self, tmp_path, content):
+        (tmp_path / "weights.pth").write_bytes(content)
+        with pytest.raises(ModelError, match="damaged, or not a file of plain weights"):
+            self.loaded(tmp_path / "weights.pth")
+
+    def test_a_truncated_file(self, save, state):
+        path = save(state)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ModelError, match="damaged, or not a file of plain weights"):
+            self.loaded(path)
+
+    def test_something_else_in_the_file(self, save):
+        with pytest.raises(ModelError, match=r"no state_dict .* a dictionary with epoch"):
+            self.loaded(save({"epoch": 3}))
+        with pytest.raises(ModelError, match=r"no state_dict .* a Tensor"):
+            self.loaded(save(torch.zeros(3)))
+
+
+class TestFactory:
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [
+            ("alexnet", "not of the form"),
+            ("torchvision.models:", "not of the form"),
+            (f"{__name__}:nothing", "has no function nothing"),
+            (f"{__name__}:SMALL", "has no function SMALL"),
+            ("no_such_package.models:net", "Python package 'no_such_package' is missing"),
+            (f"{__name__}:not_a_network", "made a str, not a torch.nn.Module"),
+        ],
+    )
+    def test_what_is_no_factory(self, path, message):
+        with pytest.raises(ModelError, match=message):
+            torch_compat.build(path, {}, seed=0)
+
+    def test_torchvision_imports_beside_its_compiled_operators(self):
+        """In a process of its own, where the operators are there as a fitting build has them."""
+        script = (
+            "import torch; library = torch.library.Library('torchvision', 'DEF');"
+            "schema = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor';"
+            "library.define('nms' + schema); library.define('qnms' + schema);"
+            "from zoofast.conversion.models.torch_compat import build;"
+            "print(len(build('torchvision.models:squeezenet1_1', {}, 0).state_dict()))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.split() == ["52"], done.stderr
+
+    def test_torchvision_imports_without_its_compiled_operators(self, tmp_path):
+        """In a process of its own, with a copy of torchvision whose libraries cannot load."""
+        installed = Path(importlib.util.find_spec("torchvision").origin).parent
+        broken = tmp_path / "torchvision"
+        broken.mkdir()
+        for entry in installed.iterdir():
+            if entry.suffix == ".so":
+                (broken / entry.name).write_bytes(b"not a library")
+            else:
+                (broken / entry.name).symlink_to(entry)
+        script = (
+            "import sys; from zoofast.conversion.models.torch_compat import build;"
+            "net = build('torchvision.models:squeezenet1_1', {}, 0);"
+            "import torchvision; print(torchvision.__file__, len(net.state_dict()))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.split() == [str(broken / "__init__.py"), "52"], done.stderr
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def here(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_model_of_ones_own(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.syspath_prepend("")  # restores sys.path, which the command extends
+        (tmp_path / "my_model.py").write_text(
+            "import torch\ndef net():\n"
+            "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))\n"
+        )
+        arguments = (
+            "export mine --factory my_model:net --size 8 --weights random "
+            "--input-name x --output-name y --opset 13"
+        )
+        assert main(arguments.split()) == 0
+        model = onnxfile.read(tmp_path / "mine.onnx")
+        assert [str(port) for port in onnxfile.inputs(model)] == ["x:?,3,8,8"]
+        assert [str(port) for port in onnxfile.outputs(model)] == ["y:?,5"]
+        assert model.opset_import[0].version == 13
+        assert capsys.readouterr().out == "mine.onnx: 0.0 MB, opset 13, x:?,3,8,8 -> y\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("lenet --weights random", "unknown model 'lenet'; there are alexnet, resnet34,"),
+            ("alexnet --weights none.pth", "none.pth: no such file"),
+            ("alexnet --weights random --size 9", "--size belongs to --factory"),
+            ("mine --weights random --factory a:b", "--factory needs --size"),
+            ("mine --weights random --factory a:b --size 9 --check", "needs its --recipe"),
+            ("alexnet --weights random --check --count 0", "--count 0: not a whole number"),
+            (
+                "alexnet --weights random --check --recipe inceptionv4",
+                "recipe inceptionv4 makes 299x299 images, the model takes 224x224",
+            ),
+            ("alexnet --weights random --check --images no", "no: no such folder"),
+            ("squeezenet1_1 --weights random -o no/x.onnx", "the folder no does not exist"),
+            ("squeezenet1_1 --weights random --opset 3", "opset 3: not one of 9 to 20"),
+        ],
+    )
+    def test_errors_are_one_line_and_leave_nothing(self, tmp_path, capsys, arguments, message):
+        assert main(["export", *arguments.split()]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_check_on_drawn_pictures_and_on_a_folder(self, tmp_path, capsys):
+        arguments = ["export", "squeezenet1_1", "--weights", "random", "--check"]
+        assert main(arguments) == 0
+        assert "agree on 8 images: largest difference" in capsys.readouterr().out
+        (tmp_path / "jpegs").mkdir()
+        for seed in range(3):
+            noise = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "jpegs" / f"{seed}.jpg")
+        assert main([*arguments, "--images", str(tmp_path / "jpegs"), "--count", "2"]) == 0
+        assert "agree on 2 images" in capsys.readouterr().out
+        (tmp_path / "jpegs" / "1.jpg").write_bytes(b"broken")
+        assert main([*arguments, "--images", str(tmp_path / "jpegs")]) == 2
+        assert "1.jpg: not an image" in capsys.readouterr().err
+
+    def test_check_fails_beyond_the_tolerance(self, tmp_path, capsys):
+        arguments = "export squeezenet1_1 --weights random --check --count 1 --tolerance 1e-12"
+        assert main(arguments.split()) == 2
+        error = capsys.readouterr().err
+        assert "squeezenet1_1.onnx: the ONNX computes something else: 1 images" in error
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_agreement_counts_what_it_says():
+    reference = np.array([[0.0, 2.0], [3.0, -4.0]], np.float32)
+    same = compare(reference, reference)
+    assert same.within(0.0)
+    other = compare(reference, np.array([[0.0, 2.0], [3.0, 3.5]], np.float32))
+    assert (other.images, other.largest, other.scale, other.top1) == (2, 7.5, 4.0, 0.5)
+    assert not other.within(1.8)
+    assert other.within(1.9)
+    broken = compare(reference, np.array([[0.0, np.nan], [3.0, -4.0]], np.float32))
+    assert not broken.within(1e9)
+    with pytest.raises(ModelError, match=re.escape("(2, 2) and (1, 2)")):
+        compare(reference, reference[:1])
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"earlier")
+    with pytest.raises(RuntimeError), whole(path) as partial:
+        partial.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_no_onnx(tmp_path):
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        onnxfile.read(path)
+    for content in (b"", b"<html>404</html>", b"\x08\x07"):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="not an ONNX model"):
+            onnxfile.read(path)
+
+
+class TestGuideScripts:
+    """The guides' scripts in tools/, with their own arguments."""
+
+    TOOLS = Path(__file__).parents[2] / "tools"
+
+    @staticmethod
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    @pytest.mark.parametrize(
+        ("script", "model"),
+        [
+            ("pth2onnx.py", "alexnet"),
+            ("resnet34_pth2onnx.py", "resnet34"),
+            ("squeezenet1_1_pth2onnx.py", "squeezenet1_1"),
+            ("nasnetlarge_pth2onnx.py", "nasnetalarge"),
+        ],
+    )
+    def test_two_positions(self, monkeypatch, script, model):
+        calls = []
+        monkeypatch.setattr("zoofast.cli.main", lambda argv: calls.append(argv) or 0)
+        monkeypatch.setattr(sys, "argv", [script, "in.pth", "out.onnx"])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(self.TOOLS / script), run_name="__main__")
+        assert caught.value.code == 0
+        assert calls == [["export", model, "--weights", "in.pth", "-o", "out.onnx"]]
+
+    def test_two_options(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr("zoofast.cli.main", lambda argv: calls.append(argv) or 0)
+        monkeypatch.setattr(sys, "argv", ["x", "--ckpt", "in.pth"])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(self.TOOLS / "inceptionv4_pth2onnx.py"), run_name="__main__")
+        assert calls == [["export", "inceptionv4", "--weights", "in.pth", "-o", "out.onnx"]]
+
+    def test_one_of_them_for_real(self, tmp_path):
+        weights, out = tmp_path / "weights.pth", tmp_path / "out.onnx"
+        network = build_network(Target.of(models.load("squeezenet1_1")), None)
+        torch.save(network.state_dict(), weights)
+        done = self.run(self.TOOLS / "squeezenet1_1_pth2onnx.py", weights, out)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert check(network, out, random_images((None, 3, 224, 224), 1)).within(TOLERANCE)

@@ -1,0 +1,320 @@
+"""All steps at once: what is made, what is skipped, and what a change or a failure makes anew."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from zoofast.cli import main
+from zoofast.conversion import models, onnxfile
+from zoofast.conversion.pipeline import JOURNAL, Journal, Step
+from zoofast.errors import ModelError
+from zoofast.preprocess.recipe import load as load_recipe
+from zoofast.preprocess.recipe import names as recipe_names
+
+STAND_IN = ROOT / "tests/support/stand_in_atc.py"
+
+
+class TestJournal:
+    @pytest.fixture
+    def step(self, tmp_path):
+        """A step that copies `in` to `out`, changed by a setting; `calls` counts."""
+        source, out, calls = tmp_path / "in", tmp_path / "out", []
+        source.write_text("content")
+
+        def step(setting=1, make=None):
+            def copy():
+                calls.append(setting)
+                out.write_text(f"{source.read_text()} {setting}")
+
+            return Step("copy", {"setting": setting}, (source,), out, make or copy)
+
+        step.source, step.out, step.calls, step.folder = source, out, calls, tmp_path
+        return step
+
+    def do(self, step, *args):
+        return Journal(step.folder).do(step(*args))
+
+    def test_a_step_is_done_once(self, step):
+        assert self.do(step).made
+        assert not self.do(step).made
+        assert step.calls == [1]
+
+    def test_touching_is_not_changing(self, step):
+        self.do(step)
+        os.utime(step.source, (0, 0))
+        os.utime(step.out, (0, 0))
+        assert not self.do(step).made
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda step: step.source.write_text("changed"),
+            lambda step: step.out.write_text("damaged"),
+            lambda step: step.out.unlink(),
+            lambda step: (step.folder / JOURNAL).unlink(),
+        ],
+    )
+    def test_a_change_makes_it_anew(self, step, change):
+        self.do(step)
+        change(step)
+        assert self.do(step).made
+        assert step.out.read_text() == f"{step.source.read_text()} 1"
+        assert not self.do(step).made
+
+    def test_another_setting_makes_it_anew(self, step):
+        self.do(step, 1)
+        assert self.do(step, 2).made
+        assert step.out.read_text() == "content 2"
+
+    def test_a_failed_step_is_not_taken_for_done(self, step):
+        def fail():
+            step.out.write_text("half")
+            raise ModelError("no")
+
+        self.do(step)
+        step.source.write_text("changed")
+        with pytest.raises(ModelError):
+            self.do(step, 1, fail)
+        assert self.do(step).made
+        assert step.out.read_text() == "changed 1"
+
+    def test_within_one_run_a_new_file_counts_for_the_next_step(self, step):
+        journal = Journal(step.folder)
+        second_out = step.folder / "second"
+
+        def second():
+            return Step(
+                "second", {}, (step.out,), second_out, lambda: second_out.write_text("made")
+            )
+
+        journal.do(step())
+        assert journal.do(second()).made
+        step.source.write_text("changed")
+        journal = Journal(step.folder)
+        assert journal.do(step()).made
+        assert journal.do(second()).made
+        assert not Journal(step.folder).do(second()).made
+
+    def test_a_damaged_journal_is_named(self, step):
+        (step.folder / JOURNAL).write_text("{")
+        with pytest.raises(ModelError, match=r"damaged .*; delete it to start anew"):
+            Journal(step.folder)
+
+    def test_a_missing_input_is_named(self, step):
+        step.source.unlink()
+        with pytest.raises(ModelError, match="in: cannot be read: No such file"):
+            self.do(step)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for package in ("torch", "torchvision", "onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"no {package}")
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def with_atc(here):
+    program = here / "programs" / "atc"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n')
+    program.chmod(0o755)
+    return here
+
+
+def steps(capsys):
+    """(step, file, made or kept) of each line that the command printed about a step."""
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    return [
+        (line[0], line[1], line[2].strip("(:"))
+        for line in lines
+        if line and line[0] in ("export", "simplify", "optimize", "aipp", "atc") and len(line) > 2
+        if line[2].startswith("(")
+    ]
+
+
+ALL = "convert squeezenet1_1 --weights random --batchsize 1,4 --soc 310P3"
+
+
+def test_from_weights_to_om_and_nothing_twice(with_atc, capsys):
+    assert main(ALL.split()) == 0
+    assert steps(capsys) == [
+        ("export", "squeezenet1_1/squeezenet1_1.onnx", "made"),
+        ("aipp", "squeezenet1_1/aipp.config", "made"),
+        ("atc", "squeezenet1_1/squeezenet1_1_bs1.om", "made"),
+        ("atc", "squeezenet1_1/squeezenet1_1_bs4.om", "made"),
+    ]
+    given = json.loads(Path("squeezenet1_1/squeezenet1_1_bs4.om").read_text())
+    assert given["insert_op_conf"] == "squeezenet1_1/aipp.config"
+    assert given["input_shape"] == "image:4,3,224,224"
+
+    assert main([*ALL.split()[:-4], "--batchsize", "1,4,8", "--soc", "310P3"]) == 0
+    assert [kind for *_, kind in steps(capsys)] == ["kept"] * 4 + ["made"]
+
+    aipp = Path("squeezenet1_1/aipp.config")
+    aipp.write_text(aipp.read_text().replace("123.675", "0"))
+    assert main(ALL.split()) == 0
+    assert [kind for *_, kind in steps(capsys)] == ["kept", "made", "kept", "kept"]
+
+    assert main([*ALL.split(), "--option", "log=info"]) == 0
+    assert [kind for *_, kind in steps(capsys)] == ["kept", "kept", "made", "made"]
+
+
+def test_a_failure_keeps_what_is_done_and_goes_on_from_there(with_atc, capsys, monkeypatch):
+    monkeypatch.setenv("ZOOFAST_STAND_IN_ATC", "E20001")
+    assert main(ALL.split()) == 2
+    captured = capsys.readouterr()
+    assert "E20001: chosen by the test; an operator does not compile" in captured.err
+    assert not list(Path("squeezenet1_1").glob("*.om"))
+    monkeypatch.delenv("ZOOFAST_STAND_IN_ATC")
+    assert main(ALL.split()) == 0
+    assert [kind for *_, kind in steps(capsys)] == ["kept", "kept", "made", "made"]
+
+
+def test_a_file_with_the_systems_suffix_gets_the_guides_name(with_atc, monkeypatch):
+    monkeypatch.setenv("ZOOFAST_STAND_IN_ATC", "suffix")
+    assert main(ALL.split()) == 0
+    assert sorted(path.name for path in Path("squeezenet1_1").glob("*.om")) == [
+        "squeezenet1_1_bs1.om",
+        "squeezenet1_1_bs4.om",
+    ]
+
+
+def test_without_cann_the_onnx_and_the_commands_are_left(here, capsys):
+    assert main(ALL.split()) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("atc --model=squeezenet1_1/squeezenet1_1.onnx --framework=5") == 2
+    assert captured.err == (
+        "zoofast: not compiled: atc is not on this machine; it comes with CANN, and needs no NPU "
+        "itself: run the command where CANN is\n"
+    )
+    assert main(["convert", "squeezenet1_1", "--weights", "random"]) == 1
+    assert "(--soc 310P3 shows it)" in capsys.readouterr().err
+
+
+def test_an_atc_without_a_chip_to_compile_for(with_atc, capsys):
+    assert main(["convert", "squeezenet1_1", "--weights", "random"]) == 2
+    assert "name the chip yourself, as in --soc 310P3" in capsys.readouterr().err
+    assert not Path("squeezenet1_1").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("lenet --weights random", "unknown model 'lenet'"),
+        ("alexnet --weights no.pth", "no.pth: no such file"),
+        ("alexnet --weights random -o file/x", "file/x: cannot be made: Not a directory"),
+    ],
+)
+def test_errors(here, capsys, arguments, message):
+    Path("file").write_text("")
+    assert main(["convert", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_trained_weights_through_every_step_score_as_the_guides_scripts_do(here, shared):
+    if importlib.util.find_spec("onnxsim") is None:
+        pytest.skip("no onnxsim")
+    sample = shared / "imagenet-sample"
+    for command in (
+        f"export squeezenet1_1 --weights {shared}/models/squeezenet1_1.pth -o a.onnx "
+        f"--check --images {sample}/val",
+        "simplify a.onnx -o b.onnx --batchsize 4",
+        "optimize b.onnx -o c.onnx -k KnowledgeMergeConsecutiveSlice",
+        f"prep {sample}/val bins --recipe squeezenet1_1_float32",
+        "infer -m c.onnx -i bins -o out --output_dirname r --outfmt TXT",
+        f"score out/r {sample}/val_label.txt -o result.json",
+        f"eval b.onnx {sample}/val {sample}/val_label.txt --recipe squeezenet1_1_float32 "
+        "-o streamed.json",
+    ):
+        assert main(command.split()) == 0, command
+    golden = (shared / "golden" / "txt" / "squeezenet1_1.json").read_bytes()
+    assert Path("result.json").read_bytes() == golden
+    assert Path("streamed.json").read_bytes() == golden
+
+
+@pytest.mark.slow
+def test_nasnet_through_every_step(with_atc, capsys):
+    for package in ("pretrainedmodels", "onnxsim"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"no {package}")
+    arguments = "convert nasnetalarge --weights random --batchsize 1 --soc 310P3 -o out"
+    assert main(arguments.split()) == 0
+    made = [
+        ("export", "out/nasnetalarge.onnx", "made"),
+        ("simplify", "out/nasnetalarge_sim1.onnx", "made"),
+        ("optimize", "out/nasnetalarge_sim1_merge.onnx", "made"),
+        ("atc", "out/nasnetlarge_sim1_merge.onnx.om", "made"),
+    ]
+    assert steps(capsys) == made
+    merged = onnxfile.read(Path("out/nasnetalarge_sim1_merge.onnx"))
+    assert [str(port) for port in onnxfile.inputs(merged)] == ["image:1,3,331,331"]
+    assert main(arguments.split()) == 0
+    assert steps(capsys) == [(*step[:2], "kept") for step in made]
+
+
+# From the guides' tables: (model, chip) -> the batch size that is best there, and its img/s.
+BEST = {
+    ("alexnet", "310P3"): (64, 12672),
+    ("resnet34", "310P3"): (32, 5527.69),
+    ("squeezenet1_1", "310P3"): (8, 21301.5),
+    ("squeezenet1_1", "310B1"): (4, 4576.65),
+    ("inceptionv4", "310P3"): (4, 1498.5),
+    ("nasnetalarge", "310P3"): (4, 175.744),
+}
+
+
+class TestModels:
+    def test_speeds_are_the_guides(self):
+        known = [models.load(name) for name in models.names()]
+        assert {(m.name, chip): m.best(chip) for m in known for chip in m.fps} == BEST
+        assert all(list(fps) == [1, 4, 8, 16, 32, 64] for m in known for fps in m.fps.values())
+        with pytest.raises(ModelError, match="no figures for chip '910B'; its guide has 310P3"):
+            models.load("alexnet").best("910B")
+
+    def test_speeds_stand_in_the_guides_pages(self, shared):
+        for name in models.names():
+            page = (shared / "guides" / f"{models.load(name).guide}.md").read_text("utf-8")
+            numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", page)}
+            for rates in models.load(name).fps.values():
+                assert set(rates.values()) <= numbers
+
+    def test_every_model_has_its_recipe(self):
+        for name in models.names():
+            known = models.load(name)
+            assert known.recipe in recipe_names()
+            assert load_recipe(known.recipe).accuracy is not None
+
+    def test_the_table(self, capsys):
+        assert main(["models"]) == 0
+        out = capsys.readouterr().out
+        row = next(line for line in out.splitlines() if line.startswith("squeezenet1_1"))
+        words = ["squeezenet1_1", "torchvision", "224x224", "57.32", "80.06"]
+        assert row.split() == [*words, "21,302", "on", "310P3"]
+
+    def test_one_in_full(self, capsys):
+        assert main(["models", "nasnetalarge"]) == 0
+        out = capsys.readouterr().out
+        assert "ONNX      image:?,3,331,331 -> class:?,1001" in out
+        assert "compile   atc --framework=5 --model=nasnetalarge_sim4_merge.onnx" in out
+        assert ["4", "175.74"] in [line.split() for line in out.splitlines()]
+
+    def test_json(self, capsys):
+        assert main(["models", "squeezenet1_1", "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert found["fps"]["310B1"]["64"] == 822.58
+        assert found["accuracy"] == {"top1": 57.32, "top5": 80.06}

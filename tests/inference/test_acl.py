@@ -1,0 +1,325 @@
+"""The aclruntime backend against a strict stand-in, once per generation, which is tested too."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto
+
+from tests.support.fake_aclruntime import GENERATIONS, Misuse, build
+from tests.support.models import IMAGE, logits, write_inputs, write_model
+from zoofast.cli import main
+from zoofast.errors import BackendError
+from zoofast.inference.backends import open_backend
+from zoofast.scoring.results import read_logits
+
+
+@pytest.fixture(autouse=True)
+def tracing() -> Iterator[None]:
+    tracemalloc.start(1)
+    yield
+    tracemalloc.stop()
+
+
+@pytest.fixture(params=GENERATIONS)
+def acl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = build(request.param)
+    monkeypatch.setitem(sys.modules, "aclruntime", module)
+    return module
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((count, *IMAGE)).astype(np.float32)
+
+
+# ---- the backend -------------------------------------------------------------
+
+
+def test_infer(acl: Any, tmp_path: Path) -> None:
+    batch = images(4)
+    with open_backend(write_model(tmp_path / "m.om", 4, outputs=2), device=3) as model:
+        assert str(model.input) == "image float32[4x3x4x4]"
+        assert [str(output) for output in model.outputs] == [
+            "class float32[4x6]",
+            "negated float32[4x6]",
+        ]
+        scores, negated = model.infer(batch)
+    assert scores == pytest.approx(logits(batch), rel=1e-5, abs=1e-5)
+    assert np.array_equal(negated, -scores)
+
+
+def test_times(acl: Any, tmp_path: Path) -> None:
+    copies = 0 if acl.state.generation in ("G0", "G1") else 1
+    with open_backend(write_model(tmp_path / "m.om", 2)) as model:
+        model.infer(images(2), loop=5)
+        times = model.times()
+        assert len(times.compute) == 5
+        assert all(0 <= ms < 1000 for ms in times.compute)
+        assert sum(times.compute) > 0
+        assert len(times.to_device) == len(times.from_device) == copies
+        model.reset_times()
+        assert model.times().compute == []
+        assert model.times().to_device == []
+        model.infer(images(2))
+        assert len(model.times().compute) == 1  # the loop of 5 is over
+
+
+def test_dynamic_batch(acl: Any, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.om")
+    for size in (1, 3):
+        with open_backend(path, batch=size) as model:
+            assert model.input.shape == (size, *IMAGE)
+            scores = model.infer(images(size))[0]
+            assert scores == pytest.approx(logits(images(size)), rel=1e-5, abs=1e-5)
+    with pytest.raises(BackendError, match="is made for batch size 4, not 8"):
+        open_backend(write_model(tmp_path / "m4.om", 4), batch=8)
+
+
+def test_uint8_input(acl: Any, tmp_path: Path) -> None:
+    batch = np.arange(2 * 48, dtype=np.uint8).reshape(2, *IMAGE)
+    with open_backend(write_model(tmp_path / "m.om", 2, dtype=TensorProto.UINT8)) as model:
+        assert model.input.dtype == np.uint8
+        scores = model.infer(batch)[0]
+    assert scores == pytest.approx(logits(batch.astype(np.float32)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, *IMAGE), np.float32),  # other byte count
+        np.zeros((2, *IMAGE), np.int32),  # same byte count: aclruntime would take it
+        np.zeros((2, 3, 16), np.float32),
+        np.zeros((2, 3, 4, 8), np.float32)[..., ::2],
+        np.zeros((4, 4, 3, 2), np.float32).T,
+    ],
+)
+def test_batches_that_do_not_fit_never_reach_the_device(
+    acl: Any, tmp_path: Path, wrong: np.ndarray
+) -> None:
+    with open_backend(write_model(tmp_path / "m.om", 2)) as model:
+        with pytest.raises(BackendError, match="input image"):
+            model.infer(wrong)
+        assert model.times().compute == []
+
+
+def test_another_thread_is_refused(acl: Any, tmp_path: Path) -> None:
+    caught: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            model.infer(images(2))
+        except BaseException as error:
+            caught.append(error)
+
+    with open_backend(write_model(tmp_path / "m.om", 2)) as model:
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        model.infer(images(2))
+    assert [type(error) for error in caught] == [BackendError]
+    assert "was loaded in another thread" in str(caught[0])
+
+
+def test_one_model_after_another(acl: Any, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.om", 2)
+    for _ in range(3):
+        with open_backend(path) as model:
+            model.infer(images(2))
+        with pytest.raises(BackendError, match="is closed"):
+            model.infer(images(2))
+        assert model.input.name == "image"  # copied out of the session
+
+
+def test_models_that_cannot_be_loaded(
+    acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.om").write_text("no model")
+    with pytest.raises(BackendError, match=r"bad\.om: cannot be loaded on device 0: \[1\]\[ACL"):
+        open_backend(str(tmp_path / "bad.om"))
+    with pytest.raises(BackendError, match=r"on device 9: \[107001\]"):
+        open_backend(write_model(tmp_path / "m.om"), device=9)
+    monkeypatch.setitem(sys.modules, "aclruntime", None)
+    with pytest.raises(BackendError, match="needs aclruntime, which comes with ais_bench"):
+        open_backend(write_model(tmp_path / "m.om"))
+
+
+def test_a_failing_run_is_named(acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_backend(write_model(tmp_path / "m.om", 2), device=2) as model:
+        acl.state.finalized = 1  # somebody else's finalize
+        with pytest.raises(BackendError, match=r"m\.om: cannot run on device 2: \[-1\]\[ACL"):
+            model.infer(images(2))
+        acl.state.finalized = 0
+
+
+# ---- the commands ------------------------------------------------------------
+
+
+def test_infer_command(acl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = write_inputs(tmp_path / "in", 7)
+    words = ["infer", "--model", write_model(tmp_path / "m.om", 2), "--outfmt", "TXT"]
+    words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--output_dirname", "r", "--display_all_summary"]) == 0
+    shown = capsys.readouterr().out
+    assert "inferred 7 of 7 files" in shown
+    assert ("[INFO] H2D_latency (ms): min" in shown) == hasattr(acl, "MemorySummary")
+    for i, row in enumerate(logits(inputs)):
+        got = read_logits(tmp_path / f"out/r/x{i}_0.txt")
+        assert got == pytest.approx(row, rel=1e-4, abs=1e-5)
+    summary = json.loads((tmp_path / "out/r_summary.json").read_text())
+    assert summary["NPU_compute_time"]["count"] == 4  # the warm-up is not counted
+
+
+def test_bench_command(acl: Any, tmp_path: Path) -> None:
+    for size in (1, 4):
+        write_model(tmp_path / f"m{size}.om", size)
+    words = ["bench", "--model", str(tmp_path / "m{bs}.om"), "--batchsize", "1,4", "--loop", "3"]
+    assert main([*words, "--json", str(tmp_path / "b.json")]) == 0
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert [row["batchsize"] for row in rows] == [1, 4]
+
+
+SHIM = """
+import os, sys, tracemalloc
+tracemalloc.start(1)
+from tests.support.fake_aclruntime import build
+sys.modules[__name__] = build(os.environ["FAKE_ACLRUNTIME"])
+"""
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_several_devices_are_several_processes(
+    generation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path/aclruntime.py").write_text(SHIM)
+    monkeypatch.syspath_prepend(tmp_path / "path")  # spawned processes get this path as well
+    monkeypatch.setenv("FAKE_ACLRUNTIME", generation)
+    inputs = write_inputs(tmp_path / "in", 5)
+    words = ["infer", "--model", write_model(tmp_path / "m.om", 2), "--device", "0,1,2"]
+    words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--output_dirname", "r", "--outfmt", "TXT"]) == 0
+    for device, numbers in enumerate(((0,), (1, 2), (3, 4))):
+        for i in numbers:
+            got = read_logits(tmp_path / f"out/r/device{device}/x{i}_0.txt")
+            assert got == pytest.approx(logits(inputs)[i], rel=1e-4, abs=1e-5)
+
+
+# ---- the stand-in must be able to fail ----------------------------------------
+
+
+def raw(acl: Any, path: str, device: int = 0) -> Any:
+    return acl.InferenceSession(path, device, acl.session_options())
+
+
+def feed(acl: Any, batch: np.ndarray, device: int = 0) -> Any:
+    if hasattr(acl, "BaseTensor"):
+        return acl.BaseTensor(batch.__array_interface__["data"][0], batch.nbytes)
+    tensor = acl.Tensor(batch)
+    tensor.to_device(device)
+    return tensor
+
+
+def test_fake_checks_arguments(acl: Any, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.om", 2)
+    options = acl.session_options()
+    with pytest.raises(TypeError):
+        acl.InferenceSession(path, device_id=0)
+    with pytest.raises(TypeError):
+        acl.InferenceSession(Path(path), 0, options)
+    with pytest.raises(TypeError):
+        options.loop = 1.5
+    with pytest.raises(AttributeError):
+        options.loops = 2
+    session, batch = raw(acl, path), images(2)
+    good = feed(acl, batch)
+    for names, feeds, kind in (
+        (("class",), [good], TypeError),
+        (["class"], good, TypeError),
+        (["class"], [batch], TypeError),
+        (["klass"], [good], RuntimeError),
+        (["class", "class"], [good], RuntimeError),
+        (["class"], [], RuntimeError),
+        (["class"], [good, good], Misuse),
+        (["class"], [feed(acl, images(1))], (RuntimeError, Misuse)),
+    ):
+        with pytest.raises(kind):
+            session.run(names, feeds)
+    (result,) = session.run(["class"], [good])
+    with pytest.raises(RuntimeError, match="tensor is in npu"):
+        np.array(result)
+
+
+def test_fake_notices_freed_arrays(acl: Any, tmp_path: Path) -> None:
+    session = raw(acl, write_model(tmp_path / "m.om", 2))
+    dangling = feed(acl, images(2))  # the array is gone already
+    if hasattr(acl, "BaseTensor"):
+        with pytest.raises(Misuse, match="freed before run"):
+            session.run(["class"], [dangling])
+    else:  # these generations copy
+        assert len(session.run(["class"], [dangling])) == 1
+
+
+def test_fake_notices_use_after_the_end(acl: Any, tmp_path: Path) -> None:
+    path, batch = write_model(tmp_path / "m.om", 2), images(2)
+    session = raw(acl, path)
+    desc = session.get_inputs()[0]
+    if hasattr(session, "free_resource"):
+        session.free_resource()
+        with pytest.raises(Misuse, match="after free_resource"):
+            session.run(["class"], [feed(acl, batch)])
+    del session
+    with pytest.raises(Misuse, match="after its session"):
+        print(desc.name)
+    session = raw(acl, path)
+    if hasattr(session, "finalize"):
+        session.finalize()
+        with pytest.raises(RuntimeError):
+            session.run(["class"], [feed(acl, batch)])
+        with pytest.raises(RuntimeError):
+            raw(acl, path)
+        session.finalize()
+        with pytest.raises(Misuse, match="segmentation fault"):
+            session.run(["class"], [feed(acl, batch)])
+
+
+def test_fake_minds_threads(acl: Any, tmp_path: Path) -> None:
+    session, batch = raw(acl, write_model(tmp_path / "m.om", 2)), images(2)
+    outcome: list[Any] = []
+
+    def use() -> None:
+        try:
+            outcome.append(session.run(["class"], [feed(acl, batch)]))
+        except BaseException as error:
+            outcome.append(type(error))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    expected = {"G0": Misuse, "G1": Misuse, "G2": RuntimeError}
+    if acl.state.generation in expected:
+        assert outcome == [expected[acl.state.generation]]
+    else:
+        assert len(outcome[0]) == 1
+
+
+def test_fake_gives_a_context_to_the_last_session(acl: Any, tmp_path: Path) -> None:
+    path, batch = write_model(tmp_path / "m.om", 2), images(2)
+    first, second = raw(acl, path, 0), raw(acl, path, 1)
+    second.run(["class"], [feed(acl, batch, 1)])
+    if acl.state.generation == "G2":
+        with pytest.raises(RuntimeError):
+            first.run(["class"], [feed(acl, batch)])
+    else:
+        first.run(["class"], [feed(acl, batch)])

@@ -1,0 +1,526 @@
+"""`zoofast infer` and `zoofast bench`: ais_bench's files and words, and every way to fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto
+
+from tests.support.models import CLASSES, IMAGE, logits, write_inputs, write_model
+from zoofast.cli import main
+from zoofast.errors import BackendError, OutputError, SourceError
+from zoofast.inference.backends import Times, open_backend
+from zoofast.inference.folder import (
+    InferReport,
+    ResultSink,
+    ais_bench_lines,
+    ais_bench_summary,
+    encode_rows,
+    infer_files,
+    list_inputs,
+)
+from zoofast.scoring.results import read_logits
+
+
+def infer(folder: Path, *options: str, model: str = "", dirname: str = "r") -> int:
+    model = model or write_model(folder / "m.onnx")
+    where = ["--input", str(folder / "in"), "--output", str(folder / "out")]
+    return main(["infer", "--model", model, *where, "--output_dirname", dirname, *options])
+
+
+def results(folder: Path, count: int, suffix: str, dirname: str = "r") -> np.ndarray:
+    names = [f"x{i}_0.{suffix}" for i in range(count)]
+    assert sorted(path.name for path in (folder / "out" / dirname).iterdir()) == sorted(names)
+    return np.stack([read_logits(folder / "out" / dirname / name) for name in names])
+
+
+# ---- against ais_bench -------------------------------------------------------
+
+
+def test_summary_words_and_numbers_are_ais_benchs(shared: Path) -> None:
+    golden = json.loads((shared / "golden/ais_bench/sqz_bs4_summary.json").read_text())
+    report = InferReport(4, times=Times(golden["npu_compute_time_list"]))
+    lines = (shared / "golden/ais_bench/sqz_bs4.stdout.txt").read_text().splitlines()
+    begin = next(i for i, line in enumerate(lines) if "Performance Summary" in line)
+    assert list(ais_bench_lines(report)) == lines[begin : begin + 4]
+    summary = ais_bench_summary(report, golden["args"])
+    assert list(summary) == list(golden)
+    for key in ("args", "NPU_compute_time", "throughput", "npu_compute_time_list"):
+        assert summary[key] == golden[key]
+        assert str(summary[key]) == str(golden[key])  # keys in the same order
+
+
+def test_files_and_names_are_ais_benchs(shared: Path, tmp_path: Path) -> None:
+    golden = json.loads((shared / "golden/ais_bench/sqz_bs4_summary.json").read_text())
+    sources = [info["infiles"][0] for info in golden["filesinfo"].values()]
+    sink = ResultSink(Path("out/r"), "TXT", 1)
+    report = InferReport(4, infos=[(file, sink.files(Path(file).stem)) for file in sources])
+    assert ais_bench_summary(report, [])["filesinfo"] == golden["filesinfo"]
+    text = (shared / "golden/ais_bench/n01443537_goldfish_0.txt").read_bytes()
+    row = read_logits(shared / "golden/ais_bench/n01443537_goldfish_0.txt")
+    assert encode_rows(row[None], "TXT") == text
+
+
+def test_order_of_inputs_is_natural(tmp_path: Path) -> None:
+    names = ["b10.bin", "B9.bin", "a.bin", "b1.npy", "b010x.BIN", "notes.txt", "b2.bin.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    order = [Path(file).name for file in list_inputs(str(tmp_path))]
+    assert order == ["a.bin", "b1.npy", "B9.bin", "b10.bin", "b010x.BIN"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int32", "uint8"])
+def test_text_equals_printf(dtype: str) -> None:
+    rows = (np.random.default_rng(0).standard_normal((2, 3, 4)) * 99).astype(dtype)
+    number = "%f" if rows.dtype.kind == "f" else "%d"
+    lines = ["".join(number % value + " " for value in row) for row in rows.reshape(-1, 4).tolist()]
+    assert encode_rows(rows, "TXT").decode() == "\n".join(lines) + "\n"
+
+
+def test_binary_formats_equal_numpys(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((1, 7)).astype(np.float32)
+    assert encode_rows(rows, "BIN") == rows.tobytes()
+    np.save(tmp_path / "a.npy", rows)
+    assert encode_rows(rows, "NPY") == (tmp_path / "a.npy").read_bytes()
+
+
+# ---- results -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 16])
+@pytest.mark.parametrize("fmt", ["TXT", "BIN", "NPY"])
+def test_results_do_not_depend_on_the_batch(tmp_path: Path, batch: int, fmt: str) -> None:
+    images = write_inputs(tmp_path / "in", 9)
+    assert infer(tmp_path, "--outfmt", fmt, "--batchsize", str(batch)) == 0
+    got = results(tmp_path, 9, fmt.lower())
+    assert got == pytest.approx(logits(images), rel=1e-5, abs=1e-5)
+    summary = json.loads((tmp_path / "out/r_summary.json").read_text())
+    assert summary["NPU_compute_time"]["count"] == -(-9 // batch)
+    assert summary["filesinfo"]["8"]["outfiles"] == [str(tmp_path / f"out/r/x8_0.{fmt.lower()}")]
+
+
+def test_npy_inputs_and_several_outputs(tmp_path: Path) -> None:
+    images = write_inputs(tmp_path / "in", 3)
+    for i, image in enumerate(images):
+        (tmp_path / f"in/x{i}.bin").unlink()
+        np.save(tmp_path / f"in/x{i}.npy", image[None])
+    model = write_model(tmp_path / "m.onnx", 2, outputs=2)
+    assert infer(tmp_path, "--outfmt", "NPY", model=model) == 0
+    for i, row in enumerate(logits(images)):
+        for output, sign in ((0, 1), (1, -1)):
+            saved = np.load(tmp_path / f"out/r/x{i}_{output}.npy")
+            assert saved.shape == (1, CLASSES)
+            assert saved[0] == pytest.approx(sign * row, rel=1e-5, abs=1e-5)
+
+
+def test_batch_packed_files(tmp_path: Path) -> None:
+    images = write_inputs(tmp_path / "in", 6)
+    for i in range(6):
+        (tmp_path / f"in/x{i}.bin").unlink()
+    for i in range(3):
+        images[2 * i : 2 * i + 2].tofile(tmp_path / f"in/x{i}.bin")
+    model = write_model(tmp_path / "m.onnx", 4)
+    assert infer(tmp_path, "--images-per-file", "2", "--outfmt", "NPY", model=model) == 0
+    got = np.concatenate([np.load(tmp_path / f"out/r/x{i}_0.npy") for i in range(3)])
+    assert got == pytest.approx(logits(images), rel=1e-5, abs=1e-5)
+    assert infer(tmp_path, "--images-per-file", "3", model=model) == 2
+
+
+def test_several_devices_divide_the_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_inputs(tmp_path / "in", 5)
+    assert infer(tmp_path, "--device", "0,3", "--batchsize", "2", "--outfmt", "TXT") == 0
+    shown = capsys.readouterr().out
+    assert "i:0 device_0 throughput:" in shown
+    assert "i:1 device_3 throughput:" in shown
+    assert "[INFO] summary throughput:" in shown
+    assert "inferred 5 of 5 files" in shown
+    out = tmp_path / "out/r"
+    for device, numbers in ((0, (0, 1)), (3, (2, 3, 4))):
+        assert (out / f"device{device}_summary.json").is_file()
+        for i in numbers:
+            row = read_logits(out / f"device{device}/x{i}_0.txt")
+            assert row == pytest.approx(logits(images)[i], rel=1e-4, abs=1e-5)
+
+
+def test_pure_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "m.onnx", 4)
+    numbers = tmp_path / "n.json"
+    options = ["--loop", "7", "--json", str(numbers), "--output", str(tmp_path / "out")]
+    assert main(["infer", "--model", model, *options, "--output_dirname", "p"]) == 0
+    shown = capsys.readouterr().out
+    assert "[INFO] throughput 1000*batchsize.mean(4)/NPU_compute_time.mean(" in shown
+    values = json.loads(numbers.read_text())
+    assert values["images"] == 28
+    assert list(values["latency_ms"]) == ["min", "mean", "median", "p90", "p99", "max"]
+    assert values["latency_ms"]["min"] <= values["latency_ms"]["p99"]
+    summary = json.loads((tmp_path / "out/p_summary.json").read_text())
+    result = str(tmp_path / "out/p/pure_infer_data_0.bin")
+    assert summary["filesinfo"] == {"0": {"infiles": ["pure_infer_data"], "outfiles": [result]}}
+    assert Path(result).read_bytes() == bytes(4 * CLASSES * 4)
+    assert summary["NPU_compute_time"]["count"] == 7
+
+
+def test_null_backend(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 3)
+    spec = "2x3x4x4:float32:5"
+    assert infer(tmp_path, "--backend", "null", "--outfmt", "TXT", model=spec) == 0
+    assert results(tmp_path, 3, "txt").tolist() == [[-0.0, -1, -2, -3, -4]] * 3
+    for bad in ("m.onnx", "2", "0x3", "2x3:float8"):
+        with pytest.raises(BackendError, match="made-up model is SHAPE"):
+            open_backend(bad, "null")
+
+
+def test_the_whole_way_gives_the_golden_accuracy(shared: Path, tmp_path: Path) -> None:
+    """Golden scores as the model: each input holds its row, and the model passes it on."""
+    from onnx import helper, save
+
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 1000]) for n in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", info[:1], info[1:])
+    opset = [helper.make_opsetid("", 13)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    (tmp_path / "in").mkdir()
+    golden = shared / "golden/txt/squeezenet1_1"
+    for file in golden.iterdir():
+        read_logits(file).tofile(tmp_path / "in" / f"{file.stem.removesuffix('_0')}.bin")
+    model = str(tmp_path / "m.onnx")
+    assert infer(tmp_path, "--outfmt", "TXT", "--batchsize", "7", model=model) == 0
+    for file in golden.iterdir():
+        assert (tmp_path / "out/r" / file.name).read_bytes() == file.read_bytes()
+    labels = str(shared / "imagenet-sample/val_label.txt")
+    out = tmp_path / "result.json"
+    assert main(["score", str(tmp_path / "out/r"), labels, "-o", str(out)]) == 0
+    assert out.read_bytes() == (shared / "golden/txt/squeezenet1_1.json").read_bytes()
+
+
+# ---- what does not fit -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"batch": 4}, "is made for batch size 4, not 3; leave out --batchsize"),
+        ({"image": (3, "H", "W")}, r"input image is \[\?x3x\?x\?\]; only the batch"),
+        ({"dtype": TensorProto.BOOL}, r"image is a tensor\(bool\), not supported"),
+    ],
+)
+def test_models_that_do_not_fit(tmp_path: Path, options: dict[str, Any], why: str) -> None:
+    model = write_model(tmp_path / "m.onnx", **options)
+    with pytest.raises(BackendError, match=why):
+        open_backend(model, batch=3)
+
+
+def test_models_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad.onnx").write_text("not a model")
+    with pytest.raises(BackendError, match=r"bad\.onnx: cannot be loaded: "):
+        open_backend(str(tmp_path / "bad.onnx"))
+    with pytest.raises(BackendError, match="no such model file"):
+        open_backend(str(tmp_path / "absent.onnx"))
+    with pytest.raises(BackendError, match=r"is no \.onnx or \.om file; name its backend"):
+        open_backend(str(tmp_path / "model.pth"))
+    with pytest.raises(BackendError, match="no such backend; there are onnxruntime, aclruntime"):
+        open_backend("m.onnx", "tensorrt")
+    model = write_model(tmp_path / "m.onnx")
+    with pytest.raises(BackendError, match=r"no such provider; it has .*CPU"):
+        open_backend(model, provider="TPU")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match=r"needs ONNX Runtime: pip install 'zoofast\[infer\]'"):
+        open_backend(model)
+
+
+def test_batches_that_do_not_fit(tmp_path: Path) -> None:
+    with open_backend(write_model(tmp_path / "m.onnx", 2)) as model:
+        for batch in (
+            np.zeros((1, *IMAGE), np.float32),
+            np.zeros((2, *IMAGE), np.float64),
+            np.zeros((2, *IMAGE[::-1]), np.float32),
+        ):
+            with pytest.raises(BackendError, match=r"input image float32\[2x3x4x4\]: the batch is"):
+                model.infer(batch)
+        with pytest.raises(BackendError, match="not C-contiguous"):
+            model.infer(np.zeros((2, 3, 4, 8), np.float32)[..., ::2])
+
+
+def test_inputs_of_another_model_are_refused_before_the_run(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 2)
+    model = write_model(tmp_path / "m.onnx", dtype=TensorProto.UINT8)
+    with pytest.raises(BackendError, match=r"192 bytes, not 1 \* 48 bytes for image uint8.*other"):
+        from zoofast.inference.folder import Job
+
+        Job(model, files=list_inputs(str(tmp_path / "in"))).run()
+    assert infer(tmp_path, model=model) == 2
+    assert not list((tmp_path / "out/r").iterdir())
+
+
+def test_a_recipe_must_fit_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "m.onnx", 2)
+    assert main(["infer", "--model", model, "--recipe", "alexnet"]) == 2
+    error = capsys.readouterr().err
+    assert "recipe alexnet makes actual_input_1 float32[2x3x224x224], but" in error
+    assert "takes image float32[2x3x4x4]" in error
+
+
+@pytest.mark.parametrize("broken", [b"", b"short", bytes(193)])
+@pytest.mark.parametrize("where", [0, 2, 4])
+def test_one_broken_file_among_many(
+    tmp_path: Path, where: int, broken: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_inputs(tmp_path / "in", 5)
+    bad = tmp_path / f"in/x{where}.bin"
+    bad.write_bytes(broken)
+    assert infer(tmp_path, "--batchsize", "2", "--json", str(tmp_path / "n.json")) == 1
+    shown = capsys.readouterr()
+    assert f"files left out: 1: {bad} ({len(broken)} bytes, not 1 * 192 bytes" in shown.err
+    assert "inferred 4 of 5 files" in shown.out
+    assert list(json.loads((tmp_path / "n.json").read_text())["failures"]) == [str(bad)]
+    for i in set(range(5)) - {where}:
+        row = read_logits(tmp_path / f"out/r/x{i}_0.bin")
+        assert row == pytest.approx(logits(images)[i], rel=1e-5, abs=1e-5)
+    assert not (tmp_path / f"out/r/x{where}_0.bin").exists()
+    assert infer(tmp_path, "--on-error", "stop") == 2
+
+
+def test_odd_npy_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_inputs(tmp_path / "in", 1)
+    np.save(tmp_path / "in/y.npy", np.zeros(IMAGE))
+    (tmp_path / "in/z.npy").write_bytes(b"nothing")
+    assert infer(tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "y.npy (float64[3, 4, 4], 384 bytes, not 1 * 192 bytes" in error
+    assert "z.npy (is no .npy file of numbers)" in error
+
+
+def test_inputs_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such folder"):
+        list_inputs(str(tmp_path / "absent"))
+    with pytest.raises(SourceError, match=r"holds no \.bin or \.npy files"):
+        list_inputs(str(tmp_path))
+    (tmp_path / "a.1.bin").touch()
+    (tmp_path / "a.2.bin").touch()
+    with pytest.raises(SourceError, match="would both give a_0, since names end"):
+        list_inputs(str(tmp_path))
+
+
+def test_a_failing_device_ends_the_run_by_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path / "in", 4)
+    for i in (2, 3):  # the second device's inputs
+        (tmp_path / f"in/x{i}.bin").write_bytes(b"")
+    assert infer(tmp_path, "--device", "0,5") == 2
+    assert "device 5: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--output_dirname", "x"],
+        ["--resume"],
+        ["--device", "0,0"],
+        ["--device", "256"],
+        ["--loop", "0"],
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, options: list[str]) -> None:
+    model = write_model(tmp_path / "m.onnx")
+    try:
+        assert main(["infer", "--model", model, *options]) == 2
+    except SystemExit as error:
+        assert error.code == 2
+
+
+# ---- interrupted, resumed, full ----------------------------------------------
+
+
+def test_resume_does_only_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_inputs(tmp_path / "in", 6)
+    model = write_model(tmp_path / "m.onnx")
+    assert infer(tmp_path, model=model, dirname="whole") == 0
+    assert infer(tmp_path, model=model) == 0
+    folder = tmp_path / "out/r"
+    (folder / "x1_0.bin").unlink()
+    (folder / "x4_0.bin").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    capsys.readouterr()
+    assert infer(tmp_path, "--resume", model=model) == 0
+    assert "inferred 6 of 6 files (4 by an earlier run)" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    for path in (tmp_path / "out/whole").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert infer(tmp_path, "--resume", model=model) == 0  # nothing left
+    assert "inferred 6 of 6 files (6 by an earlier run)" in capsys.readouterr().out
+
+
+def test_resume_of_another_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path / "in", 2)
+    assert infer(tmp_path) == 0
+    other = write_model(tmp_path / "other.onnx", outputs=2)
+    assert infer(tmp_path, "--resume", model=other) == 2
+    assert "holds a run of another model" in capsys.readouterr().err
+    (tmp_path / "out/r_run.json").write_text("{")
+    assert infer(tmp_path, "--resume") == 2
+    (tmp_path / "out/r_run.json").unlink()
+    assert infer(tmp_path, "--resume") == 2
+    assert "holds results of an unknown run" in capsys.readouterr().err
+
+
+def test_a_new_run_drops_the_results_it_would_replace(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 3)
+    assert infer(tmp_path, "--device", "0,1") == 0
+    assert infer(tmp_path) == 0
+    assert not list((tmp_path / "out/r").glob("device*/*"))
+    assert len(list((tmp_path / "out/r").glob("*.bin"))) == 3
+
+
+SLOW = """
+import sys, time
+from zoofast.inference.backends.null import NullModel
+fast = NullModel.infer
+def slow(self, batch, loop=1):
+    time.sleep(0.05)
+    return fast(self, batch, loop)
+NullModel.infer = slow
+from zoofast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_and_resumed_equals_undisturbed(tmp_path: Path, how: signal.Signals) -> None:
+    write_inputs(tmp_path / "in", 60)
+    spec = "2x3x4x4:float32:5"
+    where = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    words = ["infer", "--backend", "null", "--model", spec, *where, "--outfmt", "TXT"]
+    words += ["--output_dirname", "r"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    folder = tmp_path / "out/r"
+    deadline = time.monotonic() + 30
+    while len(list(folder.glob("*.txt"))) < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=30)
+    done = {path.name: path.read_bytes() for path in folder.glob("*.txt")}
+    assert 6 <= len(done) < 60
+    assert set(done.values()) == {b"-0.000000 -1.000000 -2.000000 -3.000000 -4.000000 \n"}
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert b"the same command with --resume goes on" in error
+    assert main([*words, "--resume"]) == 0
+    assert len(list(folder.glob("*.txt"))) == 60
+
+
+def test_a_full_disk_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path / "in", 20)
+    write = Path.replace
+    wrote = []
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name.startswith(".x") and len(wrote) == 3:
+            raise OSError(28, os.strerror(28))
+        wrote.append(target)
+        return write(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    wrote.clear()
+    assert infer(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "_0.bin: cannot be written: No space left on device" in error
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "out/r").glob(".*"))  # no half-written file
+
+
+def test_too_little_space_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=65 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with open_backend("1x3x4x4", "null") as model:
+        sink = ResultSink(tmp_path, "TXT", 1)
+        sink.check_space(10, model.outputs)
+        with pytest.raises(OutputError, match=r"need about \d+ MiB, 65 MiB are free"):
+            sink.check_space(1000, model.outputs)
+
+
+def test_a_failing_model_ends_the_run(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 10)
+
+    class Failing:
+        calls = 0
+
+        def __init__(self, model: Any) -> None:
+            self.model, self.input, self.outputs = model, model.input, model.outputs
+
+        def infer(self, batch: Any, loop: int = 1) -> Any:
+            self.calls += 1
+            if self.calls == 3:
+                raise BackendError("the device is gone")
+            return self.model.infer(batch, loop)
+
+    (tmp_path / "out").mkdir()
+    with open_backend("2x3x4x4", "null") as model:
+        failing: Any = Failing(model)
+        sink = ResultSink(tmp_path / "out", "TXT", 1)
+        with pytest.raises(BackendError, match="the device is gone"):
+            infer_files(failing, list_inputs(str(tmp_path / "in")), sink)
+    assert len(list((tmp_path / "out").iterdir())) == 4  # what was computed is written
+
+
+# ---- bench -------------------------------------------------------------------
+
+
+def test_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for size in (1, 2):
+        write_model(tmp_path / f"m_bs{size}.onnx", size)
+    outputs = [str(tmp_path / name) for name in ("b.md", "b.json")]
+    template = str(tmp_path / "m_bs{bs}.onnx")
+    options = ["--batchsize", "1,2", "--loop", "3", "--markdown", outputs[0], "--json", outputs[1]]
+    assert main(["bench", "--model", template, *options]) == 0
+    assert "best" in capsys.readouterr().out
+    numbers = json.loads(Path(outputs[1]).read_text())
+    assert [row["batchsize"] for row in numbers["rows"]] == [1, 2]
+    best = [row for row in numbers["rows"] if row["best"]]
+    fastest = max(row["images_per_second"] for row in numbers["rows"])
+    assert [row["images_per_second"] for row in best] == [fastest]
+    for row in numbers["rows"]:
+        mean = row["latency_ms"]["mean"]
+        assert row["images_per_second"] == pytest.approx(1000 * row["batchsize"] / mean)
+    table = Path(outputs[0]).read_text().splitlines()
+    assert table[0].startswith("| batch size | img/s |")
+    assert len(table) == 4
+    assert sum("**" in line for line in table) == 1
+
+
+def test_bench_keeps_the_sizes_that_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / "m.onnx", 2)
+    numbers = str(tmp_path / "b.json")
+    words = ["bench", "--model", model, "--loop", "2", "--json", numbers]
+    assert main([*words, "--batchsize", "1,2"]) == 1
+    assert "batch size 1 is not measured: " in capsys.readouterr().err
+    assert [row["batchsize"] for row in json.loads(Path(numbers).read_text())["rows"]] == [2]
+    assert main([*words, "--batchsize", "4"]) == 2
+    absent = str(tmp_path / "absent_{bs}.onnx")
+    assert main(["bench", "--model", absent, "--batchsize", "1,2"]) == 2
+    assert "absent_1.onnx, " in capsys.readouterr().err

@@ -1,0 +1,95 @@
+"""Every bin that the guides' own scripts made of the sample images, on every CPU level."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoofast import _core
+from zoofast.preprocess import recipe
+
+# guide -> recipe
+GUIDES = {
+    "AlexNet": "alexnet",
+    "ResNet34": "resnet34",
+    "SqueezeNet1_1": "squeezenet1_1",
+    "InceptionV4": "inceptionv4",
+    "NASNetALarge": "nasnetalarge",
+}
+# The ResNet34 guide's script in its inceptionv4 mode rounds the crop's origin to even.
+SCRIPT_RECIPE = """
+name = "inceptionv4 by the resnet34 script"
+[resize]
+mode = "short"
+size = 342
+filter = "bilinear"
+[crop]
+size = 299
+rounding = "half-even"
+[tensor]
+dtype = "float32"
+layout = "NCHW"
+[normalize]
+scale = "0-1"
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+[model]
+input = "image"
+output = "class"
+classes = 1001
+"""
+
+
+def golden(shared: Path, guide: str) -> dict[str, str]:
+    """name of the bin -> sha256"""
+    lines = (shared / "golden" / "bins" / f"{guide}.sha256").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split() for line in lines)}
+    assert len(sums) == 300
+    return sums
+
+
+def check(shared: Path, guide: str, chosen: recipe.Recipe, isa: str) -> None:
+    sums = golden(shared, guide)
+    workspace, plan = _core.Workspace(isa), chosen.plan()
+    out = np.empty(chosen.nbytes, np.uint8)
+    images = sorted((shared / "imagenet-sample" / "val").iterdir())
+    assert len(images) == 300
+    wrong = []
+    for path in images:
+        status, *_ = workspace.prepare(path.read_bytes(), plan, out)
+        # none of the sample is odd enough to need Pillow
+        if status != _core.Status.OK or hashlib.sha256(out).hexdigest() != sums.pop(
+            f"{path.stem}.bin"
+        ):
+            wrong.append((path.name, _core.Status(status).name))
+    assert wrong == []
+    assert sums == {}
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guide(shared: Path, guide: str, isa: str) -> None:
+    check(shared, guide, recipe.load(GUIDES[guide]), isa)
+
+
+def test_resnet34_script_in_its_inceptionv4_mode(shared: Path, isa: str, tmp_path: Path) -> None:
+    file = tmp_path / "script.toml"
+    file.write_text(SCRIPT_RECIPE)
+    chosen = recipe.load(str(file))
+    check(shared, "ResNet34-script-inceptionv4", chosen, isa)
+    # and it is the rounding alone that sets the two apart
+    guide = recipe.load("inceptionv4")
+    assert replace(guide, crop_rounding="half-even").plan().nbytes == chosen.nbytes
+    assert golden(shared, "InceptionV4") != golden(shared, "ResNet34-script-inceptionv4")
+
+
+def test_squeezenet_without_aipp_is_alexnets_preprocessing() -> None:
+    """Both guides say: short side 256, centre 224, ImageNet's mean and deviation."""
+    a, b = recipe.load("squeezenet1_1_float32"), recipe.load("alexnet")
+    assert a.shape == b.shape
+    assert np.array_equal(a.normalization.table(), b.normalization.table())
+    c = recipe.load("squeezenet1_1").with_output("float32", "NCHW")
+    assert np.array_equal(c.normalization.table(), a.normalization.table())

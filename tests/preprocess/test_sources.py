@@ -1,0 +1,285 @@
+"""Listing images: folders, class folders, tar files, lists."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import jpegs
+from zoofast.base.names import stem
+from zoofast.errors import SourceError
+from zoofast.preprocess.folder import choose
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.recipe import load
+from zoofast.preprocess.sources import Item, Source, open_source
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def listed(where: Path) -> tuple[list[str], list[str]]:
+    with open_source(where) as source:
+        return [item.name for item in source.items], source.skipped
+
+
+def test_a_flat_folder_in_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b.JPEG", "a10.jpg", "a2.jpeg", "Z.PNG", "c.WebP", "d.JpG")
+    names, skipped = listed(tmp_path)
+    assert names == ["Z", "a10", "a2", "b", "c", "d"]  # by path, as sorted() has it
+    assert skipped == []
+
+
+def test_what_is_no_image_is_counted_and_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.JPEG", "a.txt", "README", ".hidden", "b.jpeg.bak", "sub/c.xml")
+    names, skipped = listed(tmp_path)
+    assert names == ["a"]
+    assert {os.path.relpath(path, tmp_path) for path in skipped} == {
+        "a.txt",
+        "README",
+        ".hidden",
+        "b.jpeg.bak",
+        "sub/c.xml",
+    }
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "n02/b.JPEG", "n01/c.JPEG", "n01/a.JPEG", "n10/deep/er/d.JPEG")
+    names, _ = listed(tmp_path)
+    assert names == ["a", "c", "b", "d"]
+
+
+def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "x.JPEG/a.JPEG")
+    assert listed(tmp_path)[0] == ["a"]
+
+
+def test_linked_class_folders_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path / "data", "a.JPEG")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "n01").symlink_to(tmp_path / "data")
+    assert listed(tmp_path / "val")[0] == ["a"]
+
+
+def test_a_link_to_a_folder_above_does_not_loop(tmp_path: Path) -> None:
+    touch(tmp_path, "n01/a.JPEG")
+    (tmp_path / "n01" / "up").symlink_to(tmp_path)
+    (tmp_path / "n01" / "here").symlink_to(tmp_path / "n01")
+    assert listed(tmp_path)[0] == ["a"]
+
+
+def test_one_folder_by_two_links_is_not_listed_once_in_silence(tmp_path: Path) -> None:
+    touch(tmp_path / "data", "a.JPEG")
+    (tmp_path / "val").mkdir()
+    for name in ("n01", "n02"):
+        (tmp_path / "val" / name).symlink_to(tmp_path / "data")
+    with pytest.raises(SourceError, match="first dot"):
+        open_source(tmp_path / "val")
+
+
+def test_a_link_to_nothing_is_a_failure_later_not_now(tmp_path: Path) -> None:
+    touch(tmp_path, "a.JPEG")
+    (tmp_path / "b.JPEG").symlink_to(tmp_path / "gone")
+    (tmp_path / "c.JPEG").symlink_to(tmp_path / "c.JPEG")
+    assert listed(tmp_path)[0] == ["a", "b", "c"]
+
+
+def make_tar(path: Path, members: dict[str, bytes], format: int = tarfile.GNU_FORMAT) -> None:
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            if name.endswith("/"):
+                info.type = tarfile.DIRTYPE
+                archive.addfile(info)
+            else:
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_is_read_in_place(tmp_path: Path, format: int) -> None:
+    deep = "/".join(["folder"] * 12)
+    members = {
+        "z.JPEG": b"zz",
+        "val/": b"",
+        "val/n01/": b"",
+        "val/n01/a.jpeg": b"aaa",
+        f"{deep}/b.JPG": b"",
+        "notes.txt": b"no image",
+        "./c.PNG": os.urandom(3000),
+    }
+    if format != tarfile.USTAR_FORMAT:
+        members["long" * 60 + ".JPEG"] = b"long name"
+        members["größe.JPEG"] = b"utf-8"
+    make_tar(tmp_path / "val.tar", members, format)
+    before = set(tmp_path.iterdir())
+    with open_source(tmp_path / "val.tar") as source:
+        images = {name: data for name, data in members.items() if not name.endswith(("/", "txt"))}
+        assert [item.path for item in source.items] == list(images)  # the members' own order
+        assert [item.name for item in source.items] == [stem(name) for name in images]
+        assert source.skipped == ["notes.txt"]
+        for item in source.items:
+            assert source.read(item) == images[item.path]
+    assert set(tmp_path.iterdir()) == before  # nothing was unpacked
+
+
+def test_links_inside_a_tar_are_said(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("a.JPEG")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"abc"))
+        link = tarfile.TarInfo("b.JPEG")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.JPEG"
+        archive.addfile(link)
+    assert listed(tmp_path / "a.tar") == (["a"], ["b.JPEG"])
+
+
+@pytest.mark.parametrize("cut", [300, 512, 700, 1100])
+def test_a_cut_tar_is_refused_or_shows_at_the_image(tmp_path: Path, cut: int) -> None:
+    make_tar(tmp_path / "a.tar", {"a.JPEG": b"x" * 600, "b.JPEG": b"y" * 600})
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:cut])
+    with pytest.raises(SourceError, match=r"a\.tar"):
+        open_source(tmp_path / "a.tar")
+
+
+def test_not_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"hello" * 500)
+    with pytest.raises(SourceError, match=r"a\.tar: not a readable tar file"):
+        open_source(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.zip"])
+def test_compressed_archives_are_refused_with_the_cure(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08" + bytes(50))
+    with pytest.raises(SourceError, match="unpack"):
+        open_source(tmp_path / name)
+
+
+def test_a_list_of_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "images/b.JPEG", "images/a.JPEG")
+    absolute = tmp_path / "images" / "a.JPEG"
+    (tmp_path / "list.txt").write_text(
+        f"images/b.JPEG\r\n\n# a comment\n  {absolute}  \nREADME.md\n"
+    )
+    with open_source(tmp_path / "list.txt") as source:
+        assert [item.name for item in source.items] == ["b", "a"]  # the list's own order
+        assert [source.read(item) for item in source.items] == [b"images/b.JPEG", b"images/a.JPEG"]
+        assert len(source.skipped) == 1
+
+
+def test_an_image_given_as_a_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.JPEG").write_bytes(jpegs.jpeg(9, 9))
+    with pytest.raises(SourceError, match=r"a\.JPEG: neither a folder, a \.tar nor a text file"):
+        open_source(tmp_path / "a.JPEG")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="gone: no such folder"):
+        open_source(tmp_path / "gone")
+    with pytest.raises(SourceError, match=r"no images; known suffixes: .*\.jpeg"):
+        open_source(tmp_path)
+    touch(tmp_path, "a.txt", "b.txt")
+    with pytest.raises(SourceError, match=r"no images \(2 other files\)"):
+        open_source(tmp_path)
+    make_tar(tmp_path / "empty.tar", {})
+    with pytest.raises(SourceError, match="no images"):
+        open_source(tmp_path / "empty.tar")
+    (tmp_path / "empty.lst").write_text("")
+    with pytest.raises(SourceError, match="no images"):
+        open_source(tmp_path / "empty.lst")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.JPEG", "a.png"),
+        ("a.1.JPEG", "a.2.JPEG"),
+        ("n01/a.JPEG", "n02/a.JPEG"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_two_images_of_one_output_are_refused(
+    tmp_path: Path, names: tuple[str, str], kind: str
+) -> None:
+    where = tmp_path / "in"
+    touch(where, *names)
+    if kind == "tar":
+        make_tar(tmp_path / "in.tar", dict.fromkeys(names, b"x"))
+        where = tmp_path / "in.tar"
+    elif kind == "list":
+        (tmp_path / "in.txt").write_text("".join(f"in/{name}\n" for name in names))
+        where = tmp_path / "in.txt"
+    with pytest.raises(SourceError, match="first dot") as caught:
+        open_source(where)
+    for name in names:
+        assert name in str(caught.value)
+
+
+def test_many_clashes_are_one_line(tmp_path: Path) -> None:
+    for i in range(9):
+        touch(tmp_path, f"{i}.JPEG", f"{i}.png")
+    with pytest.raises(SourceError, match=r"9 images would overwrite.*and 6 more") as caught:
+        open_source(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".a.JPEG", "new\nline.JPEG"])
+def test_names_that_cannot_be_outputs_are_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, name)
+    with pytest.raises(SourceError, match="rename it") as caught:
+        open_source(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    """File systems allow names that are not UTF-8."""
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.JPEG"
+    Path(os.fsdecode(raw)).write_bytes(jpegs.jpeg(300, 300))
+    recipe = load("squeezenet1_1")
+    with open_source(tmp_path) as source, Loader(source, recipe, threads=1) as loader:
+        (batch,) = loader
+        assert [os.fsencode(name) for name in batch.names] == [b"caf\xe9"]
+        assert batch.array.shape == (1, 224, 224, 3)
+        assert np.any(batch.array)
+
+
+@given(
+    total=st.integers(0, 60),
+    n=st.integers(1, 9),
+    limit=st.none() | st.integers(1, 70),
+)
+def test_shards_part_the_source(total: int, n: int, limit: int | None) -> None:
+    source = Source("here", [Item(str(i), f"{i}.JPEG") for i in range(total)])
+    shards = [choose(source, None, (i, n)) for i in range(1, n + 1)]
+    together = [item for shard in shards for item in shard]
+    assert len(together) == total
+    assert set(together) == set(source.items)
+    sizes = [len(shard) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+    for i, shard in enumerate(shards, 1):
+        assert shard == sorted(shard, key=source.items.index)
+        assert choose(source, limit, (i, n)) == shard[:limit]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("val/ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000001"),
+        ("a.1.bin", "a"),
+        ("plain", "plain"),
+        ("dir.with.dots/a.b", "a"),
+    ],
+)
+def test_names_end_at_the_first_dot(path: str, name: str) -> None:
+    assert stem(path) == name

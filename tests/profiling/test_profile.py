@@ -1,0 +1,263 @@
+"""zoofast profile: arithmetic against worked examples, and the whole command on small images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoofast import load_recipe, open_source
+from zoofast.conversion import models
+from zoofast.errors import ImageError, OutputError
+from zoofast.profiling.disk import read_ceiling, write_ceiling
+from zoofast.profiling.profile import (
+    Options,
+    needs,
+    profile,
+    run_pipeline,
+    spread,
+    stages,
+    thread_counts,
+    verdict,
+)
+from zoofast.timing.timeline import Timeline
+from zoofast.timing.trace import read_trace
+
+DECODING = {"decode", "entropy", "idct", "colour"}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 JPEGs, a PNG, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        pixels = rng.integers(0, 256, (18 + i % 3, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((360, 280)).save(folder / f"i{i:02d}.JPEG")
+    Image.fromarray(pixels).resize((300, 300)).save(folder / "p.png")
+    (folder / "z.JPEG").write_bytes(b"no image")
+    return folder
+
+
+def test_threads_double_up_to_all() -> None:
+    assert thread_counts(1) == [1]
+    assert thread_counts(2) == [1, 2]
+    assert thread_counts(6) == [1, 2, 4, 6]
+    assert thread_counts(64) == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_the_sample_is_spread_over_the_source(images: Path) -> None:
+    with open_source(images) as source:
+        items = source.items
+    assert spread(items, 100) == items
+    assert spread(items, 4) == [items[0], items[6], items[13], items[19]]
+
+
+def test_headspace() -> None:
+    spent = {"read": 1_000_000, "decode": 8_000_000, "resize": 1_000_000, "write": 7_000_000}
+    by_name = {stage.name: stage for stage in stages(spent, 10, 200.0, busy=1.0)}
+    assert list(by_name) == ["read", "decode", "resize", "write"]
+    assert by_name["decode"].microseconds == 800
+    assert by_name["decode"].share == 0.8
+    assert by_name["decode"].rate_if_free == pytest.approx(1000)  # 2 of 10 parts are left
+    assert by_name["read"].rate_if_free == pytest.approx(200 / 0.9)
+    assert (by_name["write"].share, by_name["write"].rate_if_free) == (None, 200)
+    # the workers wait for the disk: computing less would gain nothing
+    by_name = {stage.name: stage for stage in stages(spent, 10, 200.0, busy=0.5)}
+    assert by_name["decode"].rate_if_free == 200
+    assert by_name["write"].rate_if_free == 400
+    [only] = stages({"decode": 5}, 1, 10.0, busy=1.0)
+    assert only.rate_if_free is None
+
+
+def test_needs_of_every_known_model_and_chip() -> None:
+    known = [models.load(name) for name in models.names()]
+    rates = {model.recipe: 600.0 for model in known}
+    rows = needs(known, rates, threads=2)
+    assert len(rows) == sum(len(model.fps) for model in known)
+    first = rows[0]
+    assert (first.model, first.chip, first.batch) == ("SqueezeNet1_1", "310P3", 8)
+    assert first.cores == 72  # ceil(21301.5 / 300)
+    assert first.fed == pytest.approx(600 / 21301.5)
+    assert rows[-1].fed == 1.0 and rows[-1].cores == 1
+    assert [row.device_rate for row in rows] == sorted((r.device_rate for r in rows), reverse=True)
+
+
+def test_a_run_accounts_for_every_image(images: Path) -> None:
+    timeline = Timeline(0)
+    with open_source(images) as source:
+        chosen = source.items * 3
+        run = run_pipeline(
+            source, load_recipe("alexnet"), chosen, 2, 1e9, batch_size=5, timeline=timeline
+        )
+    assert run.images == 25 * 3
+    assert Counter(failure.name for failure in run.failures) == {"z": 3}
+    assert run.rate > 0 and run.seconds > 0
+    assert timeline.batches == 16
+    workers = [name for name in timeline.busy_ns if name.startswith("worker ")]
+    assert workers and {"wait", "use", "pillow"} == timeline.busy_ns["main"].keys()
+    for name in workers:
+        assert {*DECODING, "read", "resize", "pack"} >= timeline.busy_ns[name].keys()
+
+
+def test_a_run_stops_when_the_time_is_over(images: Path) -> None:
+    with open_source(images) as source:
+        run = run_pipeline(source, load_recipe("alexnet"), source.items * 50, 1, 1e-9)
+    assert 0 < run.images + len(run.failures) <= 8  # one batch
+
+
+def test_disk_ceilings(images: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("squeezenet1_1")
+    with open_source(images) as source:
+        read = read_ceiling(source, source.items, 2)
+    ratio = read.bytes_per_second / read.images_per_second
+    sizes = [path.stat().st_size for path in images.iterdir()]
+    assert ratio == pytest.approx(sum(sizes) / len(sizes))
+    write = write_ceiling(str(tmp_path), recipe, 2)
+    assert write.bytes_per_second / write.images_per_second == pytest.approx(recipe.nbytes)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
+    options = Options(threads=2, seconds=0.3, scratch=tmp_path, write=write, batch_size=4)
+    known = [models.load("squeezenet1_1"), models.load("resnet34")]
+    with open_source(images) as source:
+        found = profile(
+            source, load_recipe("squeezenet1_1"), options, models=known, trace=tmp_path / "t.json"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+    assert (found.sample, found.total, found.threads) == (26, 26, 2)
+    assert [failure.name for failure in found.failures] == ["z"]
+    names = [stage.name for stage in found.stages]
+    assert names[0] == "read" and set(names[1:-3]) <= DECODING and len(names) > 4
+    assert names[-2 - write :] == ["resize", "pack", *(["write"] if write else [])]
+    assert sum(stage.share or 0 for stage in found.stages) == pytest.approx(1)
+    assert [point.threads for point in found.scaling] == [1, 2]
+    assert [len(point.rates) for point in found.scaling] == [3, 3]
+    assert found.scaling[0].efficiency == 1
+    assert found.rate == found.scaling[1].rate
+    for shares in found.per_thread.values():
+        assert sum(shares.values()) == pytest.approx(1, abs=0.02)
+    assert {need.model for need in found.needs} == {"SqueezeNet1_1", "ResNet34"}
+    assert found.verdict == verdict(found)
+    assert f"{found.rate:,.0f} images a second" in found.verdict[0]
+    json.dumps(found.as_dict(), allow_nan=False)
+
+    trace = read_trace(tmp_path / "t.json")
+    assert trace.threads[-1] == "main"
+    assert {piece.name for piece in trace.slices} - {"wait", "use", "pillow"} == set(names)
+    assert trace.flows and all(flow[-1] == "main" for flow in trace.flows.values())
+    # the summed table is of the same spans
+    busy: Counter[str] = Counter()
+    for piece in trace.slices:
+        busy[piece.name] += piece.end - piece.begin
+    done = {(piece.batch, piece.image) for piece in trace.slices if piece.name == "pack"}
+    for stage in found.stages:
+        # the PNG is counted as an image, but Pillow decodes it
+        assert busy[stage.name] / len(done) == pytest.approx(stage.microseconds, rel=0.15)
+
+
+def test_only_bad_images_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.JPEG").write_bytes(b"no image")
+    with (
+        open_source(tmp_path) as source,
+        pytest.raises(ImageError, match=r"a\.JPEG: not an image"),
+    ):
+        profile(source, load_recipe("alexnet"), Options(seconds=0.1, scratch=tmp_path))
+
+
+def test_a_scratch_folder_that_is_not_there_is_named(images: Path) -> None:
+    with open_source(images) as source, pytest.raises(OutputError, match=r"absent.*--scratch"):
+        profile(source, load_recipe("alexnet"), Options(scratch=Path("absent")))
+
+
+def _zoofast(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("zoofast"), "profile", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+def test_the_command(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    from tests.support import browser
+
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.tar"
+    with tarfile.open(hostile, "w") as archive:
+        for path in sorted(images.glob("i*.JPEG")):
+            archive.add(path, f'"><script>alert(1)<{os.sep}script>/{path.name}')
+    done = _zoofast(
+        hostile, "--recipe", "squeezenet1_1", "--threads", "2", "--seconds", "0.3", "--report",
+        "r.html", "--trace", "t.json", "--json", "r.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures: dict[str, Any] = json.loads((tmp_path / "r.json").read_text())
+    assert len(figures["needs"]) == 6
+    assert figures["verdict"][0].split()[0] in done.stdout
+    read_trace(tmp_path / "t.json")
+    shown = browser.show(tmp_path / "r.html")
+    assert shown.console == []
+    page = shown.page
+    values = {a["data-at"]: a["value"] for a, _ in page.all("data")}
+    assert float(str(values["figures.0.value"])) == figures["images_per_second"]
+    table = [float(str(v)) for at, v in values.items() if str(at).startswith("sections.0.blocks.0")]
+    for stage in figures["stages"]:
+        assert stage["microseconds"] in table
+        assert stage["rate_if_free"] in table
+    for need in figures["needs"]:
+        assert str(need["cores"]) in values.values()
+    assert figures["verdict"][0] in [text for _, text in page.all("p")]
+    assert hostile.name in page.text
+    assert len(page.all("script")) == 1 and page.all("img") == []
+
+
+def test_a_model_is_streamed_through(images: Path, tmp_path: Path) -> None:
+    done = _zoofast(
+        images, "--recipe", "squeezenet1_1", "--threads", "1", "--seconds", "0.2", "--only-recipe",
+        "--model", "4x224x224x3:uint8:1000@200", "--backend", "sim", "--trace", "t.json", "--json",
+        "p.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    figures = json.loads((tmp_path / "p.json").read_text())
+    streamed = figures["streamed"]
+    assert streamed["device_rate"] == pytest.approx(200)
+    assert streamed["microseconds"] == {"infer": pytest.approx(5000)}
+    assert 0 < streamed["rate"] < 220
+    assert "Streamed through 4x224x224x3:uint8:1000@200" in done.stdout
+    assert "device 0" in figures["per_thread"]
+    trace = read_trace(tmp_path / "t.json")
+    named = {piece.name for piece in trace.slices}
+    assert "infer" in named and named & DECODING
+    other = _zoofast(
+        images, "--recipe", "squeezenet1_1", "--seconds", "0.2", "--only-recipe", "--model",
+        "4x3x224x224:float32", "--backend", "null", cwd=tmp_path,
+    )  # fmt: skip
+    assert other.returncode == 2
+    assert "but the model takes image float32[4x3x224x224]" in other.stderr
+    assert "recipe squeezenet1_1_float32 makes that" in other.stderr
+
+
+def test_a_bad_image_makes_the_exit_code_1(images: Path, tmp_path: Path) -> None:
+    done = _zoofast(
+        images, "--recipe", "alexnet", "--threads", "1", "--seconds", "0.1", "--only-recipe",
+        "--quiet", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "z.JPEG" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "x"])
+def test_bad_seconds_are_refused(images: Path, tmp_path: Path, seconds: str) -> None:
+    done = _zoofast(images, "--recipe", "alexnet", "--seconds", seconds, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--seconds" in done.stderr

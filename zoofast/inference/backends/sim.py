@@ -1,0 +1,55 @@
+"""An NPU of a given speed that computes nothing: judges a host before the hardware is there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.errors import BackendError
+from zoofast.inference.backends import BatchSize
+from zoofast.inference.backends.null import NullModel, parse_model
+
+
+def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> SimModel:
+    """model: the null backend's text, and the speed: 8x3x224x224:float32:1000@21301.5 img/s."""
+    spec, _, fps = model.rpartition("@")
+    try:
+        speed = float(fps)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise BackendError(
+            f"{model}: a simulated NPU is SHAPE[:DTYPE[:CLASSES]]@FPS, as "
+            "8x3x224x224:float32:1000@21301"
+        )
+    return SimModel(*parse_model(spec, batch), speed)
+
+
+class SimModel(NullModel):
+    """Answers as NullModel, as late as an NPU of `fps` images a second would.
+
+    An execution begins when it is asked for, or where the one before should have ended, and lasts
+    batch / fps seconds: what a sleep overruns is this machine's doing, not the NPU's, and is made
+    up for by the next execution.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], classes: int, fps: float
+    ) -> None:
+        super().__init__(shape, dtype, classes)
+        self._ns = round(shape[0] / fps * 1e9)
+        self._overrun_ns = 0  # of the last sleep
+
+    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+        outputs = []
+        for _ in range(loop):
+            end = time.monotonic_ns() - self._overrun_ns + self._ns
+            outputs = super().infer(batch)
+            while (left := end - time.monotonic_ns()) > 0:
+                time.sleep(left / 1e9)
+            self._overrun_ns = -left
+            self._times.compute[-1] = self._ns / 1e6
+        return outputs

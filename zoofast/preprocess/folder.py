@@ -1,0 +1,345 @@
+"""From a source of images to a folder of tensors: resumable, checked, and accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from zoofast import _core
+from zoofast.base.rows import read_named_rows
+from zoofast.errors import ImageError, OutputError
+from zoofast.preprocess import reference
+from zoofast.preprocess.loader import Failure, Loader, decode_with_pillow
+from zoofast.preprocess.recipe import Recipe, resize_order
+from zoofast.preprocess.sinks import PACK, Sink, open_sink
+from zoofast.preprocess.sources import Item, Source
+
+MANIFEST = "zoofast-prep.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to prepare a folder. `shard` (i, n) takes every n-th image, from the i-th, i from 1."""
+
+    format: str = "bin"  # bin, npy or pack
+    threads: int | None = None
+    stop_on_error: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    limit: int | None = None
+    shard: tuple[int, int] = (1, 1)
+    verify: int = 0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found: of `images` tensors, how many equal Pillow's in every byte.
+
+    A tensor that cannot be read back, or is of another size, is among `differing` and has no
+    part in `largest_difference`.
+    """
+
+    images: int
+    equal: int
+    largest_difference: float
+    differing: list[str]
+
+
+@dataclass
+class Report:
+    """What a run did. `prepared` counts this run's tensors, `kept` those whole before it."""
+
+    recipe: Recipe
+    source: str
+    folder: str
+    options: Options
+    total: int
+    skipped: int
+    prepared: int = 0
+    kept: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    state: str = "running"  # then complete or interrupted
+    seconds: float = 0.0
+    nbytes_in: int = 0
+    nbytes_out: int = 0
+    threads: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    decoders: dict[str, int] = field(default_factory=dict)
+    verified: Verified | None = None
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Failures by cause, most first."""
+        return dict(Counter(failure.cause for failure in self.failures).most_common())
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this run's images, by the clock."""
+        return self.prepared / self.seconds if self.seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        options = asdict(self.options)
+        options["shard"] = f"{self.options.shard[0]}/{self.options.shard[1]}"
+        return {
+            "tool": "zoofast prep",
+            "versions": versions(),
+            "state": self.state,
+            "recipe": {"name": self.recipe.name, "digest": self.recipe.digest},
+            "resize_order": resize_order(),
+            "shape": list(self.recipe.shape),
+            "dtype": self.recipe.dtype,
+            "layout": self.recipe.layout,
+            "source": self.source,
+            "folder": self.folder,
+            "options": options,
+            "total": self.total,
+            "skipped_as_no_image": self.skipped,
+            "prepared": self.prepared,
+            "kept_from_before": self.kept,
+            "failed": len(self.failures),
+            "failures_by_cause": self.causes,
+            "failures": [asdict(failure) for failure in self.failures],
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            "nbytes_in": self.nbytes_in,
+            "nbytes_out": self.nbytes_out,
+            "threads": self.threads,
+            "stage_seconds": self.stage_seconds,
+            "decoders": self.decoders,
+            "verified": asdict(self.verified) if self.verified else None,
+        }
+
+
+def versions() -> dict[str, str]:
+    """What made the tensors."""
+    return {
+        "zoofast": version("zoofast"),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "cpu_level": _core.isa(),
+        "machine": platform.machine(),
+    }
+
+
+def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> list[Item]:
+    """The items that a run is about: the i-th of n shards, then at most `limit` of them."""
+    i, n = shard
+    return source.items[i - 1 :: n][:limit]
+
+
+def space_needed(recipe: Recipe, items: Sequence[Item], options: Options, folder: Path) -> int:
+    """Bytes that the tensors of `items` take on disk."""
+    return len(items) * open_sink(options.format, folder, recipe).space_each
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where `folder` is or will be."""
+    at = folder.absolute()
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free
+
+
+Progress = Callable[[Report], None]
+
+
+def prepare_folder(
+    source: Source,
+    folder: str | os.PathLike[str],
+    recipe: Recipe,
+    options: Options = Options(),
+    progress: Progress = lambda report: None,
+) -> Report:
+    """Prepares the images of `source` into `folder`, with a manifest beside them.
+
+    `progress` is called when it is known what is to be done, and after every batch. Images that
+    fail are in the report's `failures`. Raises OutputError (no room, not writable, another run's
+    folder), ImageError (with `stop_on_error`), KeyboardInterrupt; the folder can be resumed after
+    each.
+    """
+    path = Path(folder)
+    items = choose(source, options.limit, options.shard)
+    report = Report(
+        recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
+    )
+    earlier = _open_folder(path, recipe, options)
+    sink = open_sink(options.format, path, recipe)
+    # Without a manifest nobody knows what the files that are there hold.
+    done = sink.whole(items) if options.resume and earlier else set()
+    todo = [item for item in items if item.name not in done]
+    report.kept = len(items) - len(todo)
+    needed, free = len(todo) * sink.space_each, free_space(path)
+    if needed > free:
+        raise OutputError(
+            f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
+            "prepare a part with --limit or --shard, or score without bins"
+        )
+    _write_manifest(path, report)
+    progress(report)
+    begin = time.monotonic()
+    try:
+        try:
+            _run(source, todo, recipe, options, sink, report, progress)
+        except OutputError as error:
+            raise OutputError(f"{error}; what is whole stays, and --resume continues") from error
+        report.seconds = time.monotonic() - begin
+        report.state = "complete"
+        if options.verify:
+            failed = {failure.name for failure in report.failures}
+            whole = [item for item in items if item.name not in failed]
+            report.verified = verify(source, whole, path, recipe, options)
+    finally:
+        sink.close()
+        if report.state != "complete":
+            report.seconds = time.monotonic() - begin
+            report.state = "interrupted"
+        try:
+            _write_manifest(path, report)
+        except OutputError:
+            if report.state == "complete":
+                raise
+    return report
+
+
+def _run(
+    source: Source,
+    todo: list[Item],
+    recipe: Recipe,
+    options: Options,
+    sink: Sink,
+    report: Report,
+    progress: Progress,
+) -> None:
+    with Loader(
+        source,
+        recipe,
+        items=todo,
+        threads=options.threads,
+        target=sink.target,
+        prefix=sink.prefix,
+    ) as loader:
+        report.threads = loader.threads
+        for batch in loader:
+            sink.append(batch.names, batch.array)
+            report.prepared += len(batch.names)
+            report.failures += batch.failures
+            report.nbytes_in = loader.stats.nbytes_in
+            report.nbytes_out = report.prepared * sink.nbytes_each
+            report.stage_seconds = loader.stats.stage_seconds
+            report.decoders = loader.stats.decoders
+            if batch.failures and options.stop_on_error:
+                raise ImageError(f"{batch.failures[0]} (stopped at the first failure)")
+            progress(report)
+    sink.finish()
+
+
+def _open_folder(folder: Path, recipe: Recipe, options: Options) -> bool:
+    """Makes or checks the folder; says whether it holds an earlier run that may be continued."""
+    manifest = folder / MANIFEST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        with open(folder / (MANIFEST + ".part"), "w", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written to: {error.strerror}") from error
+    except ValueError as error:
+        raise OutputError(
+            f"{manifest}: not a manifest ({error}); remove it or choose another folder"
+        ) from error
+    if not isinstance(before, dict):
+        raise OutputError(f"{manifest}: not a manifest; remove it or choose another folder")
+    if not before:
+        return False
+    if not options.resume:
+        if options.overwrite:
+            # All of it, before anything else: what stayed would later pass for this run's.
+            open_sink(before.get("options", {}).get("format"), folder, recipe).clear()
+            return False
+        raise OutputError(
+            f"{folder} holds an earlier run ({before.get('state')}, recipe "
+            f"{before.get('recipe', {}).get('name')}); continue it with --resume, replace it "
+            "with --overwrite, or choose another folder"
+        )
+    for what, was, now in (
+        ("recipe", before.get("recipe", {}).get("digest"), recipe.digest),
+        ("format", before.get("options", {}).get("format"), options.format),
+        ("Pillow, of another resize order", before.get("resize_order"), resize_order()),
+    ):
+        if was != now:
+            raise OutputError(
+                f"{folder} was prepared with another {what} ({was}, now {now}); resume with the "
+                "same one, or choose another folder"
+            )
+    return True
+
+
+def _write_manifest(folder: Path, report: Report) -> None:
+    path, part = folder / MANIFEST, folder / (MANIFEST + ".part")
+    try:
+        part.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def verify(
+    source: Source, items: Sequence[Item], folder: Path, recipe: Recipe, options: Options
+) -> Verified:
+    """Re-does `options.verify` random items with Pillow and NumPy and compares what is on disk."""
+    chosen = random.Random(0).sample(items, min(options.verify, len(items)))
+    largest = 0.0
+    differing: list[str] = []
+    if not chosen:
+        return Verified(0, 0, largest, differing)  # older NumPy cannot map a pack without rows
+    read = _reader(folder, recipe, options.format)
+    for item in chosen:
+        try:
+            data = source.read(item)
+        except OSError as error:
+            raise ImageError(f"{item.path}: cannot be verified: {error.strerror}") from error
+        rgb = decode_with_pillow(data)
+        if isinstance(rgb, tuple):
+            differing.append(item.name)
+            continue
+        expected = reference.prepare_image(Image.fromarray(rgb), recipe)
+        try:
+            made = read(item.name)
+        except (OSError, ValueError, KeyError):  # gone, or no longer such a file
+            differing.append(item.name)
+            continue
+        if (made.shape, made.dtype) != (expected.shape, expected.dtype):
+            differing.append(item.name)
+        elif made.tobytes() != expected.tobytes():
+            differing.append(item.name)
+            difference = np.abs(made.astype(np.float64) - expected.astype(np.float64)).max()
+            largest = max(largest, float(difference))
+    return Verified(len(chosen), len(chosen) - len(differing), largest, differing)
+
+
+def _reader(folder: Path, recipe: Recipe, format: str) -> Callable[[str], NDArray[Any]]:
+    """A function that reads back the tensor of a name."""
+    if format == "pack":
+        names, pack = read_named_rows(folder / PACK)
+        row_of = {name: i for i, name in enumerate(names)}
+        return lambda name: np.asarray(pack[row_of[name]])
+    if format == "npy":
+        return lambda name: np.asarray(np.load(folder / f"{name}.npy"))
+    return lambda name: np.fromfile(folder / f"{name}.bin", recipe.dtype).reshape(recipe.shape)

@@ -1,0 +1,261 @@
+"""Ground truth: every layout that ImageNet's labels come in -> class index by sample name.
+
+A class index is the class's place among the sorted synset ids (n01440764 is 0), as in every
+framework; a model with a background class in front adds its offset when scoring.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zoofast.base.names import stem
+from zoofast.errors import LabelError
+from zoofast.scoring.matfile import read_struct_array
+
+SYNSET = re.compile(r"n\d{8}")
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+META = "meta.mat"
+HIAI_INDEX = "HiAI_label.json"  # the one file of a HiAI folder that is not about one image
+VALIDATION_NAME = "ILSVRC2012_val_{:08d}"  # what line i of a list without names is about
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class index by sample name (the image's name up to its first dot)."""
+
+    by_name: dict[str, int]
+    source: str  # what was read, in words
+    class_names: dict[int, str] = field(default_factory=dict)
+    class_count: int | None = None  # where the layout itself says it
+
+
+@dataclass(frozen=True)
+class Synsets:
+    """The classes of a data set: ids in order, and how ILSVRC numbers them."""
+
+    ids: list[str]  # sorted; the position is the class index
+    words: dict[str, str]
+    by_ilsvrc_id: dict[int, str]  # 1-based; empty when the list does not say
+
+    def index(self) -> dict[str, int]:
+        return {synset: position for position, synset in enumerate(self.ids)}
+
+    def class_names(self) -> dict[int, str]:
+        return {i: self.words[synset] for i, synset in enumerate(self.ids) if synset in self.words}
+
+
+def load_labels(path: Path | str, synsets: Path | str | None = None) -> Labels:
+    """Reads labels of any known layout; raises LabelError naming the file and line.
+
+    path:
+        - a text of `NAME CLASS` lines (the guides' val_label.txt, MLPerf's val_map.txt), CLASS
+          a 0-based index or a synset id;
+        - a text of one number a line: the devkit's ground truth, ILSVRC ids of the validation
+          images in order, mapped through meta.mat beside it or `synsets`;
+        - a text of one synset id a line, likewise in order;
+        - a folder of HiAI JSON files, one per image;
+        - a devkit folder;
+        - a folder of synset folders (ImageFolder).
+    synsets: a meta.mat, or a text of `SYNSET [ILSVRC_ID] [WORDS]` lines.
+    """
+    path = Path(path)
+    known = None if synsets is None else load_synsets(synsets)
+    if not path.exists():
+        raise LabelError(f"{path}: no such file or folder of labels")
+    if not path.is_dir():
+        return _from_text(path, known)
+    if any(path.glob("*.json")):
+        return _from_hiai(path)
+    for folder in (path, path / "data"):
+        if (folder / GROUND_TRUTH).is_file():
+            return _from_text(folder / GROUND_TRUTH, known)
+    return labels_from_folders(path, synsets)
+
+
+def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> Labels:
+    """ImageFolder: every file in `path`/CLASS/ is an image of CLASS.
+
+    The class index is the folder's place among all folders, sorted, or among `synsets`, which
+    a data set needs that has not all classes.
+    """
+    path = Path(path)
+    try:
+        folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be listed: {error.strerror}") from error
+    known = None if synsets is None else load_synsets(synsets)
+    index = known.index() if known else {folder.name: i for i, folder in enumerate(folders)}
+    pairs = []
+    for folder in folders:
+        if folder.name not in index:
+            raise LabelError(f"{folder}: is no class of {synsets}")
+        pairs += [
+            (entry.name, index[folder.name])
+            for entry in sorted(folder.iterdir())
+            if entry.is_file() and not entry.name.startswith(".")
+        ]
+    if not pairs:
+        raise LabelError(f"{path}: holds no labels: neither JSON files nor class folders of images")
+    return Labels(
+        _by_name(pairs, path),
+        f"{len(folders)} class folders of {path}",
+        known.class_names() if known else {index[f.name]: f.name for f in folders},
+        len(index),
+    )
+
+
+def load_synsets(path: Path | str) -> Synsets:
+    """Reads the devkit's meta.mat, or a text of `SYNSET [ILSVRC_ID] [WORDS]` lines.
+
+    In a text without ILSVRC ids the line number is the id, unless the list is sorted: then it
+    is in the order of class indices, which ILSVRC ids never are. Raises LabelError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / META
+    if path.suffix == ".mat":
+        return _synsets_of_devkit(path)
+    numbered: dict[int, str] = {}
+    words: dict[str, str] = {}
+    for number, line in _lines(path):
+        found = re.fullmatch(r"(n\d{8})(?:\s+(\d+)(?=\s|$))?\s*(.*)", line)
+        if not found:
+            raise LabelError(f"{path}, line {number}: {line!r} does not begin with a synset id")
+        synset, ilsvrc_id, text = found.groups()
+        if synset in words:
+            raise LabelError(f"{path}, line {number}: {synset} is there twice")
+        numbered[int(ilsvrc_id) if ilsvrc_id else number] = synset
+        words[synset] = text
+    if len(numbered) != len(words):
+        raise LabelError(f"{path}: two synsets have the same ILSVRC id")
+    in_order = [numbered[i] for i in sorted(numbered)]
+    ids = sorted(words)
+    by_id = {} if in_order == ids and len(ids) > 1 else numbered
+    return Synsets(ids, {k: v for k, v in words.items() if v}, by_id)
+
+
+def _synsets_of_devkit(path: Path) -> Synsets:
+    by_id: dict[int, str] = {}
+    words: dict[str, str] = {}
+    for entry in read_struct_array(path, "synsets"):
+        try:
+            # inner nodes of the WordNet tree have ids as well, above those of the classes
+            if int(entry["num_children"]) == 0:
+                by_id[int(entry["ILSVRC2012_ID"])] = entry["WNID"]
+                words[entry["WNID"]] = entry["words"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise LabelError(f"{path}: is not the devkit's meta.mat ({error!r})") from error
+    return Synsets(sorted(words), words, by_id)
+
+
+def _lines(path: Path) -> Iterable[tuple[int, str]]:
+    """(line number from 1, text) of the lines that are not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path}: is no text file") from error
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise LabelError(f"{path}: is empty")
+    return lines
+
+
+def _from_text(path: Path, synsets: Synsets | None) -> Labels:
+    rows = [(number, line.split()) for number, line in _lines(path)]
+    if all(len(words) == 1 for _, words in rows):
+        return _from_ordered_list(path, [words[0] for _, words in rows], synsets)
+    index = synsets.index() if synsets else {}
+    by_name: dict[str, int] = {}
+    for number, words in rows:
+        if len(words) != 2:
+            raise LabelError(f"{path}, line {number}: has {len(words)} words, not NAME CLASS")
+        name, label = stem(words[0]), words[1]
+        if label.isdecimal():
+            value = int(label)
+        elif label in index:
+            value = index[label]
+        elif SYNSET.fullmatch(label):
+            raise LabelError(
+                f"{path}, line {number}: {label} is a synset id; give --synsets, the list of all"
+            )
+        else:
+            raise LabelError(f"{path}, line {number}: {label!r} is no class index from 0")
+        if name in by_name:
+            raise LabelError(f"{path}, line {number}: {name} has a label already")
+        by_name[name] = value
+    return Labels(by_name, str(path), synsets.class_names() if synsets else {})
+
+
+def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | None) -> Labels:
+    """One label a line, line i about validation image i."""
+    if all(SYNSET.fullmatch(label) for label in labels):
+        ids = synsets.ids if synsets else sorted(set(labels))
+        index = {synset: i for i, synset in enumerate(ids)}
+        missing = next((label for label in labels if label not in index), None)
+        if missing:
+            raise LabelError(f"{path}: {missing} is not in the list of synsets")
+        classes = [index[label] for label in labels]
+        class_names = synsets.class_names() if synsets else dict(enumerate(ids))
+    elif all(label.isdecimal() for label in labels):
+        if synsets is None:
+            if not (path.parent / META).is_file():
+                raise LabelError(
+                    f"{path}: holds ILSVRC ids, which are not class indices; put the devkit's "
+                    f"{META} beside it, or give it (or a synset list) with --synsets"
+                )
+            synsets = _synsets_of_devkit(path.parent / META)
+        if not synsets.by_ilsvrc_id:
+            raise LabelError(
+                f"{path}: holds ILSVRC ids, but the synset list is sorted and does not say them; "
+                f"give the devkit's {META}, or lines of SYNSET ILSVRC_ID"
+            )
+        index = synsets.index()
+        by_id = {number: index[synset] for number, synset in synsets.by_ilsvrc_id.items()}
+        unknown = next((label for label in labels if int(label) not in by_id), None)
+        if unknown:
+            raise LabelError(f"{path}: ILSVRC id {unknown} is not in the list of synsets")
+        classes = [by_id[int(label)] for label in labels]
+        ids, class_names = synsets.ids, synsets.class_names()
+    else:
+        raise LabelError(f"{path}: is neither NAME CLASS lines nor a list of ids of one kind")
+    by_name = {VALIDATION_NAME.format(i): value for i, value in enumerate(classes, 1)}
+    return Labels(by_name, str(path), class_names, len(ids))
+
+
+def _from_hiai(path: Path) -> Labels:
+    pairs = []
+    class_names: dict[int, str] = {}
+    for file in sorted(path.glob("*.json")):
+        if file.name == HIAI_INDEX:
+            continue
+        try:
+            annotation = json.loads(file.read_bytes())["image"]["annotations"][0]
+            label = int(annotation["category_id"])
+        except OSError as error:
+            raise LabelError(f"{file}: cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise LabelError(f"{file}: has no image.annotations[0].category_id") from error
+        if label < 0:
+            raise LabelError(f"{file}: category_id {label} is negative")
+        pairs.append((file.name, label))
+        if annotation.get("category_name"):
+            class_names[label] = str(annotation["category_name"])
+    if not pairs:
+        raise LabelError(f"{path}: holds no JSON file about an image")
+    return Labels(_by_name(pairs, path), f"{len(pairs)} JSON files of {path}", class_names)
+
+
+def _by_name(pairs: Iterable[tuple[str, int]], path: Path) -> dict[str, int]:
+    by_name: dict[str, int] = {}
+    for file, label in pairs:
+        name = stem(file)
+        if name in by_name:
+            raise LabelError(f"{path}: two files are named {name} (up to the first dot)")
+        by_name[name] = label
+    return by_name
