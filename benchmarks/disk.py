@@ -33,7 +33,7 @@ from report import RESULTS, Table, load_note, machine, replace_block, today, wri
 
 from zoofast import Loader, _core, load_recipe
 from zoofast.base.cpus import usable_cpus
-from zoofast.preprocess.folder import Options, prepare_folder
+from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.sources import Item, Source
 
 RECIPE = load_recipe("alexnet")
@@ -76,7 +76,7 @@ class Contenders:
         """`zoofast prep`, whole."""
         folder, source = self.fresh_folder(), Source("files", self.items)
         begin = time.perf_counter()
-        report = prepare_folder(source, folder, RECIPE, Options(threads=threads))
+        report = prepare_folder(source, folder, RECIPE, PrepOptions(threads=threads))
         seconds = time.perf_counter() - begin
         if report.prepared != len(self.items):
             raise BenchmarkError(f"prepared {report.prepared} of {len(self.items)}")

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoofast.preprocess.folder import Options, Report, prepare_folder
+    from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
     from zoofast.preprocess.loader import Failure, Loader, Prepared, prepare
     from zoofast.preprocess.recipe import Recipe
     from zoofast.preprocess.recipe import load as load_recipe
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Failure": ("zoofast.preprocess.loader", "Failure"),
     "Loader": ("zoofast.preprocess.loader", "Loader"),
-    "Options": ("zoofast.preprocess.folder", "Options"),
+    "PrepOptions": ("zoofast.preprocess.folder", "PrepOptions"),
     "Prepared": ("zoofast.preprocess.loader", "Prepared"),
     "Recipe": ("zoofast.preprocess.recipe", "Recipe"),
-    "Report": ("zoofast.preprocess.folder", "Report"),
+    "PrepReport": ("zoofast.preprocess.folder", "PrepReport"),
     "load_recipe": ("zoofast.preprocess.recipe", "load"),
     "open_source": ("zoofast.preprocess.sources", "open_source"),
     "prepare": ("zoofast.preprocess.loader", "prepare"),
@@ -38,10 +38,10 @@ _HOMES = {
 __all__ = [
     "Failure",
     "Loader",
-    "Options",
+    "PrepOptions",
+    "PrepReport",
     "Prepared",
     "Recipe",
-    "Report",
     "load_recipe",
     "open_source",
     "prepare",

@@ -290,8 +290,8 @@ def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> No
     assert json.loads((out / "zoofast-prep.json").read_text())["state"] == "interrupted"
     assert prep(*args, "--resume", "--limit", 300).returncode == 0
     said = json.loads((out / "zoofast-prep.json").read_text())
-    assert said["kept_from_before"] > 0
-    assert said["kept_from_before"] + said["prepared"] == 300
+    assert said["resumed"] > 0
+    assert said["resumed"] + said["prepared"] == 300
 
 
 def on_a_terminal(*args: object, columns: int = 120) -> str:

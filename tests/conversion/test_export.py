@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
 from zoofast.conversion.agreement import compare, demand, random_images, run_onnx
@@ -360,7 +360,7 @@ def test_the_agreement_counts_what_it_says():
 def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"earlier")
-    with pytest.raises(RuntimeError), whole(path) as partial:
+    with pytest.raises(RuntimeError), atomic_output(path) as partial:
         partial.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"earlier"

@@ -708,7 +708,7 @@ def test_errors_of_the_disk_name_the_file(run: Path, tmp_path: Path) -> None:
         pytest.raises(ImageError, match=r"stopped at the first failure\); what is through stays"),
     ):
         source.items.append(Item("gone", "/nowhere.JPEG"))
-        evaluated(run, source, options(run, journal=tmp_path / "j", stop_on_error=True))
+        evaluated(run, source, options(run, journal=tmp_path / "j", on_error="stop"))
 
 
 # ---- simulated NPUs ----------------------------------------------------------------

@@ -23,7 +23,7 @@ from zoofast.base.rows import npy_header
 from zoofast.errors import ImageError, OutputError, SourceError
 from zoofast.preprocess import folder as prep
 from zoofast.preprocess import recipe
-from zoofast.preprocess.folder import MANIFEST, Options, Report, prepare_folder
+from zoofast.preprocess.folder import MANIFEST, PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import open_source
 
@@ -42,9 +42,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folders.write(tmp_path_factory.mktemp("images"), folders.good_files(20))
 
 
-def run(source: Path, out: Path, chosen: Recipe, **options: object) -> Report:
+def run(source: Path, out: Path, chosen: Recipe, **options: object) -> PrepReport:
     with open_source(source) as opened:
-        return prepare_folder(opened, out, chosen, Options(threads=2, **options))  # type: ignore[arg-type]
+        return prepare_folder(opened, out, chosen, PrepOptions(threads=2, **options))  # type: ignore[arg-type]
 
 
 def manifest(out: Path) -> dict[str, object]:
@@ -91,7 +91,7 @@ def wanted(files: dict[str, bytes], spec: oracle.Spec = folders.SPEC) -> dict[st
 def test_every_byte(images: Path, tmp_path: Path, format: str, spec: oracle.Spec) -> None:
     report = run(images, tmp_path / "out", recipe.parse(spec.toml(), "t"), format=format)
     assert report.state == "complete"
-    assert (report.prepared, report.kept, report.failures) == (20, 0, [])
+    assert (report.prepared, report.resumed, report.failures) == (20, 0, [])
     assert tensors(tmp_path / "out", format, spec) == wanted(folders.good_files(20), spec)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert not any(name.endswith(".part") for name in left)
@@ -137,7 +137,7 @@ def test_threads_change_nothing(images: Path, tmp_path: Path, chosen: Recipe, fo
     for threads in (1, 2, 5):
         out = tmp_path / str(threads)
         with open_source(images) as source:
-            report = prepare_folder(source, out, chosen, Options(format, threads))
+            report = prepare_folder(source, out, chosen, PrepOptions(format, threads))
         assert report.threads == threads
         made.append(folders.sums(out, *SUFFIXES[format]))
     assert made[0] == made[1] == made[2]
@@ -196,13 +196,13 @@ def test_stopping_at_the_first_failure(tmp_path: Path, chosen: Recipe, format: s
     files["a12.JPEG"] = b"broken"
     source = folders.write(tmp_path / "in", files)
     with pytest.raises(ImageError, match=r"a12\.JPEG: not an image.*stopped at the first"):
-        run(source, tmp_path / "out", chosen, stop_on_error=True, format=format)
+        run(source, tmp_path / "out", chosen, on_error="stop", format=format)
     assert manifest(tmp_path / "out")["state"] == "interrupted"
     # mended, it goes on
     (source / "a12.JPEG").write_bytes(jpegs.jpeg(40, 40, 12))
     files["a12.JPEG"] = jpegs.jpeg(40, 40, 12)
     report = run(source, tmp_path / "out", chosen, resume=True, format=format)
-    assert report.prepared + report.kept == 30
+    assert report.prepared + report.resumed == 30
     assert tensors(tmp_path / "out", format) == wanted(files)
 
 
@@ -216,7 +216,7 @@ def test_names_that_are_not_utf8(tmp_path: Path, chosen: Recipe) -> None:
         assert report.verified is not None
         assert report.verified.equal == 1
         assert json.loads((tmp_path / format / MANIFEST).read_text())["prepared"] == 1
-        assert run(source, tmp_path / format, chosen, format=format, resume=True).kept == 1
+        assert run(source, tmp_path / format, chosen, format=format, resume=True).resumed == 1
     assert (tmp_path / "pack" / "pack.names.txt").read_bytes() == b"caf\xe9\n"
 
 
@@ -231,7 +231,7 @@ def test_resuming_a_complete_run_does_nothing(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.bin")}
     sums = folders.sums(tmp_path, *SUFFIXES[format])
     report = run(images, tmp_path, chosen, format=format, resume=True)
-    assert (report.prepared, report.kept, report.state) == (0, 20, "complete")
+    assert (report.prepared, report.resumed, report.state) == (0, 20, "complete")
     assert folders.sums(tmp_path, *SUFFIXES[format]) == sums
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.bin")} == before
 
@@ -246,7 +246,7 @@ def test_resuming_redoes_what_is_not_whole(images: Path, tmp_path: Path, chosen:
     (tmp_path / "img0003.bin.part").write_bytes(b"half")
     (tmp_path / "stranger.bin.part").write_bytes(b"half")
     report = run(images, tmp_path, chosen, resume=True)
-    assert (report.prepared, report.kept) == (3, 17)
+    assert (report.prepared, report.resumed) == (3, 17)
     assert folders.sums(tmp_path, ".bin") == sums
     assert not list(tmp_path.glob("*.part"))
 
@@ -271,7 +271,7 @@ def test_resuming_a_pack_from_any_state(
     if damage == "half a name":
         os.truncate(names, 6 * len("img0000\n") + 3)
     report = run(images, tmp_path, chosen, format="pack", resume=True)
-    assert (report.kept, report.prepared) == (kept, 20 - kept)
+    assert (report.resumed, report.prepared) == (kept, 20 - kept)
     assert folders.sums(tmp_path, ".npy", ".txt") == sums
 
 
@@ -282,7 +282,7 @@ def test_resuming_with_more_images(
     run(images, tmp_path / "whole", chosen, format=format)
     assert run(images, tmp_path / "out", chosen, format=format, limit=7).total == 7
     report = run(images, tmp_path / "out", chosen, format=format, resume=True)
-    assert (report.prepared, report.kept) == (13, 7)
+    assert (report.prepared, report.resumed) == (13, 7)
     assert folders.sums(tmp_path / "out", *SUFFIXES[format]) == folders.sums(
         tmp_path / "whole", *SUFFIXES[format]
     )
@@ -347,10 +347,10 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(
 
         with pytest.raises(KeyboardInterrupt):
             prepare_folder(
-                source, tmp_path / "out", chosen, Options(format, 1, overwrite=True), stop
+                source, tmp_path / "out", chosen, PrepOptions(format, 1, overwrite=True), stop
             )
     report = run(images, tmp_path / "out", chosen, format=format, resume=True, limit=15)
-    assert report.kept < 20
+    assert report.resumed < 20
     assert report.state == "complete"
     run(images, tmp_path / "fresh", chosen, format=format, limit=15)
     everything = (".bin", ".npy", ".txt", ".part")
@@ -367,7 +367,7 @@ def test_files_without_a_manifest_are_not_trusted(
 ) -> None:
     (tmp_path / "img0000.bin").write_bytes(bytes(chosen.nbytes))
     report = run(images, tmp_path, chosen, resume=True)
-    assert (report.prepared, report.kept) == (20, 0)
+    assert (report.prepared, report.resumed) == (20, 0)
     assert tensors(tmp_path, "bin") == wanted(folders.good_files(20))
 
 
@@ -433,8 +433,8 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path, many: Path, format: st
     )
     assert last.returncode == 1  # the bad images are still bad
     said = json.loads((tmp_path / "last.json").read_text())
-    assert said["kept_from_before"] + said["prepared"] == 600
-    assert said["kept_from_before"] >= min(whole, 600) > 0
+    assert said["resumed"] + said["prepared"] == 600
+    assert said["resumed"] >= min(whole, 600) > 0
     assert said["failed"] == 3
     everything = (".bin", ".npy", ".txt", ".part")
     assert folders.sums(out, *everything) == folders.sums(undisturbed, *everything)
@@ -475,13 +475,13 @@ def test_verify_finds_a_changed_byte(
 
 def test_verify_copes_with_anything_on_disk(images: Path, tmp_path: Path, chosen: Recipe) -> None:
     with open_source(images) as source:
-        prepare_folder(source, tmp_path, chosen, Options("npy", 2))
+        prepare_folder(source, tmp_path, chosen, PrepOptions("npy", 2))
         (tmp_path / "img0001.npy").unlink()
         (tmp_path / "img0002.npy").write_bytes(b"not npy")
         np.save(tmp_path / "img0003.npy", np.zeros((3, 32, 31), np.float32))
         np.save(tmp_path / "img0004.npy", np.zeros((3, 32, 32), np.float16))
         os.truncate(tmp_path / "img0005.npy", 500)
-        found = prep.verify(source, source.items, tmp_path, chosen, Options("npy", verify=20))
+        found = prep.verify(source, source.items, tmp_path, chosen, PrepOptions("npy", verify=20))
     assert sorted(found.differing) == [f"img000{i}" for i in range(1, 6)]
     assert found.equal == 15
 
@@ -489,10 +489,10 @@ def test_verify_copes_with_anything_on_disk(images: Path, tmp_path: Path, chosen
 def test_verify_says_when_a_source_file_is_gone(tmp_path: Path, chosen: Recipe) -> None:
     source = folders.write(tmp_path / "in", folders.good_files(2))
     with open_source(source) as opened:
-        prepare_folder(opened, tmp_path / "out", chosen, Options(threads=1))
+        prepare_folder(opened, tmp_path / "out", chosen, PrepOptions(threads=1))
         (source / "img0001.JPEG").unlink()
         with pytest.raises(ImageError, match=r"img0001\.JPEG: cannot be verified: No such file"):
-            prep.verify(opened, opened.items, tmp_path / "out", chosen, Options(verify=2))
+            prep.verify(opened, opened.items, tmp_path / "out", chosen, PrepOptions(verify=2))
 
 
 # ---- the disk ------------------------------------------------------------------
@@ -549,7 +549,7 @@ def test_a_full_disk(
     (tiny_disk / "other").unlink()
     subprocess.run(["mount", "-o", "remount,size=2m", tiny_disk], check=True)
     report = run(images, out, chosen, format=format, resume=True)
-    assert report.kept > 0
+    assert report.resumed > 0
     assert tensors(out, format) == wanted(folders.good_files(20))
 
 
@@ -582,7 +582,7 @@ def test_a_folder_that_vanishes(images: Path, tmp_path: Path, chosen: Recipe) ->
                 out.rename(str(out) + ".gone")
 
         with open_source(images) as source, pytest.raises(OutputError, match="No such file"):
-            prepare_folder(source, out, chosen, Options(format, 1), remove)
+            prepare_folder(source, out, chosen, PrepOptions(format, 1), remove)
 
 
 def test_a_folder_that_is_a_file(images: Path, tmp_path: Path, chosen: Recipe) -> None:
@@ -616,7 +616,7 @@ def test_an_image_that_vanishes_after_listing(tmp_path: Path, chosen: Recipe) ->
     source = folders.write(tmp_path / "in", folders.good_files(5))
     with open_source(source) as opened:
         (source / "img0002.JPEG").unlink()
-        report = prepare_folder(opened, tmp_path / "out", chosen, Options(threads=2))
+        report = prepare_folder(opened, tmp_path / "out", chosen, PrepOptions(threads=2))
     assert report.prepared == 4
     assert [failure.cause for failure in report.failures] == ["unreadable"]
     assert not (tmp_path / "out" / "img0002.bin").exists()

@@ -1,8 +1,7 @@
-"""Output files that appear whole or not at all; what tells a model from another."""
+"""Output files that appear whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from zoofast.errors import OutputError
 
 
 @contextmanager
-def whole(path: Path | str) -> Iterator[Path]:
+def atomic_output(path: Path | str) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends without an error.
 
     So no reader sees half a file. After an error nothing of it is left, and an earlier `path` is
@@ -34,19 +33,7 @@ def whole(path: Path | str) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path | str, data: bytes) -> None:
+def write_atomic(path: Path | str, data: bytes) -> None:
     """Writes `data` to `path`, whole or not at all. Raises OutputError naming the file."""
-    with whole(path) as part:
+    with atomic_output(path) as part:
         part.write_bytes(data)
-
-
-def model_digest(model: str) -> str:
-    """What tells a model file from another: its SHA-256; for no file, the text itself."""
-    path = Path(model)
-    if not path.is_file():
-        return model
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

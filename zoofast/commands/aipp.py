@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.atc import AIPP_CONFIG
 from zoofast.preprocess.recipe import load
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     given = load(args.recipe)
     recipe = given.with_output("uint8", "NHWC")
-    with whole(args.output) as partial:
+    with atomic_output(args.output) as partial:
         partial.write_text(Aipp.of(recipe).text(), encoding="ascii")
     height, width = recipe.size
     print(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
 from zoofast.commands.infer import add_model_arguments
 from zoofast.errors import BackendError
@@ -76,9 +76,9 @@ def run(args: argparse.Namespace) -> int:
         "failures": {str(size): why for size, why in failures.items()},
     }
     if args.markdown:
-        write_whole(args.markdown, _markdown(rows).encode())
+        write_atomic(args.markdown, _markdown(rows).encode())
     if args.json:
-        write_whole(args.json, json.dumps(numbers, indent=1).encode())
+        write_atomic(args.json, json.dumps(numbers, indent=1).encode())
     if args.report:
         write_report(args.report, bench_report(numbers, ["zoofast", *args.argv]))
     Console(highlight=False).print(_table(rows, args.model))

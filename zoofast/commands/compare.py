@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
 from zoofast.commands.score import add_label_arguments, labels_of
 from zoofast.errors import ResultError
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     found = _compare(args)
     failed = list(_failures(args, found))
     if args.json:
-        write_whole(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+        write_atomic(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
     if args.report:
         write_report(args.report, compare_report(found, failed, ["zoofast", *args.argv]))
     if not args.quiet:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
 from zoofast.commands.score import add_label_arguments, add_score_arguments, labels_of, write_score
 from zoofast.conversion import models
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             labels = replace(labels, by_name=by_name)
         found = _evaluate(args, source, items, recipe, labels, options)
         if args.json:
-            write_whole(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+            write_atomic(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
         if args.report:
             write_report(args.report, eval_report(found, ["zoofast", *args.argv], source))
     return _say(args, found, options.journal)
@@ -180,7 +180,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> Options:
         top_k=args.top_k,
         label_offset=args.label_offset,
         scores=args.scores,
-        stop_on_error=args.on_error == "stop",
+        on_error=args.on_error,
         timeout=args.device_timeout or DEVICE_TIMEOUT,
         journal=Path(journal) if journal else None,
         logits=Path(args.save_logits) if args.save_logits else None,

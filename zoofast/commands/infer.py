@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoofast.base.files import model_digest, write_whole
+from zoofast.base.files import write_atomic
 from zoofast.base.names import stem
+from zoofast.base.provenance import model_digest
 from zoofast.commands import arguments
 from zoofast.errors import OutputError
 from zoofast.inference.backends import BACKENDS
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     kept = len(files or []) - len(left or [])
     numbers = _numbers(args, runs, kept, folder)
     if args.json:
-        write_whole(args.json, json.dumps(numbers, indent=1).encode())
+        write_atomic(args.json, json.dumps(numbers, indent=1).encode())
     return _say(numbers, len(files) if files is not None else None)
 
 
@@ -203,7 +204,7 @@ def _prepare_folder(
         for old in there.get(stem(file), []):
             with suppress(FileNotFoundError):
                 old.unlink()
-    write_whole(path, json.dumps(record).encode())
+    write_atomic(path, json.dumps(record).encode())
     return files
 
 
@@ -226,7 +227,7 @@ def _write_summaries(folder: Path, runs: list[DeviceRun]) -> None:
     for done in runs:
         where = folder if len(runs) == 1 else folder / f"device{done.device}"
         content = ais_bench_summary(done.report, sys.argv)
-        write_whole(beside(where, "_summary.json"), json.dumps(content).encode())
+        write_atomic(beside(where, "_summary.json"), json.dumps(content).encode())
 
 
 def _numbers(

@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.commands import arguments, console
 from zoofast.errors import OutputError
 from zoofast.preprocess.folder import (
     MANIFEST,
-    Options,
-    Report,
+    PrepOptions,
+    PrepReport,
     choose,
     free_space,
     prepare_folder,
@@ -64,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     recipe = load(args.recipe).with_output(args.dtype, args.layout)
-    options = Options(
+    options = PrepOptions(
         format=args.format,
         threads=args.threads,
-        stop_on_error=args.on_error == "stop",
+        on_error=args.on_error,
         resume=args.resume,
         overwrite=args.overwrite,
         limit=args.limit,
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             return 130
     if args.json:
         try:
-            write_whole(args.json, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
+            write_atomic(args.json, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
         except OutputError as error:
             raise OutputError(f"{error}; {args.folder}/{MANIFEST} says the same") from error
     if not args.quiet:
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.failures or bad_verify else 0
 
 
-def _dry_run(source: Source, folder: Path, recipe: Recipe, options: Options) -> int:
+def _dry_run(source: Source, folder: Path, recipe: Recipe, options: PrepOptions) -> int:
     items = choose(source, options.limit, options.shard)
     needed, free = space_needed(recipe, items, options, folder), free_space(folder)
     print(f"{len(items)} images, {len(source.skipped)} other files skipped")
@@ -108,30 +108,32 @@ def _dry_run(source: Source, folder: Path, recipe: Recipe, options: Options) -> 
     return 0 if needed <= free else 1
 
 
-def _prepare(source: Source, folder: str, recipe: Recipe, options: Options, quiet: bool) -> Report:
+def _prepare(
+    source: Source, folder: str, recipe: Recipe, options: PrepOptions, quiet: bool
+) -> PrepReport:
     total = len(choose(source, options.limit, options.shard))
     with console.progress("prep", total, quiet) as meter:
 
-        def progress(report: Report) -> None:
+        def progress(report: PrepReport) -> None:
             done = report.prepared + len(report.failures)
             if not done:
-                meter.begin(report.kept)
+                meter.begin(report.resumed)
             notes = [f"{len(report.failures)} failed"] if report.failures else []
-            items = report.kept + done - meter.done
+            items = report.resumed + done - meter.done
             meter.advance(items, report.nbytes_in - meter.nbytes, notes)
 
         return prepare_folder(source, folder, recipe, options, progress)
 
 
-def _show(report: Report) -> None:
+def _show(report: PrepReport) -> None:
     recipe = report.recipe
     table = Table(title=f"{recipe.name} → {report.folder}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     tried = report.prepared + len(report.failures)
-    table.add_row("prepared", f"{report.prepared + report.kept} of {report.total}")
-    if report.kept:
-        table.add_row("  of these, from before", f"{report.kept}")
+    table.add_row("prepared", f"{report.prepared + report.resumed} of {report.total}")
+    if report.resumed:
+        table.add_row("  of these, by an earlier run", f"{report.resumed}")
     for cause, count in report.causes.items():
         table.add_row(f"failed: {cause}", f"[red]{count}[/red]")
     if report.skipped:
@@ -156,7 +158,7 @@ def _show(report: Report) -> None:
     Console().print(table)
 
 
-def _show_failures(report: Report) -> None:
+def _show_failures(report: PrepReport) -> None:
     for failure in report.failures[:SHOWN]:
         print(f"zoofast: failed: {failure}", file=sys.stderr)
     if len(report.failures) > SHOWN:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.commands import arguments, console
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             step=lambda what: meter.advance(1, notes=[what]),
         )
     if args.json:
-        write_whole(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+        write_atomic(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
     if args.report:
         write_report(args.report, profile_report(found, ["zoofast", *args.argv]))
     _show(found, args.quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.extras import needs
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
 from zoofast.errors import LabelError
 
@@ -116,9 +116,9 @@ def labels_of(args: argparse.Namespace) -> Labels | None:
 def write_score(args: argparse.Namespace, score: Score) -> None:
     """Writes -o and --per-class."""
     if args.output:
-        write_whole(args.output, score.tally.result_json().encode())
+        write_atomic(args.output, score.tally.result_json().encode())
     if args.per_class:
-        write_whole(args.per_class, score.classes_csv().encode())
+        write_atomic(args.per_class, score.classes_csv().encode())
 
 
 def run(args: argparse.Namespace) -> int:
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     )
     write_score(args, score)
     if args.json:
-        write_whole(args.json, json.dumps(score.to_json(), indent=1).encode())
+        write_atomic(args.json, json.dumps(score.to_json(), indent=1).encode())
     if args.report:
         page = score_report(score, ["zoofast", *args.argv], args.results, recipe, args.images)
         write_report(args.report, page)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
 from zoofast.conversion.agreement import Agreement, compare, demand, run_onnx
 from zoofast.conversion.models import KnownModel
 from zoofast.conversion.models.torch_compat import build
@@ -169,7 +169,7 @@ def export(
         import torch
 
     example = torch.zeros(1, 3, target.height, target.width)
-    with whole(out) as partial, warnings.catch_warnings():
+    with atomic_output(out) as partial, warnings.catch_warnings():
         # The exporter built on torch.export starts at opset 18; ATC needs the guides' 11.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Constant folding")

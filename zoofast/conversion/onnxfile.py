@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
 from zoofast.errors import ModelError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write(model: onnx.ModelProto, path: Path) -> None:
     """Writes `model` to `path`, whole or not at all. Raises OutputError."""
     import onnx
 
-    with whole(path) as partial:
+    with atomic_output(path) as partial:
         onnx.save(model, str(partial))
 
 

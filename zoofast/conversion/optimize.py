@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
 from zoofast.conversion import onnxfile, rewrites
 from zoofast.conversion.agreement import Agreement, compare, demand, random_images, run_onnx
 
@@ -35,7 +35,7 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> Optimized:
     before = len(model.graph.node)
     applied = {rewrite.name: rewrite.apply(model) for rewrite in chosen}
     after = len(model.graph.node)
-    with whole(out) as partial:
+    with atomic_output(out) as partial:
         onnxfile.write(model, partial)
         del model  # the runs below need its memory
         images = random_images(shape, shape[0] or IMAGES)

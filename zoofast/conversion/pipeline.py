@@ -6,7 +6,6 @@ copying the folder, touching files or changing the clock does not matter.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
+from zoofast.base.provenance import file_sha256
 from zoofast.conversion import atc, trial
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.export import Target, build_network, export
@@ -27,7 +27,6 @@ from zoofast.preprocess.recipe import load as load_recipe
 
 JOURNAL = "zoofast-convert.json"
 PROOF_IMAGES = 2  # drawn ones, of PyTorch against the exported ONNX
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,16 @@ class Journal:
         step.make()
         self._digests.pop(step.output, None)
         self._entries[key] = {"reads": reads, "made": self._digest(step.output)}
-        with whole(self._path) as partial:
+        with atomic_output(self._path) as partial:
             partial.write_text(json.dumps(self._entries, indent=1), encoding="utf-8")
         return Done(step, made=True, seconds=time.monotonic() - begin)
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests:
-            sha = hashlib.sha256()
             try:
-                with path.open("rb") as file:
-                    while block := file.read(_BLOCK):
-                        sha.update(block)
+                self._digests[path] = file_sha256(path)
             except OSError as error:
                 raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-            self._digests[path] = sha.hexdigest()
         return self._digests[path]
 
 
@@ -146,7 +141,7 @@ def onnx_steps(
         text = Aipp.of(recipe).text()
 
         def write_it() -> None:
-            with whole(config) as partial:
+            with atomic_output(config) as partial:
                 partial.write_text(text, encoding="ascii")
 
         steps.append(Step("aipp", {"text": text}, (), config, write_it))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoofast.base.extras import needs
-from zoofast.base.files import whole
+from zoofast.base.files import atomic_output
 from zoofast.conversion import onnxfile
 from zoofast.conversion.agreement import Agreement, compare, demand, random_images, run_onnx
 from zoofast.errors import ModelError
@@ -48,7 +48,7 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> Simplified:
         raise ModelError(f"{source}: onnxsim: {str(error).splitlines()[0]}") from error
     after = Counter(node.op_type for node in simplified.graph.node)
     del model
-    with whole(out) as partial:
+    with atomic_output(out) as partial:
         onnxfile.write(simplified, partial)
         del simplified  # the runs below need its memory
         images = random_images(port.shape, port.batch or IMAGES)

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from zoofast.base.files import model_digest
+from zoofast.base.provenance import model_digest, versions
 from zoofast.base.rows import NamedRows
 from zoofast.errors import BackendError, ImageError, LabelError, OutputError, ZoofastError
 from zoofast.evaluation.journal import Journal
 from zoofast.inference.backends import TensorInfo, Times, backend_of
 from zoofast.inference.folder import check_recipe
 from zoofast.inference.stream import Devices, ModelSpec, Streamed, ring_depth, stream
-from zoofast.preprocess.folder import versions
 from zoofast.preprocess.loader import Failure, Loader, Stats
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sources import Item, Source
@@ -52,7 +51,7 @@ class Options:
     top_k: int = 5
     label_offset: int | None = None
     scores: str = "auto"
-    stop_on_error: bool = False
+    on_error: str = "skip"  # or "stop", at the first image that fails
     timeout: float = DEVICE_TIMEOUT
     journal: Path | None = None
     logits: Path | None = None
@@ -180,7 +179,7 @@ def evaluate(
     influence on the outcome.
 
     Raises BackendError (a model that cannot be loaded, does not take what the recipe makes, or
-    fails), ImageError (with stop_on_error), ResultError, LabelError, OutputError. With a
+    fails), ImageError (with on_error "stop"), ResultError, LabelError, OutputError. With a
     journal, what is through is kept, whatever ends the run.
     """
     found = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
@@ -331,7 +330,7 @@ class _Run:
     def _take(self, streamed: Streamed) -> None:
         found, names = self._found, streamed.prepared.names
         found.failures += streamed.prepared.failures
-        if streamed.prepared.failures and self._options.stop_on_error:
+        if streamed.prepared.failures and self._options.on_error == "stop":
             raise ImageError(f"{streamed.prepared.failures[0]} (stopped at the first failure)")
         if names:
             ranked = Ranked.of_logits(streamed.logits, self._options.top_k + 1)

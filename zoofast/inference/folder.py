@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import _logits
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.base.names import stem
 from zoofast.errors import BackendError, OutputError, SourceError
 from zoofast.inference.backends import Model, TensorInfo, Times, open_backend
@@ -144,7 +144,7 @@ class ResultSink:
 
     def write(self, name: str, rows: Sequence[NDArray[Any]]) -> None:
         for file, output in zip(self.files(name), rows, strict=True):
-            write_whole(file, encode_rows(output, self.fmt))
+            write_atomic(file, encode_rows(output, self.fmt))
 
     def check_space(self, files: int, outputs: Sequence[TensorInfo]) -> None:
         """Raises OutputError when the results of `files` images cannot fit."""

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoofast import _core
+from zoofast.base.provenance import versions
 from zoofast.base.rows import read_named_rows
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess import reference
@@ -33,12 +30,12 @@ MANIFEST = "zoofast-prep.json"
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepOptions:
     """How to prepare a folder. `shard` (i, n) takes every n-th image, from the i-th, i from 1."""
 
     format: str = "bin"  # bin, npy or pack
     threads: int | None = None
-    stop_on_error: bool = False
+    on_error: str = "skip"  # or "stop", at the first image that fails
     resume: bool = False
     overwrite: bool = False
     limit: int | None = None
@@ -61,17 +58,17 @@ class Verified:
 
 
 @dataclass
-class Report:
-    """What a run did. `prepared` counts this run's tensors, `kept` those whole before it."""
+class PrepReport:
+    """What a run did. `prepared` counts this run's tensors, `resumed` those of earlier runs."""
 
     recipe: Recipe
     source: str
     folder: str
-    options: Options
+    options: PrepOptions
     total: int
     skipped: int
     prepared: int = 0
-    kept: int = 0
+    resumed: int = 0
     failures: list[Failure] = field(default_factory=list)
     state: str = "running"  # then complete or interrupted
     seconds: float = 0.0
@@ -111,7 +108,7 @@ class Report:
             "total": self.total,
             "skipped_as_no_image": self.skipped,
             "prepared": self.prepared,
-            "kept_from_before": self.kept,
+            "resumed": self.resumed,
             "failed": len(self.failures),
             "failures_by_cause": self.causes,
             "failures": [asdict(failure) for failure in self.failures],
@@ -126,25 +123,13 @@ class Report:
         }
 
 
-def versions() -> dict[str, str]:
-    """What made the tensors."""
-    return {
-        "zoofast": version("zoofast"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "cpu_level": _core.isa(),
-        "machine": platform.machine(),
-    }
-
-
 def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> list[Item]:
     """The items that a run is about: the i-th of n shards, then at most `limit` of them."""
     i, n = shard
     return source.items[i - 1 :: n][:limit]
 
 
-def space_needed(recipe: Recipe, items: Sequence[Item], options: Options, folder: Path) -> int:
+def space_needed(recipe: Recipe, items: Sequence[Item], options: PrepOptions, folder: Path) -> int:
     """Bytes that the tensors of `items` take on disk."""
     return len(items) * open_sink(options.format, folder, recipe).space_each
 
@@ -157,26 +142,26 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(at).free
 
 
-Progress = Callable[[Report], None]
+Progress = Callable[[PrepReport], None]
 
 
 def prepare_folder(
     source: Source,
     folder: str | os.PathLike[str],
     recipe: Recipe,
-    options: Options = Options(),
+    options: PrepOptions = PrepOptions(),
     progress: Progress = lambda report: None,
-) -> Report:
+) -> PrepReport:
     """Prepares the images of `source` into `folder`, with a manifest beside them.
 
     `progress` is called when it is known what is to be done, and after every batch. Images that
     fail are in the report's `failures`. Raises OutputError (no room, not writable, another run's
-    folder), ImageError (with `stop_on_error`), KeyboardInterrupt; the folder can be resumed after
+    folder), ImageError (with on_error "stop"), KeyboardInterrupt; the folder can be resumed after
     each.
     """
     path = Path(folder)
     items = choose(source, options.limit, options.shard)
-    report = Report(
+    report = PrepReport(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
     earlier = _open_folder(path, recipe, options)
@@ -184,7 +169,7 @@ def prepare_folder(
     # Without a manifest nobody knows what the files that are there hold.
     done = sink.whole(items) if options.resume and earlier else set()
     todo = [item for item in items if item.name not in done]
-    report.kept = len(items) - len(todo)
+    report.resumed = len(items) - len(todo)
     needed, free = len(todo) * sink.space_each, free_space(path)
     if needed > free:
         raise OutputError(
@@ -222,9 +207,9 @@ def _run(
     source: Source,
     todo: list[Item],
     recipe: Recipe,
-    options: Options,
+    options: PrepOptions,
     sink: Sink,
-    report: Report,
+    report: PrepReport,
     progress: Progress,
 ) -> None:
     with Loader(
@@ -244,13 +229,13 @@ def _run(
             report.nbytes_out = report.prepared * sink.nbytes_each
             report.stage_seconds = loader.stats.stage_seconds
             report.decoders = loader.stats.decoders
-            if batch.failures and options.stop_on_error:
+            if batch.failures and options.on_error == "stop":
                 raise ImageError(f"{batch.failures[0]} (stopped at the first failure)")
             progress(report)
     sink.finish()
 
 
-def _open_folder(folder: Path, recipe: Recipe, options: Options) -> bool:
+def _open_folder(folder: Path, recipe: Recipe, options: PrepOptions) -> bool:
     """Makes or checks the folder; says whether it holds an earlier run that may be continued."""
     manifest = folder / MANIFEST
     try:
@@ -291,7 +276,7 @@ def _open_folder(folder: Path, recipe: Recipe, options: Options) -> bool:
     return True
 
 
-def _write_manifest(folder: Path, report: Report) -> None:
+def _write_manifest(folder: Path, report: PrepReport) -> None:
     path, part = folder / MANIFEST, folder / (MANIFEST + ".part")
     try:
         part.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
@@ -301,7 +286,7 @@ def _write_manifest(folder: Path, report: Report) -> None:
 
 
 def verify(
-    source: Source, items: Sequence[Item], folder: Path, recipe: Recipe, options: Options
+    source: Source, items: Sequence[Item], folder: Path, recipe: Recipe, options: PrepOptions
 ) -> Verified:
     """Re-does `options.verify` random items with Pillow and NumPy and compares what is on disk."""
     chosen = random.Random(0).sample(items, min(options.verify, len(items)))

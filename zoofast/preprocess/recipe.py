@@ -7,10 +7,8 @@ works the same way. The README there explains every key.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -22,12 +20,9 @@ import PIL
 from numpy.typing import NDArray
 
 from zoofast import _core
+from zoofast.base.parsing import parse_toml
+from zoofast.base.provenance import sha256
 from zoofast.errors import RecipeError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DTYPES = ("float32", "float16", "uint8")
 LAYOUTS = ("NCHW", "NHWC")
@@ -113,7 +108,7 @@ class Recipe:
         fields = asdict(self)
         del fields["name"], fields["summary"]
         text = json.dumps(fields, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return sha256(text.encode())[:16]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -211,8 +206,8 @@ def load(name: str) -> Recipe:
 def parse(text: str, where: str) -> Recipe:
     """A recipe from TOML text; `where` names it in error messages."""
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = parse_toml(text)
+    except ValueError as error:
         raise RecipeError(f"{where}: not TOML: {error}") from error
     return _Reader(values, where).recipe()
 

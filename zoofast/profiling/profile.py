@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.cpus import usable_cpus
+from zoofast.base.provenance import versions
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
 from zoofast.evaluation.evaluate import Evaluation
 from zoofast.inference.stream import ModelSpec
 from zoofast.preprocess import recipe as recipes
-from zoofast.preprocess.folder import versions
 from zoofast.preprocess.loader import Failure, Loader, Prepared, Target
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source

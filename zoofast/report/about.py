@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from zoofast.base.cpus import cpu_name, usable_cpus
-from zoofast.preprocess.folder import versions
+from zoofast.base.provenance import versions
 from zoofast.preprocess.recipe import Recipe
 from zoofast.report.data import Block, Facts, Section
 

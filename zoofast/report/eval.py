@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoofast.base.files import model_digest
+from zoofast.base.provenance import model_digest
 from zoofast.evaluation.evaluate import Evaluation
 from zoofast.inference.backends import backend_of
 from zoofast.preprocess.sources import Source

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from zoofast.base.files import write_whole
+from zoofast.base.files import write_atomic
 from zoofast.report import charts
 from zoofast.report.data import Cell, ReportData, as_json
 
@@ -56,4 +56,4 @@ def render(report: ReportData) -> str:
 def write_report(path: Path | str, report: ReportData) -> None:
     """Writes the page whole or not at all. Raises OutputError."""
     # names that are no Unicode hold lone surrogates: shown as \\udcff
-    write_whole(path, render(report).encode("utf-8", "backslashreplace"))
+    write_atomic(path, render(report).encode("utf-8", "backslashreplace"))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from zoofast.base.parsing import parse_toml
 from zoofast.errors import ModelError
 
 
@@ -50,7 +45,7 @@ class KnownModel:
 @cache
 def _known() -> dict[str, KnownModel]:
     text = resources.files(__name__).joinpath("known.toml").read_text(encoding="utf-8")
-    return {name: _model(name, table) for name, table in tomllib.loads(text).items()}
+    return {name: _model(name, table) for name, table in parse_toml(text).items()}
 
 
 def _model(name: str, table: dict[str, Any]) -> KnownModel:

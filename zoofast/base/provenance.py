@@ -1,0 +1,47 @@
+"""What results were made from and by: SHA-256 digests of data, files and models, and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+_BLOCK_BYTES = 1 << 20
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of `data`, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def model_digest(model: str) -> str:
+    """Identifies a model: the SHA-256 of its file, or `model` itself where it names no file."""
+    return file_sha256(model) if Path(model).is_file() else model
+
+
+def versions() -> dict[str, str]:
+    """The versions that determine a tensor's bytes: of packages, of Python, and the CPU level."""
+    import numpy
+    import PIL
+
+    from zoofast import _core
+
+    return {
+        "zoofast": version("zoofast"),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "cpu_level": _core.isa(),
+        "machine": platform.machine(),
+    }
