@@ -115,7 +115,7 @@ def zoofast_way(results: Path, labels: Labels, threads: int) -> list[int]:
 
 def ranking_alone(results: Path, labels: Labels, threads: int) -> list[int]:
     """Without labels: list the folder, open, read, parse, rank, confidence."""
-    with Reader(results, 6, threads=threads, confidence=True) as reader:
+    with Reader(results, 6, threads=threads) as reader:
         reader.finish()
     return []
 

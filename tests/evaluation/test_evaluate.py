@@ -40,7 +40,7 @@ from zoofast.inference.remote import RemoteModel
 from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.score import TITLE
+from zoofast.scoring.tally import TITLE
 from zoofast.timing.trace import read_trace
 
 ZOOFAST = Path(sys.executable).with_name("zoofast")

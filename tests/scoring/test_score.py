@@ -16,11 +16,11 @@ from zoofast.scoring.labels import Labels
 from zoofast.scoring.results import Reader, list_results
 from zoofast.scoring.score import (
     PAIR_MISTAKES_KEPT,
-    Tally,
     confusions,
     score_folder,
     surest_mistakes,
 )
+from zoofast.scoring.tally import Tally
 
 
 def write_row(path: Path, row: list[float]) -> None:
@@ -187,7 +187,7 @@ def test_what_is_not_scored_is_named_and_counted(
         "broken": {"c_0.txt": "no number in its first row"},
         "other_length": {"d_0.txt": 2},
         "not_a_score": [],
-        "strangers": ["thumbs.db"],
+        "unrecognized_files": ["thumbs.db"],
     }
     assert '"Number of images", "value": "1"' in (run / "r.json").read_text()
     assert score(run, "--allow-missing") == 0
@@ -242,7 +242,7 @@ def test_folders_of_several_devices(run: Path) -> None:
     (run / "results" / "other").mkdir()
     listing = list_results(run / "results")
     assert listing.names == ["a", "b", "c", "d"]
-    assert listing.strangers == ["other/"]
+    assert listing.unrecognized_files == ["other/"]
     assert score(run, "-o", str(run / "r.json")) == 0
     assert '"Top2 accuracy", "value": "75.0%"' in (run / "r.json").read_text()
 
@@ -260,9 +260,9 @@ def test_files_of_unusual_names_are_ranked_in_their_place(tmp_path: Path, thread
     counted = []
     with Reader(tmp_path, 1, threads=threads) as reader:
         assert reader.listing.names == names
-        ranking = reader.finish(counted.append)
-    assert ranking.classes[:, 0].tolist() == list(range(60))
-    assert (ranking.results["count"] == 60).all()
+        results, top_k = reader.finish(counted.append)
+    assert top_k.classes[:, 0].tolist() == list(range(60))
+    assert (results["count"] == 60).all()
     assert sum(counted) == 60
 
 

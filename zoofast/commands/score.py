@@ -167,7 +167,7 @@ def report(
     """Prints a score and its problems; returns the exit code."""
     from rich.console import Console
 
-    from zoofast.scoring.score import ECE_BINS
+    from zoofast.scoring.tally import ECE_BINS
 
     tally, problems = score.tally, score.problems
     best = ", ".join(

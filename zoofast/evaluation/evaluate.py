@@ -24,13 +24,13 @@ from zoofast.preprocess.sources import Item, Source
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import (
     Problems,
-    Ranked,
     Score,
     automatic_offset,
     join_labels,
     score_ranked,
     truth_of,
 )
+from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import CALLER, Timeline
 from zoofast.timing.trace import TraceWriter
 
@@ -231,7 +231,7 @@ class _Run:
         # the answers so far: room for all at once, since small pieces that stay between large ones
         # that go would tear the heap to shreds
         self._names: list[str] = []
-        self._ranked: Ranked | None = None
+        self._ranked: TopK | None = None
         self._journal: Journal | None = None
         self._logits: NamedRows | None = None
         if options.journal is not None:
@@ -333,7 +333,7 @@ class _Run:
         if streamed.prepared.failures and self._options.on_error == "stop":
             raise ImageError(f"{streamed.prepared.failures[0]} (stopped at the first failure)")
         if names:
-            ranked = Ranked.of_logits(streamed.logits, self._options.top_k + 1)
+            ranked = TopK.of_logits(streamed.logits, self._options.top_k + 1)
             if self._logits is not None:
                 self._logits.append(names, streamed.logits)
             if self._journal is not None:
@@ -373,9 +373,9 @@ class _Run:
         truth = truth_of(names, self._labels, self._classes, offset)
         self._truth = dict(zip(names, truth.tolist(), strict=True))
 
-    def _keep(self, names: Sequence[str], ranked: Ranked) -> None:
+    def _keep(self, names: Sequence[str], ranked: TopK) -> None:
         if self._ranked is None:
-            self._ranked = Ranked.room(len(self._items), ranked.classes.shape[1])
+            self._ranked = TopK.empty(len(self._items), ranked.classes.shape[1])
         self._ranked.put(len(self._names), ranked)
         self._names += names
 

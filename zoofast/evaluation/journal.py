@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zoofast.errors import OutputError
-from zoofast.scoring.score import Ranked
+from zoofast.scoring.topk import TopK
 
 FIELDS = {
     "classes": np.int32,
     "values": np.float32,
     "confidence": np.float32,
     "total": np.float32,
-    "least": np.float32,
+    "min_score": np.float32,
 }
 
 
@@ -38,7 +38,7 @@ class Journal:
         Raises OutputError: not writable, damaged, of another run, or there and not to be resumed.
         """
         self.path = Path(path)
-        self.kept: list[tuple[list[str], Ranked]] = []
+        self.kept: list[tuple[list[str], TopK]] = []
         try:
             there = self.path.exists() and self.path.stat().st_size > 0
             if there and not resume:
@@ -88,12 +88,12 @@ class Journal:
         columns: dict[str, Any] = {
             name: np.array(entry[name], kind) for name, kind in FIELDS.items()
         }
-        ranked = Ranked(**columns)
+        ranked = TopK(**columns)
         if any(len(getattr(ranked, name)) != len(names) for name in FIELDS):
             raise ValueError("its lists differ in length")
         self.kept.append((names, ranked))
 
-    def append(self, names: list[str], ranked: Ranked) -> None:
+    def append(self, names: list[str], ranked: TopK) -> None:
         """Records a batch. Raises OutputError."""
         entry: dict[str, Any] = {"names": names}
         entry.update({name: getattr(ranked, name).tolist() for name in FIELDS})

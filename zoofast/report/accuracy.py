@@ -23,7 +23,8 @@ from zoofast.report.data import (
     Table,
 )
 from zoofast.report.pictures import SIDE, thumbnail
-from zoofast.scoring.score import ALL_OF_IMAGENET, ECE_BINS, Mistake, Score
+from zoofast.scoring.score import ALL_OF_IMAGENET, Mistake, Score
+from zoofast.scoring.tally import ECE_BINS
 
 CLASSES_SHOWN = 10  # of the worst, and of the best
 PAIR_SIDE = 96  # pixels, of the longer side of a pair's pictures

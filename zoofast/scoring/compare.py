@@ -15,7 +15,9 @@ from zoofast.base.rows import read_named_rows
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.results import list_results, read_logits
-from zoofast.scoring.score import Ranked, Tally, automatic_offset, truth_of
+from zoofast.scoring.score import automatic_offset, truth_of
+from zoofast.scoring.tally import Tally
+from zoofast.scoring.topk import TopK
 
 CHUNK = 1024  # images that are held at a time
 WORST_KEPT = 10
@@ -346,7 +348,7 @@ def _judge(
     tallies: tuple[Tally, Tally],
 ) -> None:
     """Flips, and where there are labels, accuracy."""
-    ranked = [Ranked.of_logits(rows, tallies[0].k + 1) for rows in pair]
+    ranked = [TopK.of_logits(rows, tallies[0].k + 1) for rows in pair]
     truth: dict[str, int] = {}
     if labels is not None:
         offset = automatic_offset(found.classes) if label_offset is None else label_offset

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from zoofast import _logits
 from zoofast.errors import ResultError
+from zoofast.scoring.topk import TopK
 
 KINDS = {"txt": _logits.TXT, "bin": _logits.BIN, "npy": _logits.NPY}
 FIRST, GROWTH = 512, 8  # files that are begun with at once, and how much more each time after
@@ -33,7 +34,7 @@ class ResultFolder:
     names: list[str]
     files: list[str]  # relative to folder
     duplicates: dict[str, list[str]]  # sample -> the files that claim it; in neither list above
-    strangers: list[str]  # files that are no results
+    unrecognized_files: list[str]  # files that are no results
     other_outputs: dict[int, int]  # output index -> files of it, left alone
     summaries: list[str] = field(default_factory=list)  # ais_bench's own, left alone
 
@@ -54,7 +55,7 @@ def list_results(
     folder = Path(folder)
     found: dict[int, dict[str, str]] = {}  # output -> sample -> file
     several: dict[int, dict[str, list[str]]] = {}  # of those with more than one
-    summaries, strangers = [], []
+    summaries, unrecognized_files = [], []
     for path in _file_names(folder) if paths is None else paths:
         base = path[path.rfind("/") + 1 :]
         match = _RESULT.fullmatch(base)
@@ -68,7 +69,7 @@ def list_results(
         elif base.endswith("summary.json"):
             summaries.append(path)
         else:
-            strangers.append(path)
+            unrecognized_files.append(path)
     if not found:
         what = f".{kind}" if kind else ".txt, .bin or .npy"
         raise ResultError(f"{folder}: holds no result files (NAME_0{what})")
@@ -87,7 +88,7 @@ def list_results(
         names,
         files,
         {name: sorted(paths) for name, paths in sorted(twice.items())},
-        sorted(strangers),
+        sorted(unrecognized_files),
         {index: len(names) for index, names in sorted(found.items())},
         sorted(summaries),
     )
@@ -107,15 +108,6 @@ def _file_names(folder: Path, prefix: str = "") -> Iterator[str]:
         raise ResultError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """The best classes of each file of a ResultFolder, in its order."""
-
-    results: NDArray[np.void]  # _logits.RESULT_DTYPE
-    classes: NDArray[np.int32]  # (files, k), -1 past a row's end
-    values: NDArray[np.float32]  # (files, k)
-
-
 class Reader:
     """Lists a folder's results and ranks them, on C threads without the GIL. A context manager.
 
@@ -133,7 +125,6 @@ class Reader:
         kind: str | None = None,
         threads: int = 1,
         bin_dtype: DTypeLike = "float32",
-        confidence: bool = False,
     ) -> None:
         folder = Path(folder)
         try:
@@ -144,7 +135,7 @@ class Reader:
         self._how: dict[str, Any] = {
             "k": k,
             "bin_dtype": bin_dtype,
-            "want_confidence": confidence,
+            "want_confidence": True,
             "threads": threads,
         }
         try:
@@ -169,27 +160,33 @@ class Reader:
             (files, _logits.Reading(self._dir_fd, names, _kinds(files), **self._how))
         )
 
-    def finish(self, advance: Callable[[int], None] = lambda count: None) -> Ranking:
-        """Reads along until all of `listing` is ranked; advance(count) after every few files."""
+    def finish(
+        self, advance: Callable[[int], None] = lambda count: None
+    ) -> tuple[NDArray[np.void], TopK]:
+        """Reads along until all of `listing` is ranked; advance(count) after every few files.
+
+        Returns, in the order of `listing.files`, each file's _logits.RESULT_DTYPE, and the best
+        classes of each file that has a row.
+        """
         begun = [file for files, _ in self._begun for file in files]
-        at = dict(zip(begun, range(len(begun)), strict=True))
-        missing = [file for file in self.listing.files if file not in at]
+        position = {file: i for i, file in enumerate(begun)}
+        missing = [file for file in self.listing.files if file not in position]
         if missing:
             self._begin(missing)
-            at |= {file: len(at) + i for i, file in enumerate(missing)}
-        order = np.array([at[file] for file in self.listing.files], np.intp)
+            position |= {file: len(begun) + i for i, file in enumerate(missing)}
+        order = np.array([position[file] for file in self.listing.files], np.intp)
         for files, reading in self._begun:
             taken = 0
             while taken < len(files):
                 before, taken = taken, reading.help(CHUNK)
                 advance(taken - before)
             reading.end()
-        readings = [reading for _, reading in self._begun]
-        return Ranking(
-            *(
-                np.concatenate([getattr(reading, what) for reading in readings])[order]
-                for what in ("results", "classes", "values")
-            )
+        results, classes, values = (
+            np.concatenate([getattr(reading, array) for _, reading in self._begun])[order]
+            for array in ("results", "classes", "values")
+        )
+        return results, TopK(
+            classes, values, results["confidence"], results["sum"], results["least"]
         )
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,121 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from zoofast import _logits
 from zoofast.commands.console import progress
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.results import Reader, fault
+from zoofast.scoring.tally import Tally
+from zoofast.scoring.topk import TopK
 
-ECE_BINS = 15
 ALL_OF_IMAGENET = 50_000  # only with all of them does an accuracy compare with a published one
 MISTAKES_KEPT = 24  # to be looked at
 PAIRS_KEPT, PAIR_MISTAKES_KEPT = 15, 3  # of the most confused, and of each
-TITLE = "Overall statistical evaluation"
-
-
-class Tally:
-    """Counts hits as rankings come in, in any portions; order does not matter.
-
-    classes: the model's. k: hits are counted for top-1 … top-k (no more than classes).
-    """
-
-    def __init__(self, classes: int, k: int = 5) -> None:
-        self.classes, self.k = classes, min(k, classes)
-        self.images = 0
-        self.hits = np.zeros(self.k, np.int64)  # [i]: the truth is among the first i + 1
-        # [i]: images whose scores at places i and i + 1 are equal, so that the tie rule decides
-        self.ties = np.zeros(self.k, np.int64)
-        self.class_images = np.zeros(classes, np.int64)
-        self.class_hits = np.zeros((classes, self.k), np.int64)
-        self._pairs: dict[tuple[int, int], int] = {}
-        self._bin_images = np.zeros(ECE_BINS, np.int64)
-        self._bin_hits = np.zeros(ECE_BINS, np.int64)
-        self._bin_confidence = np.zeros(ECE_BINS)
-
-    def add(
-        self,
-        truth: NDArray[np.integer[Any]],
-        ranked: NDArray[np.int32],
-        values: NDArray[np.float32] | None = None,
-        confidence: NDArray[np.float32] | None = None,
-    ) -> None:
-        """truth (n,): class indices of the model. ranked (n, >= k): its best classes, best first.
-
-        values: their scores; with one place more than k, also ties at the last place are seen.
-        confidence (n,): the probability of the best class; NaN is left out of the calibration.
-        """
-        if not len(truth):
-            return
-        truth = truth.astype(np.int64)
-        found = truth == ranked[:, : self.k].T  # (k, n): places in rows, which NumPy sums fastest
-        for place in range(1, self.k):
-            found[place] |= found[place - 1]
-        self.images += len(truth)
-        self.hits += np.count_nonzero(found, axis=1)
-        self.class_images += np.bincount(truth, minlength=self.classes)
-        for place in range(self.k):
-            hit = truth[found[place]]
-            self.class_hits[:, place] += np.bincount(hit, minlength=self.classes)
-        if values is not None:
-            scores = np.ascontiguousarray(values[:, : self.k + 1].T)
-            equal = scores[:-1] == scores[1:]
-            self.ties[: len(equal)] += np.count_nonzero(equal, axis=1)
-        wrong = ~found[0]
-        pairs, counts = np.unique(
-            truth[wrong] * self.classes + ranked[wrong, 0], return_counts=True
-        )
-        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
-            key = divmod(pair, self.classes)
-            self._pairs[key] = self._pairs.get(key, 0) + count
-        if confidence is not None:
-            known = np.isfinite(confidence)
-            sure = confidence[known].astype(np.float64)
-            # bins are (i / BINS, (i + 1) / BINS]
-            bins = np.clip(np.ceil(sure * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-            self._bin_images += np.bincount(bins, minlength=ECE_BINS)
-            self._bin_hits += np.bincount(bins[found[0, known]], minlength=ECE_BINS)
-            self._bin_confidence += np.bincount(bins, sure, minlength=ECE_BINS)
-
-    def accuracy(self) -> list[float]:
-        """Top-1 … top-k, as fractions."""
-        return [float(hits) / max(self.images, 1) for hits in self.hits]
-
-    def confused(self, most: int | None = None) -> list[tuple[int, int, int]]:
-        """(true class, predicted class, images), the most frequent first."""
-        ordered = sorted(self._pairs.items(), key=lambda item: (-item[1], item[0]))
-        return [(true, predicted, n) for (true, predicted), n in ordered[:most]]
-
-    def calibration(self) -> list[dict[str, float]]:
-        """The bins that hold images: images, mean confidence, top-1 accuracy."""
-        return [
-            {
-                "images": int(n),
-                "confidence": float(self._bin_confidence[i] / n),
-                "accuracy": float(self._bin_hits[i] / n),
-            }
-            for i, n in enumerate(self._bin_images)
-            if n
-        ]
-
-    def ece(self) -> float | None:
-        """Expected calibration error (15 bins of equal width) as a fraction; None if unknown."""
-        total = int(self._bin_images.sum())
-        if total == 0:
-            return None
-        gaps = np.abs(self._bin_confidence - self._bin_hits)
-        return float(gaps.sum() / total)
-
-    def result_json(self) -> str:
-        """The guides' result.json: one line, percentages as text, rounded as NumPy does."""
-        value = [
-            {"key": "Number of images", "value": str(self.images)},
-            {"key": "Number of classes", "value": str(self.classes)},
-        ]
-        for place, accuracy in enumerate(self.accuracy(), 1):
-            percent = np.round(np.float64(accuracy) * 100, 2)
-            value.append({"key": f"Top{place} accuracy", "value": f"{float(percent)}%"})
-        return json.dumps({"title": TITLE, "value": value})
 
 
 @dataclass(frozen=True)
@@ -193,43 +87,6 @@ def confusions(
     return found
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """What scoring needs of a model's answers to n images.
-
-    classes (n, k) int32 and values (n, k) float32: its best classes, best first, and their scores.
-    confidence, total, least (n,) float32, of all scores of an image: the softmax of the best one
-    (NaN where that is not finite), their sum, the least.
-    """
-
-    classes: NDArray[np.int32]
-    values: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    total: NDArray[np.float32]
-    least: NDArray[np.float32]
-
-    def __getitem__(self, index: slice | NDArray[Any]) -> Ranked:
-        return Ranked(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    @classmethod
-    def of_logits(cls, logits: NDArray[np.float32], k: int) -> Ranked:
-        """logits (n, classes), C-contiguous; ties go to the lower class, NaN last."""
-        best = _logits.topk(logits, min(k, logits.shape[1]))
-        return cls(*best, *_logits.confidence(logits))
-
-    @classmethod
-    def room(cls, n: int, k: int) -> Ranked:
-        """For n images, to be put in."""
-        one = [np.empty(n, np.float32) for _ in range(3)]
-        return cls(np.empty((n, k), np.int32), np.empty((n, k), np.float32), *one)
-
-    def put(self, at: int, part: Ranked) -> None:
-        """Copies the images of `part` to the places from `at`."""
-        for name in self.__dataclass_fields__:
-            rows = getattr(part, name)
-            getattr(self, name)[at : at + len(rows)] = rows
-
-
 @dataclass
 class Problems:
     """What was not scored, or not as it seems; every list is of names."""
@@ -241,10 +98,10 @@ class Problems:
     broken: dict[str, str] = field(default_factory=dict)  # file -> why it has no row
     other_length: dict[str, int] = field(default_factory=dict)  # file -> its values
     not_a_score: list[str] = field(default_factory=list)  # scored, but the best value is NaN
-    strangers: list[str] = field(default_factory=list)  # files that are no results
+    unrecognized_files: list[str] = field(default_factory=list)
 
     def lines(self) -> list[tuple[str, list[str]]]:
-        """(what is wrong, the names) for each kind that occurs; strangers are only counted."""
+        """(what is wrong, the names) for each kind that occurs."""
         failed = [f"{image} ({why})" for image, why in self.failed.items()]
         broken = [f"{file} ({why})" for file, why in self.broken.items()]
         lengths = [f"{file} ({n} values)" for file, n in self.other_length.items()]
@@ -257,13 +114,13 @@ class Problems:
             ("result file that cannot be read", broken),
             ("result with another number of classes", lengths),
             ("result whose best score is NaN", self.not_a_score),
-            ("file that is no result", self.strangers),
+            ("file that is no result", self.unrecognized_files),
         ]
         return [(what, names) for what, names in kinds if names]
 
     def dropped(self) -> int:
         """Samples that have no part in the accuracy, or no sound one."""
-        return sum(len(names) for what, names in self.lines()) - len(self.strangers)
+        return sum(len(names) for what, names in self.lines()) - len(self.unrecognized_files)
 
 
 @dataclass
@@ -341,7 +198,7 @@ class Score:
                 "broken": problems.broken,
                 "other_length": problems.other_length,
                 "not_a_score": problems.not_a_score,
-                "strangers": problems.strangers,
+                "unrecognized_files": problems.unrecognized_files,
             },
         }
 
@@ -394,14 +251,14 @@ def score_folder(
         kind=kind,
         threads=threads,
         bin_dtype=bin_dtype,
-        confidence=True,
     ) as reader:
         listing = reader.listing
-        problems = Problems(duplicates=listing.duplicates, strangers=listing.strangers)
+        problems = Problems(
+            duplicates=listing.duplicates, unrecognized_files=listing.unrecognized_files
+        )
         labelled = join_labels(listing.names, listing.duplicates, labels, problems)
         with progress("score", len(listing.names), quiet) as meter:
-            ranking = reader.finish(meter.advance)
-    results = ranking.results
+            results, top_k_of_all = reader.finish(meter.advance)
     readable = results["status"] == 0
     for i in np.flatnonzero(~readable).tolist():
         problems.broken[listing.files[i]] = fault(results[i]) or ""
@@ -419,12 +276,9 @@ def score_folder(
             f"{folder}: no result has a label in {labels.source}: the names do not match "
             f"({listing.names[0]} against {next(iter(labels.by_name))})"
         )
-    of_all = Ranked(
-        ranking.classes, ranking.values, results["confidence"], results["sum"], results["least"]
-    )
     score = score_ranked(
         [listing.names[i] for i in usable.tolist()],
-        of_all[usable],
+        top_k_of_all[usable],
         classes,
         labels,
         problems,
@@ -455,7 +309,7 @@ def join_labels(
 
 def score_ranked(
     names: Sequence[str],
-    ranked: Ranked,
+    ranked: TopK,
     classes: int,
     labels: Labels,
     problems: Problems,
@@ -477,7 +331,7 @@ def score_ranked(
         )
     truth = truth_of(names, labels, classes, offset)
     if scores == "auto":
-        distribution = (ranked.least >= 0) & (np.abs(ranked.total - 1) < 1e-3)
+        distribution = (ranked.min_score >= 0) & (np.abs(ranked.total - 1) < 1e-3)
         scores = "probabilities" if distribution.all() else "logits"
     best = ranked.values[:, 0]
     problems.not_a_score += [names[i] for i in np.flatnonzero(np.isnan(best)).tolist()]
