@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -375,53 +374,3 @@ def test_files_that_are_no_onnx(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ModelError, match="not an ONNX model"):
             onnxfile.read(path)
-
-
-class TestGuideScripts:
-    """The guides' scripts in tools/, with their own arguments."""
-
-    TOOLS = Path(__file__).parents[2] / "tools"
-
-    @staticmethod
-    def run(*command):
-        return subprocess.run(
-            [sys.executable, *command],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    @pytest.mark.parametrize(
-        ("script", "model"),
-        [
-            ("pth2onnx.py", "alexnet"),
-            ("resnet34_pth2onnx.py", "resnet34"),
-            ("squeezenet1_1_pth2onnx.py", "squeezenet1_1"),
-            ("nasnetlarge_pth2onnx.py", "nasnetalarge"),
-        ],
-    )
-    def test_two_positions(self, monkeypatch, script, model):
-        calls = []
-        monkeypatch.setattr("zoofast.cli.main", lambda argv: calls.append(argv) or 0)
-        monkeypatch.setattr(sys, "argv", [script, "in.pth", "out.onnx"])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(self.TOOLS / script), run_name="__main__")
-        assert caught.value.code == 0
-        assert calls == [["export", model, "--weights", "in.pth", "-o", "out.onnx"]]
-
-    def test_two_options(self, monkeypatch):
-        calls = []
-        monkeypatch.setattr("zoofast.cli.main", lambda argv: calls.append(argv) or 0)
-        monkeypatch.setattr(sys, "argv", ["x", "--ckpt", "in.pth"])
-        with pytest.raises(SystemExit):
-            runpy.run_path(str(self.TOOLS / "inceptionv4_pth2onnx.py"), run_name="__main__")
-        assert calls == [["export", "inceptionv4", "--weights", "in.pth", "-o", "out.onnx"]]
-
-    def test_one_of_them_for_real(self, tmp_path):
-        weights, out = tmp_path / "weights.pth", tmp_path / "out.onnx"
-        network = build_network(Target.of(models.load("squeezenet1_1")), None)
-        torch.save(network.state_dict(), weights)
-        done = self.run(self.TOOLS / "squeezenet1_1_pth2onnx.py", weights, out)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        assert check(network, out, random_images((None, 3, 224, 224), 1)).within(TOLERANCE)

@@ -93,14 +93,3 @@ def _target(args: argparse.Namespace) -> Target:
     # A console script's sys.path has its own folder where the user expects the working directory.
     sys.path.insert(0, str(Path.cwd()))
     return Target(args.factory, args.size, args.size, args.input_name, args.output_name)
-
-
-def guide_script(model: str) -> int:
-    """The command line `SCRIPT PTH ONNX` of four guides, for the known `model`; the exit code."""
-    from zoofast.cli import main
-
-    parser = argparse.ArgumentParser(description=f"the guide's export of {model}, by zoofast")
-    parser.add_argument("pth_file", help="the weights")
-    parser.add_argument("onnx_file", help="the ONNX to write")
-    args = parser.parse_args()
-    return main(["export", model, "--weights", args.pth_file, "-o", args.onnx_file])
