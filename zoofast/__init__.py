@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
     from zoofast.preprocess.loader import Failure, Loader, Prepared, prepare
     from zoofast.preprocess.recipe import Recipe
-    from zoofast.preprocess.recipe import load as load_recipe
+    from zoofast.preprocess.recipe_file import load_recipe
     from zoofast.preprocess.sources import open_source
 
 # Imported when first used: NumPy and Pillow take longer than `zoofast --help` may.
@@ -29,7 +29,7 @@ _HOMES = {
     "Prepared": ("zoofast.preprocess.loader", "Prepared"),
     "Recipe": ("zoofast.preprocess.recipe", "Recipe"),
     "PrepReport": ("zoofast.preprocess.folder", "PrepReport"),
-    "load_recipe": ("zoofast.preprocess.recipe", "load"),
+    "load_recipe": ("zoofast.preprocess.recipe_file", "load_recipe"),
     "open_source": ("zoofast.preprocess.sources", "open_source"),
     "prepare": ("zoofast.preprocess.loader", "prepare"),
     "prepare_folder": ("zoofast.preprocess.folder", "prepare_folder"),

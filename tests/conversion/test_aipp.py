@@ -17,7 +17,7 @@ from zoofast.conversion.agreement import run_onnx
 from zoofast.conversion.aipp import Aipp
 from zoofast.errors import ModelError, RecipeError
 from zoofast.preprocess.loader import Loader, prepare
-from zoofast.preprocess.recipe import load
+from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
 
 # The values of the SqueezeNet1_1 guide's aipp.config.
@@ -75,7 +75,7 @@ def test_a_float_recipe_gets_a_file_too_and_the_command_to_prepare_for_it(tmp_pa
 def test_the_written_file_computes_the_float_recipes_input(name, tmp_path, pixels):
     """Through the file: what is written, read back and applied, against float32."""
     recipe = replace(
-        load(name).with_output("uint8", "NHWC"), size=(224, 224), input_size=(224, 224)
+        load_recipe(name).with_output("uint8", "NHWC"), size=(224, 224), input_size=(224, 224)
     )
     (tmp_path / "f").write_text(Aipp.of(recipe).text())
     made = aipp.read(tmp_path / "f").apply(pixels)
@@ -87,22 +87,22 @@ def test_the_written_file_computes_the_float_recipes_input(name, tmp_path, pixel
 
 
 def test_pixels_are_cropped_like_the_recipe_says(tmp_path):
-    recipe = replace(load("squeezenet1_1"), size=(256, 250), input_size=(224, 224))
+    recipe = replace(load_recipe("squeezenet1_1"), size=(256, 250), input_size=(224, 224))
     (tmp_path / "f").write_text(Aipp.of(recipe).text())
     config = aipp.read(tmp_path / "f")
     assert (config.crop, config.start) == ((224, 224), (16, 13))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 256, 250, 3), dtype=np.uint8)
-    whole = Aipp.of(load("squeezenet1_1")).apply(pixels[:, 16:240, 13:237])
+    whole = Aipp.of(load_recipe("squeezenet1_1")).apply(pixels[:, 16:240, 13:237])
     np.testing.assert_array_equal(config.apply(pixels), whole)
 
 
 def test_means_follow_the_order_of_the_bytes():
-    config = Aipp.of(replace(load("squeezenet1_1"), channels="BGR"))
+    config = Aipp.of(replace(load_recipe("squeezenet1_1"), channels="BGR"))
     assert config.minimum == (103.53, 116.28, 123.675)
 
 
 def test_a_mean_of_whole_numbers_is_taken_off_too(tmp_path, pixels):
-    config = replace(Aipp.of(load("squeezenet1_1")), mean=(10, 20, 30))
+    config = replace(Aipp.of(load_recipe("squeezenet1_1")), mean=(10, 20, 30))
     (tmp_path / "f").write_text(config.text())
     config = aipp.read(tmp_path / "f")
     expected = pixels[0, 5, 7].astype(float) - [10, 20, 30] - np.array(config.minimum)
@@ -113,8 +113,8 @@ def test_a_mean_of_whole_numbers_is_taken_off_too(tmp_path, pixels):
 
 def test_what_aipp_cannot_do_is_refused(pixels):
     with pytest.raises(RecipeError, match="AIPP takes uint8 NHWC"):
-        Aipp.of(load("alexnet"))
-    squeezenet = load("squeezenet1_1")
+        Aipp.of(load_recipe("alexnet"))
+    squeezenet = load_recipe("squeezenet1_1")
     with pytest.raises(RecipeError, match="means of 0 to 255"):
         Aipp.of(replace(squeezenet, on_device=replace(squeezenet.on_device, mean=(-0.1, 0.0, 0.0))))
     with pytest.raises(RecipeError, match="sides of 2 to 4096"):
@@ -140,7 +140,7 @@ def test_what_aipp_cannot_do_is_refused(pixels):
     ],
 )
 def test_files_that_are_not_understood(tmp_path, old, new, message):
-    text = Aipp.of(load("squeezenet1_1")).text().partition("\n")[2]
+    text = Aipp.of(load_recipe("squeezenet1_1")).text().partition("\n")[2]
     assert old in text
     (tmp_path / "f").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ModelError, match=message):
@@ -151,8 +151,10 @@ def test_prepared_images_become_what_the_float_recipe_prepares(tmp_path):
     path = tmp_path / "a.jpg"
     noise = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((300, 280), Image.Resampling.BICUBIC).save(path)
-    made = Aipp.of(load("squeezenet1_1")).apply(prepare(path, load("squeezenet1_1"))[None])
-    exact = prepare(path, load("squeezenet1_1_float32"))
+    made = Aipp.of(load_recipe("squeezenet1_1")).apply(
+        prepare(path, load_recipe("squeezenet1_1"))[None]
+    )
+    exact = prepare(path, load_recipe("squeezenet1_1_float32"))
     assert np.abs(made[0] - exact).max() < 4 * 2.0**-11 * np.abs(exact).max()
 
 
@@ -174,7 +176,7 @@ def test_the_accuracy_through_aipp_is_that_of_the_float_route(shared, tmp_path):
         first = five = 0
         with (
             open_source(shared / "imagenet-sample" / "val") as source,
-            Loader(source, load(recipe_name), batch_size=50) as loader,
+            Loader(source, load_recipe(recipe_name), batch_size=50) as loader,
         ):
             for batch in loader:
                 logits = run_onnx(onnx_path, to_input(batch.array))

@@ -15,7 +15,7 @@ from zoofast.cli import main
 from zoofast.conversion import atc, models
 from zoofast.conversion.npu_smi import Npu, parse, soc_version
 from zoofast.errors import BackendError, ModelError
-from zoofast.preprocess.recipe import load
+from zoofast.preprocess.recipe_file import load_recipe
 
 STAND_IN = ROOT / "tests/support/stand_in_atc.py"
 
@@ -66,7 +66,7 @@ def test_the_arguments_are_what_a_shell_makes_of_the_text(name):
     import shlex
 
     model, text = GUIDES[name]
-    command = atc.build(load(name), model, 8, "Ascend310P3")
+    command = atc.build(load_recipe(name), model, 8, "Ascend310P3")
     assert ["atc", *command.argv()] == shlex.split(text)
 
 
@@ -85,7 +85,7 @@ def test_the_guides_own_pages_have_the_same_commands(shared, name):
     shown = [" ".join(line.split()) for line in page.splitlines() if line.lstrip()[:4] == "atc "]
     assert shown
     model = GUIDES[name][0].replace("8", "1")
-    command = str(atc.build(load(name), model, 1, "Ascend310P3"))
+    command = str(atc.build(load_recipe(name), model, 1, "Ascend310P3"))
     assert set(shown) == {command}
 
 
@@ -104,12 +104,12 @@ def test_batch_sizes_and_names_of_ones_own(capsys):
 
 
 def test_a_recipe_without_a_guide_gets_the_usual_options():
-    command = atc.build(load("squeezenet1_1_float32"), "m.onnx", 4, "Ascend310")
+    command = atc.build(load_recipe("squeezenet1_1_float32"), "m.onnx", 4, "Ascend310")
     assert str(command) == (
         "atc --framework=5 --model=m.onnx --output=squeezenet1_1_float32_bs4 --input_format=NCHW "
         '--input_shape="image:4,3,224,224" --log=error --soc_version=Ascend310'
     )
-    with_aipp = atc.build(load("resnet34"), "m.onnx", 4, "Ascend310", aipp="my aipp")
+    with_aipp = atc.build(load_recipe("resnet34"), "m.onnx", 4, "Ascend310", aipp="my aipp")
     assert str(with_aipp).endswith("--enable_small_channel=1 --insert_op_conf='my aipp'")
 
 
@@ -119,7 +119,7 @@ def test_options_replace_whatever_their_spelling_or_follow():
         "input_shape": "image:1,3,9,9",
         "op_select_implmode": "high_precision",
     }
-    command = atc.build(load("squeezenet1_1"), "m.onnx", 1, "Ascend310", options=options)
+    command = atc.build(load_recipe("squeezenet1_1"), "m.onnx", 1, "Ascend310", options=options)
     assert command.argv() == [
         "--model=m.onnx",
         "--framework=5",
@@ -138,7 +138,7 @@ def test_options_replace_whatever_their_spelling_or_follow():
 )
 def test_options_that_atc_would_misread_are_refused(name, value):
     with pytest.raises(ModelError, match="ATC option"):
-        atc.build(load("alexnet"), "m", 1, "Ascend310", options={name: value})
+        atc.build(load_recipe("alexnet"), "m", 1, "Ascend310", options={name: value})
 
 
 TABLE_310P = """
@@ -298,7 +298,7 @@ class TestRun:
 
     @pytest.mark.parametrize("name", GUIDES)
     def test_the_guides_commands_are_valid(self, name, onnx_file, tmp_path, capsys):
-        recipe = load(name)
+        recipe = load_recipe(name)
         onnx_file("model.onnx", recipe.input_name, "-1", 3, *recipe.input_size)
         (tmp_path / "aipp.config").write_text(AIPP_TEXT)
         assert self.atc("model.onnx", "--recipe", name, "--batchsize", "1,4") == 0
@@ -355,7 +355,7 @@ class TestRun:
     @pytest.fixture
     def command(self, onnx_file):
         onnx_file("model.onnx", "image", "N", 3, 224, 224)
-        return atc.build(load("resnet34"), "model.onnx", 1, "Ascend310P3")
+        return atc.build(load_recipe("resnet34"), "model.onnx", 1, "Ascend310P3")
 
     @pytest.mark.parametrize(
         ("ending", "message"),

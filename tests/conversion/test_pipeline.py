@@ -16,8 +16,7 @@ from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
 from zoofast.conversion.pipeline import JOURNAL, Journal, Step
 from zoofast.errors import ModelError
-from zoofast.preprocess.recipe import load as load_recipe
-from zoofast.preprocess.recipe import names as recipe_names
+from zoofast.preprocess.recipe_file import load_recipe, recipe_names
 
 STAND_IN = ROOT / "tests/support/stand_in_atc.py"
 

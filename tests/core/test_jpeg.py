@@ -17,10 +17,10 @@ from PIL import Image
 from tests.support import jpegs, oracle
 from zoofast import _core, prepare
 from zoofast.errors import ImageError
-from zoofast.preprocess import recipe
+from zoofast.preprocess.recipe_file import parse_recipe
 
 WINDOWED = oracle.Spec(mode="none", crop=(8, 8), dtype="uint8", layout="NHWC")
-PLAN = recipe.parse(WINDOWED.toml(), "test")
+PLAN = parse_recipe(WINDOWED.toml(), "test")
 SAMPLINGS = {**jpegs.SAMPLINGS, **jpegs.ODD_SAMPLINGS}
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.support import jpegs, oracle
 from zoofast import _core
-from zoofast.preprocess import recipe
+from zoofast.preprocess.recipe_file import parse_recipe
 
 PAGE = mmap.PAGESIZE
 Guarded = Callable[[int], NDArray[np.uint8]]
@@ -40,7 +40,7 @@ def guarded() -> Guarded:
 
 
 def plan_of(spec: oracle.Spec) -> _core.Plan:
-    return recipe.parse(spec.toml(), "test").plan()
+    return parse_recipe(spec.toml(), "test").plan()
 
 
 @given(

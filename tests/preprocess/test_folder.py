@@ -25,6 +25,7 @@ from zoofast.preprocess import folder as prep
 from zoofast.preprocess import recipe
 from zoofast.preprocess.folder import MANIFEST, PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import open_source
 
 FORMATS = ("bin", "npy", "pack")
@@ -33,7 +34,7 @@ SUFFIXES = {"bin": (".bin",), "npy": (".npy",), "pack": (".npy", ".txt")}
 
 @pytest.fixture(scope="module")
 def chosen() -> Recipe:
-    return recipe.parse(folders.SPEC.toml(), "test")
+    return parse_recipe(folders.SPEC.toml(), "test")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def wanted(files: dict[str, bytes], spec: oracle.Spec = folders.SPEC) -> dict[st
     ids=["float32", "uint8", "float16"],
 )
 def test_every_byte(images: Path, tmp_path: Path, format: str, spec: oracle.Spec) -> None:
-    report = run(images, tmp_path / "out", recipe.parse(spec.toml(), "t"), format=format)
+    report = run(images, tmp_path / "out", parse_recipe(spec.toml(), "t"), format=format)
     assert report.state == "complete"
     assert (report.prepared, report.resumed, report.failures) == (20, 0, [])
     assert tensors(tmp_path / "out", format, spec) == wanted(folders.good_files(20), spec)

@@ -11,6 +11,7 @@ import pytest
 
 from zoofast import _core
 from zoofast.preprocess import recipe
+from zoofast.preprocess.recipe_file import load_recipe
 
 # guide -> recipe
 GUIDES = {
@@ -72,24 +73,24 @@ def check(shared: Path, guide: str, chosen: recipe.Recipe, isa: str) -> None:
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_guide(shared: Path, guide: str, isa: str) -> None:
-    check(shared, guide, recipe.load(GUIDES[guide]), isa)
+    check(shared, guide, load_recipe(GUIDES[guide]), isa)
 
 
 def test_resnet34_script_in_its_inceptionv4_mode(shared: Path, isa: str, tmp_path: Path) -> None:
     file = tmp_path / "script.toml"
     file.write_text(SCRIPT_RECIPE)
-    chosen = recipe.load(str(file))
+    chosen = load_recipe(str(file))
     check(shared, "ResNet34-script-inceptionv4", chosen, isa)
     # and it is the rounding alone that sets the two apart
-    guide = recipe.load("inceptionv4")
+    guide = load_recipe("inceptionv4")
     assert replace(guide, crop_rounding="half-even").plan().nbytes == chosen.nbytes
     assert golden(shared, "InceptionV4") != golden(shared, "ResNet34-script-inceptionv4")
 
 
 def test_squeezenet_without_aipp_is_alexnets_preprocessing() -> None:
     """Both guides say: short side 256, centre 224, ImageNet's mean and deviation."""
-    a, b = recipe.load("squeezenet1_1_float32"), recipe.load("alexnet")
+    a, b = load_recipe("squeezenet1_1_float32"), load_recipe("alexnet")
     assert a.shape == b.shape
     assert np.array_equal(a.normalization.table(), b.normalization.table())
-    c = recipe.load("squeezenet1_1").with_output("float32", "NCHW")
+    c = load_recipe("squeezenet1_1").with_output("float32", "NCHW")
     assert np.array_equal(c.normalization.table(), a.normalization.table())

@@ -16,15 +16,15 @@ import zoofast
 from tests.support import folders, jpegs, oracle
 from zoofast import _core
 from zoofast.errors import CpuLevelError, ImageError
-from zoofast.preprocess import recipe
 from zoofast.preprocess.loader import Loader, prepare
-from zoofast.preprocess.recipe import Recipe, load
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 from zoofast.preprocess.sources import open_source
 
 
 @pytest.fixture(scope="module")
 def chosen() -> Recipe:
-    return recipe.parse(folders.SPEC.toml(), "test")
+    return parse_recipe(folders.SPEC.toml(), "test")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -168,7 +168,7 @@ def test_sizes_that_do_not_fit_are_failures(tmp_path: Path) -> None:
     folders.write(tmp_path, files)
     with (
         open_source(tmp_path) as source,
-        Loader(source, recipe.parse(spec.toml(), "t"), threads=1) as loader,
+        Loader(source, parse_recipe(spec.toml(), "t"), threads=1) as loader,
     ):
         (batch,) = loader
     assert batch.names == ["a"]
@@ -198,7 +198,7 @@ def test_decoders_tell_what_they_can(isa: str, monkeypatch: pytest.MonkeyPatch) 
         workspace = _core.Workspace(isa)
     except CpuLevelError as error:
         pytest.skip(str(error))
-    plan = load("alexnet").plan()
+    plan = load_recipe("alexnet").plan()
     out = np.empty(plan.nbytes, np.uint8)
     progressive = jpegs.jpeg(400, 300, progressive=True)
     for data, own in ((jpegs.jpeg(400, 300), isa != "scalar"), (progressive, False)):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import oracle
 from zoofast.errors import RecipeError, ZoofastError
-from zoofast.preprocess import recipe
+from zoofast.preprocess.recipe_file import load_recipe, parse_recipe, recipe_names
 
 GOOD = oracle.Spec().toml()
 
@@ -26,7 +26,7 @@ def without(line: str, text: str = GOOD) -> str:
 def test_a_users_own_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(GOOD)
-    mine = recipe.load(str(file))
+    mine = load_recipe(str(file))
     assert (mine.name, mine.resize, mine.resize_size, mine.crop) == (
         "test",
         "short",
@@ -39,9 +39,9 @@ def test_a_users_own_file(tmp_path: Path) -> None:
     assert mine.accuracy is None
 
 
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_packaged_recipes_are_named_after_their_files(name: str) -> None:
-    loaded = recipe.load(name)
+    loaded = load_recipe(name)
     assert loaded.name == name
     assert loaded.summary
     assert loaded.plan().nbytes == loaded.nbytes
@@ -49,8 +49,8 @@ def test_packaged_recipes_are_named_after_their_files(name: str) -> None:
 
 def test_the_five_guides_are_packaged() -> None:
     guides = {"alexnet", "resnet34", "squeezenet1_1", "inceptionv4", "nasnetalarge"}
-    assert guides <= set(recipe.names())
-    assert all(recipe.load(name).accuracy for name in guides)
+    assert guides <= set(recipe_names())
+    assert all(load_recipe(name).accuracy for name in guides)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_five_guides_are_packaged() -> None:
 def test_what_the_guides_feed(
     name: str, shape: tuple[int, int, int], dtype: str, classes: int, offset: int
 ) -> None:
-    loaded = recipe.load(name)
+    loaded = load_recipe(name)
     assert (loaded.shape, loaded.dtype) == (shape, dtype)
     assert (loaded.classes, loaded.label_offset) == (classes, offset)
 
@@ -142,7 +142,7 @@ def test_what_the_guides_feed(
 )
 def test_mistakes_are_named(text: str, words: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
-        recipe.parse(text, "mine.toml")
+        parse_recipe(text, "mine.toml")
     message = str(caught.value)
     assert message.startswith("mine.toml: ")
     assert "\n" not in message
@@ -153,31 +153,31 @@ def test_mistakes_are_named(text: str, words: list[str]) -> None:
 def test_values_too_large_for_half_precision_are_named() -> None:
     """255 / 0.001 is beyond float16; the tensor would hold infinities."""
     text = changed('"0-1"', '"0-255"', GOOD).replace("0.229, 0.224, 0.225", "0.001, 0.001, 0.001")
-    recipe.parse(text, "mine.toml")  # float32 holds it
+    parse_recipe(text, "mine.toml")  # float32 holds it
     with pytest.raises(RecipeError, match=r"mine\.toml: .*float16"):
-        recipe.parse(changed('"float32"', '"float16"', text), "mine.toml")
+        parse_recipe(changed('"float32"', '"float16"', text), "mine.toml")
     with pytest.raises(RecipeError, match="float16"):
-        recipe.parse(text, "mine.toml").with_output("float16")
+        parse_recipe(text, "mine.toml").with_output("float16")
 
 
 @pytest.mark.parametrize("name", ["alexnett", "AlexNet", "squeezenet", "resnet"])
 def test_unknown_names_name_the_nearest(name: str) -> None:
     with pytest.raises(RecipeError, match="did you mean") as caught:
-        recipe.load(name)
+        load_recipe(name)
     assert name in str(caught.value)
     assert "alexnet, " in str(caught.value)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"gone\.toml: No such file"):
-        recipe.load(str(tmp_path / "gone.toml"))
+        load_recipe(str(tmp_path / "gone.toml"))
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match=r"binary\.toml"):
-        recipe.load(str(binary))
+        load_recipe(str(binary))
     with pytest.raises(RecipeError, match="folder"):
         (tmp_path / "folder.toml").mkdir()
-        recipe.load(str(tmp_path / "folder.toml"))
+        load_recipe(str(tmp_path / "folder.toml"))
 
 
 def test_every_recipe_error_is_a_zoofast_error() -> None:
@@ -200,16 +200,16 @@ DIGESTS = {
 
 
 def test_digests_are_stable() -> None:
-    assert {name: recipe.load(name).digest for name in recipe.names()} == DIGESTS
+    assert {name: load_recipe(name).digest for name in recipe_names()} == DIGESTS
 
 
 def test_digest_ignores_names_comments_and_order() -> None:
-    digest = recipe.parse(GOOD, "x").digest
+    digest = parse_recipe(GOOD, "x").digest
     head, *tables = GOOD.split("[")
     shuffled = changed('"test"', '"other"', head) + 'summary = "x"  # hm\n'
     shuffled += "".join("[" + table for table in reversed(_tables(tables)))
     assert shuffled != GOOD
-    assert recipe.parse(shuffled, "y").digest == digest
+    assert parse_recipe(shuffled, "y").digest == digest
 
 
 def _tables(pieces: list[str]) -> list[str]:
@@ -242,14 +242,14 @@ def _tables(pieces: list[str]) -> list[str]:
     ],
 )
 def test_digest_sees_every_change(old: str, new: str) -> None:
-    assert recipe.parse(changed(old, new), "x").digest != recipe.parse(GOOD, "x").digest
+    assert parse_recipe(changed(old, new), "x").digest != parse_recipe(GOOD, "x").digest
 
 
 # ---- other outputs ------------------------------------------------------------
 
 
 def test_uint8_leaves_the_normalization_to_the_device() -> None:
-    given = recipe.load("alexnet")
+    given = load_recipe("alexnet")
     raw = given.with_output("uint8", "NHWC")
     assert raw.on_device == given.normalization
     assert raw.normalization.is_identity
@@ -261,14 +261,14 @@ def test_uint8_leaves_the_normalization_to_the_device() -> None:
 
 def test_unknown_outputs() -> None:
     with pytest.raises(RecipeError, match=r"dtype 'int8': one of float32, float16, uint8"):
-        recipe.load("alexnet").with_output("int8")
+        load_recipe("alexnet").with_output("int8")
     with pytest.raises(RecipeError, match="layout 'HWC': one of NCHW, NHWC"):
-        recipe.load("alexnet").with_output(None, "HWC")
+        load_recipe("alexnet").with_output(None, "HWC")
 
 
 def test_normalization_is_one_float32_operation_after_the_other() -> None:
     """Not the same as multiplying by 1 / 255 or folding mean and deviation together."""
-    table = recipe.load("alexnet").normalization.table()
+    table = load_recipe("alexnet").normalization.table()
     for value in range(256):
         for c in range(3):
             x = np.float32(value) / np.float32(255)
@@ -291,10 +291,10 @@ def test_every_guide_of_the_catalogue_can_be_said() -> None:
         oracle.Spec(size=(256, 256), crop=(224, 224), filter="lanczos", dtype="uint8"),
     ]
     for kind in kinds:
-        made = recipe.parse(kind.toml(), "kind")
+        made = parse_recipe(kind.toml(), "kind")
         assert made.size == (kind.crop or kind.out or kind.size)
     larger = oracle.Spec(size=(256, 256), crop=(256, 256), dtype="uint8", layout="NHWC").toml()
     larger += "size = 224\n[aipp]\nscale = '0-1'\nmean = [0.5, 0.5, 0.5]\n"
-    made = recipe.parse(larger, "larger")
+    made = parse_recipe(larger, "larger")
     assert (made.size, made.input_size) == ((256, 256), (224, 224))
     assert made.on_device is not None

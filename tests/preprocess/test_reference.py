@@ -16,6 +16,7 @@ from tests.support import jpegs, oracle
 from zoofast import _core, prepare
 from zoofast.conversion.models.torch_compat import define_missing_operators
 from zoofast.preprocess import recipe, reference
+from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 
 SIDES = st.one_of(st.integers(1, 70), st.integers(1, 400))
 
@@ -46,7 +47,7 @@ def specs(draw: st.DrawFn) -> oracle.Spec:
 
 
 def from_rgb(rgb: NDArray[np.uint8], spec: oracle.Spec, isa: str) -> NDArray[np.uint8]:
-    plan = recipe.parse(spec.toml(), "test").plan()
+    plan = parse_recipe(spec.toml(), "test").plan()
     out = np.full(plan.nbytes, 0xA5, np.uint8)
     status, *_ = _core.Workspace(isa).prepare_rgb(rgb, plan, out)
     assert status == _core.Status.OK
@@ -159,7 +160,7 @@ def test_every_small_ratio(isa: str, source: int, filter: str) -> None:
         spec = oracle.Spec(
             mode="exact", size=(target, target), crop=None, filter=filter, dtype="uint8"
         )
-        plan = recipe.parse(spec.toml(), "test").plan()
+        plan = parse_recipe(spec.toml(), "test").plan()
         out = np.empty(plan.nbytes, np.uint8)
         assert workspace.prepare_rgb(rgb, plan, out)[0] == _core.Status.OK
         assert np.array_equal(out, expected(rgb, spec)), (source, target)
@@ -197,7 +198,7 @@ def test_every_kind_of_tensor(isa: str, dtype: str, layout: str, channels: str, 
 
 def test_a_size_that_the_recipe_does_not_make_is_named() -> None:
     spec = oracle.Spec(mode="short", size=(20, 20), crop=None, out=(20, 20), dtype="uint8")
-    chosen = recipe.parse(spec.toml(), "test")
+    chosen = parse_recipe(spec.toml(), "test")
     square, wide = jpegs.jpeg(50, 50), jpegs.jpeg(50, 100)
     assert np.array_equal(prepare(square, chosen), oracle.tensor(oracle.pixels(square), spec))
     with pytest.raises(Exception, match=r"image: 20x40 after resizing; .* is 20x20"):
@@ -208,7 +209,7 @@ def test_a_size_that_the_recipe_does_not_make_is_named() -> None:
 def test_the_slow_reference_agrees(height: int, width: int, spec: oracle.Spec) -> None:
     """zoofast.preprocess.reference judges users' runs (--verify), so it must itself be right."""
     rgb = jpegs.photo(height, width)
-    made = reference.prepare_image(Image.fromarray(rgb), recipe.parse(spec.toml(), "test"))
+    made = reference.prepare_image(Image.fromarray(rgb), parse_recipe(spec.toml(), "test"))
     wanted = oracle.tensor(rgb, spec)
     assert made.dtype == wanted.dtype
     assert made.shape == wanted.shape
@@ -228,7 +229,7 @@ def test_torchvision_agrees(isa: str) -> None:
             transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         ]
     )
-    chosen = recipe.load("alexnet")
+    chosen = load_recipe("alexnet")
     for seed, (height, width) in enumerate([(375, 500), (500, 333), (224, 224), (90, 700)]):
         data = jpegs.jpeg(height, width, seed)
         image = Image.open(io.BytesIO(data)).convert("RGB")

@@ -17,7 +17,7 @@ from zoofast.base.names import stem
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import choose
 from zoofast.preprocess.loader import Loader
-from zoofast.preprocess.recipe import load
+from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import Item, Source, open_source
 
 
@@ -246,7 +246,7 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     """File systems allow names that are not UTF-8."""
     raw = os.fsencode(tmp_path) + b"/caf\xe9.JPEG"
     Path(os.fsdecode(raw)).write_bytes(jpegs.jpeg(300, 300))
-    recipe = load("squeezenet1_1")
+    recipe = load_recipe("squeezenet1_1")
     with open_source(tmp_path) as source, Loader(source, recipe, threads=1) as loader:
         (batch,) = loader
         assert [os.fsencode(name) for name in batch.names] == [b"caf\xe9"]

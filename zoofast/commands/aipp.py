@@ -8,7 +8,7 @@ from pathlib import Path
 from zoofast.base.files import atomic_output
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.atc import AIPP_CONFIG
-from zoofast.preprocess.recipe import load
+from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    given = load(args.recipe)
+    given = load_recipe(args.recipe)
     recipe = given.with_output("uint8", "NHWC")
     with atomic_output(args.output) as partial:
         partial.write_text(Aipp.of(recipe).text(), encoding="ascii")

@@ -7,7 +7,7 @@ import sys
 
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
-from zoofast.preprocess.recipe import load
+from zoofast.preprocess.recipe_file import load_recipe
 
 
 def batch_sizes(text: str) -> list[int]:
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = load(args.recipe)
+    recipe = load_recipe(args.recipe)
     soc = soc_version(args.soc)
     commands = [
         atc.build(

@@ -98,15 +98,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.preprocess import recipe as recipes
     from zoofast.preprocess.folder import choose
+    from zoofast.preprocess.recipe_file import load_recipe
     from zoofast.preprocess.sources import open_source
 
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import write_report
             from zoofast.report.eval import eval_report
-    recipe = recipes.load(args.recipe).with_output(args.dtype, args.layout)
+    recipe = load_recipe(args.recipe).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     labels = labels_of(args)
     if labels is None and specs[0].backend not in WITHOUT_FILE:

@@ -13,7 +13,7 @@ from zoofast.commands.console import working
 from zoofast.conversion import models, trial
 from zoofast.conversion.export import OPSET, TOLERANCE, Target, build_network, export
 from zoofast.errors import ModelError
-from zoofast.preprocess.recipe import load as load_recipe
+from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from zoofast.conversion import atc, models
 from zoofast.conversion.models import KnownModel
-from zoofast.preprocess.recipe import load as load_recipe
+from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

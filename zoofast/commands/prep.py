@@ -22,7 +22,8 @@ from zoofast.preprocess.folder import (
     prepare_folder,
     space_needed,
 )
-from zoofast.preprocess.recipe import Recipe, load
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sinks import FORMATS
 from zoofast.preprocess.sources import Source, open_source
 
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = load(args.recipe).with_output(args.dtype, args.layout)
+    recipe = load_recipe(args.recipe).with_output(args.dtype, args.layout)
     options = PrepOptions(
         format=args.format,
         threads=args.threads,

@@ -17,7 +17,7 @@ from zoofast.commands import arguments, console
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
-from zoofast.preprocess import recipe
+from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
 from zoofast.profiling.profile import Options, Profile, Streamed, profile, steps
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import write_report
             from zoofast.report.profile import profile_report
-    chosen = recipe.load(args.recipe)
+    chosen = load_recipe(args.recipe)
     spec = None
     if args.model:
         spec = ModelSpec(

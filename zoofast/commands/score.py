@@ -122,7 +122,7 @@ def write_score(args: argparse.Namespace, score: Score) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.preprocess import recipe as recipes
+    from zoofast.preprocess.recipe_file import load_recipe
     from zoofast.scoring.score import score_folder
 
     if args.report:
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.score import score_report
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
-    recipe = recipes.load(args.recipe) if args.recipe else None
+    recipe = load_recipe(args.recipe) if args.recipe else None
     labels = labels_of(args)
     if labels is None:
         raise LabelError("give the labels: LABELS or --labels-from DIR")

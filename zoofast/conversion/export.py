@@ -19,7 +19,7 @@ from zoofast.conversion.agreement import Agreement, compare, demand, run_onnx
 from zoofast.conversion.models import KnownModel
 from zoofast.conversion.models.torch_compat import build
 from zoofast.errors import ModelError
-from zoofast.preprocess.recipe import load as load_recipe
+from zoofast.preprocess.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     import torch

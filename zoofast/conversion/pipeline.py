@@ -23,7 +23,7 @@ from zoofast.conversion.models import KnownModel
 from zoofast.conversion.optimize import optimize
 from zoofast.conversion.simplify import simplify
 from zoofast.errors import ModelError
-from zoofast.preprocess.recipe import load as load_recipe
+from zoofast.preprocess.recipe_file import load_recipe
 
 JOURNAL = "zoofast-convert.json"
 PROOF_IMAGES = 2  # drawn ones, of PyTorch against the exported ONNX

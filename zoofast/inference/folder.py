@@ -22,8 +22,8 @@ from zoofast.base.files import write_atomic
 from zoofast.base.names import stem
 from zoofast.errors import BackendError, OutputError, SourceError
 from zoofast.inference.backends import Model, TensorInfo, Times, open_backend
-from zoofast.preprocess import recipe as recipes
 from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe, recipe_names
 
 FORMATS = ("BIN", "NPY", "TXT")
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
@@ -356,7 +356,7 @@ class Job:
             provider=self.provider,
         ) as model:
             if self.recipe is not None:
-                check_recipe(model.input, recipes.load(self.recipe))
+                check_recipe(model.input, load_recipe(self.recipe))
             sink = None
             if self.folder is not None:
                 sink = ResultSink(self.folder, self.fmt, len(model.outputs))
@@ -390,8 +390,8 @@ def check_recipe(info: TensorInfo, recipe: Recipe) -> None:
 
     if not fits(recipe):
         made = TensorInfo(recipe.input_name, (info.shape[0], *recipe.shape), np.dtype(recipe.dtype))
-        variants = (name for name in recipes.names() if name.startswith(f"{recipe.name}_"))
-        other = next((name for name in variants if fits(recipes.load(name))), None)
+        variants = (name for name in recipe_names() if name.startswith(f"{recipe.name}_"))
+        other = next((name for name in variants if fits(load_recipe(name))), None)
         cure = "use the recipe, or the type and layout, that the model was made for"
         if other is not None:
             cure = f"recipe {other} makes that"

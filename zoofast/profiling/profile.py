@@ -21,9 +21,9 @@ from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
 from zoofast.evaluation.evaluate import Evaluation
 from zoofast.inference.stream import ModelSpec
-from zoofast.preprocess import recipe as recipes
 from zoofast.preprocess.loader import Failure, Loader, Prepared, Target
 from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.profiling.disk import Ceiling, read_ceiling, write_ceiling
 from zoofast.timing.timeline import CALLER, STAGES, WORKER, WRITE, WRITER, Span, Timeline
@@ -451,7 +451,7 @@ def _needs(
     rates: dict[str, float] = {}
     for name in dict.fromkeys(model.recipe for model in models):
         step(f"recipe {name}")
-        recipe = recipes.load(name)
+        recipe = load_recipe(name)
         seconds = options.seconds / ROUNDS
         if recipe.digest == profile.recipe.digest and not options.write:
             rates[name] = profile.rate

@@ -1,0 +1,283 @@
+"""Recipe files: TOML, checked key by key, to a Recipe.
+
+The guides' recipes lie in `zoofast/preprocess/recipes/`; a user's own file works the same way.
+The README there explains every key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from zoofast import _core
+from zoofast.base.parsing import parse_toml
+from zoofast.errors import RecipeError
+from zoofast.preprocess.recipe import DTYPES, LAYOUTS, Floats3, Normalization, Recipe, Size
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package, sorted."""
+    files = resources.files("zoofast.preprocess.recipes").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name, or from a file when `name` ends in `.toml`.
+
+    Raises RecipeError: an unknown name, an unreadable file, or a key that is missing, unknown or
+    out of range (it names the key and the nearest valid one).
+    """
+    if name.endswith(".toml"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"cannot read recipe {name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"cannot read recipe {name}: not UTF-8 text") from error
+        return parse_recipe(text, name)
+    known = recipe_names()
+    if name not in known:
+        raise RecipeError(
+            f"unknown recipe {name!r}{_nearest(name, known)}; known: {', '.join(known)}, "
+            "or the path of a .toml file"
+        )
+    text = (
+        resources.files("zoofast.preprocess.recipes")
+        .joinpath(f"{name}.toml")
+        .read_text(encoding="utf-8")
+    )
+    return parse_recipe(text, f"{name}.toml")
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """A recipe from TOML text; `where` names it in error messages."""
+    try:
+        values = parse_toml(text)
+    except ValueError as error:
+        raise RecipeError(f"{where}: not TOML: {error}") from error
+    return _Reader(values, where).recipe()
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# Every key of the format. The second part says whether it may be left out.
+_TABLES: dict[str, dict[str, bool]] = {
+    "": {"name": False, "summary": True},
+    "resize": {"mode": False, "size": True, "filter": True},
+    "crop": {"size": False, "rounding": False},
+    "tensor": {"dtype": False, "layout": False, "channels": True, "size": True},
+    "normalize": {"scale": False, "mean": True, "std": True},
+    "aipp": {"scale": False, "mean": True, "std": True},
+    "model": {
+        "input": False,
+        "output": False,
+        "size": True,
+        "classes": False,
+        "label_offset": True,
+        "top1": True,
+        "top5": True,
+    },
+}
+_OPTIONAL_TABLES = ("crop", "normalize", "aipp")
+
+
+class _Reader:
+    """Takes TOML values apart, checking each."""
+
+    def __init__(self, values: dict[str, Any], where: str) -> None:
+        self.where = where
+        self.tables: dict[str, dict[str, Any]] = {"": {}}
+        for key, value in values.items():
+            if isinstance(value, dict):
+                if key not in _TABLES or key == "":
+                    raise self.error(f"unknown table [{key}]{_nearest(key, list(_TABLES)[1:])}")
+                self.tables[key] = value
+            else:
+                self.tables[""][key] = value
+        for table, keys in _TABLES.items():
+            if table not in self.tables:
+                if table in _OPTIONAL_TABLES:
+                    continue
+                raise self.error(f"table [{table}] is missing")
+            self.check_keys(table, keys)
+
+    def check_keys(self, table: str, keys: dict[str, bool]) -> None:
+        given = self.tables[table]
+        for key in given:
+            if key not in keys:
+                raise self.error(f"unknown key {_path(table, key)!r}{_nearest(key, list(keys))}")
+        for key, optional in keys.items():
+            if not optional and key not in given:
+                raise self.error(f"key {_path(table, key)!r} is missing")
+
+    def error(self, what: str) -> RecipeError:
+        return RecipeError(f"{self.where}: {what}")
+
+    def get(self, table: str, key: str, default: Any, check: Callable[[Any], Any]) -> Any:
+        if key not in self.tables.get(table, {}):
+            return default
+        value = self.tables[table][key]
+        try:
+            return check(value)
+        except ValueError as error:
+            raise self.error(f"{_path(table, key)} = {value!r}: {error}") from None
+
+    def normalization(self, table: str) -> Normalization:
+        return Normalization(
+            scale=self.get(table, "scale", "0-255", _one_of("0-1", "0-255")),
+            mean=self.get(table, "mean", (0.0, 0.0, 0.0), _floats3),
+            std=self.get(table, "std", (1.0, 1.0, 1.0), _positive3),
+        )
+
+    def recipe(self) -> Recipe:
+        mode = self.get("resize", "mode", None, _one_of("short", "exact", "none"))
+        resize_size: Size = (0, 0)
+        if mode != "none":
+            for key in ("size", "filter"):
+                if key not in self.tables["resize"]:
+                    raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
+            resize_size = self.get("resize", "size", None, _side if mode == "short" else _size)
+        elif "size" in self.tables["resize"]:
+            raise self.error("key 'resize.size' means nothing when resize.mode is 'none'")
+        crop = self.get("crop", "size", None, _size)
+        size = crop or (resize_size if mode == "exact" else None)
+        given = self.get("tensor", "size", None, _size)
+        if size is None and given is None:
+            raise self.error(
+                "key 'tensor.size' is missing (without a crop or an exact size, the tensor's "
+                "size must be said)"
+            )
+        if size is not None and given is not None and size != given:
+            raise self.error(f"tensor.size = {list(given)}, but crop or resize make {list(size)}")
+        size = size or given
+        assert size is not None
+        dtype = self.get("tensor", "dtype", None, _one_of(*DTYPES))
+        normalization = self.normalization("normalize")
+        if dtype == "uint8" and not normalization.is_identity:
+            raise self.error(
+                "tensor.dtype = 'uint8' cannot hold a normalization; move [normalize] to [aipp]"
+            )
+        if dtype != "uint8" and "aipp" in self.tables:
+            raise self.error(f"[aipp] needs tensor.dtype = 'uint8', not {dtype!r}")
+        if not normalization.fits(dtype):
+            raise self.error(f"[normalize] makes values that {dtype} cannot hold")
+        on_device = self.normalization("aipp") if "aipp" in self.tables else None
+        if on_device is not None and not on_device.fits("float32"):
+            raise self.error("[aipp] makes values that float32 cannot hold")
+        channels = self.get("tensor", "channels", "RGB", _one_of("RGB", "BGR"))
+        model_size = self.get("model", "size", size, _size)
+        if model_size[0] > size[0] or model_size[1] > size[1]:
+            raise self.error(f"model.size {list(model_size)} exceeds the tensor's {list(size)}")
+        return Recipe(
+            name=self.get("", "name", None, _text),
+            summary=self.get("", "summary", "", _text),
+            resize=mode,
+            resize_size=resize_size,
+            filter=self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS)),
+            crop=crop,
+            crop_rounding=self.get(
+                "crop", "rounding", "half-even", _one_of("half-even", "truncate")
+            ),
+            size=size,
+            dtype=dtype,
+            layout=self.get("tensor", "layout", None, _one_of(*LAYOUTS)),
+            channels=channels,
+            normalization=normalization,
+            on_device=on_device,
+            input_name=self.get("model", "input", None, _text),
+            output_name=self.get("model", "output", None, _text),
+            input_size=model_size,
+            classes=self.get("model", "classes", None, _count(1)),
+            label_offset=self.get("model", "label_offset", 0, _count(0)),
+            top1=self.get("model", "top1", None, _percent),
+            top5=self.get("model", "top5", None, _percent),
+        )
+
+
+def _path(table: str, key: str) -> str:
+    return f"{table}.{key}" if table else key
+
+
+def _one_of(*known: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in known:
+            hint = _nearest(value, list(known)) if isinstance(value, str) else ""
+            raise ValueError(f"one of {', '.join(known)}{hint}")
+        return str(value)
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(least: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if not _is_int(value) or value < least:
+            raise ValueError(f"a whole number from {least}")
+        return int(value)
+
+    return check
+
+
+MAX_SIDE = 16384
+
+
+def _side(value: Any) -> Size:
+    if not _is_int(value) or not 1 <= value <= MAX_SIDE:
+        raise ValueError(f"a whole number of pixels, 1 to {MAX_SIDE}")
+    return (value, value)
+
+
+def _size(value: Any) -> Size:
+    if isinstance(value, list) and len(value) == 2:
+        return (_side(value[0])[0], _side(value[1])[0])
+    if isinstance(value, list):
+        raise ValueError("a side, or [height, width]")
+    return _side(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("numbers")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("finite numbers")
+    return number
+
+
+def _floats3(value: Any) -> Floats3:
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError("three numbers, for R, G and B")
+    return (_number(value[0]), _number(value[1]), _number(value[2]))
+
+
+def _positive3(value: Any) -> Floats3:
+    values = _floats3(value)
+    if min(values) <= 0:
+        raise ValueError("three numbers above 0, for R, G and B")
+    return values
+
+
+def _percent(value: Any) -> float:
+    number = _number(value)
+    if not 0 <= number <= 100:
+        raise ValueError("a percentage, 0 to 100")
+    return number
