@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from typing import NoReturn
 
 from zoofast.errors import ZoofastError
 
@@ -33,8 +34,15 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse's, with errors of one line as all others of zoofast."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"zoofast: error: {message} (see {self.prog} --help)\n")
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="zoofast", description="Evaluate image classifiers on NPUs, fast and exactly."
     )
     parser.add_argument("--version", action="store_true", help="versions and the CPU level in use")

@@ -135,8 +135,8 @@ def test_json_says_what_the_manifest_says(images: Path, tmp_path: Path, recipe_f
 def test_json_that_cannot_be_written(images: Path, tmp_path: Path, recipe_file: str) -> None:
     done = prep(images, tmp_path / "out", "--recipe", recipe_file, "--json", tmp_path / "no" / "r")
     assert done.returncode == 2
-    assert "zoofast-prep.json says the same" in one_line(done.stderr)
-    assert len(list((tmp_path / "out").glob("*.bin"))) == 12
+    assert f"mkdir -p {tmp_path / 'no'}" in one_line(done.stderr)
+    assert not (tmp_path / "out").exists()  # known before the work
 
 
 def test_verify_fails_the_run(images: Path, tmp_path: Path, recipe_file: str) -> None:
@@ -185,7 +185,7 @@ def test_other_outputs(images: Path, tmp_path: Path, recipe_file: str) -> None:
         (["--recipe", "alexnet", "--dtype", "float16", "--resume", "--format", "tar"], "tar"),
         (["--recipe", "alexnet", "--threads", "0"], "'0' is not a whole number from 1"),
         (["--recipe", "alexnet", "--threads", "two"], "'two' is not a whole number from 1"),
-        (["--recipe", "alexnet", "--threads", "99999999999"], "at most 1024"),
+        (["--recipe", "alexnet", "--threads", "99999999999"], "from 1 to 1024"),
         (["--recipe", "alexnet", "--limit", "-3"], "'-3' is not a whole number from 1"),
         (["--recipe", "alexnet", "--shard", "3/2"], "the shards of 2 are 1/2 to 2/2"),
         (["--recipe", "alexnet", "--shard", "0/2"], "the shards of 2"),

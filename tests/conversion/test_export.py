@@ -303,7 +303,6 @@ class TestCommand:
             ("alexnet --weights random --size 9", "--size belongs to --factory"),
             ("mine --weights random --factory a:b", "--factory needs --size"),
             ("mine --weights random --factory a:b --size 9 --check", "needs its --recipe"),
-            ("alexnet --weights random --check --count 0", "--count 0: not a whole number"),
             (
                 "alexnet --weights random --check --recipe inceptionv4",
                 "recipe inceptionv4 makes 299x299 images, the model takes 224x224",

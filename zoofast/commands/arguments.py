@@ -1,72 +1,125 @@
-"""Arguments that several subcommands take, and the types that argparse checks them with."""
+"""Arguments that several commands take, and the types that argparse checks all arguments with.
+
+Every number on the command line has one of these types, so that a bad number is one line and exit
+code 2 in every command.
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS
 
+MAX_COUNT = 1_000_000_000
 MAX_THREADS = 1024
+MAX_BATCH_SIZE = 65_536
+MAX_DEVICE = 255
 SOURCE = "folder of images or of class folders, .tar, or text file of paths"
+SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+def whole_number(lowest: int, highest: int = MAX_COUNT) -> Callable[[str], int]:
+    """The type of a whole number from `lowest` to `highest`."""
+
+    def parse(text: str) -> int:
+        # int() takes time that grows with the square of the digits, and refuses too many
+        digits = text.lstrip("+-").lstrip("0")
+        value = int(text) if re.fullmatch(r"[+-]?[0-9]+", text) and len(digits) < 20 else None
+        if value is None or not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(
+                f"{_quoted(text)} is not a whole number from {lowest} to {highest}"
+            )
+        return value
+
+    return parse
 
 
-def thread_count(text: str) -> int:
-    threads = positive(text)
-    if threads > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text}: at most {MAX_THREADS}")
-    return threads
+def real_number(lowest: float, highest: float) -> Callable[[str], float]:
+    """The type of a number from `lowest` to `highest`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(
+                f"{_quoted(text)} is not a number from {lowest:g} to {highest:g}"
+            )
+        return value
+
+    return parse
 
 
-def file_to_write(text: str) -> str:
-    """Checked before the work, since a result that cannot be written is of no use after it."""
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text}: the folder {path.parent} does not exist: mkdir -p {path.parent}"
-        )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{text}: the folder {path.parent} cannot be written to")
-    return text
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
-def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+positive = whole_number(1)
+count = whole_number(0)  # 0 too
+integer = whole_number(-MAX_COUNT)
+thread_count = whole_number(1, MAX_THREADS)
+batch_size = whole_number(1, MAX_BATCH_SIZE)
+device = whole_number(0, MAX_DEVICE)
+seconds = real_number(0.001, 1e6)
+rate = real_number(0.001, 1e9)  # images a second
+
+
+def several(each: Callable[[str], int]) -> Callable[[str], list[int]]:
+    """The type of different numbers with commas between them, such as 1,4,8."""
+
+    def parse(text: str) -> list[int]:
+        numbers = [each(part) for part in text.split(",")]
+        if len(set(numbers)) < len(numbers):
+            raise argparse.ArgumentTypeError(f"{_quoted(text)} names a number twice")
+        return numbers
+
+    return parse
+
+
+devices = several(device)
+batch_sizes = several(batch_size)
+
+
+def size(text: str) -> int:
+    """Bytes: a whole number, or with K, M, G or T, which are powers of 1024; 256M is 2^28."""
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    value = int(match[1]) * SIZE_UNITS[match[2].upper()] if match else 0
+    if not 1 <= value < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} is not a size from 1 byte, like 256M")
     return value
 
 
 def shard(text: str) -> tuple[int, int]:
     """I/N, from 1/N to N/N."""
-    parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, like 1/4")
-    i, n = int(parts[0]), int(parts[1])
+    first, slash, second = text.partition("/")
+    if not slash:
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} is not of the form I/N, like 1/4")
+    i, n = count(first), positive(second)
     if not 1 <= i <= n:
         raise argparse.ArgumentTypeError(f"{text}: the shards of {n} are 1/{n} to {n}/{n}")
     return i, n
 
 
-def devices(text: str) -> list[int]:
-    """D[,D…], all different."""
-    parts = text.split(",")
-    numbers = [int(part) for part in parts if part.isdecimal()]
-    if len(set(numbers)) != len(parts) or not all(number <= 255 for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text} is no list of different numbers from 0 to 255")
-    return numbers
+def file_to_write(text: str) -> str:
+    """Checked before the work, since a result that cannot be written is of no use after it."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the file is empty")
+    folder = Path(text).parent
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
+    if not os.path.isdir(folder):
+        raise argparse.ArgumentTypeError(
+            f"{text}: the folder {folder} does not exist: mkdir -p {folder}"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text}: the folder {folder} cannot be written to")
+    return text
 
 
 def add_file(parser: argparse.ArgumentParser, name: str, metavar: str, what: str) -> None:
@@ -93,7 +146,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_choice(parser: argparse.ArgumentParser) -> None:
+def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which of the source's images; see zoofast.preprocess.folder.choose."""
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     parser.add_argument(
@@ -102,6 +155,17 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         default=(1, 1),
         metavar="I/N",
         help="only every N-th image, from the I-th",
+    )
+
+
+def add_output_index(parser: argparse.ArgumentParser, default: int | None, text: str) -> None:
+    """Which output of the model. text: the default, in words."""
+    parser.add_argument(
+        "--output-index",
+        type=count,
+        default=default,
+        metavar="N",
+        help=f"which output of the model, from 0 (default: {text})",
     )
 
 

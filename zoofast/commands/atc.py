@@ -5,20 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from zoofast.commands import arguments
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
 from zoofast.preprocess.recipe_file import load_recipe
-
-
-def batch_sizes(text: str) -> list[int]:
-    """`1,4,8` -> [1, 4, 8], for argparse."""
-    try:
-        sizes = [int(word) for word in text.split(",")]
-    except ValueError:
-        sizes = [0]
-    if min(sizes) < 1 or len(set(sizes)) < len(sizes):
-        raise argparse.ArgumentTypeError(f"{text!r}: batch sizes are like 1,4,8")
-    return sizes
 
 
 def option(text: str) -> tuple[str, str]:
@@ -50,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", required=True, metavar="NAME|FILE.toml", help="whose model it is"
     )
     parser.add_argument(
-        "--batchsize", type=batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
+        "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
     )
     parser.add_argument(
         "-o",

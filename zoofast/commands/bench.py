@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--batchsize",
-        type=lambda text: [arguments.positive(part) for part in text.split(",")],
+        type=arguments.batch_sizes,
         default=[1, 4, 8, 16, 32, 64],
         metavar="N[,N…]",
         help="{bs} in the model's path takes each (default: 1,4,8,16,32,64)",
@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-l", "--loop", type=arguments.positive, default=100, help="executions each (default: 100)"
     )
-    parser.add_argument("-d", "--device", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
+    )
     arguments.add_file(parser, "--markdown", "FILE", "write the table")
     arguments.add_file(parser, "--json", "FILE", "write the numbers")
     arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")

@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="the reference")
     parser.add_argument("b", metavar="B", help="what is compared with it")
     add_label_arguments(parser)
-    parser.add_argument(
-        "--output-index", type=int, metavar="N", help="which model output (default: the lowest)"
-    )
+    arguments.add_output_index(parser, None, "the lowest that has files")
     parser.add_argument(
         "--bin-dtype",
         default="float32",
@@ -42,18 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-accuracy-drop",
-        type=float,
+        type=arguments.real_number(-100, 100),
         metavar="POINTS",
         help="fail when an accuracy of B is more percentage points below A's",
     )
     parser.add_argument(
-        "--max-flips", type=int, metavar="N", help="fail when more images change their class"
+        "--max-flips",
+        type=arguments.count,
+        metavar="N",
+        help="fail when more images change their class",
     )
     parser.add_argument(
-        "--min-cosine", type=float, metavar="C", help="fail when an image's logits are less alike"
+        "--min-cosine",
+        type=arguments.real_number(-1, 1),
+        metavar="C",
+        help="fail when an image's logits are less alike",
     )
     parser.add_argument(
-        "--max-difference", type=float, metavar="D", help="fail when a logit differs by more"
+        "--max-difference",
+        type=arguments.real_number(0, 1e12),
+        metavar="D",
+        help="fail when a logit differs by more",
     )
     parser.add_argument(
         "--allow-missing", action="store_true", help="exit 0 although not all could be compared"

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
-from zoofast.commands.atc import add_soc_and_options, batch_sizes, echo
+from zoofast.commands import arguments
+from zoofast.commands.atc import add_soc_and_options, echo
 from zoofast.commands.console import working
 from zoofast.conversion import atc, models
 from zoofast.conversion.export import OPSET
@@ -23,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", required=True, metavar="FILE", help="the .pth file, or 'random' for a trial"
     )
     parser.add_argument(
-        "--batchsize", type=batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
+        "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
     )
     parser.add_argument("-o", "--output", type=Path, help="folder for all files [./MODEL]")
-    parser.add_argument("--opset", type=int, default=OPSET, help="[%(default)s]")
+    parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
     add_soc_and_options(parser)
 
 

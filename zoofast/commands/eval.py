@@ -51,18 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: by suffix; sim is an NPU of a given speed, null one that takes no time",
     )
     parser.add_argument("--sim-device", metavar="CHIP", help="as fast as the guides saw it, 310P3")
-    parser.add_argument("--sim-fps", type=float, metavar="N", help="images a second")
+    parser.add_argument("--sim-fps", type=arguments.rate, metavar="N", help="images a second")
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
     parser.add_argument(
         "-d", "--device", type=arguments.devices, default=[0], metavar="D[,D…]", help="default: 0"
     )
     parser.add_argument(
         "--batchsize",
-        type=arguments.positive,
+        type=arguments.batch_size,
         metavar="N",
         help=f"default: the model's; {DEFAULT_BATCH} for one that takes any",
     )
-    parser.add_argument("--output-index", type=int, default=0, metavar="N", help="default: 0")
+    arguments.add_output_index(parser, 0, "0")
     arguments.add_threads(parser)
     parser.add_argument(
         "--depth",
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="batches in the ring of buffers (default: what keeps devices and host busy)",
     )
-    arguments.add_choice(parser)
+    arguments.add_selection(parser)
     parser.add_argument(
         "--device-timeout",
         type=arguments.seconds,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.commands import arguments
 from zoofast.commands.console import working
 from zoofast.conversion import models, trial
 from zoofast.conversion.export import OPSET, TOLERANCE, Target, build_network, export
@@ -22,8 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", required=True, metavar="FILE", help="the .pth file, or 'random' for a trial"
     )
     parser.add_argument("-o", "--output", type=Path, help="the ONNX to write [MODEL.onnx]")
-    parser.add_argument("--opset", type=int, default=OPSET, help="[%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of random weights [%(default)s]")
+    parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
+    parser.add_argument(
+        "--seed", type=arguments.count, default=0, help="of random weights [%(default)s]"
+    )
     proof = parser.add_argument_group("proof")
     proof.add_argument(
         "--check",
@@ -33,14 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     proof.add_argument(
         "--images", metavar="SRC", help="take these, as in prep (default: drawn ones)"
     )
-    proof.add_argument("--count", type=int, default=trial.IMAGES, help="of images [%(default)s]")
     proof.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help="of the largest logit [%(default)s]"
+        "--count", type=arguments.positive, default=trial.IMAGES, help="of images [%(default)s]"
+    )
+    proof.add_argument(
+        "--tolerance",
+        type=arguments.real_number(0, 1e6),
+        default=TOLERANCE,
+        help="of the largest logit [%(default)s]",
     )
     proof.add_argument("--recipe", metavar="NAME|FILE.toml", help="default: the known model's")
     own = parser.add_argument_group("a model of your own")
     own.add_argument("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network")
-    own.add_argument("--size", type=int, help="its input height and width, in pixels")
+    own.add_argument(
+        "--size", type=arguments.positive, help="its input height and width, in pixels"
+    )
     own.add_argument("--input-name", default=Target.input, help="[%(default)s]")
     own.add_argument("--output-name", default=Target.output, help="[%(default)s]")
 
@@ -72,8 +82,6 @@ def _images(args: argparse.Namespace, target: Target) -> NDArray[np.float32]:
         if args.factory is not None:
             raise ModelError("--check of a model of your own needs its --recipe")
         name = models.load(args.model).recipe
-    if args.count < 1:
-        raise ModelError(f"--count {args.count}: not a whole number from 1")
     recipe = load_recipe(name)
     if recipe.input_size != (target.height, target.width):
         made = "x".join(map(str, recipe.input_size))

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-l", "--loop", type=arguments.positive, default=1, help="executions per batch"
     )
-    parser.add_argument("--batchsize", type=arguments.positive, help="default: the model's, or 1")
+    parser.add_argument("--batchsize", type=arguments.batch_size, help="default: the model's, or 1")
     parser.add_argument(
         "-d", "--device", type=arguments.devices, default=[0], metavar="D[,D…]", help="default: 0"
     )
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="keep the results that are there already"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers and failures")
+    arguments.add_file(parser, "--json", "FILE", "write the numbers and failures")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -86,7 +86,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--pure_data_type", choices=["zero", "random"], default="zero", help="of made-up data"
     )
     parser.add_argument(
-        "--warmup_count", type=int, default=1, metavar="N", help="default: %(default)s"
+        "--warmup_count", type=arguments.count, default=1, metavar="N", help="default: %(default)s"
     )
 
 

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace an earlier run in OUT; its tensors are removed first",
     )
-    arguments.add_choice(parser)
+    arguments.add_selection(parser)
     parser.add_argument(
         "--verify",
         type=arguments.positive,
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="re-do N random images with Pillow and compare",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    arguments.add_file(parser, "--json", "FILE", "write the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
 
 

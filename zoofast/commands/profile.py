@@ -43,14 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure with so many, spread over SRC (default: %(default)s)",
     )
     parser.add_argument(
-        "--batchsize", type=arguments.positive, metavar="N", help="images per batch"
+        "--batchsize", type=arguments.batch_size, metavar="N", help="images per batch"
     )
     parser.add_argument(
         "-m", "--model", help="stream the images through it too; .om, .onnx, or see --backend"
     )
     parser.add_argument("--backend", choices=list(BACKENDS), help="default: by suffix")
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
-    parser.add_argument("-d", "--device", type=int, default=0, metavar="D", help="default: 0")
+    parser.add_argument(
+        "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
+    )
     parser.add_argument(
         "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
     )

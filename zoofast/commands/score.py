@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}. {DESCRIPTION}"
     parser.add_argument("results", metavar="RESULTS", help="folder of result files")
     add_label_arguments(parser)
-    parser.add_argument(
-        "--output-index", type=int, metavar="N", help="which model output (default: the lowest)"
-    )
+    arguments.add_output_index(parser, None, "the lowest that has files")
     parser.add_argument(
         "--format", choices=["txt", "bin", "npy"], help="only these files (default: all three)"
     )
@@ -47,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", metavar="SRC", help="the images, for the report to show the surest mistakes"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    arguments.add_threads(parser)
     parser.add_argument("--quiet", action="store_true", help="only the line of the accuracy")
 
 
@@ -67,7 +65,7 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--label-offset",
-        type=int,
+        type=arguments.integer,
         metavar="N",
         help="model class = label + N (default: 1 for 1001 classes, else 0)",
     )
@@ -96,7 +94,11 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_file(parser, "--per-class", "CSV", "write accuracy by class")
     parser.add_argument(
-        "--confused", type=int, default=5, metavar="N", help="confused pairs to show (default: 5)"
+        "--confused",
+        type=arguments.count,
+        default=5,
+        metavar="N",
+        help="confused pairs to show (default: 5)",
     )
     arguments.add_file(parser, "--json", "FILE", "write everything")
     arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from zoofast.commands import arguments
 from zoofast.commands.console import working
 from zoofast.conversion.simplify import simplify
 
@@ -15,7 +16,12 @@ from zoofast.conversion.simplify import simplify
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the ONNX to read")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the ONNX to write")
-    parser.add_argument("--batchsize", type=int, help="fix the batch to this size [kept as it is]")
+    parser.add_argument(
+        "--batchsize",
+        type=arguments.batch_size,
+        metavar="N",
+        help="fix the batch to this size [kept as it is]",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

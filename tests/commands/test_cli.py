@@ -1,0 +1,87 @@
+"""What holds for all commands: how their arguments are checked, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Iterator
+
+import pytest
+
+from zoofast.cli import COMMANDS, main
+from zoofast.commands import arguments
+
+BAD_NUMBERS = ["-1", "0", "9" * 30, "9" * 5000, "x", "", "1e400", "nan", "-0x1", "²", "1.5.1", "1,"]
+PATHS = {"file_to_write", "option", "Path"}  # types of arguments that are no numbers
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"zoofast.commands.{command}").add_arguments(parser)
+    return parser
+
+
+def options() -> Iterator[tuple[str, str]]:
+    """(command, option) of every option whose text is converted."""
+    for command in COMMANDS:
+        for action in parser_of(command)._actions:
+            if action.type is not None and getattr(action.type, "__name__", "") not in PATHS:
+                yield command, action.option_strings[-1]
+
+
+OPTIONS = list(options())
+
+
+def test_every_command_has_numbers_among_its_arguments_that_are_checked() -> None:
+    assert len(OPTIONS) > 40
+    for command in COMMANDS:
+        for action in parser_of(command)._actions:
+            where = f"{command} {action.dest}: take a type of zoofast.commands.arguments"
+            assert action.type not in (int, float), where
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS, ids=map(" ".join, OPTIONS))
+def test_a_bad_number_is_one_line(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [action] = [a for a in parser_of(command)._actions if option in a.option_strings]
+    assert callable(action.type)
+    refused = 0
+    for text in BAD_NUMBERS:
+        try:
+            value = action.type(text)
+        except argparse.ArgumentTypeError:
+            refused += 1
+        else:  # such as 0, where 0 is allowed
+            assert value in (-1, 0, [0]), f"{text!r} was taken as {value!r}"
+            continue
+        with pytest.raises(SystemExit) as ended:
+            main([command, f"{option}={text}"])
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1 and err.startswith("zoofast: error: argument "), err
+        assert option in err and len(err) < 250
+    assert refused >= len(BAD_NUMBERS) - 2
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("1", 1), ("512", 512), ("256M", 2**28), ("3k", 3072), ("2GiB", 2**31), ("1TB", 2**40)],
+)
+def test_a_size_is_a_number_and_a_unit(text: str, nbytes: int) -> None:
+    assert arguments.size(text) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "M", "-1", "1.5G", "256 M", "9" * 30, "1P", "٣"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
+        arguments.size(text)
+
+
+def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["prepp"])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "'prepp'" in err
