@@ -37,6 +37,7 @@ from report import (
 )
 
 from zoofast import Loader, load_recipe
+from zoofast.base.cpus import cpu_name
 from zoofast.commands import console
 from zoofast.preprocess.sinks import FileSink
 from zoofast.preprocess.sources import Item, Source
@@ -54,6 +55,7 @@ PEERS = (
     "zoofast_loader",
 )
 OURS, BARE = "zoofast_prepare", "libjpeg_turbo"
+README_PEERS = ("guide_script", "torchvision_pillow", "simplejpeg_opencv", BARE, OURS)
 STAGE_PASSES = 5
 
 
@@ -95,22 +97,41 @@ def measure(peers: list[Peer], count: int, rounds: int) -> None:
     in_turn([partial(once, peer) for peer in peers], rounds, "time")
 
 
+def equals_pillow(peer: Peer) -> str:
+    if peer.verified["equal"] == peer.verified["images"]:
+        return "yes"
+    return f"no, off by up to {peer.verified['largest_difference']:.2g}"
+
+
 def peers_table(peers: list[Peer]) -> Table:
     by_name = {peer.name: peer.timing for peer in peers}
     rows = []
     for peer in sorted(peers, key=lambda peer: -peer.timing.median):
-        timing, verified = peer.timing, peer.verified
+        timing = peer.timing
         low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
-        equal = "yes"
-        if verified["equal"] != verified["images"]:
-            equal = f"no, off by up to {verified['largest_difference']:.2g}"
         row = [peer.about["label"], f"{timing.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}"]
         row.append(f"{1 / timing.median:,.0f}")
         for base in (OURS, BARE):
             row.append(f"{timing.ratio_to(by_name[base]):.2f}" if base in by_name else "–")
-        rows.append([*row, equal])
+        rows.append([*row, equals_pillow(peer)])
     headings = ["", "ms/image", "min…max", "images/s", "÷ zoofast", "÷ bare decode"]
     return Table([*headings, "equals Pillow"], rows)
+
+
+def readme_table(peers: list[Peer]) -> Table:
+    """The five rows that the project's README shows."""
+    chosen = {peer.name: peer for peer in peers if peer.name in README_PEERS}
+    ours = chosen[OURS].timing
+    rows = [
+        [
+            peer.about["label"],
+            f"{1 / peer.timing.median:,.0f}",
+            f"{peer.timing.ratio_to(ours):.2f}",
+            equals_pillow(peer),
+        ]
+        for peer in sorted(chosen.values(), key=lambda peer: -peer.timing.median)
+    ]
+    return Table(["", "images/s", "time ÷ zoofast's", "equals Pillow"], rows)
 
 
 def stage_seconds(images: Images) -> dict[str, float]:
@@ -168,15 +189,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"zoofast: not measured: {problem}", file=sys.stderr)
     if args.json:
         write_json(args.json, as_dict(peers, problems, stages, about, versions))
-    if args.write and problems:
-        raise BenchmarkError("nothing was written, since not every peer could be measured")
+    if args.write and (problems or set(args.peers) != set(PEERS)):
+        raise BenchmarkError("nothing was written, since not every peer was measured")
     if args.write:
         replace_block(
             RESULTS,
             "prep",
             f"{about}.\n\n{table.markdown()}\n\n{stage_table.markdown()}\n\nVersions: {stated}.",
         )
-        replace_block(README, "prep", f"{table.markdown()}\n\n{about}.")
+        replace_block(
+            README,
+            "prep",
+            f"{readme_table(peers).markdown()}\n\n{images.what}; medians of {args.rounds} rounds; "
+            f"{cpu_name()}; {today()}.",
+        )
     return 1 if problems else 0
 
 

@@ -39,9 +39,9 @@ class Table:
         Console(width=max(console.width, 120)).print(table)
 
     def markdown(self) -> str:
-        rule = ["---"] + ["---:"] * (len(self.headings) - 1)
-        lines = [self.headings, rule, *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        heading, *lines = ["| " + " | ".join(line) + " |" for line in (self.headings, *self.rows)]
+        rule = "|---|" + "---:|" * (len(self.headings) - 1)
+        return "\n".join([heading, rule, *lines])
 
 
 def machine() -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import SHARED, BenchmarkError, Timing, in_turn
-from report import README, Table, load_note, machine, replace_block, today, write_json
+from report import README, RESULTS, Table, load_note, machine, replace_block, today, write_json
 
 from zoofast import _logits
 from zoofast.scoring.labels import Labels, load_labels
@@ -171,7 +171,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=5000, metavar="N", help="default: 5000")
     parser.add_argument("--many", type=int, default=50_000, metavar="N", help="for memory")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--write", action="store_true", help="update the tables in the pages")
     args = parser.parse_args()
     note = load_note()
     with tempfile.TemporaryDirectory() as temporary:
@@ -245,7 +245,13 @@ def main() -> int:
             f"cache; medians of {args.rounds} rounds in turn, ratios paired by round. "
             f"{' '.join(facts)} {machine()}; {note}; {today()}."
         )
-        replace_block(README, "score", text)
+        replace_block(RESULTS, "score", text)
+        replace_block(
+            README,
+            "score",
+            f"A result file of {CLASSES} logits to its five best classes: "
+            f"{one.median * 1e6:.1f} µs; the guides' script: {guides.median * 1e6:.0f} µs.",
+        )
     if wrong:
         print(f"other hits than the guides' {right}: {', '.join(wrong)}", file=sys.stderr)
     grown = (memory[args.many] - memory[args.files]) / max(args.many - args.files, 1)
