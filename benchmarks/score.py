@@ -25,7 +25,7 @@ from report import README, RESULTS, Table, load_note, machine, replace_block, to
 
 from zoofast import _logits
 from zoofast.scoring.labels import Labels, load_labels
-from zoofast.scoring.results import Reader
+from zoofast.scoring.results import ReadOptions, ResultReader
 from zoofast.scoring.score import score_folder
 
 CLASSES = 1000
@@ -37,8 +37,9 @@ PEAK_MEMORY = """
 import json, re, sys
 from pathlib import Path
 from zoofast.scoring.labels import load_labels
+from zoofast.scoring.results import ReadOptions
 from zoofast.scoring.score import score_folder
-score = score_folder(sys.argv[1], load_labels(sys.argv[2]), threads=2)
+score = score_folder(sys.argv[1], load_labels(sys.argv[2]), reading=ReadOptions(threads=2))
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(json.dumps([score.tally.images, int(peak) * 1024]))
 """
@@ -110,12 +111,13 @@ def numpy_way(results: Path, labels: Labels) -> list[int]:
 
 def zoofast_way(results: Path, labels: Labels, threads: int) -> list[int]:
     """All of `zoofast score` but the printing."""
-    return [int(n) for n in score_folder(results, labels, threads=threads).tally.hits]
+    score = score_folder(results, labels, reading=ReadOptions(threads=threads))
+    return score.tally.hits.tolist()
 
 
 def ranking_alone(results: Path, labels: Labels, threads: int) -> list[int]:
     """Without labels: list the folder, open, read, parse, rank, confidence."""
-    with Reader(results, 6, threads=threads) as reader:
+    with ResultReader(results, 6, ReadOptions(threads=threads)) as reader:
         reader.finish()
     return []
 

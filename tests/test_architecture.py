@@ -31,7 +31,6 @@ LAYERS = (
     "guide_script",
 )
 PRINTS = ("commands", "cli")  # the only packages that write to the terminal
-STILL = {("scoring", "zoofast.commands.console")}  # being moved
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -69,8 +68,6 @@ def test_imports_go_down(path: Path) -> None:
     for line, name in imports(path):
         if name.split(".")[0] == "zoofast":
             assert name != "zoofast", f"{path}:{line}: import from the defining module"
-            if (mine, name) in STILL:
-                continue
             theirs = name.split(".")[1]
             assert LAYERS.index(theirs) <= LAYERS.index(mine), f"{path}:{line}: imports {name}"
         if name.split(".")[0] == "rich":

@@ -47,7 +47,8 @@ def confidence(
 class Reading:
     """Files (names relative to dir_fd, kinds TXT, BIN or NPY) being read and ranked.
 
-    threads - 1 threads begin at once and need no GIL; `help` until none is left, then `end`.
+    threads - 1 threads begin at once and need no GIL. Call `rank_files` until it returns N, then
+    `end`.
     """
 
     results: NDArray[np.void]  # RESULT_DTYPE, (N,)
@@ -64,8 +65,9 @@ class Reading:
         want_confidence: bool = False,
         threads: int = 1,
     ) -> None: ...
-    def help(self, most: int) -> int:
-        """Reads about `most` (>= 1) files; returns how many are taken by any thread so far."""
+    def rank_files(self, max_files: int) -> int:
+        """Reads and ranks about `max_files` (>= 1) files in the caller's thread. Returns how many
+        files any thread has started with so far."""
 
     def end(self) -> None:
         """Waits for the threads. Files that none had taken stay unread. Idempotent."""

@@ -215,14 +215,14 @@ cdef class Reading:
         if self.reading == NULL:
             raise MemoryError
 
-    def help(self, Py_ssize_t most):
-        cdef size_t taken = 0
-        if most < 1:
-            raise ValueError("most must be 1 or more")
+    def rank_files(self, Py_ssize_t max_files):
+        cdef size_t started = 0
+        if max_files < 1:
+            raise ValueError("max_files must be 1 or more")
         if self.reading != NULL:
             with nogil:
-                taken = zf_logits_help(self.reading, most)
-        return taken
+                started = zf_logits_help(self.reading, max_files)
+        return started
 
     def end(self):
         cdef zf_logits_reading *reading = self.reading

@@ -40,6 +40,7 @@ from zoofast.inference.remote import RemoteModel
 from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.scoring.labels import Labels
+from zoofast.scoring.score import ScoreOptions
 from zoofast.scoring.tally import TITLE
 from zoofast.timing.trace import read_trace
 
@@ -481,7 +482,9 @@ def test_progress_tells_the_running_accuracy(
     with open_source(run / "images") as source:
         names = [item.name for item in source.items]
         labels = Labels(label, "here")
-        evaluate(source, source.items, recipe, labels, options(run, top_k=2), tell)
+        evaluate(
+            source, source.items, recipe, labels, options(run, scoring=ScoreOptions(top_k=2)), tell
+        )
     for seen in (0, 4, 8, COUNT):
         hits = [np.flatnonzero(order[name] == label[name])[0] for name in names[:seen]]
         expected = (seen, seen, sum(hit < 1 for hit in hits), sum(hit < 2 for hit in hits))

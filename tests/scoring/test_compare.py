@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from zoofast.base.rows import NamedRows
 from zoofast.cli import main
-from zoofast.scoring.compare import SavedAnswers, compare_answers
+from zoofast.scoring.compare import SavedLogits, compare_logits
 from zoofast.scoring.labels import Labels
 
 CLASSES = 7
@@ -62,26 +62,31 @@ def compared(tmp_path: Path, a: Path, b: Path, *more: str | Path, code: int = 0)
 def test_the_figures_are_numpys(tmp_path: Path, kind: str) -> None:
     a, b = logits(1), logits(1) + 0.2 * logits(2)
     there = save(tmp_path / "a.npy", a) if kind == "saved" else folder(tmp_path / "a", a, kind)
-    found = compared(tmp_path, there, save(tmp_path / "b.npy", b), label_file(tmp_path / "l.txt"))
+    comparison = compared(
+        tmp_path, there, save(tmp_path / "b.npy", b), label_file(tmp_path / "l.txt")
+    )
     differences = np.abs(a.astype(float) - b)
     image, at = np.unravel_index(differences.argmax(), differences.shape)
-    assert found["largest_difference"] == pytest.approx(differences.max(), rel=1e-6)
-    assert (found["farthest"][0]["name"], found["farthest"][0]["at"]) == (f"i{image}", at)
+    assert comparison["max_difference"] == pytest.approx(differences.max(), rel=1e-6)
+    assert (
+        comparison["largest_differences"][0]["name"],
+        comparison["largest_differences"][0]["class_index"],
+    ) == (f"i{image}", at)
     cosines = [
         float(x @ y / np.sqrt((x @ x) * (y @ y)))
         for x, y in zip(a.astype(float), b.astype(float), strict=True)
     ]
-    assert found["least_cosine"] == pytest.approx(min(cosines), abs=1e-9)
-    assert found["mean_cosine"] == pytest.approx(np.mean(cosines), abs=1e-9)
-    assert found["least_alike"][0]["name"] == f"i{int(np.argmin(cosines))}"
+    assert comparison["min_cosine"] == pytest.approx(min(cosines), abs=1e-9)
+    assert comparison["mean_cosine"] == pytest.approx(np.mean(cosines), abs=1e-9)
+    assert comparison["lowest_cosines"][0]["name"] == f"i{int(np.argmin(cosines))}"
     flipped = [i for i in range(20) if a[i].argmax() != b[i].argmax()]
-    flips = {flip["name"]: (flip["a"], flip["b"], flip["truth"]) for flip in found["flips"]}
+    flips = {flip["name"]: (flip["a"], flip["b"], flip["truth"]) for flip in comparison["flips"]}
     assert flips == {f"i{i}": (a[i].argmax(), b[i].argmax(), i % CLASSES) for i in flipped}
     for k in range(1, 6):
         for side, rows in enumerate((a, b)):
             order = np.argsort(-rows, axis=1)[:, :k]
             hits = [i % CLASSES in order[i] for i in range(20)]
-            assert found["accuracy"][f"top{k}"][side] == pytest.approx(np.mean(hits))
+            assert comparison["accuracy"][f"top{k}"][side] == pytest.approx(np.mean(hits))
 
 
 def test_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,9 +131,9 @@ def test_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_odd_numbers(tmp_path_factory: pytest.TempPathFactory, rows: np.ndarray) -> None:
     tmp_path = tmp_path_factory.mktemp("c")
-    a, b = (SavedAnswers(save(tmp_path / f"{i}.npy", rows[i])) for i in (0, 1))
-    found = compare_answers(a, b)
-    json.dumps(found.as_dict(), allow_nan=False)
+    a, b = (SavedLogits(save(tmp_path / f"{i}.npy", rows[i])) for i in (0, 1))
+    comparison = compare_logits(a, b)
+    json.dumps(comparison.as_dict(), allow_nan=False)
     expected = []
     for x, y in zip(*rows.astype(np.float64), strict=True):
         largest = 0.0
@@ -138,13 +143,13 @@ def test_odd_numbers(tmp_path_factory: pytest.TempPathFactory, rows: np.ndarray)
             finite = np.isfinite(one) and np.isfinite(other)
             largest = max(largest, abs(one - other) if finite else np.inf)
         expected.append(largest)
-    assert found.largest_difference == max(expected)
+    assert comparison.max_difference == max(expected)
     order = [
         [sorted(range(5), key=lambda i: (np.isnan(r[i]), -r[i], i))[0] for r in side]
         for side in rows
     ]
     flips = [i for i in range(4) if order[0][i] != order[1][i]]
-    assert [flip.name for flip in found.flips] == [f"i{i}" for i in flips]
+    assert [flip.name for flip in comparison.flips] == [f"i{i}" for i in flips]
 
 
 def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,10 +161,10 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     b = save(tmp_path / "b.npy", logits(1, 5), names)
     labels = tmp_path / "l.txt"
     labels.write_text("i1.JPEG 0\ni0.JPEG 1\n")
-    found = compared(tmp_path, a, b, labels, code=1)
-    assert (found["only_a"], found["only_b"]) == (["i4"], ["i3", "new"])
-    assert sorted(found["broken"]) == ["i1", "i2", "i3"]
-    assert found["images"] == 1
+    comparison = compared(tmp_path, a, b, labels, code=1)
+    assert (comparison["only_a"], comparison["only_b"]) == (["i4"], ["i3", "new"])
+    assert sorted(comparison["failed"]) == ["i1", "i2", "i3"]
+    assert comparison["images"] == 1
     shown = capsys.readouterr()
     assert "cannot be compared: 3: i3 (several in " in shown.err
     assert "i2 (3 and 7 values, not 7)" in shown.err
@@ -172,9 +177,9 @@ def test_accuracies_from_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     labels = label_file(tmp_path / "l.txt")
     guide, ours = tmp_path / "r.json", tmp_path / "s.json"
     assert main(["score", str(a), str(labels), "-o", str(guide), "--json", str(ours)]) == 0
-    found = compared(tmp_path, guide, ours)
-    assert len(found["accuracy"]) == 5
-    assert all(x == pytest.approx(y, abs=1e-9) for x, y in found["accuracy"].values())
+    comparison = compared(tmp_path, guide, ours)
+    assert len(comparison["accuracy"]) == 5
+    assert all(x == pytest.approx(y, abs=1e-9) for x, y in comparison["accuracy"].values())
     saved = save(tmp_path / "l.npy", logits(1))
     assert compared(tmp_path, ours, saved, labels, "--max-accuracy-drop", "0")["images"] == 20
     for arguments, said in (
@@ -216,9 +221,9 @@ def test_other_classes_and_names_are_refused(
 def test_chunks_are_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (save(tmp_path / f"{i}.npy", logits(i, 50)) for i in (1, 2))
     labels = Labels({f"i{i}": i % CLASSES for i in range(50)}, "made")
-    whole = compare_answers(SavedAnswers(a), SavedAnswers(b), labels).as_dict()
-    monkeypatch.setattr("zoofast.scoring.compare.CHUNK", 7)
-    parts = compare_answers(SavedAnswers(a), SavedAnswers(b), labels).as_dict()
+    whole = compare_logits(SavedLogits(a), SavedLogits(b), labels).as_dict()
+    monkeypatch.setattr("zoofast.scoring.compare.IMAGES_PER_CHUNK", 7)
+    parts = compare_logits(SavedLogits(a), SavedLogits(b), labels).as_dict()
     assert parts.pop("mean_cosine") == pytest.approx(whole.pop("mean_cosine"))
     assert parts == whole
 
@@ -240,6 +245,6 @@ def test_the_installed_command_and_its_page(tmp_path: Path) -> None:
     assert shown.console == []
     assert hostile in shown.page.text
     assert shown.page.all("img") == []
-    found = json.loads((tmp_path / "c.json").read_text())
+    comparison = json.loads((tmp_path / "c.json").read_text())
     values = {a["data-at"]: a["value"] for a, _ in shown.page.all("data")}
-    assert float(str(values["figures.3.value"])) == found["largest_difference"]
+    assert float(str(values["figures.3.value"])) == comparison["max_difference"]

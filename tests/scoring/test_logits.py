@@ -367,7 +367,7 @@ def test_threads_and_chunks_do_not_change_the_ranking(tmp_path: Path) -> None:
         expected = [naive_topk(row, 5) for row in rows]
         for threads in (1, 2, 7):
             reading = _logits.Reading(fd, names, kinds, 5, threads=threads)
-            while (taken := reading.help(20)) < len(names):
+            while (taken := reading.rank_files(20)) < len(names):
                 assert taken >= 20
             reading.end()
             results, classes, values = reading.results, reading.classes, reading.values
@@ -384,7 +384,7 @@ def test_rows_shorter_than_k_are_filled_up(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
         reading = _logits.Reading(fd, [b"a"], np.zeros(1, np.uint8), 5)
-        assert reading.help(1) == 1
+        assert reading.rank_files(1) == 1
         reading.end()
         classes, values = reading.classes, reading.values
     finally:

@@ -13,13 +13,9 @@ import pytest
 from zoofast.cli import main
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.results import Reader, list_results
-from zoofast.scoring.score import (
-    PAIR_MISTAKES_KEPT,
-    confusions,
-    score_folder,
-    surest_mistakes,
-)
+from zoofast.scoring.mistakes import MAX_EXAMPLES, confusions, most_confident_mistakes
+from zoofast.scoring.results import ReadOptions, ResultReader, list_results
+from zoofast.scoring.score import ScoreOptions, score_folder
 from zoofast.scoring.tally import Tally
 
 
@@ -134,7 +130,7 @@ def test_report_and_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None
         by_class = {row["class"]: row for row in csv.DictReader(file)}
     assert by_class["0"]["images"] == "2"
     assert by_class["0"]["top1"] == "0.5"
-    assert by_class["0"]["most_often_taken_for"] == "1"
+    assert by_class["0"]["most_often_mistaken_for"] == "1"
     everything = json.loads(Path(outputs[2]).read_text())
     assert everything["accuracy"] == {"top1": 0.5, "top2": 0.75, "top3": 1.0}
     assert everything["confused"] == [
@@ -184,16 +180,18 @@ def test_what_is_not_scored_is_named_and_counted(
         "no_label": ["unlabelled"],
         "no_result": ["missing"],
         "duplicates": {"b": ["b_0.npy", "b_0.txt"]},
-        "broken": {"c_0.txt": "no number in its first row"},
-        "other_length": {"d_0.txt": 2},
-        "not_a_score": [],
+        "unreadable": {"c_0.txt": "no number in its first row"},
+        "wrong_length": {"d_0.txt": 2},
+        "nan_scores": [],
         "unrecognized_files": ["thumbs.db"],
     }
     assert '"Number of images", "value": "1"' in (run / "r.json").read_text()
     assert score(run, "--allow-missing") == 0
 
 
-def test_a_stranger_alone_is_no_failure(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unrecognized_file_alone_is_no_failure(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (run / "results" / "notes.md").touch()
     (run / "results" / "sqz_summary.json").write_text("{}")
     assert score(run) == 0
@@ -217,7 +215,7 @@ def test_other_outputs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "abcd":
         write_row(run / "results" / f"{name}_1.txt", [0, 0, 1])
     assert score(run) == 0
-    assert "4 files of output 1 are left alone" in capsys.readouterr().err
+    assert "4 files of output 1 are not (--output-index)" in capsys.readouterr().err
     assert score(run, "--output-index", "1", "-o", str(run / "r.json")) == 0
     assert '"Top1 accuracy", "value": "25.0%"' in (run / "r.json").read_text()
     assert score(run, "--output-index", "2") == 2
@@ -258,20 +256,21 @@ def test_files_of_unusual_names_are_ranked_in_their_place(tmp_path: Path, thread
         else:
             write_row(tmp_path / (name + ending), np.eye(60)[i].tolist())
     counted = []
-    with Reader(tmp_path, 1, threads=threads) as reader:
+    with ResultReader(tmp_path, 1, ReadOptions(threads=threads)) as reader:
         assert reader.listing.names == names
-        results, top_k = reader.finish(counted.append)
+        results, top_k = reader.finish(lambda done, total: counted.append((done, total)))
     assert top_k.classes[:, 0].tolist() == list(range(60))
     assert (results["count"] == 60).all()
-    assert sum(counted) == 60
+    assert counted[0] == (0, 60)
+    assert counted[-1] == (60, 60)
 
 
 def test_a_reader_may_be_closed_before_it_has_finished(run: Path) -> None:
     for _ in range(20):
-        with Reader(run / "results", 2, threads=3):
+        with ResultReader(run / "results", 2, ReadOptions(threads=3)):
             pass
     with pytest.raises(ResultError, match="has no results of output 7"):
-        Reader(run / "results", 2, threads=3, output_index=7)
+        ResultReader(run / "results", 2, ReadOptions(7, threads=3))
 
 
 def test_label_offset_is_automatic_or_forced(tmp_path: Path) -> None:
@@ -279,15 +278,23 @@ def test_label_offset_is_automatic_or_forced(tmp_path: Path) -> None:
     row[4] = 1
     write_row(tmp_path / "a_0.txt", row.tolist())
     assert score_folder(tmp_path, Labels({"a": 3}, "here")).tally.hits[0] == 1
-    assert score_folder(tmp_path, Labels({"a": 4}, "here"), label_offset=0).tally.hits[0] == 1
-    assert score_folder(tmp_path, Labels({"a": 6}, "here"), label_offset=-2).tally.hits[0] == 1
+    assert (
+        score_folder(tmp_path, Labels({"a": 4}, "here"), ScoreOptions(label_offset=0)).tally.hits[0]
+        == 1
+    )
+    assert (
+        score_folder(tmp_path, Labels({"a": 6}, "here"), ScoreOptions(label_offset=-2)).tally.hits[
+            0
+        ]
+        == 1
+    )
 
 
 def test_labels_outside_the_model_are_refused(run: Path) -> None:
     with pytest.raises(LabelError, match="label of a is 3, with offset 0 outside the model's 3"):
         score_folder(run / "results", Labels({"a": 3}, "here"))
     with pytest.raises(LabelError, match="set --label-offset"):
-        score_folder(run / "results", Labels({"a": 0}, "here"), label_offset=-1)
+        score_folder(run / "results", Labels({"a": 0}, "here"), ScoreOptions(label_offset=-1))
     with pytest.raises(LabelError, match="has 2 classes, the results 3; give the list"):
         score_folder(run / "results", Labels({"a": 1}, "here", class_count=2))
 
@@ -374,7 +381,7 @@ def test_calibration_error_against_its_definition() -> None:
     assert Tally(2, 1).ece() is None
 
 
-def test_surest_mistakes_and_confusions_against_plain_sorting() -> None:
+def test_mistakes_and_confusions_against_plain_sorting() -> None:
     rng = np.random.default_rng(7)
     n, classes = 400, 4
     truth, predicted = rng.integers(0, classes, (2, n))
@@ -386,14 +393,14 @@ def test_surest_mistakes_and_confusions_against_plain_sorting() -> None:
         for i in range(n)
         if truth[i] != predicted[i] and not np.isnan(confidence[i])
     )
-    found = surest_mistakes(names, truth, predicted, confidence, 30)
-    assert [(-m.confidence, m.name, m.truth, m.predicted) for m in found] == wrong[:30]
+    mistakes = most_confident_mistakes(names, truth, predicted, confidence, 30)
+    assert [(-m.confidence, m.name, m.truth, m.predicted) for m in mistakes] == wrong[:30]
     pairs = [(3, 1, 17), (0, 2, 5), (2, 2, 0)]  # the counts are passed on
     confused = confusions(pairs, names, truth, predicted, confidence)
     for pair, got in zip(pairs, confused, strict=True):
         assert (got.truth, got.predicted, got.images) == pair
         expected = [name for _, name, *classes in wrong if tuple(classes) == pair[:2]]
-        assert [m.name for m in got.surest] == expected[:PAIR_MISTAKES_KEPT]
+        assert [m.name for m in got.examples] == expected[:MAX_EXAMPLES]
 
 
 def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
@@ -403,7 +410,7 @@ def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
     score = score_folder(tmp_path, labels)
     assert score.scores == "probabilities"
     assert score.tally.ece() == pytest.approx(0.25)
-    forced = score_folder(tmp_path, labels, scores="logits")
+    forced = score_folder(tmp_path, labels, ScoreOptions(scores="logits"))
     assert forced.tally.ece() == pytest.approx(1 / (1 + np.exp(-0.5)) - 0.5, rel=1e-6)
     write_row(tmp_path / "b_0.txt", [7.5, 2.5])
     assert score_folder(tmp_path, labels).scores == "logits"
@@ -412,7 +419,7 @@ def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
 def test_published_accuracy_is_compared_on_all_of_imagenet(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from zoofast.commands.score import report
+    from zoofast.commands.scoring import print_score
     from zoofast.scoring.score import Problems, Score
 
     def shown(images: int) -> str:
@@ -420,7 +427,7 @@ def test_published_accuracy_is_compared_on_all_of_imagenet(
         ranked = np.tile(np.arange(5, dtype=np.int32), (images, 1))
         tally.add(np.arange(images) % 1000 // 600, ranked)  # 60 % class 0, the others class 1
         score = Score(tally, Problems(), images, 0, 0, {}, "logits", Labels({}, "here"), [], [])
-        assert report(score, False, published={"top1": 59.5, "top5": 100.0}) == 0
+        assert print_score(score, False, published={"top1": 59.5, "top5": 100.0}) == 0
         return capsys.readouterr().out
 
     assert "60.00 % │ 30000 │    0 │    59.5 % │      +0.50 │" in shown(50_000)

@@ -1,19 +1,28 @@
-"""`zoofast compare`: two results, and what changed between them."""
+"""`zoofast compare`: what differs between two results."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
 from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
-from zoofast.commands.score import add_label_arguments, labels_of
+from zoofast.commands.scoring import (
+    add_label_arguments,
+    add_read_arguments,
+    add_top_k,
+    print_problems,
+    read_labels,
+)
 from zoofast.errors import ResultError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from zoofast.scoring.compare import Comparison
 
 SHOWN = 10  # of each list on the screen; --json has all
@@ -28,16 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="the reference")
     parser.add_argument("b", metavar="B", help="what is compared with it")
     add_label_arguments(parser)
-    arguments.add_output_index(parser, None, "the lowest that has files")
-    parser.add_argument(
-        "--bin-dtype",
-        default="float32",
-        choices=["float32", "float16", "float64", "int8", "uint8", "int32"],
-        help="element type of .bin files (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--top-k", type=arguments.positive, default=5, metavar="K", help="default: %(default)s"
-    )
+    add_read_arguments(parser)
+    add_top_k(parser)
     parser.add_argument(
         "--max-accuracy-drop",
         type=arguments.real_number(-100, 100),
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-cosine",
         type=arguments.real_number(-1, 1),
         metavar="C",
-        help="fail when an image's logits are less alike",
+        help="fail when the cosine of an image's logits is below C",
     )
     parser.add_argument(
         "--max-difference",
@@ -75,23 +76,22 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import write_report
             from zoofast.report.compare import compare_report
-    found = _compare(args)
-    failed = list(_failures(args, found))
+    comparison = _compare(args)
+    failures = _failures(args, comparison)
     if args.json:
-        write_atomic(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+        write_atomic(args.json, (json.dumps(comparison.as_dict(), indent=1) + "\n").encode())
     if args.report:
-        write_report(args.report, compare_report(found, failed, ["zoofast", *args.argv]))
+        page = compare_report(comparison, failures, ["zoofast", *args.argv])
+        write_report(args.report, page)
     if not args.quiet:
-        _show(found)
-    for what, names in found.missing():
-        shown = ", ".join(names[:SHOWN])
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        print(f"zoofast: {what}: {len(names)}: {shown}{more}", file=sys.stderr)
-    for line in failed:
+        print_summary(comparison)
+    problems = comparison.problems()
+    print_problems(problems, SHOWN)
+    for line in failures:
         print(f"zoofast: failed: {line}", file=sys.stderr)
-    total = found.images + len(found.only_a) + len(found.only_b) + len(found.broken)
-    print(f"compared {found.images} of {total}")
-    return 1 if failed or (found.missing() and not args.allow_missing) else 0
+    samples = comparison.images + len(comparison.only_a) + len(comparison.only_b)
+    print(f"compared {comparison.images} of {samples + len(comparison.failed)}")
+    return 1 if failures or (problems and not args.allow_missing) else 0
 
 
 def _compare(args: argparse.Namespace) -> Comparison:
@@ -100,12 +100,16 @@ def _compare(args: argparse.Namespace) -> Comparison:
         Accuracies,
         accuracies_of,
         compare_accuracies,
-        compare_answers,
-        open_answers,
+        compare_logits,
+        open_results,
     )
+    from zoofast.scoring.results import ReadOptions
+    from zoofast.scoring.score import ScoreOptions
 
-    labels = labels_of(args)
-    a, b = (open_answers(where, args.output_index, args.bin_dtype) for where in (args.a, args.b))
+    labels = read_labels(args)
+    reading = ReadOptions(args.output_index, bin_dtype=args.bin_dtype)
+    options = ScoreOptions(args.top_k, args.label_offset)
+    a, b = (open_results(Path(path), reading) for path in (args.a, args.b))
     if isinstance(a, Accuracies) or isinstance(b, Accuracies):
         logits_needed = {
             "--max-flips": args.max_flips,
@@ -119,81 +123,93 @@ def _compare(args: argparse.Namespace) -> Comparison:
         for side in (a, b):
             if not isinstance(side, Accuracies):
                 if labels is None:
-                    raise ResultError(f"{side.where}: give LABELS, to compare its accuracy")
-                side = accuracies_of(side, labels, top_k=args.top_k, label_offset=args.label_offset)
+                    raise ResultError(f"{side.source}: give LABELS, to compare its accuracy")
+                side = accuracies_of(side, labels, options)
             sides.append(side)
         return compare_accuracies(*sides)
     if args.max_accuracy_drop is not None and labels is None:
         raise ResultError("--max-accuracy-drop needs LABELS")
     with progress("compare", min(len(a.names), len(b.names)), args.quiet) as meter:
-        return compare_answers(
-            a,
-            b,
-            labels,
-            top_k=args.top_k,
-            label_offset=args.label_offset,
-            progress=meter.advance,
+        return compare_logits(
+            a, b, labels, options, lambda done, total: meter.advance(done - meter.done)
         )
 
 
-def _failures(args: argparse.Namespace, found: Comparison) -> list[str]:
-    """What is beyond the thresholds, in words."""
-    failed = []
-    if args.max_accuracy_drop is not None and found.drop() > args.max_accuracy_drop:
-        failed.append(
-            f"the accuracy drops by {found.drop():.2f} points; {args.max_accuracy_drop:g} are "
-            "allowed"
+def _failures(args: argparse.Namespace, comparison: Comparison) -> list[str]:
+    """The thresholds that are exceeded, in words."""
+    failures = []
+    drop, flips = comparison.accuracy_drop(), len(comparison.flips)
+    if args.max_accuracy_drop is not None and drop > args.max_accuracy_drop:
+        failures.append(
+            f"the accuracy drops by {drop:.2f} points; {args.max_accuracy_drop:g} are allowed"
         )
-    if args.max_flips is not None and len(found.flips) > args.max_flips:
-        failed.append(f"{len(found.flips)} images change their class; {args.max_flips} are allowed")
+    if args.max_flips is not None and flips > args.max_flips:
+        failures.append(f"{flips} images change their class; {args.max_flips} are allowed")
     # not (x >= limit): NaN fails
-    if args.min_cosine is not None and not found.least_cosine >= args.min_cosine:
-        worst = found.least_alike[0]
-        failed.append(
+    if args.min_cosine is not None and not comparison.min_cosine >= args.min_cosine:
+        worst = comparison.lowest_cosines[0]
+        failures.append(
             f"the logits of {worst.name} have cosine {worst.cosine:.6f}; {args.min_cosine:g} is "
-            "the least allowed"
+            "the minimum"
         )
-    if args.max_difference is not None and not found.largest_difference <= args.max_difference:
-        worst = found.farthest[0]
-        failed.append(
-            f"class {worst.at} of {worst.name} differs by {worst.difference:g}; "
+    if args.max_difference is not None and not comparison.max_difference <= args.max_difference:
+        worst = comparison.largest_differences[0]
+        failures.append(
+            f"class {worst.class_index} of {worst.name} differs by {worst.difference:g}; "
             f"{args.max_difference:g} is allowed"
         )
-    return failed
+    return failures
 
 
-def _show(found: Comparison) -> None:
+def print_summary(comparison: Comparison) -> None:
+    """Prints accuracies, differences of the logits, and the images whose class changes."""
     from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    if comparison.accuracy:
+        console.print(_accuracy_table(comparison))
+    if not comparison.has_logits:
+        return
+    images, flips = comparison.images, len(comparison.flips)
+    console.print(f"same best class: {images - flips} of {images} ({1 - flips / images:.2%})")
+    lowest, largest = comparison.lowest_cosines[0], comparison.largest_differences[0]
+    console.print(
+        f"cosine: mean {comparison.mean_cosine:.8f}, minimum {lowest.cosine:.8f} "
+        f"({escape(lowest.name)})"
+    )
+    console.print(
+        f"largest difference: {largest.difference:g} (class {largest.class_index} of "
+        f"{escape(largest.name)})"
+    )
+    if flips:
+        console.print(_flips_table(comparison))
+    if flips > SHOWN:
+        console.print(f"and {flips - SHOWN} more; --json has all")
+
+
+def _accuracy_table(comparison: Comparison) -> Table:
+    from rich.table import Table
+
+    of_a, of_b = comparison.scored
+    table = Table(title=f"accuracy, {of_a} and {of_b} images", title_justify="left")
+    table.add_column("")
+    for heading in ("A", "B", "points"):
+        table.add_column(heading, justify="right")
+    for place, (a, b) in comparison.accuracy.items():
+        row = (f"{100 * a:.2f} %", f"{100 * b:.2f} %", f"{100 * (b - a):+.2f}")
+        table.add_row(place.replace("top", "top-"), *row)
+    return table
+
+
+def _flips_table(comparison: Comparison) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if found.accuracy:
-        of_a, of_b = found.scored
-        table = Table(title=f"accuracy, {of_a} and {of_b} images", title_justify="left")
-        table.add_column("")
-        for heading in ("A", "B", "points"):
-            table.add_column(heading, justify="right")
-        for place, (a, b) in found.accuracy.items():
-            row = (f"{100 * a:.2f} %", f"{100 * b:.2f} %", f"{100 * (b - a):+.2f}")
-            table.add_row(place.replace("top", "top-"), *row)
-        console.print(table)
-    if not found.has_logits:
-        return
-    same = found.images - len(found.flips)
-    console.print(f"same first class: {same} of {found.images} ({same / found.images:.2%})")
-    worst, far = found.least_alike[0], found.farthest[0]
-    console.print(
-        f"cosine: mean {found.mean_cosine:.8f}, least {worst.cosine:.8f} ({escape(worst.name)})"
-    )
-    console.print(f"largest difference: {far.difference:g} (class {far.at} of {escape(far.name)})")
-    if found.flips:
-        table = Table(title="changed their class", title_justify="left")
-        for heading in ("image", "A", "B", "truth"):
-            table.add_column(heading)
-        for flip in found.flips[:SHOWN]:
-            truth = "" if flip.truth is None else str(flip.truth)
-            table.add_row(escape(flip.name), str(flip.a), str(flip.b), truth)
-        console.print(table)
-        if len(found.flips) > SHOWN:
-            console.print(f"and {len(found.flips) - SHOWN} more; --json has all")
+    table = Table(title="changed their class", title_justify="left")
+    for heading in ("image", "A", "B", "truth"):
+        table.add_column(heading)
+    for flip in comparison.flips[:SHOWN]:
+        truth = "" if flip.truth is None else str(flip.truth)
+        table.add_row(escape(flip.name), str(flip.a), str(flip.b), truth)
+    return table

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from zoofast.base.extras import needs
 from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
-from zoofast.commands.score import add_label_arguments, add_score_arguments, labels_of, write_score
+from zoofast.commands.scoring import (
+    add_label_arguments,
+    add_score_arguments,
+    print_score,
+    read_labels,
+    score_options,
+    write_score,
+)
 from zoofast.conversion import models
 from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
@@ -108,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.eval import eval_report
     recipe = load_recipe(args.recipe).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
-    labels = labels_of(args)
+    labels = read_labels(args)
     if labels is None and specs[0].backend not in WITHOUT_FILE:
         raise LabelError("give the labels: LABELS or --labels-from DIR")
     options = _options(args, specs)
@@ -177,9 +184,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> Options:
         threads=args.threads,
         depth=args.depth,
         output_index=args.output_index,
-        top_k=args.top_k,
-        label_offset=args.label_offset,
-        scores=args.scores,
+        scoring=score_options(args),
         on_error=args.on_error,
         timeout=args.device_timeout or DEVICE_TIMEOUT,
         journal=Path(journal) if journal else None,
@@ -224,8 +229,6 @@ def _notes(running: Running, top_k: int) -> list[str]:
 
 def _say(args: argparse.Namespace, found: Evaluation, journal: Path | None) -> int:
     """Writes the score and prints all; returns the exit code."""
-    from zoofast.commands.score import report
-
     code = 0
     partial = found.state != "complete"
     if not args.quiet:
@@ -234,7 +237,7 @@ def _say(args: argparse.Namespace, found: Evaluation, journal: Path | None) -> i
         if not partial:
             write_score(args, found.score)
         published = None if args.quiet else found.recipe.accuracy
-        code = report(found.score, args.allow_missing, args.quiet, args.confused, published)
+        code = print_score(found.score, args.allow_missing, args.quiet, args.confused, published)
     else:
         for failure in found.failures[:SHOWN]:
             print(f"zoofast: failed: {failure}", file=sys.stderr)

@@ -23,12 +23,14 @@ from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sources import Item, Source
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import (
+    Predictions,
     Problems,
     Score,
+    ScoreOptions,
     automatic_offset,
-    join_labels,
-    score_ranked,
-    truth_of,
+    match_labels,
+    score_predictions,
+    true_classes,
 )
 from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import CALLER, Timeline
@@ -48,9 +50,7 @@ class Options:
     threads: int | None = None
     depth: int | None = None
     output_index: int = 0
-    top_k: int = 5
-    label_offset: int | None = None
-    scores: str = "auto"
+    scoring: ScoreOptions = field(default_factory=ScoreOptions)
     on_error: str = "skip"  # or "stop", at the first image that fails
     timeout: float = DEVICE_TIMEOUT
     journal: Path | None = None
@@ -154,7 +154,7 @@ class Evaluation:
             "decoders": self.stats.decoders,
             "per_thread": self.timeline.shares(),
             "rate_over_time": self.timeline.rate.points(),
-            "score": self.score.to_json() if self.score else None,
+            "score": self.score.as_dict() if self.score else None,
         }
 
 
@@ -267,7 +267,7 @@ class _Run:
             "recipe": self._found.recipe.digest,
             "Pillow, of another resize order,": resize_order(),
             "output": self._options.output_index,
-            "top-k": self._options.top_k,
+            "top-k": self._options.scoring.top_k,
         }
 
     def through(self, source: Source, devices: Devices) -> None:
@@ -333,7 +333,7 @@ class _Run:
         if streamed.prepared.failures and self._options.on_error == "stop":
             raise ImageError(f"{streamed.prepared.failures[0]} (stopped at the first failure)")
         if names:
-            ranked = TopK.of_logits(streamed.logits, self._options.top_k + 1)
+            ranked = TopK.of_logits(streamed.logits, self._options.scoring.top_k + 1)
             if self._logits is not None:
                 self._logits.append(names, streamed.logits)
             if self._journal is not None:
@@ -349,7 +349,8 @@ class _Run:
         found, running = self._found, self._running
         if self._ranked is not None:
             names = self._names[self._counted :]
-            classes = self._ranked.classes[self._counted : len(self._names), : self._options.top_k]
+            k = self._options.scoring.top_k
+            classes = self._ranked.classes[self._counted : len(self._names), :k]
             truth = np.array([self._truth.get(name, -1) for name in names], np.int32)
             hits = classes == truth[:, None]
             first, any_ = running.hits
@@ -366,11 +367,11 @@ class _Run:
         """Before the work, since labels that do not fit the model would be of no use after it."""
         if self._labels is None:
             return
-        offset = self._options.label_offset
+        offset = self._options.scoring.label_offset
         if offset is None:
             offset = automatic_offset(self._classes)
         names = [item.name for item in self._items if item.name in self._labels.by_name]
-        truth = truth_of(names, self._labels, self._classes, offset)
+        truth = true_classes(names, self._labels, self._classes, offset)
         self._truth = dict(zip(names, truth.tolist(), strict=True))
 
     def _keep(self, names: Sequence[str], ranked: TopK) -> None:
@@ -394,18 +395,16 @@ class _Run:
             by_name = {name: label for name, label in labels.by_name.items() if name in seen}
             known = replace(labels, by_name=by_name)
         problems = Problems(failed=failed)
-        usable = np.flatnonzero(join_labels(self._names, failed, known, problems))
+        usable = np.flatnonzero(match_labels(self._names, failed, known, problems))
         if not len(usable):
             return
-        found.score = score_ranked(
+        predictions = Predictions(
             [self._names[i] for i in usable.tolist()],
             self._ranked[usable],
             self._classes,
-            known,
-            problems,
-            top_k=self._options.top_k,
-            label_offset=self._options.label_offset,
-            scores=self._options.scores,
+            self._options.output_index,
         )
-        found.score.output_index = self._options.output_index
-        found.score.samples = len({item.name for item in self._items} | labels.by_name.keys())
+        samples = len({item.name for item in self._items} | labels.by_name.keys())
+        found.score = score_predictions(
+            predictions, known, problems, samples, self._options.scoring
+        )

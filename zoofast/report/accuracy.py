@@ -23,7 +23,8 @@ from zoofast.report.data import (
     Table,
 )
 from zoofast.report.pictures import SIDE, thumbnail
-from zoofast.scoring.score import ALL_OF_IMAGENET, Mistake, Score
+from zoofast.scoring.mistakes import Mistake
+from zoofast.scoring.score import ALL_OF_IMAGENET, Score
 from zoofast.scoring.tally import ECE_BINS
 
 CLASSES_SHOWN = 10  # of the worst, and of the best
@@ -67,7 +68,7 @@ def accuracy_summary(score: Score) -> list[str]:
 def mistaken_images(score: Score, source: Source) -> dict[str, bytes]:
     """The files of the mistakes to be shown, by name; those that cannot be read are left out."""
     shown = {mistake.name for mistake in score.mistakes}
-    shown |= {mistake.name for pair in score.confusions for mistake in pair.surest}
+    shown |= {mistake.name for pair in score.confusions for mistake in pair.examples}
     files: dict[str, bytes] = {}
     for item in source.items:
         if item.name in shown:
@@ -130,8 +131,8 @@ def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
     last = f"top{score.tally.k}"
     cells: list[list[Cell]] = []
     for row in rows:
-        taken = row["most_often_taken_for"]
-        mistaken = "" if taken == "" else f"{_class(score, taken)} ({row['times']}×)"
+        mistaken_for = row["most_often_mistaken_for"]
+        mistaken = "" if mistaken_for == "" else f"{_class(score, mistaken_for)} ({row['times']}×)"
         name = f"{row['class']} {row['name']}".rstrip()
         cells.append([name, row["images"], 100 * row["top1"], 100 * row[last], mistaken])
     columns = [
@@ -139,7 +140,7 @@ def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
         Column("images"),
         Column("top-1", "%", 1),
         Column(f"top-{score.tally.k}", "%", 1),
-        Column("most often taken for"),
+        Column("most often mistaken for"),
     ]
     if not any(row[-1] for row in cells):
         columns, cells = columns[:-1], [row[:-1] for row in cells]
@@ -152,18 +153,18 @@ def _confused(score: Score, read: ReadImage | None) -> Pairs:
             _class(score, pair.truth),
             _class(score, pair.predicted),
             pair.images,
-            [_picture(score, mistake, read, PAIR_SIDE) for mistake in pair.surest],
+            [_picture(score, mistake, read, PAIR_SIDE) for mistake in pair.examples],
         )
         for pair in score.confusions
     ]
-    note = "" if read is None else "Pictures: the images of each pair of which the model is surest."
+    note = "" if read is None else "Pictures: the most confident mistakes of each pair."
     return Pairs("Most confused pairs", pairs, note)
 
 
 def _mistakes(score: Score, read: ReadImage | None) -> Pictures:
     pictures = [_picture(score, mistake, read, SIDE) for mistake in score.mistakes]
-    note = "Wrong predictions of which the model is surest: wrong labels are often among them."
-    return Pictures("Surest mistakes", pictures, note)
+    note = "Wrong predictions of the highest confidence. Wrong labels are often among them."
+    return Pictures("Most confident mistakes", pictures, note)
 
 
 def _picture(score: Score, mistake: Mistake, read: ReadImage | None, side: int) -> Picture:

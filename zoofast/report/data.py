@@ -156,7 +156,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Pair:
-    """Images of class `truth` that were taken for `predicted`: how many, and some of them."""
+    """Images of class `truth` that were predicted as `predicted`: how many, and some of them."""
 
     truth: str
     predicted: str

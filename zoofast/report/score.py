@@ -1,4 +1,4 @@
-"""What `zoofast score` found, as a report."""
+"""The report of `zoofast score`."""
 
 from __future__ import annotations
 

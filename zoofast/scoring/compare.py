@@ -1,4 +1,4 @@
-"""Two sets of answers to the same images: what changed, in accuracy, in classes and in numbers."""
+"""Two models' answers to the same images: differences in accuracy, in classes and in logits."""
 
 from __future__ import annotations
 
@@ -9,91 +9,95 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from zoofast.base.rows import read_named_rows
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.results import list_results, read_logits
-from zoofast.scoring.score import automatic_offset, truth_of
+from zoofast.scoring.results import DEFAULT_READING, ReadOptions, list_results, read_logits
+from zoofast.scoring.score import DEFAULT_SCORING, ScoreOptions, automatic_offset, true_classes
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
 
-CHUNK = 1024  # images that are held at a time
-WORST_KEPT = 10
+IMAGES_PER_CHUNK = 1024  # whose logits are in memory at a time
+MAX_WORST = 10  # images in each list of the worst
 
 
-class Answers(Protocol):
+class LogitSource(Protocol):
     """Logits by sample name."""
 
     @property
-    def where(self) -> str: ...
+    def source(self) -> str:
+        """The file or folder."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """The samples that have one result."""
+
+    @property
+    def duplicates(self) -> Mapping[str, list[str]]:
+        """Sample -> its several result files."""
 
     def row(self, name: str) -> NDArray[np.float32]:
         """(classes,). Raises ResultError naming the file."""
 
 
-class FolderAnswers:
+class FolderLogits:
     """Result files, as `zoofast score` reads them."""
 
-    def __init__(
-        self, folder: Path, output_index: int | None = None, bin_dtype: DTypeLike = "float32"
-    ) -> None:
-        self.where, self._bin_dtype = str(folder), bin_dtype
-        found = list_results(folder, output_index)
+    def __init__(self, folder: Path, reading: ReadOptions = DEFAULT_READING) -> None:
+        listing = list_results(folder, reading.output_index, reading.kind)
+        self.source, self.names, self.duplicates = str(folder), listing.names, listing.duplicates
+        self._bin_dtype = reading.bin_dtype
         self._files = {
-            name: folder / file for name, file in zip(found.names, found.files, strict=True)
+            name: folder / file for name, file in zip(listing.names, listing.files, strict=True)
         }
-        self.names, self.duplicates = found.names, found.duplicates
 
     def row(self, name: str) -> NDArray[np.float32]:
         return read_logits(self._files[name], bin_dtype=self._bin_dtype)
 
 
-class SavedAnswers:
+class SavedLogits:
     """A file of `zoofast eval --save-logits`."""
 
     duplicates: Mapping[str, list[str]] = {}
 
     def __init__(self, path: Path) -> None:
-        self.where = str(path)
+        self.source = str(path)
         self.names, self._rows = read_named_rows(path)
         if self._rows.ndim != 2 or self._rows.dtype.kind != "f":
             raise ResultError(f"{path}: holds {self._rows.dtype}{self._rows.shape}, no logits")
-        self._at = {name: i for i, name in enumerate(self.names)}
+        self._index = {name: i for i, name in enumerate(self.names)}
 
     def row(self, name: str) -> NDArray[np.float32]:
-        return np.asarray(self._rows[self._at[name]], np.float32)
+        return np.asarray(self._rows[self._index[name]], np.float32)
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """What a JSON says: fractions by "top1" and so on, of so many images."""
+    """Accuracies (0 to 1) by "top1", "top2" …, and the number of images that they are of."""
 
-    where: str
+    source: str
     images: int
     accuracy: Mapping[str, float]
 
 
 def read_accuracies(path: Path) -> Accuracies:
-    """From a result.json of the guides, or from --json of score or eval.
+    """Reads a result.json of the guides, or what score or eval write with --json.
 
     Raises ResultError naming the file.
     """
     try:
-        found = json.loads(path.read_bytes())
-        if "value" in found:
-            values = {entry["key"]: entry["value"] for entry in found["value"]}
+        content = json.loads(path.read_bytes())
+        if "value" in content:
+            values = {entry["key"]: entry["value"] for entry in content["value"]}
             accuracy = {
                 f"top{key.split()[0].removeprefix('Top')}": float(value.rstrip("%")) / 100
                 for key, value in values.items()
                 if key.endswith("accuracy")
             }
             return Accuracies(str(path), int(values["Number of images"]), accuracy)
-        score = found.get("score", found)
+        score = content.get("score", content)
         return Accuracies(str(path), int(score["images"]), dict(score["accuracy"]))
     except OSError as error:
         raise ResultError(f"{path}: {error.strerror}") from error
@@ -103,23 +107,22 @@ def read_accuracies(path: Path) -> Accuracies:
         ) from error
 
 
-def open_answers(
-    where: str, output_index: int | None = None, bin_dtype: DTypeLike = "float32"
-) -> FolderAnswers | SavedAnswers | Accuracies:
-    """A result folder, a .npy of saved logits, or a .json. Raises ResultError."""
-    path = Path(where)
+def open_results(
+    path: Path, reading: ReadOptions = DEFAULT_READING
+) -> FolderLogits | SavedLogits | Accuracies:
+    """Opens a result folder, a .npy of saved logits, or a .json. Raises ResultError."""
     if path.is_dir():
-        return FolderAnswers(path, output_index, bin_dtype)
+        return FolderLogits(path, reading)
     if path.suffix == ".npy":
-        return SavedAnswers(path)
+        return SavedLogits(path)
     if path.suffix == ".json":
         return read_accuracies(path)
-    raise ResultError(f"{where}: is no folder of results, no .npy of logits and no .json")
+    raise ResultError(f"{path}: is no folder of results, no .npy of logits and no .json")
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An image whose first class differs. truth: the model's class, None without label."""
+    """An image whose best class differs. truth: the model's class, None without a label."""
 
     name: str
     a: int
@@ -128,58 +131,61 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """How far an image's logits are apart. difference: the largest, of class `at`; infinite where
-    one side is not finite and the other differs. cosine: NaN where it is not defined."""
+class LogitDifference:
+    """How much the logits of an image differ.
+
+    difference: the largest absolute difference; infinite where one side is not finite and the other
+    is another value. class_index: the class of this difference. cosine: the cosine of the angle
+    between the two rows, -1 to 1; 1 for equal rows, NaN where it is not defined.
+    """
 
     name: str
     difference: float
-    at: int
+    class_index: int
     cosine: float
 
 
 @dataclass
 class Comparison:
-    """What two sets of answers have in common, and what not."""
+    """What differs between two results, A and B. Accuracies are fractions."""
 
     a: str
     b: str
     images: int  # compared
     classes: int = 0
     flips: list[Flip] = field(default_factory=list)
-    least_cosine: float = 1.0
+    min_cosine: float = 1.0
     mean_cosine: float = 1.0
-    largest_difference: float = 0.0
-    least_alike: list[Apart] = field(default_factory=list)  # by cosine
-    farthest: list[Apart] = field(default_factory=list)  # by difference
-    accuracy: dict[str, tuple[float, float]] = field(default_factory=dict)  # top-k -> fractions
+    max_difference: float = 0.0
+    lowest_cosines: list[LogitDifference] = field(default_factory=list)
+    largest_differences: list[LogitDifference] = field(default_factory=list)
+    accuracy: dict[str, tuple[float, float]] = field(default_factory=dict)  # "top1" -> (A, B)
     scored: tuple[int, int] = (0, 0)  # images that the accuracies are of
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
     no_label: list[str] = field(default_factory=list)
-    broken: dict[str, str] = field(default_factory=dict)  # sample -> why it could not be compared
+    failed: dict[str, str] = field(default_factory=dict)  # sample -> why it is not compared
     has_logits: bool = True
 
-    def drop(self) -> float:
-        """By how many percentage points B's accuracy is below A's, at the worst place."""
+    def accuracy_drop(self) -> float:
+        """The largest drop from an accuracy of A to that of B, in percentage points."""
         # rounded: 95 % is 5 points below 100 %, not 5.000000000000004
         return max((round(100 * (a - b), 9) for a, b in self.accuracy.values()), default=0.0)
 
-    def missing(self) -> list[tuple[str, list[str]]]:
-        """(what is wrong, the names) for each kind that occurs."""
-        broken = [f"{name} ({why})" for name, why in self.broken.items()]
+    def problems(self) -> list[tuple[str, list[str]]]:
+        """(what the problem is, the names) for each kind that occurs."""
+        failed = [f"{name} ({why})" for name, why in self.failed.items()]
         kinds = [
             (f"only in {self.a}", self.only_a),
             (f"only in {self.b}", self.only_b),
             ("without a label", self.no_label),
-            ("cannot be compared", broken),
+            ("cannot be compared", failed),
         ]
         return [(what, names) for what, names in kinds if names]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON; fractions, not percentages. What is not finite is None."""
-        plain: dict[str, Any] = _finite(asdict(self))
-        return plain
+        """Everything, for JSON. NaN and infinite numbers become None."""
+        return {key: _finite(value) for key, value in asdict(self).items()}
 
 
 def _finite(value: Any) -> Any:
@@ -191,17 +197,17 @@ def _finite(value: Any) -> Any:
 
 
 def compare_accuracies(a: Accuracies, b: Accuracies) -> Comparison:
-    """Two JSONs hold no more than accuracies; places that both have are compared."""
+    """Compares the accuracies that both have. Raises ResultError when there is none."""
     common = {
         place: (value, b.accuracy[place])
         for place, value in a.accuracy.items()
         if place in b.accuracy
     }
     if not common:
-        raise ResultError(f"{a.where} and {b.where} have no accuracy in common")
+        raise ResultError(f"{a.source} and {b.source} have no accuracy in common")
     return Comparison(
-        a.where,
-        b.where,
+        a.source,
+        b.source,
         min(a.images, b.images),
         accuracy=common,
         scored=(a.images, b.images),
@@ -210,110 +216,112 @@ def compare_accuracies(a: Accuracies, b: Accuracies) -> Comparison:
 
 
 def accuracies_of(
-    answers: FolderAnswers | SavedAnswers,
-    labels: Labels,
-    *,
-    top_k: int = 5,
-    label_offset: int | None = None,
+    logits: FolderLogits | SavedLogits, labels: Labels, options: ScoreOptions = DEFAULT_SCORING
 ) -> Accuracies:
     """The accuracies of logits, to be compared with a JSON. Raises ResultError, LabelError."""
-    alone = compare_answers(answers, answers, labels, top_k=top_k, label_offset=label_offset)
-    accuracy = {place: ours for place, (ours, _) in alone.accuracy.items()}
-    return Accuracies(answers.where, alone.scored[0], accuracy)
+    with_itself = compare_logits(logits, logits, labels, options)
+    accuracy = {place: a for place, (a, _) in with_itself.accuracy.items()}
+    return Accuracies(logits.source, with_itself.scored[0], accuracy)
 
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]  # images compared so far, all images
 
 
-def compare_answers(
-    a: FolderAnswers | SavedAnswers,
-    b: FolderAnswers | SavedAnswers,
+def compare_logits(
+    a: LogitSource,
+    b: LogitSource,
     labels: Labels | None = None,
-    *,
-    top_k: int = 5,
-    label_offset: int | None = None,
-    progress: Progress = lambda images: None,
+    options: ScoreOptions = DEFAULT_SCORING,
+    progress: Progress = lambda done, total: None,
 ) -> Comparison:
-    """Compares logits of the samples that both have, joined by name, CHUNK at a time.
+    """Compares the logits of the samples that both have, joined by name.
 
-    Ranked as everywhere: equal scores go to the lower class, NaN last. Raises ResultError when
-    nothing can be compared or the numbers of classes differ, LabelError for labels that do not
-    fit.
+    Classes are ranked as in TopK. Raises ResultError when nothing can be compared or the numbers of
+    classes differ, LabelError for labels that the model cannot have.
     """
-    theirs = set(b.names)
-    common = [name for name in a.names if name in theirs]
-    found = Comparison(a.where, b.where, 0)
-    ours = set(a.names)
-    found.only_a = [name for name in a.names if name not in theirs]
-    found.only_b = [name for name in b.names if name not in ours]
+    comparison = Comparison(a.source, b.source, 0)
+    common = _match_names(comparison, a, b, labels)
+    tallies: list[Tally] = []
+    cosine_sum = 0.0
+    progress(0, len(common))
+    for begin in range(0, len(common), IMAGES_PER_CHUNK):
+        chunk = common[begin : begin + IMAGES_PER_CHUNK]
+        names, rows = _read_rows(chunk, (a, b), comparison)
+        if names:
+            classes = comparison.classes = rows[0].shape[1]
+            tallies = tallies or [Tally(classes, options.top_k) for _ in rows]
+            differences = logit_differences(names, *rows)
+            cosine_sum += float(np.sum([each.cosine for each in differences]))
+            comparison.images += len(names)
+            _keep_worst(comparison, differences)
+            count_flips(comparison, names, rows, labels, options.label_offset, tallies)
+        progress(begin + len(chunk), len(common))
+    if not tallies:
+        name, why = next(iter(comparison.failed.items()))
+        raise ResultError(f"{a.source} and {b.source}: nothing can be compared ({name}: {why})")
+    comparison.mean_cosine = cosine_sum / comparison.images
+    comparison.min_cosine = comparison.lowest_cosines[0].cosine
+    comparison.max_difference = comparison.largest_differences[0].difference
+    if labels is not None:
+        of_a, of_b = tallies
+        comparison.scored = (of_a.images, of_b.images)
+        both = zip(of_a.accuracy(), of_b.accuracy(), strict=True)
+        comparison.accuracy = {f"top{place}": pair for place, pair in enumerate(both, 1)}
+    return comparison
+
+
+def _match_names(
+    comparison: Comparison, a: LogitSource, b: LogitSource, labels: Labels | None
+) -> list[str]:
+    """The samples that both have. Adds the other samples to `comparison`."""
+    in_a, in_b = set(a.names), set(b.names)
+    common = [name for name in a.names if name in in_b]
+    comparison.only_a = [name for name in a.names if name not in in_b]
+    comparison.only_b = [name for name in b.names if name not in in_a]
     for side in (a, b):
         for name, files in side.duplicates.items():
-            found.broken[name] = f"several in {side.where}: {', '.join(files)}"
+            comparison.failed[name] = f"several in {side.source}: {', '.join(files)}"
     if not common:
-        raise ResultError(f"{a.where} and {b.where} have no sample in common")
+        raise ResultError(f"{a.source} and {b.source} have no sample in common")
     if labels is not None and not any(name in labels.by_name for name in common):
         raise LabelError(f"{labels.source}: no sample has a label: the names do not match")
-    tallies: tuple[Tally, Tally] | None = None
-    cosines = 0.0
-    for begin in range(0, len(common), CHUNK):
-        names, pair = _rows(common[begin : begin + CHUNK], (a, b), found)
-        progress(min(CHUNK, len(common) - begin))
-        if not names:
-            continue
-        if tallies is None:
-            classes = found.classes = pair[0].shape[1]
-            tallies = Tally(classes, top_k), Tally(classes, top_k)
-        apart = _apart(names, *pair)
-        cosines += float(np.sum([each.cosine for each in apart]))
-        found.images += len(names)
-        _keep_worst(found, apart)
-        _judge(found, names, pair, labels, label_offset, tallies)
-    if tallies is None:
-        name, why = next(iter(found.broken.items()))
-        raise ResultError(f"{a.where} and {b.where}: nothing can be compared ({name}: {why})")
-    found.mean_cosine = cosines / found.images
-    # NaN is unlike anything
-    found.least_cosine = found.least_alike[0].cosine
-    found.largest_difference = found.farthest[0].difference
-    if labels is not None:
-        found.scored = (tallies[0].images, tallies[1].images)
-        found.accuracy = {
-            f"top{place}": both
-            for place, both in enumerate(
-                zip(tallies[0].accuracy(), tallies[1].accuracy(), strict=True), 1
-            )
-        }
-    return found
+    return common
 
 
-def _rows(
-    names: Sequence[str], sides: Sequence[Answers], found: Comparison
+def _read_rows(
+    names: Sequence[str], sides: Sequence[LogitSource], comparison: Comparison
 ) -> tuple[list[str], list[NDArray[np.float32]]]:
-    """The samples that both sides can give, and their logits, (n, classes) each."""
-    good: list[str] = []
+    """The samples that both sides have logits of, and the logits of each side, (n, classes).
+
+    Adds the other samples to `comparison.failed`.
+    """
+    readable: list[str] = []
     pairs: list[list[NDArray[np.float32]]] = []
     for name in names:
         try:
             rows = [side.row(name) for side in sides]
         except ResultError as error:
-            found.broken[name] = str(error)
+            comparison.failed[name] = str(error)
             continue
         lengths = [len(row) for row in rows]
-        expected = found.classes or (len(pairs[0][0]) if pairs else lengths[0])
-        if lengths[0] != lengths[1] and not pairs and not found.classes:
+        expected = comparison.classes or (len(pairs[0][0]) if pairs else lengths[0])
+        if lengths[0] != lengths[1] and not pairs and not comparison.classes:
             raise ResultError(
-                f"{sides[0].where} has {lengths[0]} classes and {sides[1].where} {lengths[1]} "
-                f"(at {name}): only answers of one model's classes can be compared"
+                f"{sides[0].source} has {lengths[0]} classes and {sides[1].source} {lengths[1]} "
+                f"(at {name}): only results of the same classes can be compared"
             )
         if lengths != [expected, expected]:
-            found.broken[name] = f"{lengths[0]} and {lengths[1]} values, not {expected}"
+            comparison.failed[name] = f"{lengths[0]} and {lengths[1]} values, not {expected}"
             continue
-        good.append(name)
+        readable.append(name)
         pairs.append(rows)
-    return good, [np.stack([pair[i] for pair in pairs]) for i in (0, 1)] if pairs else []
+    return readable, [np.stack([pair[i] for pair in pairs]) for i in (0, 1)] if pairs else []
 
 
-def _apart(names: Sequence[str], a: NDArray[np.float32], b: NDArray[np.float32]) -> list[Apart]:
+def logit_differences(
+    names: Sequence[str], a: NDArray[np.float32], b: NDArray[np.float32]
+) -> list[LogitDifference]:
+    """a, b: (n, classes). Equal infinities, and NaN on both sides, do not differ."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -322,46 +330,47 @@ def _apart(names: Sequence[str], a: NDArray[np.float32], b: NDArray[np.float32])
         norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
         cosines = np.einsum("ij,ij->i", x, y) / norms
     cosines = np.where(same.all(axis=1), 1.0, np.clip(cosines, -1.0, 1.0))
-    at = differences.argmax(axis=1)
-    largest = differences[np.arange(len(names)), at]
-    columns = (largest.tolist(), at.tolist(), cosines.tolist())
-    return [Apart(name, *rest) for name, *rest in zip(names, *columns, strict=True)]
+    classes = differences.argmax(axis=1)
+    largest = differences[np.arange(len(names)), classes]
+    columns = (largest.tolist(), classes.tolist(), cosines.tolist())
+    return [LogitDifference(name, *rest) for name, *rest in zip(names, *columns, strict=True)]
 
 
-def _keep_worst(found: Comparison, apart: Iterable[Apart]) -> None:
-    def unlike(each: Apart) -> float:
-        return -2.0 if np.isnan(each.cosine) else each.cosine
+def _keep_worst(comparison: Comparison, differences: Iterable[LogitDifference]) -> None:
+    def cosine(each: LogitDifference) -> float:
+        return -2.0 if np.isnan(each.cosine) else each.cosine  # NaN is the worst
 
-    known = list(apart)
-    found.least_alike = sorted([*found.least_alike, *known], key=unlike)[:WORST_KEPT]
-    found.farthest = sorted([*found.farthest, *known], key=lambda each: -each.difference)[
-        :WORST_KEPT
-    ]
+    known = list(differences)
+    lowest = sorted([*comparison.lowest_cosines, *known], key=cosine)
+    comparison.lowest_cosines = lowest[:MAX_WORST]
+    largest = sorted([*comparison.largest_differences, *known], key=lambda each: -each.difference)
+    comparison.largest_differences = largest[:MAX_WORST]
 
 
-def _judge(
-    found: Comparison,
+def count_flips(
+    comparison: Comparison,
     names: Sequence[str],
-    pair: Sequence[NDArray[np.float32]],
+    rows: Sequence[NDArray[np.float32]],
     labels: Labels | None,
     label_offset: int | None,
-    tallies: tuple[Tally, Tally],
+    tallies: Sequence[Tally],
 ) -> None:
-    """Flips, and where there are labels, accuracy."""
-    ranked = [TopK.of_logits(rows, tallies[0].k + 1) for rows in pair]
+    """Adds the images whose best class differs to `comparison`, and all that have a label to
+    `tallies`. rows, tallies: of each side."""
+    best = [TopK.of_logits(logits, tallies[0].k + 1) for logits in rows]
     truth: dict[str, int] = {}
     if labels is not None:
-        offset = automatic_offset(found.classes) if label_offset is None else label_offset
-        found.no_label += [name for name in names if name not in labels.by_name]
-        known = [i for i, name in enumerate(names) if name in labels.by_name]
-        named = [names[i] for i in known]
-        classes = truth_of(named, labels, found.classes, offset)
-        truth = dict(zip(named, classes.tolist(), strict=True))
-        for tally, side in zip(tallies, ranked, strict=True):
-            tally.add(classes, side.classes[known])
-    first = [side.classes[:, 0].tolist() for side in ranked]
-    found.flips += [
-        Flip(name, x, y, truth.get(name))
-        for name, x, y in zip(names, *first, strict=True)
-        if x != y
+        offset = automatic_offset(comparison.classes) if label_offset is None else label_offset
+        comparison.no_label += [name for name in names if name not in labels.by_name]
+        labelled = [i for i, name in enumerate(names) if name in labels.by_name]
+        labelled_names = [names[i] for i in labelled]
+        classes = true_classes(labelled_names, labels, comparison.classes, offset)
+        truth = dict(zip(labelled_names, classes.tolist(), strict=True))
+        for tally, side in zip(tallies, best, strict=True):
+            tally.add(classes, side.classes[labelled])
+    first = [side.classes[:, 0].tolist() for side in best]
+    comparison.flips += [
+        Flip(name, of_a, of_b, truth.get(name))
+        for name, of_a, of_b in zip(names, *first, strict=True)
+        if of_a != of_b
     ]

@@ -1,7 +1,7 @@
-"""Ground truth: every layout that ImageNet's labels come in -> class index by sample name.
+"""Ground truth: each file layout of ImageNet's labels -> class index by sample name.
 
-A class index is the class's place among the sorted synset ids (n01440764 is 0), as in every
-framework; a model with a background class in front adds its offset when scoring.
+A class index is the position of the class among the sorted synset ids (n01440764 is 0), as in every
+framework. A model with a background class in front needs an offset, which scoring adds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from zoofast.scoring.matfile import read_struct_array
 SYNSET = re.compile(r"n\d{8}")
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
-HIAI_INDEX = "HiAI_label.json"  # the one file of a HiAI folder that is not about one image
-VALIDATION_NAME = "ILSVRC2012_val_{:08d}"  # what line i of a list without names is about
+HIAI_INDEX = "HiAI_label.json"  # the only file of a HiAI folder that is not about an image
+VALIDATION_NAME = "ILSVRC2012_val_{:08d}"  # the image of line i in a list without names
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Labels:
     """Class index by sample name (the image's name up to its first dot)."""
 
     by_name: dict[str, int]
-    source: str  # what was read, in words
+    source: str  # the file or folder, in words
     class_names: dict[int, str] = field(default_factory=dict)
-    class_count: int | None = None  # where the layout itself says it
+    class_count: int | None = None  # None: the layout does not say it
 
 
 @dataclass(frozen=True)
 class Synsets:
-    """The classes of a data set: ids in order, and how ILSVRC numbers them."""
+    """The classes of a data set, and their ILSVRC ids."""
 
     ids: list[str]  # sorted; the position is the class index
     words: dict[str, str]
-    by_ilsvrc_id: dict[int, str]  # 1-based; empty when the list does not say
+    by_ilsvrc_id: dict[int, str]  # ids from 1; empty when the list does not say them
 
     def index(self) -> dict[str, int]:
         return {synset: position for position, synset in enumerate(self.ids)}
@@ -49,46 +49,48 @@ class Synsets:
 
 
 def load_labels(path: Path | str, synsets: Path | str | None = None) -> Labels:
-    """Reads labels of any known layout; raises LabelError naming the file and line.
+    """Reads labels of any layout below. Raises LabelError naming the file and line.
 
     path:
         - a text of `NAME CLASS` lines (the guides' val_label.txt, MLPerf's val_map.txt), CLASS
           a 0-based index or a synset id;
         - a text of one number a line: the devkit's ground truth, ILSVRC ids of the validation
           images in order, mapped through meta.mat beside it or `synsets`;
-        - a text of one synset id a line, likewise in order;
+        - a text of one synset id a line, of the validation images in order;
         - a folder of HiAI JSON files, one per image;
         - a devkit folder;
         - a folder of synset folders (ImageFolder).
     synsets: a meta.mat, or a text of `SYNSET [ILSVRC_ID] [WORDS]` lines.
     """
     path = Path(path)
-    known = None if synsets is None else load_synsets(synsets)
+    synset_list = None if synsets is None else load_synsets(synsets)
     if not path.exists():
         raise LabelError(f"{path}: no such file or folder of labels")
     if not path.is_dir():
-        return _from_text(path, known)
+        return _from_text(path, synset_list)
     if any(path.glob("*.json")):
         return _from_hiai(path)
     for folder in (path, path / "data"):
         if (folder / GROUND_TRUTH).is_file():
-            return _from_text(folder / GROUND_TRUTH, known)
+            return _from_text(folder / GROUND_TRUTH, synset_list)
     return labels_from_folders(path, synsets)
 
 
 def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> Labels:
     """ImageFolder: every file in `path`/CLASS/ is an image of CLASS.
 
-    The class index is the folder's place among all folders, sorted, or among `synsets`, which
-    a data set needs that has not all classes.
+    The class index is the position of CLASS among the sorted folders, or among `synsets`. A data
+    set that lacks some classes needs `synsets`. Raises LabelError.
     """
     path = Path(path)
     try:
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
     except OSError as error:
         raise LabelError(f"{path}: cannot be listed: {error.strerror}") from error
-    known = None if synsets is None else load_synsets(synsets)
-    index = known.index() if known else {folder.name: i for i, folder in enumerate(folders)}
+    synset_list = None if synsets is None else load_synsets(synsets)
+    index = (
+        synset_list.index() if synset_list else {folder.name: i for i, folder in enumerate(folders)}
+    )
     pairs = []
     for folder in folders:
         if folder.name not in index:
@@ -103,7 +105,7 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
     return Labels(
         _by_name(pairs, path),
         f"{len(folders)} class folders of {path}",
-        known.class_names() if known else {index[f.name]: f.name for f in folders},
+        synset_list.class_names() if synset_list else {index[f.name]: f.name for f in folders},
         len(index),
     )
 
@@ -111,8 +113,8 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
 def load_synsets(path: Path | str) -> Synsets:
     """Reads the devkit's meta.mat, or a text of `SYNSET [ILSVRC_ID] [WORDS]` lines.
 
-    In a text without ILSVRC ids the line number is the id, unless the list is sorted: then it
-    is in the order of class indices, which ILSVRC ids never are. Raises LabelError.
+    In a text without ILSVRC ids, the line number is the id. A sorted list has no ids: it is in the
+    order of class indices, in which ILSVRC ids never are. Raises LabelError.
     """
     path = Path(path)
     if path.is_dir():
@@ -122,10 +124,10 @@ def load_synsets(path: Path | str) -> Synsets:
     numbered: dict[int, str] = {}
     words: dict[str, str] = {}
     for number, line in _lines(path):
-        found = re.fullmatch(r"(n\d{8})(?:\s+(\d+)(?=\s|$))?\s*(.*)", line)
-        if not found:
+        match = re.fullmatch(r"(n\d{8})(?:\s+(\d+)(?=\s|$))?\s*(.*)", line)
+        if not match:
             raise LabelError(f"{path}, line {number}: {line!r} does not begin with a synset id")
-        synset, ilsvrc_id, text = found.groups()
+        synset, ilsvrc_id, text = match.groups()
         if synset in words:
             raise LabelError(f"{path}, line {number}: {synset} is there twice")
         numbered[int(ilsvrc_id) if ilsvrc_id else number] = synset
@@ -143,7 +145,7 @@ def _synsets_of_devkit(path: Path) -> Synsets:
     words: dict[str, str] = {}
     for entry in read_struct_array(path, "synsets"):
         try:
-            # inner nodes of the WordNet tree have ids as well, above those of the classes
+            # leaves alone are classes; inner nodes of the WordNet tree have larger ids
             if int(entry["num_children"]) == 0:
                 by_id[int(entry["ILSVRC2012_ID"])] = entry["WNID"]
                 words[entry["WNID"]] = entry["words"]
@@ -193,7 +195,7 @@ def _from_text(path: Path, synsets: Synsets | None) -> Labels:
 
 
 def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | None) -> Labels:
-    """One label a line, line i about validation image i."""
+    """One label a line; line i is of validation image i."""
     if all(SYNSET.fullmatch(label) for label in labels):
         ids = synsets.ids if synsets else sorted(set(labels))
         index = {synset: i for i, synset in enumerate(ids)}

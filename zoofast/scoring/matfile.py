@@ -55,8 +55,8 @@ def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
         raise LabelError(f"{path}: is no MAT 5 file")
     try:
         reader = _Reader("<" if data[126:128] == b"IM" else ">")
-        for found, value in reader.variables(data[_HEADER:]):
-            if found == name and isinstance(value, list):
+        for variable, value in reader.variables(data[_HEADER:]):
+            if variable == name and isinstance(value, list):
                 return value
     except _DAMAGED as error:
         raise LabelError(f"{path}: is a damaged MAT 5 file ({error})") from error
@@ -67,30 +67,30 @@ def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
 class _Reader:
     order: Literal["<", ">"]
 
-    def element(self, data: bytes, at: int) -> tuple[int, bytes, int]:
-        """(type, content, where the next element begins)."""
-        kind, nbytes = struct.unpack_from(self.order + "II", data, at)
-        if kind >> 16:  # up to 4 bytes, packed into the tag itself
+    def element(self, data: bytes, offset: int) -> tuple[int, bytes, int]:
+        """(type, content, offset of the next element)."""
+        kind, nbytes = struct.unpack_from(self.order + "II", data, offset)
+        if kind >> 16:  # a small element: up to 4 bytes, packed into the tag itself
             kind, nbytes = kind & 0xFFFF, kind >> 16
-            start, after = at + 4, at + 8
+            start, end = offset + 4, offset + 8
         else:
-            start = at + 8
-            after = start + nbytes
+            start = offset + 8
+            end = start + nbytes
             if kind != _COMPRESSED:
-                after += -nbytes % 8
+                end += -nbytes % 8
         if start + nbytes > len(data):
-            raise ValueError(f"{nbytes} bytes at {at} of {len(data)}")
-        return kind, data[start : start + nbytes], after
+            raise ValueError(f"{nbytes} bytes at {offset} of {len(data)}")
+        return kind, data[start : start + nbytes], end
 
     def variables(self, data: bytes) -> list[tuple[str, Any]]:
-        found, at = [], 0
-        while at < len(data):
-            kind, content, at = self.element(data, at)
+        variables, offset = [], 0
+        while offset < len(data):
+            kind, content, offset = self.element(data, offset)
             if kind == _COMPRESSED:
                 kind, content, _ = self.element(zlib.decompress(content), 0)
             if kind == _MATRIX:
-                found.append(self.matrix(content))
-        return found
+                variables.append(self.matrix(content))
+        return variables
 
     def numbers(self, kind: int, content: bytes) -> np.ndarray[Any, Any]:
         return np.frombuffer(content, np.dtype(_NUMBERS[kind]).newbyteorder(self.order))
@@ -99,34 +99,34 @@ class _Reader:
         """(name, value) of one array."""
         if not data:  # an empty array may be written as nothing at all
             return "", np.empty(0)
-        _, flags, at = self.element(data, 0)
+        _, flags, offset = self.element(data, 0)
         array_class = struct.unpack_from(self.order + "I", flags)[0] & 0xFF
-        kind, content, at = self.element(data, at)
+        kind, content, offset = self.element(data, offset)
         count = int(np.prod(self.numbers(kind, content), dtype=np.int64))
-        _, name, at = self.element(data, at)
-        return name.decode("ascii"), self.value(array_class, count, data, at)
+        _, name, offset = self.element(data, offset)
+        return name.decode("ascii"), self.value(array_class, count, data, offset)
 
-    def value(self, array_class: int, count: int, data: bytes, at: int) -> Any:
+    def value(self, array_class: int, count: int, data: bytes, offset: int) -> Any:
         if array_class == _STRUCT:
-            kind, content, at = self.element(data, at)
+            kind, content, offset = self.element(data, offset)
             width = int(self.numbers(kind, content)[0])
-            _, content, at = self.element(data, at)
+            _, content, offset = self.element(data, offset)
             fields = [
                 content[i : i + width].split(b"\0")[0].decode("ascii")
                 for i in range(0, len(content), width)
             ]
             structs = []
             for _ in range(count):
-                values, at = self.matrices(len(fields), data, at)
+                values, offset = self.matrices(len(fields), data, offset)
                 structs.append(dict(zip(fields, values, strict=True)))
             return structs
         if array_class == _CELL:
-            return self.matrices(count, data, at)[0]
+            return self.matrices(count, data, offset)[0]
         if array_class not in _NUMERIC and array_class != _CHAR:
             raise ValueError(f"array class {array_class} is not supported")
         if count == 0:
             return "" if array_class == _CHAR else np.empty(0)
-        kind, content, _ = self.element(data, at)
+        kind, content, _ = self.element(data, offset)
         if array_class == _CHAR:
             if kind == _UTF8:
                 return content.decode("utf-8")
@@ -134,9 +134,9 @@ class _Reader:
         numbers = self.numbers(kind, content)
         return float(numbers[0]) if count == 1 else numbers
 
-    def matrices(self, count: int, data: bytes, at: int) -> tuple[list[Any], int]:
+    def matrices(self, count: int, data: bytes, offset: int) -> tuple[list[Any], int]:
         values = []
         for _ in range(count):
-            _, content, at = self.element(data, at)
+            _, content, offset = self.element(data, offset)
             values.append(self.matrix(content)[1])
-        return values, at
+        return values, offset

@@ -1,4 +1,4 @@
-"""Result files as ais_bench leaves them: NAME_<output>.txt, .bin or .npy, one image each."""
+"""Result files as ais_bench writes them: NAME_<output>.txt, .bin or .npy, one image each."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -18,25 +17,43 @@ from zoofast.errors import ResultError
 from zoofast.scoring.topk import TopK
 
 KINDS = {"txt": _logits.TXT, "bin": _logits.BIN, "npy": _logits.NPY}
-FIRST, GROWTH = 512, 8  # files that are begun with at once, and how much more each time after
-CHUNK = 2048  # files between two looks at Ctrl-C and the progress bar
+# The C threads begin with the first 512 files, then get 8 times as many each time.
+FIRST_FILES, GROWTH = 512, 8
+FILES_PER_STEP = 2048  # between two calls of `progress`, when Ctrl-C is seen as well
 
 _RESULT = re.compile(r"(?P<name>[^.]+)_(?P<output>\d+)\.(?P<kind>txt|bin|npy)", re.IGNORECASE)
 _DEVICE_FOLDER = re.compile(r"device\d+(_\d+)?")  # one per device in ais_bench's parallel runs
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """How a folder of results is read.
+
+    output_index: which of the model's outputs; None: the lowest that has files. kind: only "txt",
+    "bin" or "npy" files; None: all. bin_dtype: element type of .bin files. threads: 1 to 1024.
+    """
+
+    output_index: int | None = None
+    kind: str | None = None
+    bin_dtype: DTypeLike = "float32"
+    threads: int = 1
+
+
+DEFAULT_READING = ReadOptions()
+
+
+@dataclass(frozen=True)
 class ResultFolder:
-    """The result files of one output, sorted by sample name, and what else is there."""
+    """The result files of one output, sorted by sample name, and the other files of a folder."""
 
     folder: Path
     output_index: int
     names: list[str]
     files: list[str]  # relative to folder
-    duplicates: dict[str, list[str]]  # sample -> the files that claim it; in neither list above
+    duplicates: dict[str, list[str]]  # sample -> its several files; in neither list above
     unrecognized_files: list[str]  # files that are no results
-    other_outputs: dict[int, int]  # output index -> files of it, left alone
-    summaries: list[str] = field(default_factory=list)  # ais_bench's own, left alone
+    other_outputs: dict[int, int]  # output index -> number of samples
+    summaries: list[str]  # ais_bench's own files
 
 
 def list_results(
@@ -46,16 +63,15 @@ def list_results(
     *,
     paths: Sequence[str] | None = None,
 ) -> ResultFolder:
-    """What a result folder holds; also its folders device0, device1 … of a parallel run.
+    """Lists a result folder, and its folders device0, device1 … of a parallel run.
 
-    output_index: which of a model's outputs; default: the lowest that is there. kind: only txt,
-    bin or npy, for a folder with several. paths: what is in the folder, where that is known.
+    output_index, kind: as in ReadOptions. paths: the folder's files, if they are known already.
     Raises ResultError when there is no result file.
     """
     folder = Path(folder)
-    found: dict[int, dict[str, str]] = {}  # output -> sample -> file
-    several: dict[int, dict[str, list[str]]] = {}  # of those with more than one
-    summaries, unrecognized_files = [], []
+    by_output: dict[int, dict[str, str]] = {}  # output -> sample -> file
+    duplicates: dict[int, dict[str, list[str]]] = {}  # output -> sample -> its several files
+    summaries, unrecognized = [], []
     for path in _file_names(folder) if paths is None else paths:
         base = path[path.rfind("/") + 1 :]
         match = _RESULT.fullmatch(base)
@@ -63,33 +79,32 @@ def list_results(
             name, output, suffix = match.groups()
             if kind is None or suffix.lower() == kind:
                 index = int(output)
-                first = found.setdefault(index, {}).setdefault(name, path)
+                first = by_output.setdefault(index, {}).setdefault(name, path)
                 if first is not path:
-                    several.setdefault(index, {}).setdefault(name, [first]).append(path)
+                    duplicates.setdefault(index, {}).setdefault(name, [first]).append(path)
         elif base.endswith("summary.json"):
             summaries.append(path)
         else:
-            unrecognized_files.append(path)
-    if not found:
-        what = f".{kind}" if kind else ".txt, .bin or .npy"
-        raise ResultError(f"{folder}: holds no result files (NAME_0{what})")
+            unrecognized.append(path)
+    if not by_output:
+        suffixes = f".{kind}" if kind else ".txt, .bin or .npy"
+        raise ResultError(f"{folder}: holds no result files (NAME_0{suffixes})")
     if output_index is None:
-        output_index = min(found)
-    if output_index not in found:
-        there = ", ".join(map(str, sorted(found)))
-        raise ResultError(f"{folder}: has no results of output {output_index}, only of {there}")
-    chosen = found.pop(output_index)
-    twice = several.get(output_index, {})
-    names = sorted(chosen.keys() - twice.keys() if twice else chosen)
-    files = [chosen[name] for name in names]
+        output_index = min(by_output)
+    if output_index not in by_output:
+        outputs = ", ".join(map(str, sorted(by_output)))
+        raise ResultError(f"{folder}: has no results of output {output_index}, only of {outputs}")
+    chosen = by_output.pop(output_index)
+    several = duplicates.get(output_index, {})
+    names = sorted(chosen.keys() - several.keys() if several else chosen)
     return ResultFolder(
         folder,
         output_index,
         names,
-        files,
-        {name: sorted(paths) for name, paths in sorted(twice.items())},
-        sorted(unrecognized_files),
-        {index: len(names) for index, names in sorted(found.items())},
+        [chosen[name] for name in names],
+        {name: sorted(files) for name, files in sorted(several.items())},
+        sorted(unrecognized),
+        {index: len(files) for index, files in sorted(by_output.items())},
         sorted(summaries),
     )
 
@@ -108,81 +123,80 @@ def _file_names(folder: Path, prefix: str = "") -> Iterator[str]:
         raise ResultError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
-class Reader:
+class ResultReader:
     """Lists a folder's results and ranks them, on C threads without the GIL. A context manager.
 
-    All but one thread begin to read as soon as the names are known, before `listing` is sorted,
-    and go on until `finish`. Parameters as of list_results; k: how many classes; threads >= 1.
-    Raises ResultError as list_results does. Broken files do not raise: see `fault`.
+    All threads but the caller's begin to read while the folder is being listed and sorted; `finish`
+    reads along with them. k: how many classes of each file are ranked. Raises ResultError as
+    list_results does. A broken file does not raise: see `read_failure`.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        k: int,
-        *,
-        output_index: int | None = None,
-        kind: str | None = None,
-        threads: int = 1,
-        bin_dtype: DTypeLike = "float32",
-    ) -> None:
+    def __init__(self, folder: Path | str, k: int, options: ReadOptions = DEFAULT_READING) -> None:
         folder = Path(folder)
         try:
             self._dir_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise ResultError(f"{folder}: cannot be listed: {error.strerror}") from error
-        self._begun: list[tuple[list[str], _logits.Reading]] = []
-        self._how: dict[str, Any] = {
-            "k": k,
-            "bin_dtype": bin_dtype,
-            "want_confidence": True,
-            "threads": threads,
-        }
+        self._k, self._options = k, options
+        self._readings: list[tuple[list[str], _logits.Reading]] = []
         try:
-            # a guess, and nearly always right: what else is needed is read after these
-            ends = tuple(
-                f"_{output_index or 0}.{known}" for known in KINDS if kind in (None, known)
-            )
-            names, paths, count = _file_names(folder), [], FIRST
-            # the threads read what is listed already while the rest is being listed
-            while part := list(itertools.islice(names, count)):
-                self._begin([path for path in part if path.endswith(ends)])
-                paths += part
-                count *= GROWTH
-            self.listing = list_results(folder, output_index, kind, paths=paths)
+            paths = self._list_and_begin(folder)
+            self.listing = list_results(folder, options.output_index, options.kind, paths=paths)
         except BaseException:
             self.close()
             raise
 
+    def _list_and_begin(self, folder: Path) -> list[str]:
+        """Lists the folder; begins to read the files that are probably needed. `finish` reads the
+        needed files that this guess has missed."""
+        index, kind = self._options.output_index or 0, self._options.kind
+        endings = tuple(f"_{index}.{suffix}" for suffix in KINDS if kind in (None, suffix))
+        listed, paths, count = _file_names(folder), [], FIRST_FILES
+        while part := list(itertools.islice(listed, count)):
+            self._begin([path for path in part if path.endswith(endings)])
+            paths += part
+            count *= GROWTH
+        return paths
+
     def _begin(self, files: list[str]) -> None:
-        names = list(map(os.fsencode, files))
-        self._begun.append(
-            (files, _logits.Reading(self._dir_fd, names, _kinds(files), **self._how))
+        reading = _logits.Reading(
+            self._dir_fd,
+            list(map(os.fsencode, files)),
+            _kinds(files),
+            self._k,
+            bin_dtype=self._options.bin_dtype,
+            want_confidence=True,
+            threads=self._options.threads,
         )
+        self._readings.append((files, reading))
 
     def finish(
-        self, advance: Callable[[int], None] = lambda count: None
+        self, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> tuple[NDArray[np.void], TopK]:
-        """Reads along until all of `listing` is ranked; advance(count) after every few files.
+        """Waits until every file of `listing` is ranked. progress: is called with the number of
+        files that are read so far, and of all files.
 
         Returns, in the order of `listing.files`, each file's _logits.RESULT_DTYPE, and the best
         classes of each file that has a row.
         """
-        begun = [file for files, _ in self._begun for file in files]
-        position = {file: i for i, file in enumerate(begun)}
+        begun = [file for files, _ in self._readings for file in files]
+        position = dict(zip(begun, range(len(begun)), strict=True))
         missing = [file for file in self.listing.files if file not in position]
         if missing:
             self._begin(missing)
             position |= {file: len(begun) + i for i, file in enumerate(missing)}
         order = np.array([position[file] for file in self.listing.files], np.intp)
-        for files, reading in self._begun:
-            taken = 0
-            while taken < len(files):
-                before, taken = taken, reading.help(CHUNK)
-                advance(taken - before)
+        done, total = 0, len(position)
+        progress(done, total)
+        for files, reading in self._readings:
+            of_part = 0
+            while of_part < len(files):
+                of_part = reading.rank_files(FILES_PER_STEP)
+                progress(done + of_part, total)
+            done += len(files)
             reading.end()
         results, classes, values = (
-            np.concatenate([getattr(reading, array) for _, reading in self._begun])[order]
+            np.concatenate([getattr(reading, array) for _, reading in self._readings])[order]
             for array in ("results", "classes", "values")
         )
         return results, TopK(
@@ -191,13 +205,13 @@ class Reader:
 
     def close(self) -> None:
         """Stops reading. Idempotent."""
-        for _, reading in self._begun:
+        for _, reading in self._readings:
             reading.end()
         if self._dir_fd >= 0:
             os.close(self._dir_fd)
         self._dir_fd = -1
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> ResultReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -205,12 +219,12 @@ class Reader:
 
 
 def _kinds(files: Sequence[str]) -> NDArray[np.uint8]:
-    known = {suffix: KINDS[suffix.lower()] for suffix in {file[-3:] for file in files}}
-    return np.array([known[file[-3:]] for file in files], np.uint8)
+    of_suffix = {suffix: KINDS[suffix.lower()] for suffix in {file[-3:] for file in files}}
+    return np.array([of_suffix[file[-3:]] for file in files], np.uint8)
 
 
-def fault(result: np.void) -> str | None:
-    """Why a file has no row, in words; None when it has one."""
+def read_failure(result: np.void) -> str | None:
+    """Why a file has no row, in words; None when it has one. result: a _logits.RESULT_DTYPE."""
     status, at = int(result["status"]), int(result["at"])
     if status == _logits.OK:
         return None
@@ -238,7 +252,7 @@ def read_logits(
     result, row = _logits.read_file(
         _logits.CWD, os.fsencode(file), KINDS[kind], bin_dtype=bin_dtype
     )
-    wrong = fault(result)
-    if wrong:
-        raise ResultError(f"{file}: {wrong}")
+    failure = read_failure(result)
+    if failure:
+        raise ResultError(f"{file}: {failure}")
     return row

@@ -1,167 +1,146 @@
-"""Top-k accuracy and what surrounds it: by class, confusion, calibration, what was not scored."""
+"""Predictions and labels -> accuracy, by class too, and the list of all that was not scored."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from zoofast.commands.console import progress
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.results import Reader, fault
+from zoofast.scoring.mistakes import Confusion, Mistake, confusions, most_confident_mistakes
+from zoofast.scoring.results import (
+    DEFAULT_READING,
+    ReadOptions,
+    ResultFolder,
+    ResultReader,
+    read_failure,
+)
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
 
-ALL_OF_IMAGENET = 50_000  # only with all of them does an accuracy compare with a published one
-MISTAKES_KEPT = 24  # to be looked at
-PAIRS_KEPT, PAIR_MISTAKES_KEPT = 15, 3  # of the most confused, and of each
+ALL_OF_IMAGENET = 50_000  # a published accuracy is of all of them
+MAX_CONFUSIONS = 15  # pairs of classes in Score.confusions
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A wrongly classified image; classes are the model's, confidence is of the prediction."""
+class ScoreOptions:
+    """How predictions are scored.
 
-    name: str
-    truth: int
-    predicted: int
-    confidence: float
-
-
-def surest_mistakes(
-    names: Sequence[str],
-    truth: NDArray[np.integer[Any]],
-    predicted: NDArray[np.integer[Any]],
-    confidence: NDArray[np.floating[Any]],
-    most: int = MISTAKES_KEPT,
-) -> list[Mistake]:
-    """The wrong predictions of which the model is most confident, the surest first.
-
-    All of length n. Those of unknown confidence (NaN) are left out; equal ones go by name.
+    top_k: accuracies top-1 … top-k are counted. label_offset: is added to a label to get the
+    model's class; None: 1 for models of 1001 classes, else 0. scores: confidences are the softmax
+    of "logits", or the "probabilities" themselves; "auto" takes them for probabilities if every row
+    is a distribution.
     """
-    wrong = np.flatnonzero((truth != predicted) & np.isfinite(confidence))
-    if len(wrong) > most:  # sorts only those that have a chance, equal ones at the end included
-        least = np.partition(confidence[wrong], len(wrong) - most)[len(wrong) - most]
-        wrong = wrong[confidence[wrong] >= least]
-    surest = sorted(wrong.tolist(), key=lambda i: (-float(confidence[i]), names[i]))[:most]
-    return [
-        Mistake(names[i], int(truth[i]), int(predicted[i]), float(confidence[i])) for i in surest
-    ]
+
+    top_k: int = 5
+    label_offset: int | None = None
+    scores: str = "auto"
+
+
+DEFAULT_SCORING = ScoreOptions()
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """Images of one class taken for another; surest: those of which the model is most confident."""
+class Predictions:
+    """A model's answers to n images.
 
-    truth: int
-    predicted: int
-    images: int
-    surest: list[Mistake]
+    names: n sample names. best: the best classes of each image; one class more than the top-k of
+    the options shows ties at the last place. classes: how many classes the model has.
+    output_index: the model output that the answers are of. other_outputs: output index -> result
+    files of that output, which are not scored.
+    """
 
-
-def confusions(
-    pairs: Sequence[tuple[int, int, int]],
-    names: Sequence[str],
-    truth: NDArray[np.integer[Any]],
-    predicted: NDArray[np.integer[Any]],
-    confidence: NDArray[np.floating[Any]],
-) -> list[Confusion]:
-    """pairs: as Tally.confused gives them. The rest, of length n, as in surest_mistakes."""
-    found = []
-    for true, taken_for, images in pairs:
-        of_pair = np.flatnonzero((truth == true) & (predicted == taken_for))
-        surest = surest_mistakes(
-            [names[i] for i in of_pair.tolist()],
-            truth[of_pair],
-            predicted[of_pair],
-            confidence[of_pair],
-            PAIR_MISTAKES_KEPT,
-        )
-        found.append(Confusion(true, taken_for, images, surest))
-    return found
+    names: Sequence[str]
+    best: TopK
+    classes: int
+    output_index: int = 0
+    other_outputs: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass
 class Problems:
-    """What was not scored, or not as it seems; every list is of names."""
+    """What was not scored, or may be wrong."""
 
     failed: dict[str, str] = field(default_factory=dict)  # image -> why it could not be prepared
-    no_label: list[str] = field(default_factory=list)  # a prediction, but no label
-    no_result: list[str] = field(default_factory=list)  # a label, but no prediction
-    duplicates: dict[str, list[str]] = field(default_factory=dict)  # name -> files
-    broken: dict[str, str] = field(default_factory=dict)  # file -> why it has no row
-    other_length: dict[str, int] = field(default_factory=dict)  # file -> its values
-    not_a_score: list[str] = field(default_factory=list)  # scored, but the best value is NaN
-    unrecognized_files: list[str] = field(default_factory=list)
+    no_label: list[str] = field(default_factory=list)  # samples that have a result only
+    no_result: list[str] = field(default_factory=list)  # samples that have a label only
+    duplicates: dict[str, list[str]] = field(default_factory=dict)  # sample -> its result files
+    unreadable: dict[str, str] = field(default_factory=dict)  # result file -> why
+    wrong_length: dict[str, int] = field(default_factory=dict)  # result file -> number of values
+    nan_scores: list[str] = field(default_factory=list)  # samples, scored, whose best score is NaN
+    unrecognized_files: list[str] = field(default_factory=list)  # files that are no results
 
     def lines(self) -> list[tuple[str, list[str]]]:
-        """(what is wrong, the names) for each kind that occurs."""
+        """(what the problem is, the names) for each kind that occurs."""
         failed = [f"{image} ({why})" for image, why in self.failed.items()]
-        broken = [f"{file} ({why})" for file, why in self.broken.items()]
-        lengths = [f"{file} ({n} values)" for file, n in self.other_length.items()]
-        twice = [f"{name} ({', '.join(files)})" for name, files in self.duplicates.items()]
+        unreadable = [f"{file} ({why})" for file, why in self.unreadable.items()]
+        lengths = [f"{file} ({n} values)" for file, n in self.wrong_length.items()]
+        duplicates = [f"{name} ({', '.join(files)})" for name, files in self.duplicates.items()]
         kinds = [
             ("image that cannot be prepared", failed),
             ("result without a label", self.no_label),
             ("label without a result", self.no_result),
-            ("sample with several results", twice),
-            ("result file that cannot be read", broken),
+            ("sample with several results", duplicates),
+            ("result file that cannot be read", unreadable),
             ("result with another number of classes", lengths),
-            ("result whose best score is NaN", self.not_a_score),
+            ("result whose best score is NaN", self.nan_scores),
             ("file that is no result", self.unrecognized_files),
         ]
         return [(what, names) for what, names in kinds if names]
 
     def dropped(self) -> int:
-        """Samples that have no part in the accuracy, or no sound one."""
-        return sum(len(names) for what, names in self.lines()) - len(self.unrecognized_files)
+        """Samples that are not in the accuracy, or whose scores are NaN."""
+        return sum(len(names) for _, names in self.lines()) - len(self.unrecognized_files)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Score:
-    """The accuracy of one result folder."""
+    """The accuracy of a model's predictions."""
 
     tally: Tally
     problems: Problems
     samples: int  # all that have a label or a result
     label_offset: int
     output_index: int
-    other_outputs: dict[int, int]
-    scores: str  # "logits" or "probabilities": how confidence was read
+    other_outputs: Mapping[int, int]  # output index -> result files that were not scored
+    scores: str  # "logits" or "probabilities"
     labels: Labels
-    mistakes: list[Mistake]  # the surest
+    mistakes: list[Mistake]  # the most confident
     confusions: list[Confusion]  # the most frequent
 
     def class_name(self, index: int) -> str:
-        """The name of one of the model's classes, '' when unknown."""
+        """The name of one of the model's classes; '' when unknown."""
         if self.label_offset == 1 and index == 0:
             return "background"
         return self.labels.class_names.get(index - self.label_offset, "")
 
     def classes(self) -> list[dict[str, Any]]:
-        """One row per class that has images: index, name, images, hits, accuracies, mistake."""
-        worst: dict[int, tuple[int, int]] = {}
+        """A row for each class that has images: index, name, images, hits, accuracies (0 to 1),
+        and the class that it is most often mistaken for."""
+        most_frequent: dict[int, tuple[int, int]] = {}
         for true, predicted, n in self.tally.confused():
-            worst.setdefault(true, (predicted, n))
+            most_frequent.setdefault(true, (predicted, n))
         rows = []
         for index in np.flatnonzero(self.tally.class_images).tolist():
             images = int(self.tally.class_images[index])
             hits = self.tally.class_hits[index]
-            mistaken, times = worst.get(index, ("", 0))
+            mistaken_for, times = most_frequent.get(index, ("", 0))
             row = {"class": index, "name": self.class_name(index), "images": images}
             for place in sorted({1, self.tally.k}):
                 row[f"top{place}_hits"] = int(hits[place - 1])
                 row[f"top{place}"] = int(hits[place - 1]) / images
-            rows.append(row | {"most_often_taken_for": mistaken, "times": times})
+            rows.append(row | {"most_often_mistaken_for": mistaken_for, "times": times})
         return rows
 
     def classes_csv(self) -> str:
+        """`classes` as CSV, with a line of headings."""
         out = io.StringIO()
         rows = self.classes()
         writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
@@ -169,9 +148,8 @@ class Score:
         writer.writerows(rows)
         return out.getvalue()
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, for machines; fractions, not percentages."""
-        problems = self.problems
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON. Accuracies and confidences are fractions, not percentages."""
         return {
             "images": self.tally.images,
             "samples": self.samples,
@@ -190,28 +168,19 @@ class Score:
                 for true, predicted, n in self.tally.confused()
             ],
             "by_class": self.classes(),
-            "problems": {
-                "failed": problems.failed,
-                "no_label": problems.no_label,
-                "no_result": problems.no_result,
-                "duplicates": problems.duplicates,
-                "broken": problems.broken,
-                "other_length": problems.other_length,
-                "not_a_score": problems.not_a_score,
-                "unrecognized_files": problems.unrecognized_files,
-            },
+            "problems": asdict(self.problems),
         }
 
 
 def automatic_offset(classes: int) -> int:
-    """1 for 1001 classes, where index 0 is a background class, else 0: as in the guides."""
+    """1 for 1001 classes, where class 0 is a background class, else 0: as in the guides."""
     return 1 if classes == 1001 else 0
 
 
-def truth_of(
+def true_classes(
     names: Iterable[str], labels: Labels, classes: int, label_offset: int
 ) -> NDArray[np.int64]:
-    """The model's class index of each name. Raises LabelError for one out of range."""
+    """The model's class of each name, (n,). Raises LabelError for a class out of range."""
     names = list(names)
     truth = np.array([labels.by_name[name] for name in names], np.int64) + label_offset
     outside = np.flatnonzero((truth < 0) | (truth >= classes))
@@ -224,130 +193,121 @@ def truth_of(
     return truth
 
 
+Progress = Callable[[int, int], None]  # files read so far, all files
+
+
 def score_folder(
     folder: Path | str,
     labels: Labels,
-    *,
-    top_k: int = 5,
-    output_index: int | None = None,
-    kind: str | None = None,
-    bin_dtype: DTypeLike = "float32",
-    label_offset: int | None = None,
-    scores: str = "auto",
-    threads: int = 1,
-    quiet: bool = True,
+    options: ScoreOptions = DEFAULT_SCORING,
+    reading: ReadOptions = DEFAULT_READING,
+    progress: Progress = lambda done, total: None,
 ) -> Score:
     """Scores a folder of result files against labels, joined by sample name.
 
-    label_offset: added to a label to get the model's class; None: automatic_offset. scores:
-    whether confidences are a softmax of "logits", or the "probabilities" themselves; "auto"
-    looks whether every row is a distribution. Whatever cannot be scored is in Score.problems.
-    Raises ResultError when nothing can be, LabelError for labels the model cannot have.
+    What cannot be scored is listed in Score.problems. Raises ResultError when nothing can be
+    scored, LabelError for labels that the model cannot have.
     """
-    with Reader(
-        folder,
-        top_k + 1,  # one more, to see ties at the last place
-        output_index=output_index,
-        kind=kind,
-        threads=threads,
-        bin_dtype=bin_dtype,
-    ) as reader:
+    # one class more than is scored shows ties at the last place
+    with ResultReader(folder, options.top_k + 1, reading) as reader:
         listing = reader.listing
         problems = Problems(
             duplicates=listing.duplicates, unrecognized_files=listing.unrecognized_files
         )
-        labelled = join_labels(listing.names, listing.duplicates, labels, problems)
-        with progress("score", len(listing.names), quiet) as meter:
-            results, top_k_of_all = reader.finish(meter.advance)
-    readable = results["status"] == 0
-    for i in np.flatnonzero(~readable).tolist():
-        problems.broken[listing.files[i]] = fault(results[i]) or ""
-    if not readable.any():
-        first = next(iter(problems.broken.items()), None)
-        reason = f"{first[0]}: {first[1]}" if first else "every sample has several"
-        raise ResultError(f"{folder}: no result can be read ({reason})")
-    lengths, times = np.unique(results["count"][readable], return_counts=True)
-    classes = int(lengths[np.argmax(times)])
-    for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
-        problems.other_length[listing.files[i]] = int(results["count"][i])
-    usable = np.flatnonzero(readable & (results["count"] == classes) & labelled)
+        has_label = match_labels(listing.names, listing.duplicates, labels, problems)
+        results, best = reader.finish(progress)
+    classes = _class_count(listing, results, problems)
+    usable = np.flatnonzero((results["status"] == 0) & (results["count"] == classes) & has_label)
     if not len(usable):
         raise ResultError(
             f"{folder}: no result has a label in {labels.source}: the names do not match "
             f"({listing.names[0]} against {next(iter(labels.by_name))})"
         )
-    score = score_ranked(
+    predictions = Predictions(
         [listing.names[i] for i in usable.tolist()],
-        top_k_of_all[usable],
+        best[usable],
         classes,
-        labels,
-        problems,
-        top_k=top_k,
-        label_offset=label_offset,
-        scores=scores,
+        listing.output_index,
+        listing.other_outputs,
     )
-    score.samples = len(listing.names) + len(listing.duplicates) + len(problems.no_result)
-    score.output_index, score.other_outputs = listing.output_index, listing.other_outputs
-    return score
+    samples = len(listing.names) + len(listing.duplicates) + len(problems.no_result)
+    return score_predictions(predictions, labels, problems, samples, options)
 
 
-def join_labels(
-    names: Sequence[str], tried: Iterable[str], labels: Labels, problems: Problems
+def _class_count(listing: ResultFolder, results: NDArray[np.void], problems: Problems) -> int:
+    """How many classes most results have. Adds the results of other lengths, and those that cannot
+    be read, to `problems`."""
+    readable = results["status"] == 0
+    for i in np.flatnonzero(~readable).tolist():
+        problems.unreadable[listing.files[i]] = read_failure(results[i]) or ""
+    if not readable.any():
+        first = next(iter(problems.unreadable.items()), None)
+        reason = f"{first[0]}: {first[1]}" if first else "every sample has several"
+        raise ResultError(f"{listing.folder}: no result can be read ({reason})")
+    lengths, times = np.unique(results["count"][readable], return_counts=True)
+    classes = int(lengths[np.argmax(times)])
+    for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
+        problems.wrong_length[listing.files[i]] = int(results["count"][i])
+    return classes
+
+
+def match_labels(
+    names: Sequence[str], not_ranked: Iterable[str], labels: Labels, problems: Problems
 ) -> NDArray[np.bool_]:
-    """Which of the names have a label, (n,); adds to `problems` what has no partner.
+    """Which of the names have a label, (n,). Adds to `problems` the samples that have only a result
+    or only a label.
 
-    tried: samples that are there, but gave nothing to score.
+    not_ranked: samples whose results cannot be ranked; their labels are not missed.
     """
     unlabelled = [name for name in names if name not in labels.by_name]
     problems.no_label += unlabelled
-    problems.no_result += sorted(labels.by_name.keys() - {*names, *tried})
-    labelled = np.ones(len(names), bool)
+    problems.no_result += sorted(labels.by_name.keys() - {*names, *not_ranked})
+    has_label = np.ones(len(names), bool)
     if unlabelled:
-        labelled[:] = [name in labels.by_name for name in names]
-    return labelled
+        has_label[:] = [name in labels.by_name for name in names]
+    return has_label
 
 
-def score_ranked(
-    names: Sequence[str],
-    ranked: TopK,
-    classes: int,
+def score_predictions(
+    predictions: Predictions,
     labels: Labels,
     problems: Problems,
-    *,
-    top_k: int = 5,
-    label_offset: int | None = None,
-    scores: str = "auto",
+    samples: int,
+    options: ScoreOptions,
 ) -> Score:
-    """Scores images `names`, ranked in that order; all have a label, and there is one at least.
+    """Scores predictions, one or more, of which every one has a label.
 
-    classes: the model's. problems: those found so far, which are added to. The rest as in
-    score_folder. `samples` is of these images alone.
+    problems: the known ones, to which samples are added. samples: how many have a label or a
+    result. Raises LabelError for labels that the model cannot have.
     """
-    offset = automatic_offset(classes) if label_offset is None else label_offset
+    names, best, classes = predictions.names, predictions.best, predictions.classes
+    offset = options.label_offset
+    if offset is None:
+        offset = automatic_offset(classes)
     if labels.class_count not in (None, classes, classes - offset):
         raise LabelError(
             f"{labels.source}: has {labels.class_count} classes, the results {classes}; "
             "give the list of all synsets with --synsets"
         )
-    truth = truth_of(names, labels, classes, offset)
+    truth = true_classes(names, labels, classes, offset)
+    scores = options.scores
     if scores == "auto":
-        distribution = (ranked.min_score >= 0) & (np.abs(ranked.total - 1) < 1e-3)
+        distribution = (best.min_score >= 0) & (np.abs(best.total - 1) < 1e-3)
         scores = "probabilities" if distribution.all() else "logits"
-    best = ranked.values[:, 0]
-    problems.not_a_score += [names[i] for i in np.flatnonzero(np.isnan(best)).tolist()]
-    confidence = best if scores == "probabilities" else ranked.confidence
-    tally = Tally(classes, top_k)
-    tally.add(truth, ranked.classes, ranked.values, confidence)
-    predicted = ranked.classes[:, 0]
+    best_score, predicted = best.values[:, 0], best.classes[:, 0]
+    problems.nan_scores += [names[i] for i in np.flatnonzero(np.isnan(best_score)).tolist()]
+    confidence = best_score if scores == "probabilities" else best.confidence
+    tally = Tally(classes, options.top_k)
+    tally.add(truth, best.classes, best.values, confidence)
     return Score(
         tally,
         problems,
-        len(names),
+        samples,
         offset,
-        0,
-        {},
+        predictions.output_index,
+        predictions.other_outputs,
         scores,
         labels,
-        surest_mistakes(names, truth, predicted, confidence),
-        confusions(tally.confused(PAIRS_KEPT), names, truth, predicted, confidence),
+        most_confident_mistakes(names, truth, predicted, confidence),
+        confusions(tally.confused(MAX_CONFUSIONS), names, truth, predicted, confidence),
     )

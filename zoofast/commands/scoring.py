@@ -1,0 +1,203 @@
+"""What `score`, `eval` and `compare` share: their arguments, and the output of a score."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from zoofast.base.files import write_atomic
+from zoofast.commands import arguments
+from zoofast.errors import LabelError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from zoofast.scoring.labels import Labels
+    from zoofast.scoring.score import Score, ScoreOptions
+
+BIN_DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int32")
+NAMES_SHOWN = 5  # of each kind of problem; --json has all
+
+
+def add_label_arguments(parser: argparse.ArgumentParser) -> None:
+    """The ground truth, as `read_labels` reads it."""
+    parser.add_argument(
+        "labels",
+        metavar="LABELS",
+        nargs="?",
+        help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
+    )
+    parser.add_argument("--labels-from", metavar="DIR", help="labels from DIR/SYNSET/IMAGE folders")
+    parser.add_argument(
+        "--synsets",
+        metavar="FILE",
+        help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]",
+    )
+    parser.add_argument(
+        "--label-offset",
+        type=arguments.integer,
+        metavar="N",
+        help="model class = label + N (default: 1 for 1001 classes, else 0)",
+    )
+
+
+def add_read_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which result files are read, and how."""
+    arguments.add_output_index(parser, None, "the lowest that has files")
+    parser.add_argument(
+        "--bin-dtype",
+        default="float32",
+        choices=BIN_DTYPES,
+        help="element type of .bin files (default: %(default)s)",
+    )
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """How predictions are scored, and where the score goes."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=arguments.file_to_write,
+        metavar="FILE",
+        help="result.json, as the guides write it",
+    )
+    add_top_k(parser)
+    parser.add_argument(
+        "--scores",
+        default="auto",
+        choices=["auto", "logits", "probabilities"],
+        help="what the numbers are, for the calibration error (default: look at them)",
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="exit 0 although not all could be scored"
+    )
+    arguments.add_file(parser, "--per-class", "CSV", "write accuracy by class")
+    parser.add_argument(
+        "--confused",
+        type=arguments.count,
+        default=5,
+        metavar="N",
+        help="confused pairs to show (default: 5)",
+    )
+    arguments.add_file(parser, "--json", "FILE", "write everything")
+    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
+
+
+def add_top_k(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--top-k", type=arguments.positive, default=5, metavar="K", help="default: %(default)s"
+    )
+
+
+def read_labels(args: argparse.Namespace) -> Labels | None:
+    """The labels that the arguments name; None when they name none. Raises LabelError."""
+    from zoofast.scoring.labels import labels_from_folders, load_labels
+
+    if args.labels is not None and args.labels_from is not None:
+        raise LabelError("give the labels once: LABELS or --labels-from DIR")
+    if args.labels_from is not None:
+        return labels_from_folders(args.labels_from, args.synsets)
+    return None if args.labels is None else load_labels(args.labels, args.synsets)
+
+
+def score_options(args: argparse.Namespace) -> ScoreOptions:
+    from zoofast.scoring.score import ScoreOptions
+
+    return ScoreOptions(args.top_k, args.label_offset, args.scores)
+
+
+def write_score(args: argparse.Namespace, score: Score) -> None:
+    """Writes -o and --per-class."""
+    if args.output:
+        write_atomic(args.output, score.tally.result_json().encode())
+    if args.per_class:
+        write_atomic(args.per_class, score.classes_csv().encode())
+
+
+def print_problems(problems: Sequence[tuple[str, list[str]]], limit: int = NAMES_SHOWN) -> None:
+    """A line for each kind of problem, with the first names."""
+    for what, names in problems:
+        shown = ", ".join(names[:limit])
+        more = f" and {len(names) - limit} more" if len(names) > limit else ""
+        print(f"zoofast: {what}: {len(names)}: {shown}{more}", file=sys.stderr)
+
+
+def print_score(
+    score: Score,
+    allow_missing: bool,
+    quiet: bool = False,
+    confused: int = 5,
+    published: dict[str, float] | None = None,
+) -> int:
+    """Prints a score and its problems; returns the exit code. published: percent by "top1" …"""
+    from rich.console import Console
+
+    from zoofast.scoring.tally import ECE_BINS
+
+    tally, problems = score.tally, score.problems
+    if quiet:
+        accuracy = tally.accuracy()
+        places = sorted({1, tally.k})
+        print(", ".join(f"top-{place} {100 * accuracy[place - 1]:.2f} %" for place in places))
+    else:
+        console = Console(highlight=False)
+        console.print(_accuracy_table(score, published or {}))
+        ece = tally.ece()
+        if ece is not None:
+            console.print(f"calibration error (ECE, {ECE_BINS} bins): {100 * ece:.2f} %")
+        if tally.confused(confused):
+            console.print(_confused_table(score, confused))
+    print_problems(problems.lines())
+    for index, files in score.other_outputs.items():
+        print(
+            f"zoofast: output {score.output_index} is scored; {files} files of output {index} "
+            "are not (--output-index)",
+            file=sys.stderr,
+        )
+    print(f"scored {tally.images} of {score.samples}")
+    return 1 if problems.dropped() and not allow_missing else 0
+
+
+def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
+    from rich.table import Table
+
+    from zoofast.scoring.score import ALL_OF_IMAGENET
+
+    tally = score.tally
+    compare = bool(published) and tally.images == ALL_OF_IMAGENET
+    table = Table(title=f"{tally.images} images, {tally.classes} classes", title_justify="left")
+    table.add_column("")
+    for heading in ("accuracy", "hits", "ties"):
+        table.add_column(heading, justify="right")
+    if compare:
+        table.add_column("published", justify="right")
+        table.add_column("difference", justify="right")
+    for place, accuracy in enumerate(tally.accuracy(), 1):
+        row = [
+            f"top-{place}",
+            f"{100 * accuracy:.2f} %",
+            str(int(tally.hits[place - 1])),
+            str(int(tally.ties[place - 1])),
+        ]
+        if compare:
+            percent = published.get(f"top{place}")
+            difference = "" if percent is None else f"{100 * accuracy - percent:+.2f}"
+            row += ["" if percent is None else f"{percent} %", difference]
+        table.add_row(*row)
+    return table
+
+
+def _confused_table(score: Score, limit: int) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="most confused", title_justify="left")
+    for heading in ("class", "mistaken for"):
+        table.add_column(heading)
+    table.add_column("images", justify="right")
+    for true, predicted, n in score.tally.confused(limit):
+        names = [f"{index} {score.class_name(index)}".strip() for index in (true, predicted)]
+        table.add_row(*map(escape, names), str(n))
+    return table
