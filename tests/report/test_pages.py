@@ -230,8 +230,8 @@ def test_score_reports_what_it_scores(tmp_path: Path) -> None:
     assert top1 == pytest.approx(4 / 6)
     first = next(text for a, text in shown.page.all("data") if a["data-at"] == "figures.0.value")
     assert first == f"{100 * top1:.2f}" == "66.67"
-    # img4 and img5 are predicted as 0 and 1; img5 with the higher confidence. Then each as a pair of 3
-    # and its prediction
+    # img4 and img5 are predicted as 0 and 1, img5 with the higher confidence; then a pair of 3 and
+    # each prediction
     names = [a["alt"] for a, _ in shown.page.all("img")]
     assert names == ["img5", "img4", "img4", "img5"]
 
