@@ -18,17 +18,11 @@ from PIL import Image
 from zoofast import load_recipe, open_source
 from zoofast.conversion import models
 from zoofast.errors import ImageError, OutputError
-from zoofast.profiling.disk import read_ceiling, write_ceiling
-from zoofast.profiling.profile import (
-    Options,
-    needs,
-    profile,
-    run_pipeline,
-    spread,
-    stages,
-    thread_counts,
-    verdict,
-)
+from zoofast.profiling.disk import DiskRate, measure_reading, measure_writing
+from zoofast.profiling.pipeline import run_pipeline, spread
+from zoofast.profiling.profile import ProfileOptions, demands_of, profile, thread_counts
+from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
+from zoofast.profiling.verdict import verdict
 from zoofast.timing.timeline import Timeline
 from zoofast.timing.trace import read_trace
 
@@ -62,9 +56,9 @@ def test_the_sample_is_spread_over_the_source(images: Path) -> None:
     assert spread(items, 4) == [items[0], items[6], items[13], items[19]]
 
 
-def test_headspace() -> None:
+def test_the_rate_without_a_stage() -> None:
     spent = {"read": 1_000_000, "decode": 8_000_000, "resize": 1_000_000, "write": 7_000_000}
-    by_name = {stage.name: stage for stage in stages(spent, 10, 200.0, busy=1.0)}
+    by_name = {stage.name: stage for stage in stages_of(spent, 10, 200.0, busy=1.0)}
     assert list(by_name) == ["read", "decode", "resize", "write"]
     assert by_name["decode"].microseconds == 800
     assert by_name["decode"].share == 0.8
@@ -72,24 +66,74 @@ def test_headspace() -> None:
     assert by_name["read"].rate_if_free == pytest.approx(200 / 0.9)
     assert (by_name["write"].share, by_name["write"].rate_if_free) == (None, 200)
     # the workers wait for the disk: computing less would gain nothing
-    by_name = {stage.name: stage for stage in stages(spent, 10, 200.0, busy=0.5)}
+    by_name = {stage.name: stage for stage in stages_of(spent, 10, 200.0, busy=0.5)}
     assert by_name["decode"].rate_if_free == 200
     assert by_name["write"].rate_if_free == 400
-    [only] = stages({"decode": 5}, 1, 10.0, busy=1.0)
+    [only] = stages_of({"decode": 5}, 1, 10.0, busy=1.0)
     assert only.rate_if_free is None
 
 
-def test_needs_of_every_known_model_and_chip() -> None:
+def test_demands_of_every_known_model_and_chip() -> None:
     known = [models.load(name) for name in models.names()]
     rates = {model.recipe: 600.0 for model in known}
-    rows = needs(known, rates, threads=2)
+    rows = demands_of(known, rates, threads=2)
     assert len(rows) == sum(len(model.fps) for model in known)
     first = rows[0]
     assert (first.model, first.chip, first.batch) == ("SqueezeNet1_1", "310P3", 8)
     assert first.cores == 72  # ceil(21301.5 / 300)
-    assert first.fed == pytest.approx(600 / 21301.5)
-    assert rows[-1].fed == 1.0 and rows[-1].cores == 1
+    assert first.supplied == pytest.approx(600 / 21301.5)
+    assert rows[-1].supplied == 1.0 and rows[-1].cores == 1
     assert [row.device_rate for row in rows] == sorted((r.device_rate for r in rows), reverse=True)
+
+
+def _profile(**changes: Any) -> Profile:
+    """A host with two threads that decodes most of the time."""
+    one, two = ThreadRates(1, [100.0], 1.0), ThreadRates(2, [180.0], 0.9)
+    values: dict[str, Any] = {
+        "source": "val", "sample": 10, "total": 10, "recipe": load_recipe("alexnet"),
+        "writes": False, "threads": 2, "rate": 180.0, "nbytes_per_image": 1e5, "failures": [],
+        "stages": stages_of({"decode": 9_000_000, "resize": 1_000_000}, 1, 180.0, 1.0),
+        "per_thread": {}, "busy": 1.0, "cores_used": 2.0, "scaling": [one, two],
+        "read": DiskRate(2e8, 2000.0, ""), "write": DiskRate(6e7, 100.0, ""),
+    }  # fmt: skip
+    return Profile(**{**values, **changes})
+
+
+def test_the_verdict_names_the_slowest_stage() -> None:
+    assert verdict(_profile()) == [
+        "This host prepares 180 images per second with alexnet on 2 threads.",
+        "The bottleneck of the host is decoding: 9,000 µs of the 10,000 µs that an image takes in "
+        "one thread (90%). Without it, the host would reach 1,800 images/s.",
+        "2 threads are 1.8 times as fast as one: the efficiency is 90%.",
+        "Reading alone reaches 200 MB/s, 2,000 images/s: more than the host prepares.",
+        "Writing alone reaches 60 MB/s, 100 images/s: less than the host prepares, so a run that "
+        "writes its tensors is slower.",
+    ]
+
+
+def test_the_verdict_of_a_host_that_waits() -> None:
+    lines = verdict(_profile(busy=0.5, writes=True))
+    assert lines[0].endswith("on 2 threads and writes each tensor to a file.")
+    assert lines[1] == (
+        "The bottleneck of the host is the disk that stores the tensors: the workers compute only "
+        "50% of the time. Without writing, the host would reach 360 images/s."
+    )
+    assert "the thread of the caller" in verdict(_profile(busy=0.5))[1]
+    assert "used only 1.5 of the 2 cores" in verdict(_profile(cores_used=1.5))[2]
+
+
+def test_the_verdict_of_a_model() -> None:
+    stream = StreamProfile("m.om", "image", 150.0, 400.0, 0.4, {})
+    demand = Demand("ResNet34", "310P3", 8, "resnet34", 5000.0, 170.0, 59)
+    lines = verdict(_profile(stream=stream, demands=[demand]))
+    assert lines[-2] == (
+        "The evaluation of m.om reaches 150 images/s; the device alone would reach 400. The device "
+        "computes 40% of the time, so this host limits the rate."
+    )
+    assert lines[-1] == (
+        "ResNet34 on a 310P3 at batch size 8 processes 5,000 images/s; this host supplies 170. The "
+        "device needs about 59 cores like the cores of this host."
+    )
 
 
 def test_a_run_accounts_for_every_image(images: Path) -> None:
@@ -115,43 +159,42 @@ def test_a_run_stops_when_the_time_is_over(images: Path) -> None:
     assert 0 < run.images + len(run.failures) <= 8  # one batch
 
 
-def test_disk_ceilings(images: Path, tmp_path: Path) -> None:
+def test_the_rates_of_a_disk_are_of_the_files_bytes(images: Path, tmp_path: Path) -> None:
     recipe = load_recipe("squeezenet1_1")
     with open_source(images) as source:
-        read = read_ceiling(source, source.items, 2)
+        read = measure_reading(source, source.items, 2)
     ratio = read.bytes_per_second / read.images_per_second
     sizes = [path.stat().st_size for path in images.iterdir()]
     assert ratio == pytest.approx(sum(sizes) / len(sizes))
-    write = write_ceiling(str(tmp_path), recipe, 2)
+    write = measure_writing(str(tmp_path), recipe, 2)
     assert write.bytes_per_second / write.images_per_second == pytest.approx(recipe.nbytes)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("write", [False, True])
 def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
-    options = Options(threads=2, seconds=0.3, scratch=tmp_path, write=write, batch_size=4)
+    options = ProfileOptions(threads=2, seconds=0.3, scratch=tmp_path, write=write, batch_size=4)
     known = [models.load("squeezenet1_1"), models.load("resnet34")]
     with open_source(images) as source:
-        found = profile(
+        result = profile(
             source, load_recipe("squeezenet1_1"), options, models=known, trace=tmp_path / "t.json"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
-    assert (found.sample, found.total, found.threads) == (26, 26, 2)
-    assert [failure.name for failure in found.failures] == ["z"]
-    names = [stage.name for stage in found.stages]
+    assert (result.sample, result.total, result.threads) == (26, 26, 2)
+    assert [failure.name for failure in result.failures] == ["z"]
+    names = [stage.name for stage in result.stages]
     assert names[0] == "read" and set(names[1:-3]) <= DECODING and len(names) > 4
     assert names[-2 - write :] == ["resize", "pack", *(["write"] if write else [])]
-    assert sum(stage.share or 0 for stage in found.stages) == pytest.approx(1)
-    assert [point.threads for point in found.scaling] == [1, 2]
-    assert [len(point.rates) for point in found.scaling] == [3, 3]
-    assert found.scaling[0].efficiency == 1
-    assert found.rate == found.scaling[1].rate
-    for shares in found.per_thread.values():
+    assert sum(stage.share or 0 for stage in result.stages) == pytest.approx(1)
+    assert [point.threads for point in result.scaling] == [1, 2]
+    assert [len(point.rates) for point in result.scaling] == [3, 3]
+    assert result.scaling[0].efficiency == 1
+    assert result.rate == result.scaling[1].rate
+    for shares in result.per_thread.values():
         assert sum(shares.values()) == pytest.approx(1, abs=0.02)
-    assert {need.model for need in found.needs} == {"SqueezeNet1_1", "ResNet34"}
-    assert found.verdict == verdict(found)
-    assert f"{found.rate:,.0f} images a second" in found.verdict[0]
-    json.dumps(found.as_dict(), allow_nan=False)
+    assert {demand.model for demand in result.demands} == {"SqueezeNet1_1", "ResNet34"}
+    assert f"{result.rate:,.0f} images per second" in result.verdict[0]
+    json.dumps(result.as_dict(), allow_nan=False)
 
     trace = read_trace(tmp_path / "t.json")
     assert trace.threads[-1] == "main"
@@ -162,7 +205,7 @@ def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
     for piece in trace.slices:
         busy[piece.name] += piece.end - piece.begin
     done = {(piece.batch, piece.image) for piece in trace.slices if piece.name == "pack"}
-    for stage in found.stages:
+    for stage in result.stages:
         # the PNG is counted as an image, but Pillow decodes it
         assert busy[stage.name] / len(done) == pytest.approx(stage.microseconds, rel=0.15)
 
@@ -173,12 +216,12 @@ def test_only_bad_images_are_an_error(tmp_path: Path) -> None:
         open_source(tmp_path) as source,
         pytest.raises(ImageError, match=r"a\.JPEG: not an image"),
     ):
-        profile(source, load_recipe("alexnet"), Options(seconds=0.1, scratch=tmp_path))
+        profile(source, load_recipe("alexnet"), ProfileOptions(seconds=0.1, scratch=tmp_path))
 
 
 def test_a_scratch_folder_that_is_not_there_is_named(images: Path) -> None:
     with open_source(images) as source, pytest.raises(OutputError, match=r"absent.*--scratch"):
-        profile(source, load_recipe("alexnet"), Options(scratch=Path("absent")))
+        profile(source, load_recipe("alexnet"), ProfileOptions(scratch=Path("absent")))
 
 
 def _zoofast(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -201,7 +244,7 @@ def test_the_command(images: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads((tmp_path / "r.json").read_text())
-    assert len(figures["needs"]) == 6
+    assert len(figures["demands"]) == 6
     assert figures["verdict"][0].split()[0] in done.stdout
     read_trace(tmp_path / "t.json")
     shown = browser.show(tmp_path / "r.html")
@@ -213,14 +256,14 @@ def test_the_command(images: Path, tmp_path: Path) -> None:
     for stage in figures["stages"]:
         assert stage["microseconds"] in table
         assert stage["rate_if_free"] in table
-    for need in figures["needs"]:
-        assert str(need["cores"]) in values.values()
+    for demand in figures["demands"]:
+        assert str(demand["cores"]) in values.values()
     assert figures["verdict"][0] in [text for _, text in page.all("p")]
     assert hostile.name in page.text
     assert len(page.all("script")) == 1 and page.all("img") == []
 
 
-def test_a_model_is_streamed_through(images: Path, tmp_path: Path) -> None:
+def test_a_model_is_evaluated(images: Path, tmp_path: Path) -> None:
     done = _zoofast(
         images, "--recipe", "squeezenet1_1", "--threads", "1", "--seconds", "0.2", "--only-recipe",
         "--model", "4x224x224x3:uint8:1000@200", "--backend", "sim", "--trace", "t.json", "--json",
@@ -228,11 +271,11 @@ def test_a_model_is_streamed_through(images: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     figures = json.loads((tmp_path / "p.json").read_text())
-    streamed = figures["streamed"]
-    assert streamed["device_rate"] == pytest.approx(200)
-    assert streamed["microseconds"] == {"infer": pytest.approx(5000)}
-    assert 0 < streamed["rate"] < 220
-    assert "Streamed through 4x224x224x3:uint8:1000@200" in done.stdout
+    stream = figures["stream"]
+    assert stream["device_rate"] == pytest.approx(200)
+    assert stream["microseconds"] == {"infer": pytest.approx(5000)}
+    assert 0 < stream["rate"] < 220
+    assert "The evaluation of 4x224x224x3:uint8:1000@200 reaches" in done.stdout
     assert "device 0" in figures["per_thread"]
     trace = read_trace(tmp_path / "t.json")
     named = {piece.name for piece in trace.slices}

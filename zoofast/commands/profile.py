@@ -19,7 +19,8 @@ from zoofast.inference.backends import BACKENDS
 from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
-from zoofast.profiling.profile import Options, Profile, Streamed, profile, steps
+from zoofast.profiling.profile import ProfileOptions, count_steps, profile
+from zoofast.profiling.results import Profile, StreamProfile
 
 SHOWN = 10  # failures on the screen; all are in the JSON
 
@@ -33,20 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.seconds,
         default=3.0,
         metavar="S",
-        help="of each measurement (default: %(default)g)",
+        help="seconds of each measurement (default: %(default)g)",
     )
     parser.add_argument(
         "--images",
         type=arguments.positive,
         default=512,
         metavar="N",
-        help="measure with so many, spread over SRC (default: %(default)s)",
+        help="how many images to measure, evenly spread over SRC (default: %(default)s)",
     )
     parser.add_argument(
         "--batchsize", type=arguments.batch_size, metavar="N", help="images per batch"
     )
     parser.add_argument(
-        "-m", "--model", help="stream the images through it too; .om, .onnx, or see --backend"
+        "-m", "--model", help="evaluate this model too; .om, .onnx, or see --backend"
     )
     parser.add_argument("--backend", choices=list(BACKENDS), help="default: by suffix")
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         spec = ModelSpec(
             args.model, args.backend, args.device, args.batchsize, DEFAULT_BATCH, args.provider
         )
-    options = Options(
+    options = ProfileOptions(
         threads=args.threads,
         seconds=args.seconds,
         images=args.images,
@@ -95,38 +96,38 @@ def run(args: argparse.Namespace) -> int:
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
     with (
         open_source(args.source) as source,
-        console.progress("profile", steps(options, known), args.quiet) as meter,
+        console.progress("profile", count_steps(options, known), args.quiet) as meter,
     ):
-        found = profile(
+        result = profile(
             source,
             chosen,
             options,
             models=known,
             trace=args.trace,
-            step=lambda what: meter.advance(1, notes=[what]),
+            report_step=lambda step: meter.advance(1, notes=[step]),
         )
     if args.json:
-        write_atomic(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+        write_atomic(args.json, (json.dumps(result.as_dict(), indent=1) + "\n").encode())
     if args.report:
-        write_report(args.report, profile_report(found, ["zoofast", *args.argv]))
-    _show(found, args.quiet)
-    for failure in found.failures[:SHOWN]:
+        write_report(args.report, profile_report(result, ["zoofast", *args.argv]))
+    print_summary(result, args.quiet)
+    for failure in result.failures[:SHOWN]:
         print(f"zoofast: failed: {failure}", file=sys.stderr)
-    if len(found.failures) > SHOWN:
-        print(f"zoofast: and {len(found.failures) - SHOWN} more", file=sys.stderr)
-    return 1 if found.failures else 0
+    if len(result.failures) > SHOWN:
+        print(f"zoofast: and {len(result.failures) - SHOWN} more", file=sys.stderr)
+    return 1 if result.failures else 0
 
 
-def _show(found: Profile, quiet: bool) -> None:
+def print_summary(result: Profile, quiet: bool) -> None:
     out = Console(highlight=False)
     if not quiet:
-        out.print(_stage_table(found))
-        out.print(_thread_table(found))
-        if found.streamed:
-            out.print(_device_table(found.streamed))
-        if found.needs:
-            out.print(_needs_table(found))
-    for line in found.verdict:
+        out.print(_stage_table(result))
+        out.print(_thread_table(result))
+        if result.stream:
+            out.print(_device_table(result.stream))
+        if result.demands:
+            out.print(_demand_table(result))
+    for line in result.verdict:
         out.print(escape(line))
 
 
@@ -138,34 +139,35 @@ def _table(title: str, *headings: str, words: int = 1) -> Table:
     return table
 
 
-def _stage_table(found: Profile) -> Table:
-    table = _table(f"{found.recipe.name}, one thread", "stage", "µs/image", "share", "if free")
-    for stage in found.stages:
+def _stage_table(result: Profile) -> Table:
+    table = _table(f"{result.recipe.name}, one thread", "stage", "µs/image", "share", "if free")
+    for stage in result.stages:
         share = "" if stage.share is None else f"{stage.share:.0%}"
         free = "" if stage.rate_if_free is None else f"{stage.rate_if_free:,.0f}/s"
         table.add_row(stage.name, f"{stage.microseconds:,.0f}", share, free)
     return table
 
 
-def _thread_table(found: Profile) -> Table:
+def _thread_table(result: Profile) -> Table:
     table = _table("Threads", "threads", "images/s", "efficiency", words=0)
-    for point in found.scaling:
+    for point in result.scaling:
         table.add_row(str(point.threads), f"{point.rate:,.0f}", f"{point.efficiency:.0%}")
     return table
 
 
-def _device_table(run: Streamed) -> Table:
-    table = _table(run.model, "stage on the device", "µs/image")
-    for stage, microseconds in run.microseconds.items():
+def _device_table(stream: StreamProfile) -> Table:
+    table = _table(stream.model, "stage on the device", "µs/image")
+    for stage, microseconds in stream.microseconds.items():
         table.add_row(stage, f"{microseconds:,.0f}")
     return table
 
 
-def _needs_table(found: Profile) -> Table:
-    title = "What NPUs eat, and get from this host, images/s"
-    headings = ("model", "chip", "batch", "eats", "gets", "fed", "cores needed")
+def _demand_table(result: Profile) -> Table:
+    title = "What NPUs process and what this host supplies, images/s"
+    headings = ("model", "chip", "batch", "NPU", "host", "supplied", "cores needed")
     table = _table(title, *headings, words=2)
-    for need in found.needs:
-        numbers = (f"{need.device_rate:,.0f}", f"{need.host_rate:,.0f}", f"{need.fed:.0%}")
-        table.add_row(need.model, need.chip, str(need.batch), *numbers, str(need.cores))
+    for demand in result.demands:
+        rates = (f"{demand.device_rate:,.0f}", f"{demand.host_rate:,.0f}")
+        part, cores = f"{demand.supplied:.0%}", str(demand.cores)
+        table.add_row(demand.model, demand.chip, str(demand.batch), *rates, part, cores)
     return table

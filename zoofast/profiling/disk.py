@@ -1,4 +1,4 @@
-"""What a disk alone allows: reading images, and writing tensors, with nothing computed."""
+"""The rates of a disk alone: reading images, and writing tensors, without computing."""
 
 from __future__ import annotations
 
@@ -16,52 +16,61 @@ from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 
+MIN_FILES, MAX_FILES, MAX_BYTES = 16, 256, 200_000_000  # written by measure_writing
+
 
 @dataclass(frozen=True)
-class Ceiling:
-    """What a disk alone would allow."""
+class DiskRate:
+    """How fast a disk is when nothing is computed."""
 
     bytes_per_second: float
     images_per_second: float
-    how: str
+    method: str  # of the measurement, in words
 
 
-def read_ceiling(source: Source, items: Sequence[Item], threads: int) -> Ceiling:
-    """Reading the items' bytes alone, after asking the kernel to forget them."""
-    fds = [source.fd] if source.fd >= 0 else []
+def measure_reading(source: Source, items: Sequence[Item], threads: int) -> DiskRate:
+    """Reads the bytes of all items, which are dropped from the page cache before."""
     for item in items:
-        if not item.in_archive:
-            try:
-                fds.append(os.open(item.path, os.O_RDONLY | os.O_CLOEXEC))
-            except OSError:
-                continue  # counted as a failure when it is to be prepared
-            os.posix_fadvise(fds[-1], 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(fds.pop())
-        else:
-            os.posix_fadvise(source.fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
+        _drop_from_cache(source, item)
 
     def read(item: Item) -> int:
         try:
             return len(source.read(item))
         except OSError:
-            return 0
+            return 0  # the image counts as a failure when it is prepared
 
     begin = time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
-        sizes = list(pool.map(read, items))
+        nbytes = sum(pool.map(read, items))
     seconds = time.monotonic() - begin
-    how = f"{len(items)} files, {threads} at a time, dropped from the page cache before"
-    return Ceiling(sum(sizes) / seconds, len(items) / seconds, how)
+    method = f"{len(items)} files, {threads} at a time, dropped from the page cache before"
+    return DiskRate(nbytes / seconds, len(items) / seconds, method)
 
 
-def write_ceiling(folder: str, recipe: Recipe, threads: int) -> Ceiling:
-    """Writing tensors of the recipe alone, as prep does, until they are on the disk."""
-    count = max(16, min(256, 200_000_000 // recipe.nbytes))
-    page = _core.PAGE
-    slots = -(-recipe.nbytes // page) * page
-    memory = mmap.mmap(-1, slots)  # page-aligned, for direct I/O
+def _drop_from_cache(source: Source, item: Item) -> None:
+    if item.in_archive:
+        os.posix_fadvise(source.fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
+        return
+    try:
+        fd = os.open(item.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def measure_writing(folder: str, recipe: Recipe, threads: int) -> DiskRate:
+    """Writes tensors of the recipe, as `zoofast prep` does, until they are on the disk.
+
+    Raises OutputError.
+    """
+    files = max(MIN_FILES, min(MAX_FILES, MAX_BYTES // recipe.nbytes))
+    pages = -(-recipe.nbytes // _core.PAGE)
+    memory = mmap.mmap(-1, pages * _core.PAGE)  # direct I/O takes page-aligned memory only
     tensor = np.frombuffer(memory, np.uint8)[: recipe.nbytes]
-    paths = [os.path.join(folder, f"{i}.bin") for i in range(count)]
+    paths = [os.path.join(folder, f"{i}.bin") for i in range(files)]
 
     def write(path: str) -> None:
         try:
@@ -73,7 +82,7 @@ def write_ceiling(folder: str, recipe: Recipe, threads: int) -> Ceiling:
                 os.close(fd)
         except OSError as error:
             raise OutputError(
-                f"cannot write {path}: {error.strerror}; name another folder by --scratch"
+                f"{path}: cannot be written: {error.strerror}; name another folder by --scratch"
             ) from error
 
     begin = time.monotonic()
@@ -82,5 +91,5 @@ def write_ceiling(folder: str, recipe: Recipe, threads: int) -> Ceiling:
     seconds = time.monotonic() - begin
     for path in paths:
         os.unlink(path)
-    how = f"{count} files of {recipe.nbytes:,} bytes, {threads} at a time, synced"
-    return Ceiling(count * recipe.nbytes / seconds, count / seconds, how)
+    method = f"{files} files of {recipe.nbytes:,} bytes, {threads} at a time, synced"
+    return DiskRate(files * recipe.nbytes / seconds, files / seconds, method)

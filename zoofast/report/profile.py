@@ -1,47 +1,55 @@
-"""What `zoofast profile` found, as a report."""
+"""The report of `zoofast profile`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoofast.profiling.profile import Profile, Streamed
+from zoofast.base.text import counted
+from zoofast.profiling.results import Profile, StreamProfile
 from zoofast.report.about import about
 from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Series, Table
 from zoofast.report.running import failures, thread_shares, throughput, timeline
+from zoofast.timing.timeline import WRITER
 
-WORKERS_NOTE = "Workers compute. Writers hand files to the disk, and mostly wait for it."
+WORKERS = "Workers compute."
+WRITERS = "Writers write files; most of the time they wait for the disk."
 
 
 def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
     """The page of a profile. command: the command line that made it."""
-    most = profile.scaling[-1]
+    all_threads = profile.scaling[-1]
     figures = [
-        Figure("throughput", profile.rate, "images/s", note=f"on {profile.threads} threads"),
+        Figure(
+            "throughput", profile.rate, "images/s", note=f"on {counted(profile.threads, 'thread')}"
+        ),
         Figure("one thread", profile.scaling[0].rate, "images/s"),
-        Figure("efficiency", most.efficiency * 100, "%", note="of all threads against one"),
+        Figure("efficiency", all_threads.efficiency * 100, "%", note="of all threads against one"),
         Figure("disk, reading", profile.read.images_per_second, "images/s"),
         Figure("disk, writing", profile.write.images_per_second, "images/s"),
     ]
+    has_writers = any(thread.startswith(WRITER) for thread in profile.per_thread)
     sections = [
         Section(
             "Where the time goes",
             [
                 _stages(profile),
-                thread_shares(profile.per_thread, WORKERS_NOTE),
+                thread_shares(
+                    profile.per_thread, f"{WORKERS} {WRITERS}" if has_writers else WORKERS
+                ),
                 timeline(profile.window),
                 throughput(profile.rate_over_time),
             ],
         ),
         Section("Threads and disks", [_scaling(profile), _disks(profile)]),
     ]
-    if profile.streamed:
+    if profile.stream:
         figures += [
-            Figure("streamed", profile.streamed.rate, "images/s", note="through the model"),
-            Figure("device busy", 100 * profile.streamed.device_busy, "%"),
+            Figure("evaluation", profile.stream.rate, "images/s", note="through the model"),
+            Figure("device busy", 100 * profile.stream.device_busy, "%"),
         ]
-        sections.append(Section("The model", [_device(profile.streamed)]))
-    if profile.needs:
-        sections.append(Section("What NPUs need", [_needs(profile)]))
+        sections.append(Section("The model", [_device(profile.stream)]))
+    if profile.demands:
+        sections.append(Section("What NPUs need", [_demands(profile)]))
     if profile.failures:
         sections.append(Section("Images that could not be prepared", [failures(profile.failures)]))
     sample = f"{profile.sample:,} of {profile.total:,} images"
@@ -72,18 +80,20 @@ def _stages(profile: Profile) -> Table:
         Column("if free", "images/s"),
     ]
     note = (
-        f"Now: {profile.rate:,.0f} images/s. Decode is libjpeg-turbo's, whole; zoofast's own "
-        "decoder tells entropy decoding, inverse DCT, and upsampling with colour conversion apart."
-        + (" Writing goes on beside the computing." if profile.writes else "")
+        f'The pipeline reaches {profile.rate:,.0f} images/s. "decode" is all the work of '
+        "libjpeg-turbo. zoofast's own decoder has three stages: entropy decoding, inverse DCT, and "
+        "upsampling with colour conversion."
+        + (" Writers write while the workers compute." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)
 
 
-def _device(run: Streamed) -> Table:
-    rows = list(run.microseconds.items())
+def _device(stream: StreamProfile) -> Table:
+    rows = list(stream.microseconds.items())
     note = (
-        f"{run.model}, {run.input}: the device alone would do {run.device_rate:,.0f} images/s. The "
-        "threads, the timeline and the throughput above are of this stream."
+        f"{stream.model} takes {stream.input}. The device alone would reach "
+        f"{stream.device_rate:,.0f} images/s. The charts of the threads, the timeline and the "
+        "throughput show this evaluation."
     )
     return Table("On the device", [Column("stage"), Column("time", "µs/image", 1)], rows, note)
 
@@ -105,42 +115,43 @@ def _scaling(profile: Profile) -> Lines:
 
 def _disks(profile: Profile) -> Table:
     rows = [
-        (what, ceiling.bytes_per_second / 1e6, ceiling.images_per_second, ceiling.how)
-        for what, ceiling in (("reading", profile.read), ("writing", profile.write))
+        (what, disk.bytes_per_second / 1e6, disk.images_per_second, disk.method)
+        for what, disk in (("reading", profile.read), ("writing", profile.write))
     ]
     columns = [
         Column(""),
         Column("speed", "MB/s"),
-        Column("ceiling", "images/s"),
+        Column("rate", "images/s"),
         Column("measured with"),
     ]
     return Table("Disks alone", columns, rows)
 
 
-def _needs(profile: Profile) -> Table:
+def _demands(profile: Profile) -> Table:
     rows = [
         (
-            need.model,
-            need.chip,
-            need.batch,
-            need.device_rate,
-            need.cores,
-            need.host_rate,
-            need.fed * 100,
+            demand.model,
+            demand.chip,
+            demand.batch,
+            demand.device_rate,
+            demand.host_rate,
+            demand.supplied * 100,
+            demand.cores,
         )
-        for need in profile.needs
+        for demand in profile.demands
     ]
     columns = [
         Column("model"),
         Column("chip"),
         Column("batch"),
-        Column("eats", "images/s"),
-        Column("needs", "cores"),
-        Column("gets", "images/s"),
-        Column("fed", "%"),
+        Column("NPU", "images/s"),
+        Column("host", "images/s"),
+        Column("supplied", "%"),
+        Column("cores needed"),
     ]
     note = (
-        "Chips at their best batch size, from the guides' tables; the host with each model's own "
-        f"recipe on {profile.threads} threads, in memory; cores as fast as these are now."
+        "The rates of the chips are from the guides' tables, at the best batch size. The rates of "
+        f"the host are with each model's own recipe on {counted(profile.threads, 'thread')}, in "
+        "memory. The needed cores are cores like those of this host."
     )
     return Table("", columns, rows, note)

@@ -1,0 +1,99 @@
+"""Timed runs of the loader: images in, tensors thrown away."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from zoofast.preprocess.loader import Failure, Loader, Prepared, Target
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.sources import Item, Source
+from zoofast.timing.timeline import CALLER, Timeline
+
+
+@dataclass
+class PipelineRun:
+    """What one run of the pipeline did and took."""
+
+    images: int
+    failures: list[Failure]
+    seconds: float
+    rate: float  # images per second, without the first batch, which begins with idle threads
+    cpu_seconds: float  # of the whole process
+    nbytes_in: int
+
+
+def run_pipeline(
+    source: Source,
+    recipe: Recipe,
+    items: Sequence[Item],
+    threads: int,
+    seconds: float,
+    *,
+    batch_size: int | None = None,
+    target: Target | None = None,
+    timeline: Timeline | None = None,
+) -> PipelineRun:
+    """Prepares `items` until all are done, or until the first batch after `seconds`."""
+    images, failures = 0, []
+    ends: list[tuple[int, int]] = []  # (nanoseconds, images so far) at the end of each batch
+    begin_cpu, begin = time.process_time(), time.monotonic_ns()
+    with Loader(
+        source, recipe, items=items, batch_size=batch_size, threads=threads, target=target
+    ) as loader:
+        for number, (asked_ns, got_ns, batch) in enumerate(_timed_batches(loader)):
+            images += len(batch.names)
+            failures += batch.failures
+            ends.append((got_ns, images))
+            if timeline is not None:
+                timeline.prepared(number, batch, asked_ns)
+                timeline.span(CALLER, "use", got_ns, time.monotonic_ns(), number)
+                timeline.finish(number, len(batch.names), got_ns)
+            if got_ns - begin > seconds * 1e9:
+                break
+        nbytes_in = loader.stats.nbytes_in
+        end, end_cpu = time.monotonic_ns(), time.process_time()
+    elapsed = (end - begin) / 1e9
+    rate = images / elapsed
+    if len(ends) > 2:
+        (first_ns, first_images), (last_ns, last_images) = ends[0], ends[-1]
+        rate = (last_images - first_images) * 1e9 / (last_ns - first_ns)
+    return PipelineRun(images, failures, elapsed, rate, end_cpu - begin_cpu, nbytes_in)
+
+
+def _timed_batches(loader: Loader) -> Iterator[tuple[int, int, Prepared]]:
+    """(when it was asked for, when it came, the batch); nanoseconds of the monotonic clock."""
+    batches = iter(loader)
+    while True:
+        asked_ns = time.monotonic_ns()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield asked_ns, time.monotonic_ns(), batch
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spaced: the first images of a folder may all be of one
+    class."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def repeated(items: Sequence[Item], count: float) -> list[Item]:
+    """All items, so many times that there are at least 1.5 × `count`: the guess of how many a run
+    needs may be too low."""
+    return list(items) * max(1, math.ceil(1.5 * count / len(items)))
+
+
+def files_in(folder: str) -> Target:
+    """Writes the tensors into `folder`, as `zoofast prep` does."""
+
+    def paths(item: Item) -> tuple[bytes, bytes]:
+        path = os.fsencode(os.path.join(folder, item.name))
+        return path + b".bin", path + b".bin.part"
+
+    return paths
