@@ -1,4 +1,4 @@
-"""What this machine has for each part of the work, what is missing, and the cure."""
+"""Examines this machine: what zoofast's commands need, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from zoofast.base.cpus import cpu_name, usable_cpus
 from zoofast.conversion import atc, npu_smi
 from zoofast.errors import BackendError
 
-DISK_BYTES = 64 << 20
-_BLOCK = 4 << 20
+DISK_BYTES = 64 << 20  # written and read to measure the disk
+_BLOCK_BYTES = 4 << 20
 
-# package -> (module to import, what it is for, the cure when it is missing)
+# package -> (module to import, its purpose, the cure when it is missing)
 PACKAGES = {
     "onnxruntime": ("onnxruntime", "runs ONNX on the CPU", "pip install 'zoofast[infer]'"),
     "onnx": ("onnx", "reads and rewrites ONNX", "pip install 'zoofast[onnx]'"),
@@ -46,16 +46,16 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for: `state` is ok, missing or broken; `cure` is empty when it is ok."""
+    """The state of one thing that commands need."""
 
-    what: str
-    state: str
+    name: str
+    state: str  # ok, missing or broken
     detail: str
-    cure: str = ""
+    cure: str = ""  # empty when the state is ok
 
 
 def examine(folder: Path) -> Iterator[Finding]:
-    """Everything in turn; the disk is tried where `folder` is."""
+    """All findings in turn; the disk is measured in `folder`."""
     yield _machine()
     yield _disk(folder)
     for package, (module, purpose, cure) in PACKAGES.items():
@@ -76,21 +76,21 @@ def _machine() -> Finding:
 
 
 def _disk(folder: Path) -> Finding:
-    """Writes a file through to the disk and reads it back past the page cache."""
+    """Measures how fast the disk writes and reads a file, without the page cache."""
     path = folder / f".zoofast-doctor.{os.getpid()}"
-    block = os.urandom(_BLOCK)
+    block = os.urandom(_BLOCK_BYTES)
     try:
         try:
             begin = time.monotonic()
             with path.open("wb", buffering=0) as file:
-                for _ in range(DISK_BYTES // _BLOCK):
+                for _ in range(DISK_BYTES // _BLOCK_BYTES):
                     file.write(block)
                 os.fsync(file.fileno())
                 written = time.monotonic()
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             dropped = time.monotonic()
             with path.open("rb", buffering=0) as file:
-                while file.read(_BLOCK):
+                while file.read(_BLOCK_BYTES):
                     pass
             read = time.monotonic()
         finally:
@@ -100,7 +100,7 @@ def _disk(folder: Path) -> Finding:
             "disk",
             "broken",
             f"{folder}: cannot be written: {error.strerror}",
-            "look elsewhere with --disk FOLDER",
+            "measure another disk with --disk FOLDER",
         )
     write_rate = DISK_BYTES / (written - begin) / 1e6
     read_rate = DISK_BYTES / (read - dropped) / 1e6
@@ -113,7 +113,7 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
     except PackageNotFoundError:
         return Finding(package, "missing", purpose, cure)
     try:
-        # Some print or warn while they are imported; what counts is whether they can be.
+        # Some packages print or warn at import; only whether the import works matters.
         with (
             warnings.catch_warnings(),
             redirect_stdout(io.StringIO()),

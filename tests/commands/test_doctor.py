@@ -19,19 +19,21 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin")
     for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("zoofast.conversion.atc.ENVIRONMENTS", (str(tmp_path / "set_env.sh"),))
+    monkeypatch.setattr(
+        "zoofast.conversion.atc.ENVIRONMENT_SCRIPTS", (str(tmp_path / "set_env.sh"),)
+    )
     monkeypatch.setattr(doctor, "PACKAGES", {"numpy": ("numpy", "arrays", "pip install numpy")})
-    monkeypatch.setattr(doctor, "DISK_BYTES", doctor._BLOCK)
+    monkeypatch.setattr(doctor, "DISK_BYTES", doctor._BLOCK_BYTES)
     monkeypatch.chdir(tmp_path)
     return programs
 
 
-def found(folder="."):
-    return {finding.what: finding for finding in doctor.examine(doctor.Path(folder))}
+def examine(folder="."):
+    return {finding.name: finding for finding in doctor.examine(doctor.Path(folder))}
 
 
 def test_a_bare_machine(machine, tmp_path):
-    findings = found()
+    findings = examine()
     assert {name: finding.state for name, finding in findings.items()} == {
         "CPU": "ok",
         "disk": "ok",
@@ -52,7 +54,7 @@ def test_an_ascend_machine(machine, monkeypatch):
     for name, script in (("atc", "exit 0"), ("npu-smi", f"cat <<END\n{table}\nEND")):
         (machine / name).write_text(f"#!/bin/sh\n{script}\n")
         (machine / name).chmod(0o755)
-    findings = found()
+    findings = examine()
     assert findings["CANN"].detail == "/ascend"
     assert findings["atc"].detail == f"{machine / 'atc'}: compiles ONNX to .om"
     assert findings["npu-smi"].detail == "2 x Ascend310P3"
@@ -60,15 +62,15 @@ def test_an_ascend_machine(machine, monkeypatch):
 
 def test_an_environment_that_is_not_set(machine, tmp_path):
     (tmp_path / "set_env.sh").write_text("")
-    assert found()["CANN"].cure == f"source {tmp_path / 'set_env.sh'}"
-    assert found()["CANN"].state == "broken"
+    assert examine()["CANN"].cure == f"source {tmp_path / 'set_env.sh'}"
+    assert examine()["CANN"].state == "broken"
 
 
 def test_a_driver_that_does_not_answer(machine):
     (machine / "npu-smi").write_text("#!/bin/sh\necho dcmi failed; exit 1\n")
     (machine / "npu-smi").chmod(0o755)
-    assert found()["npu-smi"].state == "broken"
-    assert "dcmi failed" in found()["npu-smi"].detail
+    assert examine()["npu-smi"].state == "broken"
+    assert "dcmi failed" in examine()["npu-smi"].detail
 
 
 def test_packages(machine, monkeypatch, tmp_path):
@@ -79,15 +81,15 @@ def test_packages(machine, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "PACKAGES", packages)
     (tmp_path / "broken_here.py").write_text("raise RuntimeError('built for another Python')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    findings = found()
+    findings = examine()
     assert findings["no-such-package"].state == "missing"
     assert findings["pytest"].state == "broken"
     assert "RuntimeError: built for another Python" in findings["pytest"].detail
 
 
 def test_a_disk_that_cannot_be_written(machine):
-    finding = found("no/such/folder")["disk"]
-    assert (finding.state, finding.cure) == ("broken", "look elsewhere with --disk FOLDER")
+    finding = examine("no/such/folder")["disk"]
+    assert (finding.state, finding.cure) == ("broken", "measure another disk with --disk FOLDER")
 
 
 def test_the_command(machine, capsys):
@@ -96,4 +98,4 @@ def test_the_command(machine, capsys):
     assert "cure: comes with the Ascend driver" in out
     assert main(["doctor", "--json", "--disk", "no"]) == 1
     findings = json.loads(capsys.readouterr().out)
-    assert {"what": "disk", "state": "broken"}.items() <= findings[1].items()
+    assert {"name": "disk", "state": "broken"}.items() <= findings[1].items()

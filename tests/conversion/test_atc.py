@@ -318,10 +318,14 @@ class TestRun:
         ("shape", "arguments", "message"),
         [
             (None, "--recipe resnet34", "model.onnx: cannot be read: No such file"),
-            (("x", "N", 3, 224, 224), "--recipe resnet34", "its input is called 'x', the recipe"),
+            (
+                ("x", "N", 3, 224, 224),
+                "--recipe resnet34",
+                "its input is called 'x', in the recipe",
+            ),
             (("image", "N", 3, 299, 299), "--recipe resnet34", "its input is image:?,3,299,299"),
             (("image", "N", 224, 224, 3), "--recipe resnet34", "its input is image:?,224,224,3"),
-            (("image", "N", 1000), "--recipe resnet34", "one 4-D input is expected"),
+            (("image", "N", 1000), "--recipe resnet34", "a classifier has one 4-D input"),
             (
                 ("image", 1, 3, 224, 224),
                 "--recipe resnet34 --batchsize 1,4",
@@ -364,11 +368,11 @@ class TestRun:
                 "E20001",
                 "atc failed for resnet34_bs1.om (exit code 255): E20001: chosen by the test; "
                 "an operator does not compile: check --soc; see the log for its name; "
-                "all it said is in log.txt",
+                "the whole output is in log.txt",
             ),
             ("E19010", "export with a lower --opset"),
             ("EZ3002", "this chip lacks an operator"),
-            ("E99999", "no code that is known here"),
+            ("E99999", "zoofast knows no cure for this output"),
             ("silent", "atc ended for resnet34_bs1.om without its line of success or the file"),
             ("empty", "atc ended for resnet34_bs1.om without its line of success or the file"),
         ],
@@ -437,7 +441,7 @@ class TestWithoutCann:
         script = tmp_path / "set_env.sh"
         script.write_text("")
         monkeypatch.setattr(
-            "zoofast.conversion.atc.ENVIRONMENTS", (str(tmp_path / "no"), str(script))
+            "zoofast.conversion.atc.ENVIRONMENT_SCRIPTS", (str(tmp_path / "no"), str(script))
         )
         with pytest.raises(BackendError, match=f"not in PATH: source {script}"):
             atc.find()

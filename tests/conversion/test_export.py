@@ -16,8 +16,8 @@ from PIL import Image
 from zoofast.base.files import atomic_output
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
-from zoofast.conversion.agreement import compare, demand, random_images, run_onnx
-from zoofast.conversion.export import TOLERANCE, Target, build_network, check, export
+from zoofast.conversion.agreement import compare, random_images, require_agreement, run_onnx
+from zoofast.conversion.export import TOLERANCE, ExportTarget, build_network, check, export
 from zoofast.conversion.models import torch_compat
 from zoofast.errors import ModelError
 
@@ -41,7 +41,7 @@ def not_a_network():
     return "text"
 
 
-SMALL = Target(f"{__name__}:small_network", height=16, width=16)
+SMALL = ExportTarget(f"{__name__}:small_network", height=16, width=16)
 
 # The guides' names and sizes, batch first.
 PORTS = {
@@ -69,7 +69,7 @@ def exported(tmp_path_factory):
             package = models.load(name).package
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"no {package}")
-            target = Target.of(models.load(name))
+            target = ExportTarget.from_known_model(models.load(name))
             made.clear()  # one at a time: NASNet alone is 350 MB
             network = build_network(target, None, seed=1)
             export(network, target, folder / f"{name}.onnx")
@@ -79,12 +79,24 @@ def exported(tmp_path_factory):
     return of
 
 
+def output_ports(model):
+    """Like `str` of onnxfile.Port, for the graph's outputs."""
+    return [
+        f"{value.name}:"
+        + ",".join(
+            str(dim.dim_value) if dim.HasField("dim_value") else "?"
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in model.graph.output
+    ]
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_known_model_computes_in_onnx_what_it_computes_in_torch(exported, name):
     network, path = exported(name)
     model = onnxfile.read(path)
-    (port,), (output,) = onnxfile.inputs(model), onnxfile.outputs(model)
-    assert [str(port), str(output)] == PORTS[name]
+    (port,) = onnxfile.inputs(model)
+    assert [str(port), *output_ports(model)] == PORTS[name]
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": 11}
     del model
 
@@ -111,11 +123,11 @@ def test_any_batch_size_gives_the_same_logits(exported):
 
 def test_the_check_finds_other_weights(exported):
     _, path = exported("squeezenet1_1")
-    other = build_network(Target.of(models.load("squeezenet1_1")), None, seed=2)
+    other = build_network(ExportTarget.from_known_model(models.load("squeezenet1_1")), None, seed=2)
     agreement = check(other, path, random_images((None, 3, 224, 224), 2))
     assert not agreement.within(TOLERANCE)
-    with pytest.raises(ModelError, match="computes something else: 2 images"):
-        demand(agreement, TOLERANCE, "it")
+    with pytest.raises(ModelError, match="it computes other logits: 2 images"):
+        require_agreement(agreement, TOLERANCE, "it")
 
 
 def test_a_seed_gives_the_same_file_twice(tmp_path):
@@ -127,7 +139,7 @@ def test_a_seed_gives_the_same_file_twice(tmp_path):
 
 
 def test_trained_weights_of_another_precision_are_computed_in_float32(shared, tmp_path):
-    target = Target.of(models.load("squeezenet1_1"))
+    target = ExportTarget.from_known_model(models.load("squeezenet1_1"))
     network = build_network(target, shared / "models" / "squeezenet1_1.pth")
     assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
     export(network, target, tmp_path / "trained.onnx")
@@ -291,14 +303,14 @@ class TestCommand:
         assert main(arguments.split()) == 0
         model = onnxfile.read(tmp_path / "mine.onnx")
         assert [str(port) for port in onnxfile.inputs(model)] == ["x:?,3,8,8"]
-        assert [str(port) for port in onnxfile.outputs(model)] == ["y:?,5"]
+        assert output_ports(model) == ["y:?,5"]
         assert model.opset_import[0].version == 13
         assert capsys.readouterr().out == "mine.onnx: 0.0 MB, opset 13, x:?,3,8,8 -> y\n"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ("lenet --weights random", "unknown model 'lenet'; there are alexnet, resnet34,"),
+            ("lenet --weights random", "unknown model 'lenet'; known are alexnet, resnet34,"),
             ("alexnet --weights none.pth", "none.pth: no such file"),
             ("alexnet --weights random --size 9", "--size belongs to --factory"),
             ("mine --weights random --factory a:b", "--factory needs --size"),
@@ -337,7 +349,7 @@ class TestCommand:
         arguments = "export squeezenet1_1 --weights random --check --count 1 --tolerance 1e-12"
         assert main(arguments.split()) == 2
         error = capsys.readouterr().err
-        assert "squeezenet1_1.onnx: the ONNX computes something else: 1 images" in error
+        assert "squeezenet1_1.onnx: the ONNX computes other logits: 1 image:" in error
         assert list(tmp_path.iterdir()) == []
 
 
@@ -346,7 +358,7 @@ def test_the_agreement_counts_what_it_says():
     same = compare(reference, reference)
     assert same.within(0.0)
     other = compare(reference, np.array([[0.0, 2.0], [3.0, 3.5]], np.float32))
-    assert (other.images, other.largest, other.scale, other.top1) == (2, 7.5, 4.0, 0.5)
+    assert (other.images, other.max_difference, other.max_logit, other.top1) == (2, 7.5, 4.0, 0.5)
     assert not other.within(1.8)
     assert other.within(1.9)
     broken = compare(reference, np.array([[0.0, np.nan], [3.0, -4.0]], np.float32))

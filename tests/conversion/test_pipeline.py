@@ -14,14 +14,14 @@ import pytest
 from tests.support.paths import ROOT
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
-from zoofast.conversion.pipeline import JOURNAL, Journal, Step
+from zoofast.conversion.pipeline import CACHE_NAME, Step, StepCache
 from zoofast.errors import ModelError
 from zoofast.preprocess.recipe_file import load_recipe, recipe_names
 
 STAND_IN = ROOT / "tests/support/stand_in_atc.py"
 
 
-class TestJournal:
+class TestStepCache:
     @pytest.fixture
     def step(self, tmp_path):
         """A step that copies `in` to `out`, changed by a setting; `calls` counts."""
@@ -38,19 +38,19 @@ class TestJournal:
         step.source, step.out, step.calls, step.folder = source, out, calls, tmp_path
         return step
 
-    def do(self, step, *args):
-        return Journal(step.folder).do(step(*args))
+    def run(self, step, *args):
+        return StepCache(step.folder).run(step(*args))
 
     def test_a_step_is_done_once(self, step):
-        assert self.do(step).made
-        assert not self.do(step).made
+        assert self.run(step).made
+        assert not self.run(step).made
         assert step.calls == [1]
 
     def test_touching_is_not_changing(self, step):
-        self.do(step)
+        self.run(step)
         os.utime(step.source, (0, 0))
         os.utime(step.out, (0, 0))
-        assert not self.do(step).made
+        assert not self.run(step).made
 
     @pytest.mark.parametrize(
         "change",
@@ -58,19 +58,19 @@ class TestJournal:
             lambda step: step.source.write_text("changed"),
             lambda step: step.out.write_text("damaged"),
             lambda step: step.out.unlink(),
-            lambda step: (step.folder / JOURNAL).unlink(),
+            lambda step: (step.folder / CACHE_NAME).unlink(),
         ],
     )
     def test_a_change_makes_it_anew(self, step, change):
-        self.do(step)
+        self.run(step)
         change(step)
-        assert self.do(step).made
+        assert self.run(step).made
         assert step.out.read_text() == f"{step.source.read_text()} 1"
-        assert not self.do(step).made
+        assert not self.run(step).made
 
     def test_another_setting_makes_it_anew(self, step):
-        self.do(step, 1)
-        assert self.do(step, 2).made
+        self.run(step, 1)
+        assert self.run(step, 2).made
         assert step.out.read_text() == "content 2"
 
     def test_a_failed_step_is_not_taken_for_done(self, step):
@@ -78,15 +78,15 @@ class TestJournal:
             step.out.write_text("half")
             raise ModelError("no")
 
-        self.do(step)
+        self.run(step)
         step.source.write_text("changed")
         with pytest.raises(ModelError):
-            self.do(step, 1, fail)
-        assert self.do(step).made
+            self.run(step, 1, fail)
+        assert self.run(step).made
         assert step.out.read_text() == "changed 1"
 
     def test_within_one_run_a_new_file_counts_for_the_next_step(self, step):
-        journal = Journal(step.folder)
+        cache = StepCache(step.folder)
         second_out = step.folder / "second"
 
         def second():
@@ -94,23 +94,23 @@ class TestJournal:
                 "second", {}, (step.out,), second_out, lambda: second_out.write_text("made")
             )
 
-        journal.do(step())
-        assert journal.do(second()).made
+        cache.run(step())
+        assert cache.run(second()).made
         step.source.write_text("changed")
-        journal = Journal(step.folder)
-        assert journal.do(step()).made
-        assert journal.do(second()).made
-        assert not Journal(step.folder).do(second()).made
+        cache = StepCache(step.folder)
+        assert cache.run(step()).made
+        assert cache.run(second()).made
+        assert not StepCache(step.folder).run(second()).made
 
-    def test_a_damaged_journal_is_named(self, step):
-        (step.folder / JOURNAL).write_text("{")
+    def test_a_damaged_cache_is_named(self, step):
+        (step.folder / CACHE_NAME).write_text("{")
         with pytest.raises(ModelError, match=r"damaged .*; delete it to start anew"):
-            Journal(step.folder)
+            StepCache(step.folder)
 
     def test_a_missing_input_is_named(self, step):
         step.source.unlink()
         with pytest.raises(ModelError, match="in: cannot be read: No such file"):
-            self.do(step)
+            self.run(step)
 
 
 @pytest.fixture
@@ -314,6 +314,6 @@ class TestModels:
 
     def test_json(self, capsys):
         assert main(["models", "squeezenet1_1", "--json"]) == 0
-        (found,) = json.loads(capsys.readouterr().out)
-        assert found["fps"]["310B1"]["64"] == 822.58
-        assert found["accuracy"] == {"top1": 57.32, "top5": 80.06}
+        (model,) = json.loads(capsys.readouterr().out)
+        assert model["fps"]["310B1"]["64"] == 822.58
+        assert model["accuracy"] == {"top1": 57.32, "top5": 80.06}

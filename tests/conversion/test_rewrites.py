@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
-from zoofast.conversion.export import Target, build_network, export
+from zoofast.conversion.export import ExportTarget, build_network, export
 from zoofast.conversion.optimize import optimize
 from zoofast.conversion.rewrites import load, registry
 from zoofast.conversion.rewrites.merge_consecutive_slice import NAME, apply
@@ -122,8 +122,8 @@ def test_the_cut_of_nasnet(opset, kind):
     (node,) = [node for node in model.graph.node if node.op_type == "Slice"]
     assert node.input[0] == "x"
     if opset == 9:
-        found = {entry.name: list(entry.ints) for entry in node.attribute}
-        assert found == {"starts": [1, 1], "ends": [END, END], "axes": [2, 3]}
+        attributes = {entry.name: list(entry.ints) for entry in node.attribute}
+        assert attributes == {"starts": [1, 1], "ends": [END, END], "axes": [2, 3]}
     else:
         values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         assert [values[name].tolist() for name in node.input[1:]] == [
@@ -301,7 +301,7 @@ def test_generated_chains_compute_the_same(data):
 def test_the_registry_knows_it_by_auto_optimizers_name():
     assert NAME == "KnowledgeMergeConsecutiveSlice"
     assert registry()[NAME].apply is apply
-    with pytest.raises(ModelError, match=f"unknown rewrite 'x'; there are {NAME}"):
+    with pytest.raises(ModelError, match=f"unknown rewrite 'x'; known are {NAME}"):
         load("x")
 
 
@@ -340,7 +340,7 @@ class TestCommands:
             return 1
 
         monkeypatch.setattr("zoofast.conversion.rewrites.merge_consecutive_slice.apply", wrong)
-        with pytest.raises(ModelError, match="the rewritten model computes something else"):
+        with pytest.raises(ModelError, match="the rewritten model computes other logits"):
             optimize(model, tmp_path / "out.onnx", [NAME])
         assert list(tmp_path.iterdir()) == [model]
 
@@ -367,9 +367,9 @@ def test_nasnet_as_exported_is_merged(tmp_path):
     pytest.importorskip("torch")
     if importlib.util.find_spec("pretrainedmodels") is None:
         pytest.skip("no pretrainedmodels")
-    target = Target.of(models.load("nasnetalarge"))
+    target = ExportTarget.from_known_model(models.load("nasnetalarge"))
     export(build_network(target, None), target, tmp_path / "nasnet.onnx")
-    done = optimize(tmp_path / "nasnet.onnx", tmp_path / "merged.onnx", [NAME])
-    assert done.applied == {NAME: 11}  # its eleven `x[:, :, 1:, 1:]`
-    assert done.agreement.largest == 0.0
-    assert done.agreement.scale > 1
+    result = optimize(tmp_path / "nasnet.onnx", tmp_path / "merged.onnx", [NAME])
+    assert result.applied == {NAME: 11}  # its eleven `x[:, :, 1:, 1:]`
+    assert result.agreement.max_difference == 0.0
+    assert result.agreement.max_logit > 1

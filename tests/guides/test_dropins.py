@@ -182,9 +182,9 @@ def test_exporting_for_real(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     from zoofast.conversion import models
     from zoofast.conversion.agreement import random_images
-    from zoofast.conversion.export import TOLERANCE, Target, build_network, check
+    from zoofast.conversion.export import TOLERANCE, ExportTarget, build_network, check
 
-    network = build_network(Target.of(models.load("squeezenet1_1")), None)
+    network = build_network(ExportTarget.from_known_model(models.load("squeezenet1_1")), None)
     torch.save(network.state_dict(), tmp_path / "w.pth")
     done = run(tmp_path, "SqueezeNet1_1", "squeezenet1_1_pth2onnx.py w.pth out.onnx")
     assert (done.returncode, done.stderr) == (0, "")

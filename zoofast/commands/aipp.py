@@ -1,4 +1,4 @@
-"""`zoofast aipp`: the AIPP file of a recipe."""
+"""`zoofast aipp`: writes the AIPP file of a recipe."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    given = load_recipe(args.recipe)
-    recipe = given.with_output("uint8", "NHWC")
+    original = load_recipe(args.recipe)
+    recipe = original.with_output("uint8", "NHWC")
     with atomic_output(args.output) as partial:
-        partial.write_text(Aipp.of(recipe).text(), encoding="ascii")
+        partial.write_text(Aipp.from_recipe(recipe).text(), encoding="ascii")
     height, width = recipe.size
     print(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")
-    if recipe != given:
+    if recipe != original:
         print(
             f"prepare them with: zoofast prep SRC OUT --recipe {args.recipe} "
             "--dtype uint8 --layout NHWC"

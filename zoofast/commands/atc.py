@@ -1,4 +1,4 @@
-"""`zoofast atc`: ONNX to .om, one per batch size, as the guides do it."""
+"""`zoofast atc`: compiles an ONNX to an .om for each batch size, as the guides do."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other option of ATC, or another value, e.g. op_select_implmode=high_precision",
+        help="another option of ATC, or another value, e.g. op_select_implmode=high_precision",
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the ONNX; {batch} in the name stands for the batch size")
     parser.add_argument(
-        "--recipe", required=True, metavar="NAME|FILE.toml", help="whose model it is"
+        "--recipe", required=True, metavar="NAME|FILE.toml", help="the recipe of the model"
     )
     parser.add_argument(
         "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
     for command, batch in zip(commands, args.batchsize, strict=True):
         atc.check(command, recipe, batch)
     for command in commands:
-        made = atc.run(command, atc.log_path(command), echo)
-        print(f"{made}: {made.stat().st_size / 1e6:.1f} MB")
+        om = atc.run(command, atc.log_path(command), echo)
+        print(f"{om}: {om.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def echo(text: str) -> None:
-    """Passes ATC's output on as it comes."""
+    """Prints a piece of ATC's output at once."""
     sys.stdout.write(text)
     sys.stdout.flush()

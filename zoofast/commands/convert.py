@@ -1,4 +1,4 @@
-"""`zoofast convert`: weights to .om, all steps of a model's guide."""
+"""`zoofast convert`: all steps of a model's guide from weights to .om."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoofast.commands.console import working
 from zoofast.conversion import atc, models
 from zoofast.conversion.export import OPSET
 from zoofast.conversion.npu_smi import soc_version
-from zoofast.conversion.pipeline import Journal, Step, atc_step, commands, onnx_steps
+from zoofast.conversion.pipeline import Step, StepCache, atc_commands, atc_step, onnx_steps
 from zoofast.errors import BackendError, ModelError
 
 
@@ -43,23 +43,23 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be made: {error.strerror}") from error
-    journal = Journal(folder)
-    _do(journal, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
+    cache = StepCache(folder)
+    _run_steps(cache, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
     if soc is not None:
-        calls = commands(known, args.batchsize, folder, soc, dict(args.option))
+        commands = atc_commands(known, args.batchsize, folder, soc, dict(args.option))
         if missing_atc is None:
-            _do(
-                journal,
+            _run_steps(
+                cache,
                 (
-                    atc_step(known, call, batch, echo)
-                    for call, batch in zip(calls, args.batchsize, strict=True)
+                    atc_step(known, command, batch, echo)
+                    for command, batch in zip(commands, args.batchsize, strict=True)
                 ),
             )
             return 0
-        for call in calls:
-            print(call)
-    see = "" if soc else " (--soc 310P3 shows it)"
-    print(f"zoofast: not compiled: {missing_atc}{see}", file=sys.stderr)
+        for command in commands:
+            print(command)
+    hint = "" if soc else " (--soc 310P3 shows it)"
+    print(f"zoofast: not compiled: {missing_atc}{hint}", file=sys.stderr)
     return 1
 
 
@@ -71,17 +71,17 @@ def _missing_atc() -> BackendError | None:
     return None
 
 
-def _soc(wanted: str, missing_atc: BackendError | None) -> str | None:
-    """The chip, or None where there is neither a chip nor an atc to ask it for."""
-    if wanted == "auto" and missing_atc is not None:
+def _soc(chip: str, missing_atc: BackendError | None) -> str | None:
+    """ATC's name of the chip; None where it is not given and there is no atc to compile with."""
+    if chip == "auto" and missing_atc is not None:
         return None
-    return soc_version(wanted)
+    return soc_version(chip)
 
 
-def _do(journal: Journal, steps: Iterable[Step]) -> None:
+def _run_steps(cache: StepCache, steps: Iterable[Step]) -> None:
     for step in steps:
-        # ATC speaks for itself while it works.
+        # ATC prints its own progress.
         with working(f"{step.name} {step.output}") if step.name != "atc" else nullcontext():
-            done = journal.do(step)
-        note = f"made in {done.seconds:.1f} s" if done.made else "kept: nothing changed"
+            result = cache.run(step)
+        note = f"made in {result.seconds:.1f} s" if result.made else "kept: nothing changed"
         print(f"{step.name:<9} {step.output} ({note})")

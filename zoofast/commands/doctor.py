@@ -1,4 +1,4 @@
-"""`zoofast doctor`: what this machine has, and what it lacks."""
+"""`zoofast doctor`: shows what this machine has, and what it lacks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--disk", type=Path, default=Path(), metavar="FOLDER", help="try the disk there [.]"
+        "--disk",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="measure the disk of this folder [.]",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Code 1 when something is broken; what is missing may never be needed."""
-    with working("looking at this machine"):
+    """Exits with 1 when something is broken. Something missing is no error: not all need it."""
+    with working("examining this machine"):
         findings = list(examine(args.disk))
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
@@ -37,6 +41,6 @@ def run(args: argparse.Namespace) -> int:
             if finding.cure:
                 detail.append(f"\ncure: {finding.cure}", style="bold")
             state = Text(finding.state, style=STYLES[finding.state])
-            table.add_row(Text(finding.what), state, detail)
+            table.add_row(Text(finding.name), state, detail)
         Console().print(table)
     return int(any(finding.state == "broken" for finding in findings))

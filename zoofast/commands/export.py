@@ -1,4 +1,4 @@
-"""`zoofast export`: weights to ONNX."""
+"""`zoofast export`: exports a network and its weights to ONNX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zoofast.commands import arguments
 from zoofast.commands.console import working
 from zoofast.conversion import models, trial
-from zoofast.conversion.export import OPSET, TOLERANCE, Target, build_network, export
+from zoofast.conversion.export import OPSET, TOLERANCE, ExportTarget, build_network, export
 from zoofast.errors import ModelError
 from zoofast.preprocess.recipe_file import load_recipe
 
@@ -25,34 +25,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, help="the ONNX to write [MODEL.onnx]")
     parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
     parser.add_argument(
-        "--seed", type=arguments.count, default=0, help="of random weights [%(default)s]"
+        "--seed", type=arguments.count, default=0, help="seed of random weights [%(default)s]"
     )
     proof = parser.add_argument_group("proof")
     proof.add_argument(
         "--check",
         action="store_true",
-        help="compare PyTorch and ONNX Runtime on prepared images, and fail where they differ",
+        help="compare the logits of PyTorch and ONNX Runtime, and fail where they differ",
     )
     proof.add_argument(
-        "--images", metavar="SRC", help="take these, as in prep (default: drawn ones)"
+        "--images", metavar="SRC", help="images to compare on (default: synthetic images)"
     )
     proof.add_argument(
-        "--count", type=arguments.positive, default=trial.IMAGES, help="of images [%(default)s]"
+        "--count",
+        type=arguments.positive,
+        default=trial.IMAGES,
+        help="number of images [%(default)s]",
     )
     proof.add_argument(
         "--tolerance",
         type=arguments.real_number(0, 1e6),
         default=TOLERANCE,
-        help="of the largest logit [%(default)s]",
+        help="allowed difference, as a share of the largest logit [%(default)s]",
     )
     proof.add_argument("--recipe", metavar="NAME|FILE.toml", help="default: the known model's")
     own = parser.add_argument_group("a model of your own")
-    own.add_argument("--factory", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network")
     own.add_argument(
-        "--size", type=arguments.positive, help="its input height and width, in pixels"
+        "--factory", metavar="PACKAGE.MODULE:FUNCTION", help="function that builds the network"
     )
-    own.add_argument("--input-name", default=Target.input, help="[%(default)s]")
-    own.add_argument("--output-name", default=Target.output, help="[%(default)s]")
+    own.add_argument(
+        "--size", type=arguments.positive, help="height and width of the input, in pixels"
+    )
+    own.add_argument("--input-name", default=ExportTarget.input, help="[%(default)s]")
+    own.add_argument("--output-name", default=ExportTarget.output, help="[%(default)s]")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _images(args: argparse.Namespace, target: Target) -> NDArray[np.float32]:
+def _images(args: argparse.Namespace, target: ExportTarget) -> NDArray[np.float32]:
     name = args.recipe
     if name is None:
         if args.factory is not None:
@@ -84,20 +89,21 @@ def _images(args: argparse.Namespace, target: Target) -> NDArray[np.float32]:
         name = models.load(args.model).recipe
     recipe = load_recipe(name)
     if recipe.input_size != (target.height, target.width):
-        made = "x".join(map(str, recipe.input_size))
+        height, width = recipe.input_size
         raise ModelError(
-            f"recipe {name} makes {made} images, the model takes {target.height}x{target.width}"
+            f"recipe {name} makes {height}x{width} images, the model takes "
+            f"{target.height}x{target.width}"
         )
     return trial.images(recipe, args.images, args.count)
 
 
-def _target(args: argparse.Namespace) -> Target:
+def _target(args: argparse.Namespace) -> ExportTarget:
     if args.factory is None:
         if args.size is not None:
             raise ModelError("--size belongs to --factory; a known model has its own size")
-        return Target.of(models.load(args.model))
+        return ExportTarget.from_known_model(models.load(args.model))
     if args.size is None:
         raise ModelError("--factory needs --size, the model's input height and width")
-    # A console script's sys.path has its own folder where the user expects the working directory.
+    # A console script's sys.path begins with the script's folder, not the working directory.
     sys.path.insert(0, str(Path.cwd()))
-    return Target(args.factory, args.size, args.size, args.input_name, args.output_name)
+    return ExportTarget(args.factory, args.size, args.size, args.input_name, args.output_name)

@@ -1,4 +1,4 @@
-"""`zoofast models`: the known models, or one of them in full."""
+"""`zoofast models`: lists the known models, or shows one in full."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="one model, in full")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument("name", nargs="?", help="show this model in full")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,13 +42,13 @@ def _as_dict(known: KnownModel) -> dict[str, object]:
     }
 
 
-def _print_all(chosen: list[KnownModel]) -> None:
+def _print_all(known_models: list[KnownModel]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("model and recipe", "source", "input"):
         table.add_column(heading, no_wrap=True)
     for heading in ("top-1 %", "top-5 %", "best img/s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for known in chosen:
+    for known in known_models:
         recipe = load_recipe(known.recipe)
         height, width = recipe.input_size
         accuracy = recipe.accuracy or {}
@@ -61,7 +61,7 @@ def _print_all(chosen: list[KnownModel]) -> None:
             "\n".join(f"{rate:,.0f} on {chip}" for chip, (_, rate) in _best_by_chip(known).items()),
         )
     Console().print(table)
-    print("accuracy and speed as the guides give them; `zoofast models NAME` shows one in full")
+    print("accuracy and speed are the guides'; `zoofast models NAME` shows a model in full")
 
 
 def _best_by_chip(known: KnownModel) -> dict[str, tuple[int, float]]:

@@ -1,4 +1,4 @@
-"""`zoofast optimize`: rewrites an ONNX graph."""
+"""`zoofast optimize`: rewrites an ONNX graph, and proves that its results are equal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "rewrites: " + "; ".join(
         f"{rewrite.name}: {rewrite.summary}" for rewrite in rewrites.registry().values()
     )
-    parser.add_argument("model", type=Path, help="the ONNX to read")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the ONNX to write")
+    parser.add_argument("model", type=Path, help="ONNX to read")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="ONNX to write")
     parser.add_argument(
         "-k", "--knowledges", required=True, metavar="NAMES", help="rewrites, comma-separated"
     )
@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with working(f"rewriting {args.model}"):
-        done = optimize(args.model, args.output, args.knowledges.split(","))
-    for name, count in done.applied.items():
+        result = optimize(args.model, args.output, args.knowledges.split(","))
+    for name, count in result.applied.items():
         print(f"{name}: applied {count} times" if count else f"{name}: nothing to do")
-    print(f"{args.output}: {done.nodes_before} nodes -> {done.nodes_after}")
-    print(f"equal in every bit on {done.agreement.images} random images (ONNX Runtime)")
+    print(f"{args.output}: {result.nodes_before} nodes -> {result.nodes_after}")
+    print(f"equal in every bit on {result.agreement.images} random images (ONNX Runtime)")
     return 0

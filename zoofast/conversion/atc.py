@@ -1,4 +1,4 @@
-"""ATC, the compiler from ONNX to .om: builds the guides' command lines, checks, runs, explains."""
+"""ATC, the compiler from ONNX to .om: the guides' commands, built, checked, run and explained."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from zoofast.conversion import models, onnxfile
 from zoofast.errors import BackendError, ModelError
 from zoofast.preprocess.recipe import Recipe
 
-AIPP_CONFIG = "aipp.config"  # where the guides keep it
-SUCCESS = "ATC run success"
-ENVIRONMENTS = (
+AIPP_CONFIG = "aipp.config"  # the guides' name of the AIPP file
+SUCCESS = "ATC run success"  # in ATC's output when it succeeded
+ENVIRONMENT_SCRIPTS = (  # where CANN's installers put set_env.sh
     "/usr/local/Ascend/ascend-toolkit/set_env.sh",
     "/usr/local/Ascend/cann/set_env.sh",
     "~/Ascend/ascend-toolkit/set_env.sh",
 )
 
-_OWN_MODEL = (  # the guides' options, for models that none of them has
+_DEFAULT_OPTIONS = (  # for a model without a guide
     "--framework=5",
     "--model={model}",
     "--output={output}",
@@ -33,11 +33,11 @@ _OWN_MODEL = (  # the guides' options, for models that none of them has
     "--log=error",
     "--soc_version={soc}",
 )
-_WITH_AIPP = ("--enable_small_channel=1", "--insert_op_conf={aipp}")
+_AIPP_OPTIONS = ("--enable_small_channel=1", "--insert_op_conf={aipp}")
 
-# What the codes of a failed run mean in practice, the most telling first.
+# (pattern in the output of a failed run, what to do), the most specific first.
 _CURES = (
-    (r"host_env_os", "the CANN environment is not set: source its set_env.sh"),
+    (r"host_env_os", "CANN's environment is not set: source its set_env.sh"),
     (r"libascend_hal\.so", "no driver here: put CANN's stub folder at the end of LD_LIBRARY_PATH"),
     (r"FrameLocalsProxy", "this CANN is too old for this Python: use Python 3.7 to 3.10"),
     (r"np\.float_|numpy.*2\.\d", "CANN's compiler needs NumPy 1: pip install 'numpy<2'"),
@@ -60,24 +60,24 @@ _CURES = (
     (r"E10054", "an option is missing: check --option"),
     (r"507033", "the NPU cannot be opened: is the driver loaded, may this user use it?"),
     (r"E20001", "an operator does not compile: check --soc; see the log for its name"),
-    (r"EZ9999", "an error inside ATC: the log's first error, not its last, tells which"),
+    (r"EZ9999", "an error inside ATC: see the first error in the log, not the last"),
 )
 
 
 @dataclass(frozen=True)
 class Command:
-    """One call of ATC: options in order, as (name with its dashes, value)."""
+    """One call of ATC: its options in order, each as (name with dashes, value)."""
 
     options: tuple[tuple[str, str], ...]
 
     def __getitem__(self, name: str) -> str | None:
-        """The value of an option; `-` and `_` in names are the same to ATC."""
+        """The value of an option, or None. `-` and `_` in an option's name are the same to ATC."""
         values = {key.lstrip("-").replace("-", "_"): value for key, value in self.options}
         return values.get(name)
 
     @property
     def output(self) -> Path:
-        """The .om that the guides speak of; ATC appends the suffix."""
+        """The .om that the command makes; ATC appends the suffix to the option's value."""
         return Path(f"{self['output']}.om")
 
     def argv(self) -> list[str]:
@@ -85,7 +85,7 @@ class Command:
         return [f"{name}={value}" for name, value in self.options]
 
     def __str__(self) -> str:
-        """The line for a shell, shapes in double quotes as in the guides."""
+        """The command line for a shell, with shapes in double quotes as in the guides."""
         return " ".join(["atc", *(_shell_text(name, value) for name, value in self.options)])
 
 
@@ -105,53 +105,57 @@ def build(
     aipp: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Command:
-    """The guide's command for the model of `recipe`; ATC's usual one for a model without a guide.
+    """The command of the guide of the recipe's model; a usual command where there is no guide.
 
-    `model` is the ONNX and `output` the result without .om, `{batch}` in them standing for the
-    batch size; None takes the guide's name. `soc` is ATC's name of the chip. `aipp` is the AIPP
-    file; a recipe whose guide uses AIPP has "aipp.config" by default. `options` replace or follow
-    the others. Raises ModelError.
+    model: path of the ONNX; `{batch}` in it stands for the batch size.
+    soc: ATC's name of the chip, such as "Ascend310P3".
+    output: path of the result without .om; `{batch}` as in `model`; None takes the guide's name.
+    aipp: path of the AIPP file. None takes "aipp.config" where the guide uses AIPP, else no AIPP.
+    options: other options, name without dashes to value; they replace the guide's or follow them.
+
+    Raises ModelError.
     """
     if batch < 1:
         raise ModelError(f"batch size {batch}: not a whole number from 1")
     known = next((m for m in map(models.load, models.names()) if m.recipe == recipe.name), None)
-    template = known.atc if known else _OWN_MODEL
+    templates = known.atc if known else _DEFAULT_OPTIONS
     if recipe.on_device is not None and aipp is None:
         aipp = AIPP_CONFIG
-    if aipp is not None and not any("{aipp}" in option for option in template):
-        template += _WITH_AIPP
+    if aipp is not None and not any("{aipp}" in template for template in templates):
+        templates += _AIPP_OPTIONS
     if output is None:
         output = known.atc_output if known else f"{recipe.name}_bs{{batch}}"
     height, width = recipe.input_size
-    fill = {
-        "model": _for_batch(model, batch),
-        "output": _for_batch(output, batch),
+    values = {
+        "model": _insert_batch(model, batch),
+        "output": _insert_batch(output, batch),
         "shape": f"{recipe.input_name}:{batch},3,{height},{width}",
         "soc": soc,
         "aipp": aipp,
     }
-    made = dict(option.format(**fill).split("=", 1) for option in template)
+    arguments = dict(template.format(**values).split("=", 1) for template in templates)
     for name, value in (options or {}).items():
-        _add(made, name, value)
-    return Command(tuple(made.items()))
+        _set_option(arguments, name, value)
+    return Command(tuple(arguments.items()))
 
 
-def _for_batch(path: str, batch: int) -> str:
+def _insert_batch(path: str, batch: int) -> str:
     return path.replace("{batch}", str(batch))
 
 
-def _add(made: dict[str, str], name: str, value: str) -> None:
+def _set_option(arguments: dict[str, str], name: str, value: str) -> None:
+    """Replaces the option `name` (without dashes) among `arguments`, or appends it."""
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ModelError(f"ATC option {name!r}: give it as name=value, without dashes in front")
     if not value or re.search(r"\s", value):
-        raise ModelError(f"ATC option {name}: the value {value!r} is empty or has blanks in it")
+        raise ModelError(f"ATC option {name}: the value {value!r} is empty or contains blanks")
     plain = name.replace("-", "_")
-    same = [key for key in made if key.lstrip("-").replace("-", "_") == plain]
-    made[same[0] if same else f"--{name}"] = value
+    same = [key for key in arguments if key.lstrip("-").replace("-", "_") == plain]
+    arguments[same[0] if same else f"--{name}"] = value
 
 
 def check(command: Command, recipe: Recipe, batch: int) -> None:
-    """Finds what ATC would fail on: files, the ONNX's input against the recipe, the batch size.
+    """Checks what ATC would fail on: the files, the ONNX's input, the batch size.
 
     Raises ModelError that names the cure.
     """
@@ -159,12 +163,12 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
     port = onnxfile.image_input(onnxfile.read(path), path)
     if port.name != recipe.input_name:
         raise ModelError(
-            f"{path}: its input is called {port.name!r}, the recipe {recipe.name} says "
+            f"{path}: its input is called {port.name!r}, in the recipe {recipe.name} "
             f"{recipe.input_name!r}; check --recipe"
         )
     height, width = recipe.input_size
-    for found, wanted in zip(port.shape[1:], (3, height, width), strict=True):
-        if found not in (None, wanted):
+    for size, expected in zip(port.shape[1:], (3, height, width), strict=True):
+        if size not in (None, expected):
             raise ModelError(
                 f"{path}: its input is {port}, the recipe {recipe.name} makes "
                 f"3,{height},{width}; check --recipe"
@@ -183,13 +187,13 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
 
 
 def environment_script() -> Path | None:
-    """CANN's set_env.sh, where it is usually installed."""
-    scripts = (Path(script).expanduser() for script in ENVIRONMENTS)
+    """The path of CANN's set_env.sh, looked for where CANN is usually installed."""
+    scripts = (Path(script).expanduser() for script in ENVIRONMENT_SCRIPTS)
     return next((script for script in scripts if script.is_file()), None)
 
 
 def find() -> str:
-    """The path of `atc`. BackendError says how to get it: set the environment, or go elsewhere."""
+    """The path of the program `atc`. Raises BackendError, which says how to get it."""
     executable = shutil.which("atc")
     if executable is not None:
         return executable
@@ -203,39 +207,40 @@ def find() -> str:
 
 
 def log_path(command: Command) -> Path:
-    """Where the output of the command is kept: beside the .om."""
+    """The file beside the .om that keeps ATC's output."""
     return command.output.with_suffix(".atc.log")
 
 
 def run(command: Command, log: Path, echo: Callable[[str], None]) -> Path:
-    """Runs ATC, its output going to `echo` as it comes and to the file `log`; returns the .om.
+    """Runs ATC and returns the path of the .om.
 
-    Done is when ATC ends with code 0, says so, and the .om is there. Else an earlier .om of that
-    name is put back and ModelError gives ATC's own words and the cure. Raises BackendError when
-    there is no atc.
+    ATC's output goes to `echo` as it comes, and to the file `log`. ATC has succeeded when its exit
+    code is 0, its output says so, and the .om exists. Otherwise an earlier .om of that name is
+    restored, and ModelError gives ATC's error and the cure. Raises BackendError when there is no
+    atc.
     """
     executable = find()
-    aside = {path: path.with_name(f".{path.name}.previous") for path in _results(command)}
-    for path, kept in aside.items():
-        path.replace(kept)
+    backups = {path: path.with_name(f".{path.name}.previous") for path in _results(command)}
+    for path, backup in backups.items():
+        path.replace(backup)
     try:
-        code, said = _watch([executable, *command.argv()], log, echo)
-        made = _results(command)
-        if code != 0 or SUCCESS not in said or not made:
-            raise ModelError(_explain(command, code, said, log))
+        code, output = _run_and_echo([executable, *command.argv()], log, echo)
+        results = _results(command)
+        if code != 0 or SUCCESS not in output or not results:
+            raise ModelError(_failure_message(command, code, output, log))
     except BaseException:
         for path in _results(command):
             path.unlink()
-        for path, kept in aside.items():
-            kept.replace(path)
+        for path, backup in backups.items():
+            backup.replace(path)
         raise
-    for kept in aside.values():
-        kept.unlink()
-    return made[0]
+    for backup in backups.values():
+        backup.unlink()
+    return results[0]
 
 
 def _results(command: Command) -> list[Path]:
-    """What ATC may call its output: X.om, or X_linux_aarch64.om for models with host parts."""
+    """What ATC may have written: X.om, or X_linux_aarch64.om for a model with parts on the CPU."""
     om = command.output
     return [
         path
@@ -244,9 +249,9 @@ def _results(command: Command) -> list[Path]:
     ]
 
 
-def _watch(argv: list[str], log: Path, echo: Callable[[str], None]) -> tuple[int, str]:
-    """The exit code and the whole output of a command whose output is also passed on."""
-    said: list[str] = []
+def _run_and_echo(argv: list[str], log: Path, echo: Callable[[str], None]) -> tuple[int, str]:
+    """Runs a command, passes its output on; returns the exit code and the whole output."""
+    texts: list[str] = []
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     with (
         log.open("w", encoding="utf-8") as file,
@@ -254,31 +259,32 @@ def _watch(argv: list[str], log: Path, echo: Callable[[str], None]) -> tuple[int
     ):
         assert process.stdout is not None
         try:
-            # ATC draws its progress as dots on one line: pass on what there is, not lines.
+            # ATC shows its progress as dots on one line: pass bytes on, do not wait for lines.
             while data := os.read(process.stdout.fileno(), 65536):
                 text = decode(data)
-                said.append(text)
+                texts.append(text)
                 file.write(text)
                 echo(text)
         except BaseException:
             process.kill()
             raise
-    return process.returncode, "".join(said)
+    return process.returncode, "".join(texts)
 
 
-def _explain(command: Command, code: int, said: str, log: Path) -> str:
-    own = re.search(r"^E[A-Z]?\d{4,5}:.*$", said, re.MULTILINE)
-    parts = [f"atc failed for {command.output} (exit code {code})"]
+def _failure_message(command: Command, code: int, output: str, log: Path) -> str:
     if code == 0:
-        parts = [f"atc ended for {command.output} without its line of success or the file"]
-    if own:
-        parts.append(own[0].strip())
-    return f"{': '.join(parts)}; {cure(said)}; all it said is in {log}"
+        reason = f"atc ended for {command.output} without its line of success or the file"
+    else:
+        reason = f"atc failed for {command.output} (exit code {code})"
+    error = re.search(r"^E[A-Z]?\d{4,5}:.*$", output, re.MULTILINE)
+    if error:
+        reason += f": {error[0].strip()}"
+    return f"{reason}; {cure(output)}; the whole output is in {log}"
 
 
-def cure(said: str) -> str:
-    """What to do about the output of a failed run, in one line."""
+def cure(output: str) -> str:
+    """What to do after a run that failed with `output`, in one line."""
     for pattern, text in _CURES:
-        if re.search(pattern, said):
+        if re.search(pattern, output):
             return text
-    return "no code that is known here"
+    return "zoofast knows no cure for this output"

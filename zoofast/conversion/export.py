@@ -1,4 +1,4 @@
-"""Weights to ONNX: builds the network, loads the weights strictly, exports, proves the result."""
+"""Weights to ONNX: builds the network, loads the weights, exports, and proves the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
-from zoofast.conversion.agreement import Agreement, compare, demand, run_onnx
+from zoofast.conversion.agreement import Agreement, compare, require_agreement, run_onnx
 from zoofast.conversion.models import KnownModel
 from zoofast.conversion.models.torch_compat import build
 from zoofast.errors import ModelError
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 11  # what the guides export and every CANN reads
-OPSETS = range(9, 21)  # what PyTorch's exporter writes without making weights into inputs
+OPSETS = range(9, 21)  # those for which PyTorch's exporter keeps weights out of the inputs
 BATCH_AXIS = "-1"  # the guides' name of the dynamic axis
-TOLERANCE = 1e-4  # of the largest logit, PyTorch against ONNX Runtime in float32
-LISTED_KEYS = 8  # per kind, in the message about weights that do not fit
+TOLERANCE = 1e-4  # PyTorch against ONNX Runtime in float32, as a share of the largest logit
+MAX_LISTED_KEYS = 8  # of each kind, in the message about weights that do not fit
 
 
 @dataclass(frozen=True)
-class Target:
-    """What to export: the factory (`package.module:function`) and the ONNX names and sizes."""
+class ExportTarget:
+    """A network to export, and its names and sizes in the ONNX."""
 
-    factory: str
-    height: int
+    factory: str  # package.module:function that builds the network
+    height: int  # of the input, in pixels
     width: int
     input: str = "image"
     output: str = "class"
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the factory
 
     @classmethod
-    def of(cls, known: KnownModel) -> Target:
+    def from_known_model(cls, known: KnownModel) -> ExportTarget:
         recipe = load_recipe(known.recipe)
         height, width = recipe.input_size
         return cls(
@@ -51,24 +51,26 @@ class Target:
         )
 
 
-def build_network(target: Target, weights: Path | None, seed: int = 0) -> torch.nn.Module:
-    """The target's network, with the weights of a file, or random ones drawn with `seed`.
+def build_network(target: ExportTarget, weights: Path | None, seed: int = 0) -> torch.nn.Module:
+    """The target's network in evaluation mode.
 
-    It is in evaluation mode. Raises ModelError.
+    weights: a file of weights; None draws random weights with `seed`.
+
+    Raises ModelError.
     """
     network = build(target.factory, target.arguments, seed)
     if weights is None:
         _randomize(network, seed)
     else:
-        _load(network, weights)
+        _load_weights(network, weights)
     return network
 
 
 def _randomize(network: torch.nn.Module, seed: int) -> None:
-    """Draws weights that let an image through to the logits.
+    """Draws weights with which the logits depend on the image.
 
-    PyTorch's own first weights shrink the signal in every layer; after NASNet's or InceptionV4's
-    hundreds nothing but the last bias is left, and any two graphs would seem to agree.
+    PyTorch's default weights shrink the signal in every layer. After the hundreds of layers of
+    NASNet or InceptionV4 the logits would equal the last bias, and any two graphs would agree.
     """
     import torch
 
@@ -78,20 +80,21 @@ def _randomize(network: torch.nn.Module, seed: int) -> None:
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
 
 
-def _load(network: torch.nn.Module, path: Path) -> None:
-    given = _read_weights(path)
-    wanted = network.state_dict()
-    # The count of training steps is unused in evaluation; weights from before 2018 have none.
-    missing = [key for key in wanted if key not in given and not _is_step_count(key)]
-    unexpected = [key for key in given if key not in wanted]
+def _load_weights(network: torch.nn.Module, path: Path) -> None:
+    """Loads the file's weights; ModelError lists the keys that the network lacks or needs."""
+    loaded = _read_weights(path)
+    expected = network.state_dict()
+    # Evaluation does not use the count of training steps; weights from before 2018 lack it.
+    missing = [key for key in expected if key not in loaded and not _is_step_count(key)]
+    unexpected = [key for key in loaded if key not in expected]
     misshapen = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        f"{key} {tuple(loaded[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in loaded and loaded[key].shape != expected[key].shape
     ]
     faults = [
-        f"{len(keys)} {kind}: {', '.join(keys[:LISTED_KEYS])}"
-        + (", …" if len(keys) > LISTED_KEYS else "")
+        f"{len(keys)} {kind}: {', '.join(keys[:MAX_LISTED_KEYS])}"
+        + (", …" if len(keys) > MAX_LISTED_KEYS else "")
         for kind, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -101,7 +104,7 @@ def _load(network: torch.nn.Module, path: Path) -> None:
     ]
     if faults:
         raise ModelError(f"{path}: weights of another model; keys {'; '.join(faults)}")
-    network.load_state_dict(given, strict=False)
+    network.load_state_dict(loaded, strict=False)
 
 
 def _is_step_count(key: str) -> bool:
@@ -109,7 +112,7 @@ def _is_step_count(key: str) -> bool:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by name, out of its usual wrappings."""
+    """The tensors of a checkpoint by name: of a state_dict, alone or under the key "state_dict"."""
     with needs("torch"):
         import torch
     try:
@@ -117,7 +120,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        # Mapped, not read, where the format allows: the tensors are copied once, into the network.
+        # Map the file where its format allows: the tensors are copied once, into the network.
         loaded = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
@@ -133,44 +136,47 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         and loaded
         and all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())
     ):
-        raise ModelError(f"{path}: holds no state_dict (names to tensors), but {_kind(loaded)}")
-    prefix = "module."  # what torch.nn.DataParallel puts in front
+        raise ModelError(f"{path}: holds no state_dict (names to tensors), but {_describe(loaded)}")
+    prefix = "module."  # torch.nn.DataParallel adds it to every name
     if all(key.startswith(prefix) for key in loaded):
         return {key.removeprefix(prefix): tensor for key, tensor in loaded.items()}
     return dict(loaded)
 
 
-def _kind(loaded: object) -> str:
+def _describe(loaded: object) -> str:
     if isinstance(loaded, Mapping):
-        return f"a dictionary with {', '.join(map(str, list(loaded)[:LISTED_KEYS])) or 'nothing'}"
+        keys = ", ".join(map(str, list(loaded)[:MAX_LISTED_KEYS]))
+        return f"a dictionary with {keys or 'nothing'}"
     return f"a {type(loaded).__name__}"
 
 
 def export(
     network: torch.nn.Module,
-    target: Target,
+    target: ExportTarget,
     out: Path,
     opset: int = OPSET,
     *,
     images: NDArray[np.float32] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Agreement | None:
-    """Writes `network` as ONNX to `out`, batch axis dynamic.
+    """Writes `network` as ONNX to `out`, with a dynamic batch axis.
 
-    With `images` (float32 N x 3 x H x W, as the network takes them) PyTorch and ONNX Runtime
-    have to agree on them; how well they do is returned. Raises ModelError: no such opset, an
-    operator that cannot be exported, or a difference beyond `tolerance` times the largest logit.
-    Then an earlier `out` is left as it was.
+    images: float32 (N, 3, H, W), the network's input. With images, PyTorch and ONNX Runtime
+        compute their logits, which must differ by at most `tolerance` times the largest logit;
+        their Agreement is returned.
+
+    Raises ModelError for an unknown opset, an operator that cannot be exported, or logits that
+    differ more. Then an earlier `out` is as it was before.
     """
     if opset not in OPSETS:
         raise ModelError(f"opset {opset}: not one of {OPSETS.start} to {OPSETS.stop - 1}")
     with needs("onnx"):
-        import onnx  # noqa: F401 - the exporter wants it, and says so much later
+        import onnx  # noqa: F401 - the exporter needs it; without it, it fails late and unclearly
         import torch
 
     example = torch.zeros(1, 3, target.height, target.width)
     with atomic_output(out) as partial, warnings.catch_warnings():
-        # The exporter built on torch.export starts at opset 18; ATC needs the guides' 11.
+        # The exporter built on torch.export (dynamo) begins at opset 18; ATC needs opset 11.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Constant folding")
         try:
@@ -192,15 +198,15 @@ def export(
         if images is None:
             return None
         agreement = check(network, partial, images)
-        demand(agreement, tolerance, f"{out}: the ONNX")
+        require_agreement(agreement, tolerance, f"{out}: the ONNX")
         return agreement
 
 
 def check(network: torch.nn.Module, onnx_path: Path, images: NDArray[np.float32]) -> Agreement:
-    """PyTorch against ONNX Runtime on `images`, float32 N x 3 x H x W as the model takes them."""
+    """Compares PyTorch and ONNX Runtime on `images`, float32 (N, 3, H, W), the model's input."""
     import torch
 
     with torch.inference_mode():
-        # One by one: NASNet's activations of a batch would not fit beside its weights.
+        # One image at a time: NASNet's activations of a batch may not fit into memory.
         logits = [network(torch.from_numpy(image[None].copy())).numpy() for image in images]
     return compare(np.concatenate(logits), run_onnx(onnx_path, images))

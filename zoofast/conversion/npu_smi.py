@@ -1,4 +1,4 @@
-"""The NPUs of this machine, read from the table that `npu-smi info` prints."""
+"""The NPUs of this machine, from the table that `npu-smi info` prints."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ TIMEOUT_SECONDS = 60.0  # npu-smi answers in seconds, unless a driver hangs
 
 @dataclass(frozen=True)
 class Npu:
-    """One chip: its card's id, its number on the card, its name ("310P3") and device number.
+    """One NPU chip."""
 
-    `device` is what ais_bench and ACL count by; None where the table does not show it.
-    """
-
-    npu: int
-    chip: int
-    name: str
-    device: int | None
+    npu: int  # the card's id
+    chip: int  # the chip's number on the card
+    name: str  # such as "310P3"
+    device: int | None  # the number that ACL and ais_bench take; None where the table has none
 
     @property
     def soc(self) -> str:
@@ -31,15 +28,15 @@ class Npu:
 
 
 def parse(text: str) -> list[Npu]:
-    """The chips in a table of `npu-smi info`, in its order; an empty list when it shows none.
+    """The chips in a table of `npu-smi info`, in the table's order.
 
-    Each chip takes two rows. The first begins with the card's id and the name. The second
-    begins with the chip's number and, where the header's second line says `Device` or
+    Each chip takes two rows. The first begins with the card's id and the chip's name. The second
+    begins with the chip's number and, where the header's second line contains `Device` or
     `Phy-ID`, the device number. A table of processes may follow; it is not read.
     """
     header, _, body = text.partition("+==")
     has_device = bool(re.search(r"Chip\s+(Device|Phy-ID)", header))
-    found: list[Npu] = []
+    chips: list[Npu] = []
     first: re.Match[str] | None = None
     for line in body.splitlines():
         cell = line.strip().strip("|").split("|")[0].strip()
@@ -51,9 +48,9 @@ def parse(text: str) -> list[Npu]:
         second = re.match(r"(\d+)(?:\s+(\d+))?$", cell)
         if second is not None:
             device = int(second[2]) if has_device and second[2] else None
-            found.append(Npu(int(first[1]), int(second[1]), first[2], device))
+            chips.append(Npu(int(first[1]), int(second[1]), first[2], device))
         first = None
-    return found
+    return chips
 
 
 def query() -> list[Npu]:
@@ -73,25 +70,26 @@ def query() -> list[Npu]:
     except OSError as error:
         raise BackendError(f"{executable}: {error.strerror or error}") from error
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise BackendError(f"npu-smi info failed with code {done.returncode}: {said[-1]}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise BackendError(f"npu-smi info failed with code {done.returncode}: {lines[-1]}")
     chips = parse(done.stdout)
     if not chips:
         raise BackendError("npu-smi info shows no NPU; name the chip yourself, as in --soc 310P3")
     return chips
 
 
-def soc_version(wanted: str) -> str:
-    """`wanted` as ATC takes it: "310P3" and "Ascend310P3" -> "Ascend310P3"; "auto" asks npu-smi.
+def soc_version(chip: str) -> str:
+    """ATC's name of a chip: "310P3" and "Ascend310P3" -> "Ascend310P3"; "auto" asks npu-smi.
 
-    Raises BackendError when "auto" finds no NPU, or different ones, and for what is no chip.
+    Raises BackendError when "auto" finds no NPU or different NPUs, and for a text that cannot
+    be the name of a chip.
     """
-    if wanted == "auto":
-        socs = sorted({chip.soc for chip in query()})
+    if chip == "auto":
+        socs = sorted({npu.soc for npu in query()})
         if len(socs) > 1:
             raise BackendError(f"different NPUs here: {', '.join(socs)}; choose one with --soc")
         return socs[0]
-    name = wanted.removeprefix("Ascend")
+    name = chip.removeprefix("Ascend")
     if not re.fullmatch(r"\d{3}\w*", name, re.ASCII):
-        raise BackendError(f"--soc {wanted}: not a chip's name, such as 310P3 or Ascend910B3")
+        raise BackendError(f"--soc {chip}: not a chip's name, such as 310P3 or Ascend910B3")
     return f"Ascend{name}"

@@ -1,4 +1,4 @@
-"""ONNX files: read with a clear error, described without surprises, written whole or not at all."""
+"""Reads ONNX files, and describes the inputs of their graphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import atomic_output
 from zoofast.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a model: its name and its shape, None where a size is dynamic."""
+    """An input of a model: its name, and its shape with None for dynamic sizes."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -46,23 +45,10 @@ def read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def write(model: onnx.ModelProto, path: Path) -> None:
-    """Writes `model` to `path`, whole or not at all. Raises OutputError."""
-    import onnx
-
-    with atomic_output(path) as partial:
-        onnx.save(model, str(partial))
-
-
 def inputs(model: onnx.ModelProto) -> list[Port]:
-    """What has to be fed: the graph's inputs that no initializer fills."""
-    filled = {tensor.name for tensor in model.graph.initializer}
-    return [_port(value) for value in model.graph.input if value.name not in filled]
-
-
-def outputs(model: onnx.ModelProto) -> list[Port]:
-    """The graph's outputs."""
-    return [_port(value) for value in model.graph.output]
+    """The graph's inputs without a constant value: what a caller has to give."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [_port(value) for value in model.graph.input if value.name not in constants]
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:
@@ -77,6 +63,8 @@ def image_input(model: onnx.ModelProto, path: Path) -> Port:
     """The one NCHW input of a classifier; ModelError, naming `path`, when it has another form."""
     ports = inputs(model)
     if len(ports) != 1 or len(ports[0].shape) != 4:
-        found = "; ".join(map(str, ports)) or "none"
-        raise ModelError(f"{path}: one 4-D input is expected, it has {found}")
+        raise ModelError(
+            f"{path}: a classifier has one 4-D input, this model has "
+            f"{'; '.join(map(str, ports)) or 'none'}"
+        )
     return ports[0]

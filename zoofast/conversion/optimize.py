@@ -6,16 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
 from zoofast.conversion import onnxfile, rewrites
-from zoofast.conversion.agreement import Agreement, compare, demand, random_images, run_onnx
+from zoofast.conversion.agreement import (
+    Agreement,
+    compare,
+    random_images,
+    require_agreement,
+    run_onnx,
+)
 
-IMAGES = 2  # random inputs of the proof
+PROOF_IMAGES = 2  # random images that both models compute
 
 
 @dataclass(frozen=True)
-class Optimized:
-    """What `optimize` did: how often each rewrite applied, node counts, and the proof."""
+class OptimizeResult:
+    """How often each rewrite applied, the nodes before and after, and the proof."""
 
     applied: dict[str, int]
     nodes_before: int
@@ -23,12 +30,14 @@ class Optimized:
     agreement: Agreement
 
 
-def optimize(source: Path, out: Path, names: Sequence[str]) -> Optimized:
+def optimize(source: Path, out: Path, names: Sequence[str]) -> OptimizeResult:
     """Applies the rewrites `names` in order to `source` and writes `out`, also if none applied.
 
-    Both graphs are run by ONNX Runtime on random inputs, unoptimized, and have to agree in
-    every bit. Raises ModelError, and then `out` is as it was before.
+    ONNX Runtime computes both graphs as they are on random images; every bit of the logits has
+    to be equal. Raises ModelError, and then `out` is as it was before.
     """
+    with needs("onnx"):
+        import onnx
     chosen = [rewrites.load(name) for name in names]
     model = onnxfile.read(source)
     shape = onnxfile.image_input(model, source).shape
@@ -36,11 +45,11 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> Optimized:
     applied = {rewrite.name: rewrite.apply(model) for rewrite in chosen}
     after = len(model.graph.node)
     with atomic_output(out) as partial:
-        onnxfile.write(model, partial)
-        del model  # the runs below need its memory
-        images = random_images(shape, shape[0] or IMAGES)
+        onnx.save(model, str(partial))
+        del model  # the sessions below need the memory
+        images = random_images(shape, shape[0] or PROOF_IMAGES)
         agreement = compare(
             run_onnx(source, images, optimized=False), run_onnx(partial, images, optimized=False)
         )
-        demand(agreement, 0.0, f"{out}: the rewritten model")
-    return Optimized(applied, before, after, agreement)
+        require_agreement(agreement, 0.0, f"{out}: the rewritten model")
+    return OptimizeResult(applied, before, after, agreement)

@@ -1,7 +1,7 @@
-"""All steps from weights to .om for a known model; a step is skipped when nothing it reads changed.
+"""All steps from weights to .om for a known model. A step is skipped when its inputs are unchanged.
 
-What a step read and made is kept by content digest in a journal in the output folder, so that
-copying the folder, touching files or changing the clock does not matter.
+The output folder holds a cache file with the digests of what each step read and wrote. Copying the
+folder, touching files or changing the clock therefore runs no step again.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from zoofast.base.files import atomic_output
 from zoofast.base.provenance import file_sha256
 from zoofast.conversion import atc, trial
 from zoofast.conversion.aipp import Aipp
-from zoofast.conversion.export import Target, build_network, export
+from zoofast.conversion.export import ExportTarget, build_network, export
 from zoofast.conversion.models import KnownModel
 from zoofast.conversion.optimize import optimize
 from zoofast.conversion.simplify import simplify
 from zoofast.errors import ModelError
 from zoofast.preprocess.recipe_file import load_recipe
 
-JOURNAL = "zoofast-convert.json"
-PROOF_IMAGES = 2  # drawn ones, of PyTorch against the exported ONNX
+CACHE_NAME = "zoofast-convert.json"
+PROOF_IMAGES = 2  # synthetic images on which PyTorch and the exported ONNX are compared
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it depends on (`settings`, and the content of `files`), makes, and how."""
+    """One step of the conversion."""
 
     name: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # with the content of `files`, all that the output depends on
     files: tuple[Path, ...]
     output: Path
-    make: Callable[[], object] = field(compare=False)
+    make: Callable[[], object] = field(compare=False)  # writes the output
 
 
 @dataclass(frozen=True)
-class Done:
-    """A step that has its output: made in `seconds`, or kept from before (0)."""
+class StepResult:
+    """A step whose output exists: made now, or unchanged since an earlier run."""
 
     step: Step
     made: bool
-    seconds: float
+    seconds: float  # 0 unless made
 
 
-class Journal:
-    """Which outputs in a folder are what their steps would make again."""
+class StepCache:
+    """Remembers in a folder which inputs each output was made from, by digest."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / JOURNAL
+        self._path = folder / CACHE_NAME
         self._digests: dict[Path, str] = {}
         try:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
@@ -63,10 +63,10 @@ class Journal:
             raise ModelError(f"{self._path}: damaged ({error}); delete it to start anew") from error
         self._entries: dict[str, Any] = entries
 
-    def do(self, step: Step) -> Done:
-        """Makes the step's output, unless the journal has it and it is still whole."""
+    def run(self, step: Step) -> StepResult:
+        """Makes the step's output unless it exists, unchanged, from the same inputs."""
         key = step.output.name
-        reads = {
+        inputs = {
             "step": step.name,
             "settings": dict(step.settings),
             "files": [self._digest(path) for path in step.files],
@@ -74,18 +74,18 @@ class Journal:
         entry = self._entries.get(key)
         if (
             entry is not None
-            and entry["reads"] == reads
+            and entry["inputs"] == inputs
             and step.output.is_file()
-            and entry["made"] == self._digest(step.output)
+            and entry["output"] == self._digest(step.output)
         ):
-            return Done(step, made=False, seconds=0.0)
+            return StepResult(step, made=False, seconds=0.0)
         begin = time.monotonic()
         step.make()
         self._digests.pop(step.output, None)
-        self._entries[key] = {"reads": reads, "made": self._digest(step.output)}
+        self._entries[key] = {"inputs": inputs, "output": self._digest(step.output)}
         with atomic_output(self._path) as partial:
             partial.write_text(json.dumps(self._entries, indent=1), encoding="utf-8")
-        return Done(step, made=True, seconds=time.monotonic() - begin)
+        return StepResult(step, made=True, seconds=time.monotonic() - begin)
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests:
@@ -105,85 +105,85 @@ def onnx_steps(
     opset: int,
     seed: int = 0,
 ) -> list[Step]:
-    """The steps up to what ATC reads: export, and where the guide has them simplify and rewrites.
+    """The steps up to the files that ATC reads.
 
-    `weights` None means random ones, drawn with `seed`. Also the AIPP file, where the guide has
-    one.
+    They export, then simplify and rewrite for each batch size where the guide does so, and write
+    the AIPP file where the guide has one. weights: None draws random weights with `seed`.
     """
     exported = folder / f"{known.name}.onnx"
-
-    def export_it() -> None:
-        target = Target.of(known)
-        images = trial.images(load_recipe(known.recipe), None, PROOF_IMAGES)
-        export(build_network(target, weights, seed), target, exported, opset, images=images)
-
-    steps = [
-        Step(
-            "export",
-            {
-                "model": known.name,
-                "opset": opset,
-                "random": seed if weights is None else None,
-                "zoofast": version("zoofast"),
-                "torch": _version("torch"),
-            },
-            () if weights is None else (weights,),
-            exported,
-            export_it,
-        )
-    ]
+    steps = [_export_step(known, weights, exported, opset, seed)]
     if known.simplify:
         for batch in batches:
-            steps += _fixed_steps(known, exported, batch, folder)
-    recipe = load_recipe(known.recipe)
-    if recipe.on_device is not None:
-        config = folder / atc.AIPP_CONFIG
-        text = Aipp.of(recipe).text()
-
-        def write_it() -> None:
-            with atomic_output(config) as partial:
-                partial.write_text(text, encoding="ascii")
-
-        steps.append(Step("aipp", {"text": text}, (), config, write_it))
+            steps += _fixed_batch_steps(known, exported, batch, folder)
+    if load_recipe(known.recipe).on_device is not None:
+        steps.append(_aipp_step(known, folder / atc.AIPP_CONFIG))
     return steps
 
 
-def _fixed_steps(known: KnownModel, exported: Path, batch: int, folder: Path) -> list[Step]:
-    simple = folder / f"{known.name}_sim{batch}.onnx"
-    versions = {"zoofast": version("zoofast"), "onnxsim": _version("onnxsim")}
+def _export_step(
+    known: KnownModel, weights: Path | None, output: Path, opset: int, seed: int
+) -> Step:
+    def make() -> None:
+        target = ExportTarget.from_known_model(known)
+        images = trial.images(load_recipe(known.recipe), None, PROOF_IMAGES)
+        export(build_network(target, weights, seed), target, output, opset, images=images)
+
+    settings = {
+        "model": known.name,
+        "opset": opset,
+        "random": seed if weights is None else None,
+        "zoofast": version("zoofast"),
+        "torch": _version("torch"),
+    }
+    return Step("export", settings, () if weights is None else (weights,), output, make)
+
+
+def _aipp_step(known: KnownModel, output: Path) -> Step:
+    text = Aipp.from_recipe(load_recipe(known.recipe)).text()
+
+    def make() -> None:
+        with atomic_output(output) as partial:
+            partial.write_text(text, encoding="ascii")
+
+    return Step("aipp", {"text": text}, (), output, make)
+
+
+def _fixed_batch_steps(known: KnownModel, exported: Path, batch: int, folder: Path) -> list[Step]:
+    simplified = folder / f"{known.name}_sim{batch}.onnx"
     steps = [
         Step(
             "simplify",
-            {"batch": batch, **versions},
+            {"batch": batch, "zoofast": version("zoofast"), "onnxsim": _version("onnxsim")},
             (exported,),
-            simple,
-            lambda: simplify(exported, simple, batch),
+            simplified,
+            lambda: simplify(exported, simplified, batch),
         )
     ]
     if known.rewrites:
-        merged = _atc_input(known, batch, folder)
+        rewritten = _atc_input(known, batch, folder)
         steps.append(
             Step(
                 "optimize",
                 {"rewrites": list(known.rewrites), "zoofast": version("zoofast")},
-                (simple,),
-                merged,
-                lambda: optimize(simple, merged, known.rewrites),
+                (simplified,),
+                rewritten,
+                lambda: optimize(simplified, rewritten, known.rewrites),
             )
         )
     return steps
 
 
 def _atc_input(known: KnownModel, batch: int, folder: Path) -> Path:
+    """The ONNX that ATC compiles for a batch size."""
     if not known.simplify:
         return folder / f"{known.name}.onnx"
     return folder / f"{known.name}_sim{batch}{'_merge' if known.rewrites else ''}.onnx"
 
 
-def commands(
+def atc_commands(
     known: KnownModel, batches: Sequence[int], folder: Path, soc: str, options: Mapping[str, str]
 ) -> list[atc.Command]:
-    """The ATC commands, one per batch size, with the guide's names in `folder`."""
+    """An ATC command for each batch size; the files have the guide's names, in `folder`."""
     recipe = load_recipe(known.recipe)
     return [
         atc.build(
@@ -202,22 +202,22 @@ def commands(
 def atc_step(
     known: KnownModel, command: atc.Command, batch: int, echo: Callable[[str], None]
 ) -> Step:
-    """The step that runs `command`. It is made anew for another CANN (by where its atc lies)."""
-    model, aipp = command["model"], command["insert_op_conf"]
-    files = [Path(path) for path in (model, aipp) if path is not None]
+    """The step that runs `command`; another atc, by its path, runs the step again."""
+    files = [Path(path) for name in ("model", "insert_op_conf") if (path := command[name])]
 
-    def compile_it() -> None:
+    def make() -> None:
         atc.check(command, load_recipe(known.recipe), batch)
-        made = atc.run(command, atc.log_path(command), echo)
-        if made != command.output:
-            # The journal and the guides' next command know the name without the system's suffix.
-            made.replace(command.output)
+        result = atc.run(command, atc.log_path(command), echo)
+        if result != command.output:
+            # The cache and the guide's next command use the name without the system's suffix.
+            result.replace(command.output)
 
     settings = {"command": str(command), "atc": str(Path(atc.find()).resolve())}
-    return Step("atc", settings, tuple(files), command.output, compile_it)
+    return Step("atc", settings, tuple(files), command.output, make)
 
 
 def _version(package: str) -> str | None:
+    """The version of a Python package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

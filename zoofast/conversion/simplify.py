@@ -1,4 +1,4 @@
-"""onnxsim with a fixed or any batch size, its result proven equal to what went in."""
+"""Simplifies an ONNX with onnxsim, and proves that the result computes the same logits."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from pathlib import Path
 from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
 from zoofast.conversion import onnxfile
-from zoofast.conversion.agreement import Agreement, compare, demand, random_images, run_onnx
+from zoofast.conversion.agreement import (
+    Agreement,
+    compare,
+    random_images,
+    require_agreement,
+    run_onnx,
+)
 from zoofast.errors import ModelError
 
-IMAGES = 2  # random inputs of the proof
-# Of the largest logit. Folding a batch normalization into its convolution rounds differently.
+PROOF_IMAGES = 2  # random images that both models compute
+# As a share of the largest logit. A batch normalization that is folded into its convolution
+# rounds differently.
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Simplified:
-    """What `simplify` did: nodes by operator before and after, and the proof."""
+class SimplifyResult:
+    """The number of nodes by operator before and after, and the proof."""
 
     before: Counter[str]
     after: Counter[str]
     agreement: Agreement
 
 
-def simplify(source: Path, out: Path, batch: int | None = None) -> Simplified:
-    """Writes the simplified `source` to `out`, with a fixed batch size or, for None, its own.
+def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResult:
+    """Writes the simplified `source` to `out`; `batch` None keeps the batch size as it is.
 
-    Both models are run by ONNX Runtime on the same random inputs. Raises ModelError, and then
+    ONNX Runtime computes both models on the same random images. Raises ModelError, and then
     `out` is as it was before.
     """
     with needs("onnx"):
+        import onnx
         import onnxsim
     model = onnxfile.read(source)
     port = onnxfile.image_input(model, source)
@@ -49,9 +57,9 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> Simplified:
     after = Counter(node.op_type for node in simplified.graph.node)
     del model
     with atomic_output(out) as partial:
-        onnxfile.write(simplified, partial)
-        del simplified  # the runs below need its memory
-        images = random_images(port.shape, port.batch or IMAGES)
+        onnx.save(simplified, str(partial))
+        del simplified  # the sessions below need the memory
+        images = random_images(port.shape, port.batch or PROOF_IMAGES)
         agreement = compare(run_onnx(source, images), run_onnx(partial, images))
-        demand(agreement, TOLERANCE, f"{out}: the simplified model")
-    return Simplified(before, after, agreement)
+        require_agreement(agreement, TOLERANCE, f"{out}: the simplified model")
+    return SimplifyResult(before, after, agreement)

@@ -1,4 +1,4 @@
-"""Images to try a network on: some of a user's own, or drawn ones where there are none."""
+"""Images to compute a network's logits on: the user's, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from zoofast.preprocess.loader import Loader, prepare
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import open_source
 
-IMAGES = 8
+IMAGES = 8  # by default
 
 
-def images(recipe: Recipe, where: str | None, count: int = IMAGES) -> NDArray[np.float32]:
-    """The network's input for the first `count` images of a source: float32 N x 3 x H x W.
+def images(recipe: Recipe, source: str | None, count: int = IMAGES) -> NDArray[np.float32]:
+    """The network's input for the first `count` images of a source: float32 (N, 3, H, W).
 
-    `where` is a source as in `zoofast prep`; None draws pictures, always the same. They are
-    prepared by the recipe, and then by AIPP where the recipe leaves that to the NPU. Raises
-    SourceError for an empty source and ImageError for an image that cannot be prepared.
+    source: as in `zoofast prep`; None makes synthetic images, the same at every call.
+
+    The recipe prepares the images; AIPP's arithmetic follows where the recipe leaves it to the
+    NPU. Raises SourceError for an empty source, ImageError for an image that cannot be prepared.
     """
-    array = np.stack(
-        [prepare(_picture(seed), recipe) for seed in range(count)]
-        if where is None
-        else _first(recipe, where, count)
-    )
+    if source is None:
+        tensors = [prepare(_synthetic_jpeg(seed), recipe) for seed in range(count)]
+    else:
+        tensors = _prepare_first(recipe, source, count)
+    array = np.stack(tensors)
     if recipe.on_device is not None:
-        return Aipp.of(recipe).apply(array)
+        return Aipp.from_recipe(recipe).apply(array)
     if recipe.layout == "NHWC":
         array = array.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def _first(recipe: Recipe, where: str, count: int) -> list[NDArray[np.generic]]:
-    with open_source(where) as source:
+def _prepare_first(recipe: Recipe, path: str, count: int) -> list[NDArray[np.generic]]:
+    with open_source(path) as source:
         if not source.items:
-            raise SourceError(f"{where}: no images in it")
+            raise SourceError(f"{path}: no images in it")
         with Loader(source, recipe, items=source.items[:count]) as loader:
             tensors = []
             for batch in loader:
@@ -49,9 +50,9 @@ def _first(recipe: Recipe, where: str, count: int) -> list[NDArray[np.generic]]:
     return tensors
 
 
-def _picture(seed: int) -> bytes:
-    """A JPEG of soft coloured blobs; noise alone would average out to gray in any network."""
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+def _synthetic_jpeg(seed: int) -> bytes:
+    """A JPEG of blurred colour patches. Noise would not do: resized, it becomes gray."""
+    patches = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC).save(file, "JPEG")
+    Image.fromarray(patches).resize((512, 384), Image.Resampling.BICUBIC).save(file, "JPEG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The models known by name: where they come from, how they convert, how fast they are on an NPU."""
+"""The known models: where their weights come from, how they convert, how fast NPUs run them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoofast.errors import ModelError
 
 @dataclass(frozen=True)
 class KnownModel:
-    """One model of the guides; the fields are explained at the head of known.toml."""
+    """One model of the guides; the head of known.toml explains the fields."""
 
     name: str
     guide: str
@@ -35,7 +35,7 @@ class KnownModel:
         return self.factory.partition(".")[0]
 
     def best(self, chip: str) -> tuple[int, float]:
-        """(batch size, img/s) at which the guide saw `chip`, such as "310P3", do best."""
+        """The (batch size, images/s) with the guide's highest rate on `chip`, such as "310P3"."""
         if chip not in self.fps:
             chips = ", ".join(self.fps)
             raise ModelError(f"{self.name}: no figures for chip {chip!r}; its guide has {chips}")
@@ -43,7 +43,7 @@ class KnownModel:
 
 
 @cache
-def _known() -> dict[str, KnownModel]:
+def _models() -> dict[str, KnownModel]:
     text = resources.files(__name__).joinpath("known.toml").read_text(encoding="utf-8")
     return {name: _model(name, table) for name, table in parse_toml(text).items()}
 
@@ -59,12 +59,12 @@ def _model(name: str, table: dict[str, Any]) -> KnownModel:
 
 def names() -> list[str]:
     """The names of all known models, in the order of known.toml."""
-    return list(_known())
+    return list(_models())
 
 
 def load(name: str) -> KnownModel:
-    """The known model `name`; ModelError lists the names there are."""
+    """The known model `name`; ModelError lists the known names."""
     try:
-        return _known()[name]
+        return _models()[name]
     except KeyError:
-        raise ModelError(f"unknown model {name!r}; there are {', '.join(_known())}") from None
+        raise ModelError(f"unknown model {name!r}; known are {', '.join(_models())}") from None

@@ -1,4 +1,4 @@
-"""Builds networks of old packages under a current torch: the one place that knows how."""
+"""Builds networks of old packages under a current torch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_held_libraries: list[Any] = []  # a torch.library.Library undefines its operators when it is freed
+# Keeps each torch.library.Library alive: it removes its operators when it is freed.
+_libraries: list[Any] = []
 
 
 def define_missing_operators() -> None:
-    """Lets `import torchvision` succeed where its compiled operators do not load.
+    """Makes `import torchvision` work where its compiled operators cannot be loaded.
 
-    torchvision describes the shapes of its operators `nms` and `qnms` to torch at import. A build
-    made for CUDA next to a CPU torch has not registered them, and the import dies. The
-    classifiers use neither, so a bare declaration is enough; where the real ones load, they
-    came first and nothing is declared.
+    At import, torchvision describes its operators `nms` and `qnms` to torch. Where a torchvision
+    for CUDA meets a torch for CPUs, the operators are not registered, and the import fails. The
+    classifiers do not use the operators, so declaring them is enough. Where the compiled
+    operators load, they are loaded first and nothing is declared.
     """
     import torch
 
@@ -39,12 +40,12 @@ def define_missing_operators() -> None:
         try:
             torch.ops.load_library(str(library))
         except OSError:
-            continue  # built for another torch or for CUDA: what the declarations below are for
+            continue  # built for another torch or for CUDA
     declared = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             declared.define(name + _SCHEMA)
-    _held_libraries.append(declared)
+    _libraries.append(declared)
 
 
 def factory(path: str) -> Callable[..., torch.nn.Module]:
@@ -61,19 +62,19 @@ def factory(path: str) -> Callable[..., torch.nn.Module]:
 
         define_missing_operators()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside packages nobody maintains
+            warnings.simplefilter("ignore")  # deprecations inside packages without a maintainer
             module = importlib.import_module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ModelError(f"factory {path!r}: module {module_name} has no function {function_name}")
-    made: Callable[..., torch.nn.Module] = function
-    return made
+    factory_function: Callable[..., torch.nn.Module] = function
+    return factory_function
 
 
 def build(path: str, arguments: Mapping[str, Any], seed: int) -> torch.nn.Module:
-    """The network that the factory at `path` makes, its random weights drawn with `seed`.
+    """The network that the factory at `path` builds, in evaluation mode and without gradients.
 
-    It is in evaluation mode and keeps no gradients. Raises ModelError.
+    `seed` is of the random generator that draws the network's weights. Raises ModelError.
     """
     make = factory(path)
     import torch
@@ -84,5 +85,5 @@ def build(path: str, arguments: Mapping[str, Any], seed: int) -> torch.nn.Module
         model = make(**arguments)
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"factory {path!r} made a {type(model).__name__}, not a torch.nn.Module")
-    # Without gradients tracing keeps no activations: 0.9 GB less for NASNet.
+    # Without gradients, tracing keeps no activations: 0.9 GB less memory for NASNet.
     return model.eval().requires_grad_(False)

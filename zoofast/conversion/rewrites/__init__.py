@@ -1,8 +1,8 @@
-"""Graph rewrites by name. A module of this package with NAME, SUMMARY and apply is one rewrite.
+"""Graph rewrites by name. Each module of this package is one rewrite.
 
-NAME is what `zoofast optimize -k` takes (auto_optimizer's names where it has the rewrite too),
-SUMMARY one line, and `apply(model) -> int` changes the model in place without changing what it
-computes, and returns how many times it did so.
+A module has NAME, which `zoofast optimize -k` takes (auto_optimizer's name where it has the same
+rewrite), SUMMARY, one line of text, and `apply(model) -> int`. `apply` changes the model in place,
+keeps the results equal, and returns the number of changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One rewrite; see the package's docstring for the fields."""
+    """One rewrite; the package's docstring explains the fields."""
 
     name: str
     summary: str
@@ -31,15 +31,15 @@ class Rewrite:
 def registry() -> dict[str, Rewrite]:
     """All rewrites by name."""
     modules = [
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
     ]
     return {module.NAME: Rewrite(module.NAME, module.SUMMARY, module.apply) for module in modules}
 
 
 def load(name: str) -> Rewrite:
-    """The rewrite called `name`; ModelError lists the ones there are."""
+    """The rewrite `name`; ModelError lists the known names."""
     rewrites = registry()
     if name not in rewrites:
-        raise ModelError(f"unknown rewrite {name!r}; there are {', '.join(rewrites)}")
+        raise ModelError(f"unknown rewrite {name!r}; known are {', '.join(rewrites)}")
     return rewrites[name]

@@ -1,13 +1,14 @@
-"""Merges chains of Slice nodes, each cutting other axes, into one Slice.
+"""Merges chains of Slice nodes, each of which cuts other axes, into one Slice.
 
-PyTorch exports `x[:, :, 1:, 1:]` as one Slice per axis; on an NPU each is a copy of the tensor.
-Slices of distinct axes commute and can be done at once. Two neighbours are merged when
+PyTorch exports `x[:, :, 1:, 1:]` as one Slice for each axis; on an NPU each Slice copies a tensor.
+Slices of distinct axes give the same result in any order, so one Slice can cut them all. Two
+consecutive Slices are merged when
 
 - all their starts, ends, axes and steps are constants (attributes before opset 10),
-- only the second uses the result of the first, which is no output of the graph, and
-- they have no axis in common, negative axes counted from the end.
+- only the second Slice uses the result of the first, and the graph does not output it, and
+- they have no axis in common, where negative axes count from the end.
 
-This is done again until nothing is left to merge, so a chain of any length becomes one node.
+The merged Slice is merged again with the next, so that a chain of any length becomes one node.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ SUMMARY = "merge chains of Slice nodes on distinct axes into one"
 
 FIRST_OPSET_WITH_INPUTS = 10  # before it, starts, ends and axes are attributes
 FIRST_IR_WITH_FREE_INITIALIZERS = 4  # before it, an initializer is also an input of the graph
-LARGE_BYTES = 1024  # no shape depends on the values of a larger tensor
+LARGE_BYTES = 1024  # shapes do not depend on the values of larger tensors
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What a Slice cuts: per axis named, its start, end and step."""
+    """The arguments of a Slice: for each axis in `axes`, its start, end and step."""
 
     starts: list[int]
     ends: list[int]
@@ -42,6 +43,7 @@ class Cut:
     steps: list[int]
 
     def then(self, other: Cut) -> Cut:
+        """The Cut that does both."""
         return Cut(
             self.starts + other.starts,
             self.ends + other.ends,
@@ -51,7 +53,7 @@ class Cut:
 
 
 def apply(model: onnx.ModelProto) -> int:
-    """Merges in place; returns how many Slice nodes are gone."""
+    """Merges in place; returns the number of Slice nodes that it removed."""
     with needs("onnx"):
         return _Merger(model).run()
 
@@ -64,13 +66,13 @@ class _Merger:
         self.constants = self._constants()
         self.uses = Counter(_names_used(self.graph))
         self.outputs = {value.name for value in self.graph.output}
-        self.merged: set[str] = set()  # the links between Slices that are one now
+        self.merged: set[str] = set()  # the tensors between merged Slices
         self._ranks: dict[str, int] | None = None
 
     def run(self) -> int:
         producers = {name: node for node in self.graph.node for name in node.output}
         for node in list(self.graph.node):
-            # A chain is met from its first link on: each merge hands the longer cut downwards.
+            # The nodes come in the order of the data: a chain's first two Slices are merged first.
             first = producers.get(node.input[0]) if node.input else None
             if first is None or not self._can_merge(first, node):
                 continue
@@ -98,7 +100,7 @@ class _Merger:
         )
 
     def _cut(self, node: onnx.NodeProto) -> Cut | None:
-        """What `node` cuts, or None when that is not constant (or not valid)."""
+        """The arguments of the Slice `node`; None when they are not constant, or not valid."""
         if self.opset < FIRST_OPSET_WITH_INPUTS:
             attributes = {entry.name: list(entry.ints) for entry in node.attribute}
             starts, ends = attributes.get("starts"), attributes.get("ends")
@@ -119,7 +121,7 @@ class _Merger:
     def _collide(self, first: list[int], second: list[int], node: onnx.NodeProto) -> bool:
         axes = first + second
         if axes and min(axes) < 0 <= max(axes):
-            # Both ways of counting: which axes they are takes the rank, which slicing keeps.
+            # Axes of both signs can only be compared when the rank is known; slicing keeps it.
             rank = self._rank(node.input[0])
             if rank is None:
                 return True
@@ -150,18 +152,18 @@ class _Merger:
         node.input[:] = [source, *names]
 
     def _sweep(self) -> None:
-        """Removes the merged nodes and the constants and shape notes that only they used."""
+        """Removes the merged nodes, and the constants and shapes that only they used."""
         unused = {name for name in self.constants if self.uses[name] == 0}
         unused -= self.outputs | {value.name for value in self.graph.input}
-        gone = self.merged | unused
-        _delete(self.graph.node, lambda node: node.output[0] in gone if node.output else False)
-        _delete(self.graph.initializer, lambda tensor: tensor.name in gone)
-        _delete(self.graph.value_info, lambda value: value.name in gone)
+        removed = self.merged | unused
+        _delete(self.graph.node, lambda node: bool(node.output) and node.output[0] in removed)
+        _delete(self.graph.initializer, lambda tensor: tensor.name in removed)
+        _delete(self.graph.value_info, lambda value: value.name in removed)
 
     def _constants(self) -> dict[str, list[int]]:
-        """The values of every one-dimensional integer constant by name.
+        """The values of every one-dimensional integer constant, by name.
 
-        An initializer that is also an input of the graph is none: the caller may replace it.
+        An initializer that is also an input of the graph is not constant: a caller may replace it.
         """
         import onnx
 
@@ -192,7 +194,7 @@ class _Merger:
 
 
 def _delete(entries: Any, unwanted: Callable[[Any], bool]) -> None:
-    """Deletes from a repeated protobuf field by position: its remove() compares whole tensors."""
+    """Deletes from a repeated protobuf field by position; its remove() would compare tensors."""
     for position in reversed(range(len(entries))):
         if unwanted(entries[position]):
             del entries[position]
@@ -203,7 +205,7 @@ def _is_slice(node: onnx.NodeProto) -> bool:
 
 
 def _names_used(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every use of a tensor as an input of a node, in the bodies of If and Loop too."""
+    """The name of a tensor for each use as an input of a node, also inside If and Loop."""
     for node in graph.node:
         yield from node.input
         for entry in node.attribute:
@@ -213,10 +215,10 @@ def _names_used(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """The ranks of the graph's tensors, as far as ONNX's shape inference tells."""
+    """The ranks of the graph's tensors, by name, as far as ONNX's shape inference knows them."""
     import onnx
 
-    # Shape inference copies the model several times: large weights go in as inputs, by shape.
+    # Shape inference copies the model several times: replace large weights by inputs.
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     bare.functions.extend(model.functions)
     bare.graph.node.extend(model.graph.node)
