@@ -61,9 +61,9 @@ def compared(tmp_path: Path, a: Path, b: Path, *more: str | Path, code: int = 0)
 @pytest.mark.parametrize("kind", ["txt", "bin", "npy", "saved"])
 def test_the_figures_are_numpys(tmp_path: Path, kind: str) -> None:
     a, b = logits(1), logits(1) + 0.2 * logits(2)
-    there = save(tmp_path / "a.npy", a) if kind == "saved" else folder(tmp_path / "a", a, kind)
+    path_a = save(tmp_path / "a.npy", a) if kind == "saved" else folder(tmp_path / "a", a, kind)
     comparison = compared(
-        tmp_path, there, save(tmp_path / "b.npy", b), label_file(tmp_path / "l.txt")
+        tmp_path, path_a, save(tmp_path / "b.npy", b), label_file(tmp_path / "l.txt")
     )
     differences = np.abs(a.astype(float) - b)
     image, at = np.unravel_index(differences.argmax(), differences.shape)
@@ -129,7 +129,9 @@ def test_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ),
     )
 )
-def test_odd_numbers(tmp_path_factory: pytest.TempPathFactory, rows: np.ndarray) -> None:
+def test_nan_and_infinite_logits(
+    tmp_path_factory: pytest.TempPathFactory, rows: np.ndarray
+) -> None:
     tmp_path = tmp_path_factory.mktemp("c")
     a, b = (SavedLogits(save(tmp_path / f"{i}.npy", rows[i])) for i in (0, 1))
     comparison = compare_logits(a, b)
@@ -218,14 +220,16 @@ def test_other_classes_and_names_are_refused(
     assert "names" in capsys.readouterr().err
 
 
-def test_chunks_are_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = (save(tmp_path / f"{i}.npy", logits(i, 50)) for i in (1, 2))
     labels = Labels({f"i{i}": i % CLASSES for i in range(50)}, "made")
-    whole = compare_logits(SavedLogits(a), SavedLogits(b), labels).as_dict()
+    at_once = compare_logits(SavedLogits(a), SavedLogits(b), labels).as_dict()
     monkeypatch.setattr("zoofast.scoring.compare.IMAGES_PER_CHUNK", 7)
     parts = compare_logits(SavedLogits(a), SavedLogits(b), labels).as_dict()
-    assert parts.pop("mean_cosine") == pytest.approx(whole.pop("mean_cosine"))
-    assert parts == whole
+    assert parts.pop("mean_cosine") == pytest.approx(at_once.pop("mean_cosine"))
+    assert parts == at_once
 
 
 def test_the_installed_command_and_its_page(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every layout of labels, and what is said about those that are none."""
+"""Every layout of labels, and the errors for other files."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("fox\n", "does not begin with a synset id"),
-        ("n01440764\nn01440764\n", "line 2: n01440764 is there twice"),
+        ("n01440764\nn01440764\n", "line 2: n01440764 is listed twice"),
         ("n01440764 1\nn02119789 1\n", "two synsets have the same ILSVRC id"),
     ],
 )
@@ -245,16 +245,16 @@ def test_mat_by_hand(tmp_path: Path) -> None:
 
 
 def test_damaged_mat_files_are_named(tmp_path: Path) -> None:
-    whole = small_mat()
+    intact = small_mat()
     path = tmp_path / "meta.mat"
-    for cut in range(0, len(whole), 4):
-        path.write_bytes(whole[:cut])
+    for cut in range(0, len(intact), 4):
+        path.write_bytes(intact[:cut])
         with pytest.raises(LabelError, match=r"meta\.mat: (is|holds)"):
             read_struct_array(path, "s")
     rng = np.random.default_rng(0)
     for _ in range(300):  # flipped bytes give an answer or a LabelError, nothing else
-        damaged = bytearray(whole)
-        damaged[rng.integers(128, len(whole))] = rng.integers(256)
+        damaged = bytearray(intact)
+        damaged[rng.integers(128, len(intact))] = rng.integers(256)
         path.write_bytes(damaged)
         try:
             assert isinstance(read_struct_array(path, "s"), list)

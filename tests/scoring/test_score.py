@@ -347,19 +347,21 @@ def test_tally_does_not_depend_on_portions() -> None:
     ranked = np.argsort(-rows, axis=1, kind="stable").astype(np.int32)[:, :6]
     values = np.take_along_axis(rows, ranked, 1)
     confidence = rng.random(500).astype(np.float32)
-    whole, pieces = Tally(20), Tally(20)
-    whole.add(truth, ranked, values, confidence)
+    at_once, in_parts = Tally(20), Tally(20)
+    at_once.add(truth, ranked, values, confidence)
     for begin in (*range(0, 500, 64), 500):
         part = slice(begin, begin + 64)
-        pieces.add(truth[part], ranked[part], values[part], confidence[part])
-    assert whole.result_json() == pieces.result_json()
-    assert whole.confused() == pieces.confused()
-    assert whole.ece() == pytest.approx(pieces.ece())
-    assert whole.ties.tolist() == pieces.ties.tolist()
-    assert whole.ties.tolist() == [int((values[:, i] == values[:, i + 1]).sum()) for i in range(5)]
-    assert whole.class_hits.sum(axis=0).tolist() == whole.hits.tolist()
+        in_parts.add(truth[part], ranked[part], values[part], confidence[part])
+    assert at_once.result_json() == in_parts.result_json()
+    assert at_once.confused() == in_parts.confused()
+    assert at_once.ece() == pytest.approx(in_parts.ece())
+    assert at_once.ties.tolist() == in_parts.ties.tolist()
+    assert at_once.ties.tolist() == [
+        int((values[:, i] == values[:, i + 1]).sum()) for i in range(5)
+    ]
+    assert at_once.class_hits.sum(axis=0).tolist() == at_once.hits.tolist()
     wrong = ranked[:, 0] != truth
-    assert sum(n for _, _, n in whole.confused()) == wrong.sum()
+    assert sum(n for _, _, n in at_once.confused()) == wrong.sum()
 
 
 def test_calibration_error_against_its_definition() -> None:

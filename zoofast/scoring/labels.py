@@ -129,7 +129,7 @@ def load_synsets(path: Path | str) -> Synsets:
             raise LabelError(f"{path}, line {number}: {line!r} does not begin with a synset id")
         synset, ilsvrc_id, text = match.groups()
         if synset in words:
-            raise LabelError(f"{path}, line {number}: {synset} is there twice")
+            raise LabelError(f"{path}, line {number}: {synset} is listed twice")
         numbered[int(ilsvrc_id) if ilsvrc_id else number] = synset
         words[synset] = text
     if len(numbered) != len(words):

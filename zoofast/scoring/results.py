@@ -53,7 +53,6 @@ class ResultFolder:
     duplicates: dict[str, list[str]]  # sample -> its several files; in neither list above
     unrecognized_files: list[str]  # files that are no results
     other_outputs: dict[int, int]  # output index -> number of samples
-    summaries: list[str]  # ais_bench's own files
 
 
 def list_results(
@@ -71,7 +70,7 @@ def list_results(
     folder = Path(folder)
     by_output: dict[int, dict[str, str]] = {}  # output -> sample -> file
     duplicates: dict[int, dict[str, list[str]]] = {}  # output -> sample -> its several files
-    summaries, unrecognized = [], []
+    unrecognized = []
     for path in _file_names(folder) if paths is None else paths:
         base = path[path.rfind("/") + 1 :]
         match = _RESULT.fullmatch(base)
@@ -82,9 +81,7 @@ def list_results(
                 first = by_output.setdefault(index, {}).setdefault(name, path)
                 if first is not path:
                     duplicates.setdefault(index, {}).setdefault(name, [first]).append(path)
-        elif base.endswith("summary.json"):
-            summaries.append(path)
-        else:
+        elif not base.endswith("summary.json"):  # ais_bench's own file is none of a sample
             unrecognized.append(path)
     if not by_output:
         suffixes = f".{kind}" if kind else ".txt, .bin or .npy"
@@ -105,7 +102,6 @@ def list_results(
         {name: sorted(files) for name, files in sorted(several.items())},
         sorted(unrecognized),
         {index: len(files) for index, files in sorted(by_output.items())},
-        sorted(summaries),
     )
 
 
