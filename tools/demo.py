@@ -1,5 +1,5 @@
-"""The main job on IMAGES, or on images that it makes: tensors, checked, beside the guide's way;
-then the stream into a simulated NPU, and with --model and --labels into a real model.
+"""Prepares IMAGES, checks the tensors against Pillow and compares the speed with the guide's way;
+then streams the images into a simulated NPU, or with --model into a real model.
 
 python tools/demo.py [IMAGES] [--model M.onnx --labels FILE [--recipe NAME]]
 """
@@ -20,12 +20,12 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "demo"
 RECIPE = "resnet34"
-MADE = 200  # images, where none are given
-BY_GUIDE = 60  # images that the slow way is timed on
+SYNTHETIC_IMAGES = 200  # made where no images are given
+GUIDE_IMAGES = 60  # prepared in the guide's way, which is slow
 
 
 def zoofast(*words: str | Path) -> int:
-    """Runs the installed command; returns its exit code, or ends with it if nothing was done."""
+    """Runs the installed command; returns exit code 0 or 1, and exits with any other code."""
     print("$ zoofast", " ".join(str(word) for word in words), flush=True)
     code = subprocess.run([Path(sys.executable).with_name("zoofast"), *words]).returncode
     if code not in (0, 1):
@@ -34,27 +34,27 @@ def zoofast(*words: str | Path) -> int:
 
 
 def zoofast_prep(images: Path, bins: Path) -> dict[str, object]:
-    """Prepares the images and returns the report."""
-    report = FOLDER / "prep.json"
-    more = ["--overwrite", "--verify", "50", "--json", report]
-    zoofast("prep", images, bins, "--recipe", RECIPE, *more)
-    loaded: dict[str, object] = json.loads(report.read_text())
-    return loaded
+    """Prepares the images with zoofast and returns its report."""
+    path = FOLDER / "prep.json"
+    options = ["--recipe", RECIPE, "--overwrite", "--verify", "50", "--json", path]
+    zoofast("prep", images, bins, *options)
+    report: dict[str, object] = json.loads(path.read_text())
+    return report
 
 
 def stream(images: Path, model: Path | None, labels: Path | None, recipe: str) -> int:
-    """Evaluates on a simulated NPU, or on `model`; the exit code."""
+    """Evaluates a simulated NPU, or `model`; returns the exit code."""
     if model is None:
-        npu = ["--sim-device", "310P3", "--recipe", "squeezenet1_1"]
-        return zoofast("eval", "squeezenet1_1", images, *npu)
+        simulation = ["--sim-device", "310P3", "--recipe", "squeezenet1_1"]
+        return zoofast("eval", "squeezenet1_1", images, *simulation)
     result, report = FOLDER / "result.json", FOLDER / "eval.json"
-    truth = [labels] if labels else ["--labels-from", images]
-    more = ["--recipe", recipe, "-o", result, "--json", report, "--overwrite"]
-    return zoofast("eval", model, images, *truth, *more)
+    label_options = [labels] if labels else ["--labels-from", images]
+    options = ["--recipe", recipe, "-o", result, "--json", report, "--overwrite"]
+    return zoofast("eval", model, images, *label_options, *options)
 
 
-def guides_way(images: Path, folder: Path) -> tuple[int, float]:
-    """Prepares some images as the guide's script does; how many, and in what time."""
+def prepare_as_guide(images: Path, folder: Path) -> tuple[int, float]:
+    """Prepares the first images as the guide's script does; returns (images, seconds)."""
     from PIL import Image
 
     from zoofast import load_recipe, open_source
@@ -63,9 +63,9 @@ def guides_way(images: Path, folder: Path) -> tuple[int, float]:
     recipe = load_recipe(RECIPE)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    done, begin = 0, time.perf_counter()
+    count, begin = 0, time.perf_counter()
     with open_source(images) as source:
-        for item in source.items[:BY_GUIDE]:
+        for item in source.items[:GUIDE_IMAGES]:
             if item.in_archive:
                 continue
             try:
@@ -74,13 +74,31 @@ def guides_way(images: Path, folder: Path) -> tuple[int, float]:
             except Exception as error:
                 print(f"the guide's way fails on {item.path}: {error}")
                 continue
-            done += 1
-    return done, time.perf_counter() - begin
+            count += 1
+    return count, time.perf_counter() - begin
+
+
+def compare_with_guide(images: Path, report: dict[str, object]) -> bool:
+    """Prepares some images in the guide's way, prints both speeds; True if the files are equal."""
+    count, seconds = prepare_as_guide(images, FOLDER / "guide")
+    files = list((FOLDER / "guide").glob("*.bin"))
+    equal = sum((FOLDER / "bins" / file.name).read_bytes() == file.read_bytes() for file in files)
+
+    table = Table(title="The guide's way in one process, and zoofast", title_justify="left")
+    for heading in ("", "images", "images/s"):
+        table.add_column(heading, justify="right")
+    rate = report["images_per_second"]
+    assert isinstance(rate, float)
+    table.add_row("guide's script (Pillow, NumPy)", str(count), f"{count / seconds:,.0f}")
+    table.add_row(f"zoofast, {report['threads']} threads", str(report["prepared"]), f"{rate:,.0f}")
+    Console().print(table)
+    print(f"{equal} of {len(files)} files are equal, byte for byte; {rate * seconds / count:.1f}x")
+    return equal == len(files)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The main job, checked against Pillow.")
-    parser.add_argument("images", type=Path, nargs="?", help="default: images that it makes")
+    parser.add_argument("images", type=Path, nargs="?", help="default: synthetic images")
     parser.add_argument("--model", type=Path, help="an ONNX file to evaluate on the images")
     parser.add_argument("--labels", type=Path, help="default: the images' folders are the classes")
     parser.add_argument("--recipe", default="squeezenet1_1_float32", help="default: %(default)s")
@@ -90,25 +108,13 @@ def main() -> int:
         from images import make_images
 
         images = FOLDER / "images"
-        print(f"making {MADE} images in {images}")
-        make_images(images, MADE)
+        print(f"making {SYNTHETIC_IMAGES} images in {images}")
+        make_images(images, SYNTHETIC_IMAGES)
 
     report = zoofast_prep(images, FOLDER / "bins")
-    slow, seconds = guides_way(images, FOLDER / "guide")
-    made = {path.name: path.read_bytes() for path in (FOLDER / "guide").glob("*.bin")}
-    equal = sum((FOLDER / "bins" / name).read_bytes() == bytes_ for name, bytes_ in made.items())
-
-    table = Table(title="The guide's way, one process, beside zoofast", title_justify="left")
-    for heading in ("", "images", "images/s"):
-        table.add_column(heading, justify="right")
-    rate = report["images_per_second"]
-    assert isinstance(rate, float)
-    table.add_row("guide's script (Pillow, NumPy)", str(slow), f"{slow / seconds:,.0f}")
-    table.add_row(f"zoofast, {report['threads']} threads", str(report["prepared"]), f"{rate:,.0f}")
-    Console().print(table)
-    print(f"{equal} of {len(made)} files are equal, byte for byte; {rate * seconds / slow:.1f}x")
+    equal = compare_with_guide(images, report)
     streamed = stream(images, args.model, args.labels, args.recipe)
-    return 0 if equal == len(made) and not report["failed"] and not streamed else 1
+    return 0 if equal and not report["failed"] and not streamed else 1
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Makes JPEGs that look and compress like ImageNet's validation set, where the real one is not.
+"""Makes JPEGs that look and compress like ImageNet's validation images.
 
     python tools/images.py FOLDER [COUNT]
 
-Sizes, sampling, quality and bytes a pixel follow what the set has: about 500x375, three quarters
-4:4:4 baseline, a fifth 4:2:0, some grayscale; about 110 kB an image. The pictures are fractal
-noise with edges and gradients: their spectra fall like photographs' do.
+Sizes, chroma subsampling, quality and bytes a pixel are those of the validation set: about 500x375
+pixels, three quarters 4:4:4 baseline, a fifth 4:2:0, some grayscale, about 110 kB an image. The
+pictures are fractal noise with edges and gradients, so that their spectra resemble photographs'.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def picture(width: int, height: int, rng: np.random.Generator) -> NDArray[np.uin
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Writes `count` JPEGs into `folder`, the same ones every time."""
+    """Writes `count` JPEGs into `folder`, the same at every call."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         rng = np.random.default_rng(i)
