@@ -251,8 +251,8 @@ def main() -> int:
         replace_block(
             README,
             "score",
-            f"A result file of {CLASSES} logits to its five best classes: "
-            f"{one.median * 1e6:.1f} µs; the guides' script: {guides.median * 1e6:.0f} µs.",
+            f"zoofast ranks a result file of {CLASSES} logits in {one.median * 1e6:.1f} µs. "
+            f"The guides' script needs {guides.median * 1e6:.0f} µs.",
         )
     if wrong:
         print(f"other hits than the guides' {right}: {', '.join(wrong)}", file=sys.stderr)
