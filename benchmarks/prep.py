@@ -36,10 +36,10 @@ from report import (
     write_json,
 )
 
-from zoofast import Loader, load_recipe
+from zoofast import load_recipe
 from zoofast.base.cpus import cpu_name
 from zoofast.commands import console
-from zoofast.preprocess.sinks import FileSink
+from zoofast.preprocess.loader import FileWriter, OutputPaths
 from zoofast.preprocess.sources import Item, Source
 
 PEERS = (
@@ -141,8 +141,8 @@ def stage_seconds(images: Images) -> dict[str, float]:
     passes = []
     for _ in range(STAGE_PASSES):
         with tempfile.TemporaryDirectory(prefix="zoofast-bench-") as folder:
-            sink = FileSink(Path(folder), recipe, ".bin")
-            with Loader(source, recipe, threads=1, target=sink.target) as loader:
+            paths = OutputPaths(folder, ".bin")
+            with FileWriter(source, recipe, paths, threads=1) as loader:
                 for batch in loader:
                     if batch.failures:
                         raise BenchmarkError(str(batch.failures[0]))

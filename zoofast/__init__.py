@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
-    from zoofast.preprocess.loader import Failure, Loader, Prepared, prepare
+    from zoofast.preprocess.loader import Failure, Loader, Prepared
+    from zoofast.preprocess.prepare import prepare
     from zoofast.preprocess.recipe import Recipe
     from zoofast.preprocess.recipe_file import load_recipe
     from zoofast.preprocess.sources import open_source
@@ -31,7 +32,7 @@ _HOMES = {
     "PrepReport": ("zoofast.preprocess.folder", "PrepReport"),
     "load_recipe": ("zoofast.preprocess.recipe_file", "load_recipe"),
     "open_source": ("zoofast.preprocess.sources", "open_source"),
-    "prepare": ("zoofast.preprocess.loader", "prepare"),
+    "prepare": ("zoofast.preprocess.prepare", "prepare"),
     "prepare_folder": ("zoofast.preprocess.folder", "prepare_folder"),
 }
 

@@ -16,7 +16,8 @@ from zoofast.cli import main
 from zoofast.conversion.agreement import run_onnx
 from zoofast.conversion.aipp import Aipp
 from zoofast.errors import ModelError, RecipeError
-from zoofast.preprocess.loader import Loader, prepare
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
 

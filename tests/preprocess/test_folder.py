@@ -27,6 +27,7 @@ from zoofast.preprocess.folder import MANIFEST, PrepOptions, PrepReport, prepare
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import open_source
+from zoofast.preprocess.verify import verify
 
 FORMATS = ("bin", "npy", "pack")
 SUFFIXES = {"bin": (".bin",), "npy": (".npy",), "pack": (".npy", ".txt")}
@@ -482,9 +483,9 @@ def test_verify_copes_with_anything_on_disk(images: Path, tmp_path: Path, chosen
         np.save(tmp_path / "img0003.npy", np.zeros((3, 32, 31), np.float32))
         np.save(tmp_path / "img0004.npy", np.zeros((3, 32, 32), np.float16))
         os.truncate(tmp_path / "img0005.npy", 500)
-        found = prep.verify(source, source.items, tmp_path, chosen, PrepOptions("npy", verify=20))
-    assert sorted(found.differing) == [f"img000{i}" for i in range(1, 6)]
-    assert found.equal == 15
+        verified = verify(source, source.items, tmp_path, chosen, "npy", 20)
+    assert sorted(verified.differing) == [f"img000{i}" for i in range(1, 6)]
+    assert verified.equal == 15
 
 
 def test_verify_says_when_a_source_file_is_gone(tmp_path: Path, chosen: Recipe) -> None:
@@ -493,7 +494,7 @@ def test_verify_says_when_a_source_file_is_gone(tmp_path: Path, chosen: Recipe) 
         prepare_folder(opened, tmp_path / "out", chosen, PrepOptions(threads=1))
         (source / "img0001.JPEG").unlink()
         with pytest.raises(ImageError, match=r"img0001\.JPEG: cannot be verified: No such file"):
-            prep.verify(opened, opened.items, tmp_path / "out", chosen, PrepOptions(verify=2))
+            verify(opened, opened.items, tmp_path / "out", chosen, "bin", 2)
 
 
 # ---- the disk ------------------------------------------------------------------
@@ -599,7 +600,7 @@ def test_a_read_only_folder(images: Path, open_folder: Path, chosen: Recipe) -> 
     with (
         open_source(images) as source,
         folders.without_privileges(),
-        pytest.raises(OutputError, match="cannot be written to: Permission denied"),
+        pytest.raises(OutputError, match="cannot be written: Permission denied"),
     ):
         prepare_folder(source, open_folder, chosen)
 

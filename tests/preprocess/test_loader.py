@@ -16,7 +16,8 @@ import zoofast
 from tests.support import folders, jpegs, oracle
 from zoofast import _core
 from zoofast.errors import CpuLevelError, ImageError
-from zoofast.preprocess.loader import Loader, prepare
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 from zoofast.preprocess.sources import open_source

@@ -1,34 +1,25 @@
-"""A growing .npy of named rows: data that is ahead of its names, so that what they say is whole.
+"""Named rows in a .npy file that grows, and that a killed writer leaves usable.
 
-NAME.npy holds the rows, (N, *shape); NAME.names.txt beside it their N names, a line each. Names
-that are not UTF-8 stand there byte for byte. Until it is finished, both end in `.part`.
+NAME.npy holds the rows (N, *shape); NAME.names.txt beside it holds their N names, one a line, byte
+for byte as the file system has them. Both names end in `.part` until all rows are written. A row is
+written before its name, so that every name has a complete row.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.errors import OutputError, ResultError
+from zoofast.base.files import PART, write_errors
+from zoofast.errors import ResultError
 
-PART = ".part"  # ends the name of a file that is not whole
-HEADER = 4096  # bytes before the rows, which so begin on a page
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Turns an OSError into an OutputError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+HEADER_BYTES = 4096  # before the rows, so that rows begin on a page
 
 
 def npy_header(shape: tuple[int, ...], dtype: str, length: int | None = None) -> bytes:
@@ -47,12 +38,15 @@ def npy_header(shape: tuple[int, ...], dtype: str, length: int | None = None) ->
 
 
 def names_path(path: Path) -> Path:
-    """Where the names of NAME.npy stand."""
+    """The names file of NAME.npy."""
     return path.with_name(path.name.removesuffix(".npy") + ".names.txt")
 
 
 class NamedRows:
-    """Writes named rows of (*shape) and dtype to `path`, NAME.npy. Raises OutputError."""
+    """Writes rows of `shape` and `dtype`, and their names, to `path`, NAME.npy.
+
+    Every method raises OutputError that names the file.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         self._shape, self._dtype = shape, dtype
@@ -63,36 +57,37 @@ class NamedRows:
         self._fd = -1
         self._rows = 0
 
-    def reopen(self, keep: Callable[[Sequence[str]], int]) -> list[str]:
-        """Goes on where an earlier writer stopped or finished, if one did.
+    def reopen(self, count_valid: Callable[[Sequence[str]], int]) -> list[str]:
+        """Takes over what an earlier writer left, finished or not. Returns the names it keeps.
 
-        keep: how many of the names that it left, from the first, are to stay. Returns those.
+        count_valid: given the names of the complete rows, how many of them, from the first, the
+        caller keeps. Rows and names behind these are cut off.
         """
-        with writing(self._data_part):
-            # finish() renames the data first: with these two, each of its states leads back
+        with write_errors(self._data_part):
+            # finish() renames the data first. Wherever it was killed, these two renames undo it.
             for final, part in ((self._names, self._names_part), (self._data, self._data_part)):
                 if final.exists():
                     os.replace(final, part)
             if not (self._data_part.exists() and self._names_part.exists()):
                 return []
-            rows = (self._data_part.stat().st_size - HEADER) // self.nbytes_each
-            names = _split(self._names_part)[: max(rows, 0)]
-            self._rows = keep(names)
-            kept = "".join(name + "\n" for name in names[: self._rows])
-            os.truncate(self._names_part, len(os.fsencode(kept)))
-            if rows >= 0:
-                os.truncate(self._data_part, HEADER + self._rows * self.nbytes_each)
-        return names[: self._rows]
+            nbytes = self._data_part.stat().st_size - HEADER_BYTES
+            names = _read_names(self._names_part)[: max(nbytes // self.nbytes_each, 0)]
+            names = names[: count_valid(names)]
+            self._rows = len(names)
+            os.truncate(self._names_part, len(_encode_names(names)))
+            if nbytes >= 0:
+                os.truncate(self._data_part, HEADER_BYTES + self._rows * self.nbytes_each)
+        return names
 
     def clear(self) -> None:
         """Removes all that an earlier writer left."""
         for path in (self._data, self._names, self._data_part, self._names_part):
-            with writing(path):
+            with write_errors(path):
                 path.unlink(missing_ok=True)
 
     def _open(self) -> None:
         if self._rows == 0:
-            self._data_part.write_bytes(b"\0" * HEADER)
+            self._data_part.write_bytes(b"\0" * HEADER_BYTES)
             self._names_part.write_bytes(b"")
         self._fd = os.open(self._data_part, os.O_WRONLY | os.O_CLOEXEC)
         os.lseek(self._fd, 0, os.SEEK_END)
@@ -101,35 +96,40 @@ class NamedRows:
         """Adds rows (n, *shape) and their n names."""
         if not names:
             return
-        with writing(self._data_part):
+        with write_errors(self._data_part):
             if self._fd < 0:
                 self._open()
             view = array.data.cast("B")
             while view:
                 view = view[os.write(self._fd, view) :]
             with self._names_part.open("ab") as file:
-                file.write(os.fsencode("".join(name + "\n" for name in names)))
+                file.write(_encode_names(names))
         self._rows += len(names)
 
     def finish(self) -> None:
-        """All rows are in: the files get their headers and final names."""
-        with writing(self._data):
+        """Ends the writing: the data gets its header, both files their final names."""
+        with write_errors(self._data):
             if self._fd < 0:
                 self._open()
-            header = npy_header((self._rows, *self._shape), self._dtype, HEADER)
+            header = npy_header((self._rows, *self._shape), self._dtype, HEADER_BYTES)
             os.pwrite(self._fd, header, 0)
             self.close()
             os.replace(self._data_part, self._data)
             os.replace(self._names_part, self._names)
 
     def close(self) -> None:
-        """Releases the file; it may be unfinished."""
+        """Closes the file, finished or not."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-def _split(path: Path) -> list[str]:
+def _encode_names(names: Sequence[str]) -> bytes:
+    return os.fsencode("".join(name + "\n" for name in names))
+
+
+def _read_names(path: Path) -> list[str]:
+    """The names of complete lines: a last line without its end was cut off."""
     return os.fsdecode(path.read_bytes()).split("\n")[:-1]
 
 
@@ -139,7 +139,7 @@ def read_named_rows(path: Path) -> tuple[list[str], NDArray[Any]]:
     Raises ResultError naming the file: missing, damaged, or not as many names as rows.
     """
     try:
-        names = _split(names_path(path))
+        names = _read_names(names_path(path))
         rows: NDArray[Any] = np.load(path, mmap_mode="r") if names else np.load(path)
     except (OSError, ValueError) as error:
         where = getattr(error, "filename", None) or path

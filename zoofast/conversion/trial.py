@@ -10,7 +10,8 @@ from PIL import Image
 
 from zoofast.conversion.aipp import Aipp
 from zoofast.errors import ImageError, SourceError
-from zoofast.preprocess.loader import Loader, prepare
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import open_source
 

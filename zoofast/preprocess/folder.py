@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import time
 from collections import Counter
@@ -13,18 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from zoofast.base.cpus import usable_cpus
+from zoofast.base.files import write_atomic
 from zoofast.base.provenance import versions
-from zoofast.base.rows import read_named_rows
 from zoofast.errors import ImageError, OutputError
-from zoofast.preprocess import reference
-from zoofast.preprocess.loader import Failure, Loader, decode_with_pillow
+from zoofast.preprocess.loader import BatchOutcome, Failure, Stats
 from zoofast.preprocess.recipe import Recipe, resize_order
-from zoofast.preprocess.sinks import PACK, Sink, open_sink
+from zoofast.preprocess.sinks import Sink, open_sink
 from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.verify import Verified, verify
 
 MANIFEST = "zoofast-prep.json"
 
@@ -41,20 +37,6 @@ class PrepOptions:
     limit: int | None = None
     shard: tuple[int, int] = (1, 1)
     verify: int = 0
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What `verify` found: of `images` tensors, how many equal Pillow's in every byte.
-
-    A tensor that cannot be read back, or is of another size, is among `differing` and has no
-    part in `largest_difference`.
-    """
-
-    images: int
-    equal: int
-    largest_difference: float
-    differing: list[str]
 
 
 @dataclass
@@ -164,11 +146,12 @@ def prepare_folder(
     report = PrepReport(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
+    report.threads = options.threads or usable_cpus()
     earlier = _open_folder(path, recipe, options)
     sink = open_sink(options.format, path, recipe)
-    # Without a manifest nobody knows what the files that are there hold.
-    done = sink.whole(items) if options.resume and earlier else set()
-    todo = [item for item in items if item.name not in done]
+    # Without a manifest nobody knows what the files in the folder hold.
+    completed = sink.completed(items) if options.resume and earlier else set()
+    todo = [item for item in items if item.name not in completed]
     report.resumed = len(items) - len(todo)
     needed, free = len(todo) * sink.space_each, free_space(path)
     if needed > free:
@@ -180,18 +163,14 @@ def prepare_folder(
     progress(report)
     begin = time.monotonic()
     try:
-        try:
-            _run(source, todo, recipe, options, sink, report, progress)
-        except OutputError as error:
-            raise OutputError(f"{error}; what is whole stays, and --resume continues") from error
+        _store(source, todo, options, sink, report, progress)
         report.seconds = time.monotonic() - begin
         report.state = "complete"
         if options.verify:
             failed = {failure.name for failure in report.failures}
-            whole = [item for item in items if item.name not in failed]
-            report.verified = verify(source, whole, path, recipe, options)
+            stored = [item for item in items if item.name not in failed]
+            report.verified = verify(source, stored, path, recipe, options.format, options.verify)
     finally:
-        sink.close()
         if report.state != "complete":
             report.seconds = time.monotonic() - begin
             report.state = "interrupted"
@@ -203,36 +182,31 @@ def prepare_folder(
     return report
 
 
-def _run(
+def _store(
     source: Source,
-    todo: list[Item],
-    recipe: Recipe,
+    items: Sequence[Item],
     options: PrepOptions,
     sink: Sink,
     report: PrepReport,
     progress: Progress,
 ) -> None:
-    with Loader(
-        source,
-        recipe,
-        items=todo,
-        threads=options.threads,
-        target=sink.target,
-        prefix=sink.prefix,
-    ) as loader:
-        report.threads = loader.threads
-        for batch in loader:
-            sink.append(batch.names, batch.array)
-            report.prepared += len(batch.names)
-            report.failures += batch.failures
-            report.nbytes_in = loader.stats.nbytes_in
-            report.nbytes_out = report.prepared * sink.nbytes_each
-            report.stage_seconds = loader.stats.stage_seconds
-            report.decoders = loader.stats.decoders
-            if batch.failures and options.on_error == "stop":
-                raise ImageError(f"{batch.failures[0]} (stopped at the first failure)")
-            progress(report)
-    sink.finish()
+    """Prepares `items` into `sink`, and counts in `report` what is stored."""
+
+    def count(batch: BatchOutcome, stats: Stats) -> None:
+        report.prepared += len(batch.names)
+        report.failures += batch.failures
+        report.nbytes_in = stats.nbytes_in
+        report.nbytes_out = report.prepared * sink.nbytes_each
+        report.stage_seconds = stats.stage_seconds
+        report.decoders = stats.decoders
+        if batch.failures and options.on_error == "stop":
+            raise ImageError(f"{batch.failures[0]} (stopped at the first failure)")
+        progress(report)
+
+    try:
+        sink.store(source, items, report.threads, count)
+    except OutputError as error:
+        raise OutputError(f"{error}; what is whole stays, and --resume continues") from error
 
 
 def _open_folder(folder: Path, recipe: Recipe, options: PrepOptions) -> bool:
@@ -241,8 +215,6 @@ def _open_folder(folder: Path, recipe: Recipe, options: PrepOptions) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-        with open(folder / (MANIFEST + ".part"), "w", encoding="utf-8"):
-            pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to: {error.strerror}") from error
     except ValueError as error:
@@ -277,54 +249,4 @@ def _open_folder(folder: Path, recipe: Recipe, options: PrepOptions) -> bool:
 
 
 def _write_manifest(folder: Path, report: PrepReport) -> None:
-    path, part = folder / MANIFEST, folder / (MANIFEST + ".part")
-    try:
-        part.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def verify(
-    source: Source, items: Sequence[Item], folder: Path, recipe: Recipe, options: PrepOptions
-) -> Verified:
-    """Re-does `options.verify` random items with Pillow and NumPy and compares what is on disk."""
-    chosen = random.Random(0).sample(items, min(options.verify, len(items)))
-    largest = 0.0
-    differing: list[str] = []
-    if not chosen:
-        return Verified(0, 0, largest, differing)  # older NumPy cannot map a pack without rows
-    read = _reader(folder, recipe, options.format)
-    for item in chosen:
-        try:
-            data = source.read(item)
-        except OSError as error:
-            raise ImageError(f"{item.path}: cannot be verified: {error.strerror}") from error
-        rgb = decode_with_pillow(data)
-        if isinstance(rgb, tuple):
-            differing.append(item.name)
-            continue
-        expected = reference.prepare_image(Image.fromarray(rgb), recipe)
-        try:
-            made = read(item.name)
-        except (OSError, ValueError, KeyError):  # gone, or no longer such a file
-            differing.append(item.name)
-            continue
-        if (made.shape, made.dtype) != (expected.shape, expected.dtype):
-            differing.append(item.name)
-        elif made.tobytes() != expected.tobytes():
-            differing.append(item.name)
-            difference = np.abs(made.astype(np.float64) - expected.astype(np.float64)).max()
-            largest = max(largest, float(difference))
-    return Verified(len(chosen), len(chosen) - len(differing), largest, differing)
-
-
-def _reader(folder: Path, recipe: Recipe, format: str) -> Callable[[str], NDArray[Any]]:
-    """A function that reads back the tensor of a name."""
-    if format == "pack":
-        names, pack = read_named_rows(folder / PACK)
-        row_of = {name: i for i, name in enumerate(names)}
-        return lambda name: np.asarray(pack[row_of[name]])
-    if format == "npy":
-        return lambda name: np.asarray(np.load(folder / f"{name}.npy"))
-    return lambda name: np.fromfile(folder / f"{name}.bin", recipe.dtype).reshape(recipe.shape)
+    write_atomic(folder / MANIFEST, (json.dumps(report.as_dict(), indent=1) + "\n").encode())

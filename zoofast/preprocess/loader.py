@@ -1,36 +1,33 @@
-"""Ordered batches of tensors from a bounded ring of buffers, filled by the core's threads.
+"""Batches of tensors in source order, from a ring of a few buffers that the core's threads fill.
 
-The caller computes on one batch while C threads fill the next ones; the GIL is taken once per
-batch. Images that the core leaves to Pillow (PNG, CMYK, anything odd) are decoded here.
+The caller computes on one batch while C threads fill the next ones. The GIL is taken once for a
+batch. Images that the core leaves to Pillow (PNG, CMYK, whatever it does not know) are decoded
+here.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from zoofast import _core
 from zoofast._core import Status
 from zoofast.base.cpus import usable_cpus
-from zoofast.errors import ImageError, OutputError
+from zoofast.base.files import PART
+from zoofast.errors import OutputError
+from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 
-DEPTH = 3  # batches: one with the caller, one being filled, one queued
-DEPTH_FOR_FILES = 6  # and some that wait for the disk, so that nobody who computes does
+DEPTH = 3  # batches: the caller's, one that is being filled, one that is queued
+DEPTH_FOR_FILES = 6  # more, so that no computing thread waits while batches wait for the disk
 
 
 @dataclass(frozen=True)
@@ -70,33 +67,217 @@ class Stats:
 
 
 @dataclass
-class Prepared:
-    """One batch. `array` (n, *recipe.shape) and `names` hold the images that succeeded, in source
-    order; it is a view into the ring. Array and slots are valid until the batch is given back."""
+class BatchOutcome:
+    """What became of the `items` of one batch. `names` are of the images that have a tensor.
+
+    `names` and `failures` are in source order. `slots` is valid until the batch is given back.
+    """
 
     items: list[Item]
     names: list[str]
-    array: NDArray[Any]
     failures: list[Failure]
-    pillow_ns: tuple[int, int]  # when Pillow's part of the batch began and ended, monotonic
-    slots: _core.Batch  # the ring's, with the outcome of every item
+    pillow_ns: tuple[int, int]  # begin and end of Pillow's part, CLOCK_MONOTONIC
+    slots: _core.Batch  # of the ring, with the outcome of each item
 
 
-# Where an image's tensor file goes: (final path, temporary path), or None for memory only.
-Target = Callable[[Item], tuple[bytes, bytes]]
+@dataclass
+class Prepared(BatchOutcome):
+    """One batch of tensors in memory: `array` (len(names), *recipe.shape), a row for each name.
+
+    `array` is a view into the ring; it is valid until the batch is given back.
+    """
+
+    array: NDArray[Any]
 
 
-class Loader:
-    """Takes `items` of a source in order, in batches of Prepared. A context manager.
+@dataclass(frozen=True)
+class OutputPaths:
+    """Where tensors' files go: `NAME` + suffix in `folder`, and a temporary name until whole."""
 
-    Iterating gives each batch back when the next is asked for; `take` and `give_back` let several
-    be held. `threads` (default: all usable CPUs) decode into `depth` batches of `batch_size`, the
-    `ring`; other processes can map it when it is `shared`. With `target`, each tensor is also
-    written to a file, `prefix` first; such batches are not contiguous and keep the slots of failed
-    images, so `array` is empty then.
+    folder: str
+    suffix: str
 
-    ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; OutputError when a file cannot be
-    written.
+    def final(self, item: Item) -> str:
+        return os.path.join(self.folder, item.name + self.suffix)
+
+    def temporary(self, item: Item) -> str:
+        return self.final(item) + PART
+
+
+T = TypeVar("T", bound=BatchOutcome)
+
+
+class _Ring(Generic[T]):
+    """What Loader and FileWriter share: a ring of batches, filled in source order."""
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        items: Sequence[Item] | None,
+        batch_size: int | None,
+        threads: int | None,
+        depth: int,
+        *,
+        paths: OutputPaths | None = None,
+        prefix: bytes = b"",
+        shared: bool = False,
+    ) -> None:
+        self.recipe, self.stats = recipe, Stats()
+        self._source, self._paths = source, paths
+        self._items = list(source.items if items is None else items)
+        self.threads = threads or usable_cpus()
+        self._plan = recipe.plan()
+        size = batch_size or max(8, self.threads)
+        for_files = paths is not None
+        self.ring = [_core.Batch(self._plan, size, for_files, prefix, shared) for _ in range(depth)]
+        self._free = list(self.ring)
+        self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
+        self._next_item = 0
+        # To write a file may take as long as to compute two images. Two more writers keep a
+        # single computing thread from waiting for a slow write.
+        writers = 2 * self.threads + 2 if for_files else 0
+        self._pool = _core.Pool(self.threads, writers=writers)
+        self._pillow: ThreadPoolExecutor | None = None
+
+    def __enter__(self: R) -> R:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the images that are being computed, drops the others, frees the ring."""
+        self._pool.close()
+        if self._pillow is not None:
+            self._pillow.shutdown()
+
+    def __iter__(self) -> Iterator[T]:
+        while (taken := self.take()) is not None:
+            yield taken
+            self.give_back(taken)
+
+    def take(self) -> T | None:
+        """The next batch in source order, once it is complete; None after the last batch.
+
+        Raises RuntimeError when the caller holds all batches of the ring: it would wait for ever.
+        """
+        self._fill()
+        if not self._queue:
+            if self._next_item < len(self._items):
+                raise RuntimeError("all batches of the ring are held; give one back first")
+            return None
+        batch, items = self._queue.popleft()
+        self._pool.wait(batch)
+        return self._finish(batch, items)
+
+    def give_back(self, taken: T) -> None:
+        """Lets the ring reuse the batch at once; its slots must not be read any more."""
+        self._free.append(taken.slots)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._free and self._next_item < len(self._items):
+            batch = self._free.pop()
+            items = self._items[self._next_item : self._next_item + batch.capacity]
+            self._next_item += len(items)
+            self._submit(batch, items)
+            self._queue.append((batch, items))
+
+    def _submit(self, batch: _core.Batch, items: list[Item]) -> None:
+        batch.clear()
+        to = temporary = None
+        for item in items:
+            if self._paths is not None:
+                to = os.fsencode(self._paths.final(item))
+                temporary = os.fsencode(self._paths.temporary(item))
+            if item.in_archive:
+                batch.add_range(self._source.fd, item.offset, item.nbytes, to, temporary)
+            else:
+                batch.add_path(item.path, to, temporary)
+        self._pool.submit(batch)
+
+    def _finish(self, batch: _core.Batch, items: list[Item]) -> T:
+        totals = batch.totals()
+        self.stats.add(len(items), totals)
+        not_ok = {i: batch.outcome(i) for i in totals.not_ok}
+        for_pillow = [i for i, outcome in not_ok.items() if outcome.status == Status.UNSUPPORTED]
+        refusals: dict[int, Refusal] = {}
+        pillow_begin = time.monotonic_ns()
+        pillow_refusals = self._run_pillow(batch, items, for_pillow)
+        pillow_end = time.monotonic_ns() if for_pillow else pillow_begin
+        for i, refusal in zip(for_pillow, pillow_refusals, strict=True):
+            if refusal is None:
+                self.stats.decoders["pillow"] += 1
+            else:
+                refusals[i] = refusal
+        for i, outcome in not_ok.items():
+            if outcome.status != Status.UNSUPPORTED:
+                refusals[i] = self._refusal(items[i], outcome)
+        failures = [
+            Failure(items[i].name, items[i].path, refusals[i].cause, refusals[i].reason)
+            for i in sorted(refusals)
+        ]
+        good = [i for i in range(len(items)) if i not in refusals]
+        names = [items[i].name for i in good]
+        pillow_ns = (pillow_begin, pillow_end)
+        return self._deliver(BatchOutcome(items, names, failures, pillow_ns, batch), good)
+
+    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> T:
+        """The batch as the caller gets it. good: positions in its items that have a tensor."""
+        raise NotImplementedError
+
+    def _refusal(self, item: Item, outcome: _core.Outcome) -> Refusal:
+        if outcome.status == Status.WRITE:
+            assert self._paths is not None
+            reason = os.strerror(outcome.errno)
+            raise OutputError(f"{self._paths.final(item)}: cannot be written: {reason}")
+        if outcome.status == Status.NOMEM:
+            raise MemoryError(f"out of memory at {item.path}")
+        if outcome.status == Status.READ:
+            return Refusal("unreadable", os.strerror(outcome.errno))
+        return Refusal("wrong size", self.recipe.size_mismatch(*outcome.size))
+
+    def _run_pillow(
+        self, batch: _core.Batch, items: list[Item], positions: list[int]
+    ) -> list[Refusal | None]:
+        """Prepares the items at `positions` with Pillow, several of them in threads."""
+        if len(positions) < 2:
+            return [self._run_pillow_on(batch, items[i], i) for i in positions]
+        if self._pillow is None:
+            self._pillow = ThreadPoolExecutor(self.threads)
+        return list(self._pillow.map(lambda i: self._run_pillow_on(batch, items[i], i), positions))
+
+    def _run_pillow_on(self, batch: _core.Batch, item: Item, i: int) -> Refusal | None:
+        try:
+            data = self._source.read(item)
+        except OSError as error:
+            return Refusal("unreadable", error.strerror or str(error))
+        out, workspace = batch.tensor_bytes(i), _core.Workspace()
+        try:
+            refusal = prepare_with_pillow(data, self.recipe, self._plan, workspace, out)
+        except MemoryError as error:
+            raise MemoryError(f"out of memory at {item.path}") from error
+        if refusal is None and self._paths is not None:
+            path = self._paths.final(item)
+            try:
+                _core.write_file(path, self._paths.temporary(item), batch.file_bytes(i))
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        return refusal
+
+
+R = TypeVar("R", bound="_Ring[Any]")
+
+
+class Loader(_Ring[Prepared]):
+    """Takes `items` of a source (default: all) in order, in batches of Prepared, in memory.
+
+    A context manager. Iterating gives each batch back when the next is asked for; with `take` and
+    `give_back` the caller can hold several. `threads` (default: all usable CPUs) fill `depth`
+    batches of `batch_size`; other processes can map the batches when they are `shared`.
+
+    The environment variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError.
     """
 
     def __init__(
@@ -107,227 +288,41 @@ class Loader:
         items: Sequence[Item] | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
-        depth: int | None = None,
-        target: Target | None = None,
-        prefix: bytes = b"",
+        depth: int = DEPTH,
         shared: bool = False,
     ) -> None:
-        self.recipe, self.stats = recipe, Stats()
-        self._source, self._target = source, target
-        self._items = list(source.items if items is None else items)
-        self.threads = threads or usable_cpus()
-        self._plan = recipe.plan()
-        size = batch_size or max(8, self.threads)
-        if depth is None:
-            depth = DEPTH if target is None else DEPTH_FOR_FILES
-        self.ring = [
-            _core.Batch(self._plan, size, target is not None, prefix, shared) for _ in range(depth)
-        ]
-        self._free = list(self.ring)
-        self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
-        self._at = 0
-        # A write may take as long as computing two images; one more pair, so that a single thread
-        # is not held up by a slow one.
-        writers = 0 if target is None else 2 * self.threads + 2
-        self._pool = _core.Pool(self.threads, writers=writers)
-        self._pillow: ThreadPoolExecutor | None = None
+        super().__init__(source, recipe, items, batch_size, threads, depth, shared=shared)
 
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets running images end, drops the others, frees the ring."""
-        self._pool.close()
-        if self._pillow is not None:
-            self._pillow.shutdown()
-
-    def __iter__(self) -> Iterator[Prepared]:
-        while (prepared := self.take()) is not None:
-            yield prepared
-            self.give_back(prepared)
-
-    def take(self) -> Prepared | None:
-        """The next batch in source order, waiting for it; None after the last.
-
-        Raises RuntimeError when all batches of the ring are held, which would wait for ever.
-        """
-        self._fill()
-        if not self._queue:
-            if self._at < len(self._items):
-                raise RuntimeError("all batches of the ring are held; give one back first")
-            return None
-        batch, items = self._queue.popleft()
-        self._pool.wait(batch)
-        return self._finish(batch, items)
-
-    def give_back(self, prepared: Prepared) -> None:
-        """Lets the ring reuse the batch, at once; its array must not be read any more."""
-        self._free.append(prepared.slots)
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._free and self._at < len(self._items):
-            batch = self._free.pop()
-            items = self._items[self._at : self._at + batch.capacity]
-            self._at += len(items)
-            self._submit(batch, items)
-            self._queue.append((batch, items))
-
-    def _submit(self, batch: _core.Batch, items: list[Item]) -> None:
-        batch.clear()
-        for item in items:
-            to, tmp = self._target(item) if self._target else (None, None)
-            if item.in_archive:
-                batch.add_range(self._source.fd, item.offset, item.nbytes, to, tmp)
-            else:
-                batch.add_path(item.path, to, tmp)
-        self._pool.submit(batch)
-
-    def _finish(self, batch: _core.Batch, items: list[Item]) -> Prepared:
-        totals = batch.totals()
-        self.stats.add(len(items), totals)
-        not_ok = {i: batch.outcome(i) for i in totals.not_ok}
-        odd = [i for i, outcome in not_ok.items() if outcome.status == Status.UNSUPPORTED]
-        failures: dict[int, Failure] = {}
-        pillow_begin = time.monotonic_ns()
-        through_pillow = self._through_pillow(batch, items, odd)
-        pillow_end = time.monotonic_ns() if odd else pillow_begin
-        for i, failure in zip(odd, through_pillow, strict=True):
-            if failure is None:
-                self.stats.decoders["pillow"] += 1
-            else:
-                failures[i] = failure
-        for i, outcome in not_ok.items():
-            if outcome.status != Status.UNSUPPORTED:
-                failures[i] = self._failure(items[i], outcome)
-        good = [i for i in range(len(items)) if i not in failures]
-        if self._target is None:
-            for to, i in enumerate(good):
-                if to != i:
-                    batch.array[to] = batch.array[i]
-        return Prepared(
-            items,
-            [items[i].name for i in good],
-            batch.array[: len(good) if self._target is None else 0],
-            [failures[i] for i in sorted(failures)],
-            (pillow_begin, pillow_end),
-            batch,
-        )
-
-    def _failure(self, item: Item, outcome: _core.Outcome) -> Failure:
-        status, error = outcome.status, outcome.errno
-        if status == Status.WRITE:
-            assert self._target is not None
-            path = os.fsdecode(self._target(item)[0])
-            raise OutputError(f"cannot write {path}: {os.strerror(error)}")
-        if status == Status.NOMEM:
-            raise MemoryError(f"out of memory at {item.path}")
-        if status == Status.READ:
-            return Failure(item.name, item.path, "unreadable", os.strerror(error))
-        return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
-
-    def _wrong_size(self, got: tuple[int, int]) -> str:
-        want = self.recipe.size
-        return f"{got[0]}x{got[1]} after resizing; the recipe's tensor is {want[0]}x{want[1]}"
-
-    def _through_pillow(
-        self, batch: _core.Batch, items: list[Item], odd: list[int]
-    ) -> list[Failure | None]:
-        if len(odd) < 2:
-            return [self._one_through_pillow(batch, items[i], i) for i in odd]
-        if self._pillow is None:
-            self._pillow = ThreadPoolExecutor(self.threads)
-        return list(self._pillow.map(lambda i: self._one_through_pillow(batch, items[i], i), odd))
-
-    def _one_through_pillow(self, batch: _core.Batch, item: Item, i: int) -> Failure | None:
-        try:
-            data = self._source.read(item)
-        except OSError as error:
-            return Failure(item.name, item.path, "unreadable", error.strerror or str(error))
-        rgb = decode_with_pillow(data)
-        if isinstance(rgb, tuple):
-            return Failure(item.name, item.path, *rgb)
-        outcome = _core.Workspace().prepare_rgb(rgb, self._plan, batch.tensor_bytes(i))
-        if outcome.status == Status.SIZE:
-            return Failure(item.name, item.path, "wrong size", self._wrong_size(outcome.size))
-        if outcome.status != Status.OK:
-            raise MemoryError(f"out of memory at {item.path}")
-        if self._target is not None:
-            to, tmp = self._target(item)
-            try:
-                _core.write_file(os.fsdecode(to), os.fsdecode(tmp), batch.file_bytes(i))
-            except OSError as error:
-                raise OutputError(f"cannot write {os.fsdecode(to)}: {error.strerror}") from error
-        return None
+    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> Prepared:
+        array = outcome.slots.array
+        for row, i in enumerate(good):  # closes the gaps that failed images left
+            if row != i:
+                array[row] = array[i]
+        return Prepared(**vars(outcome), array=array[: len(good)])
 
 
-def decode_with_pillow(data: bytes) -> NDArray[np.uint8] | tuple[str, str]:
-    """RGB pixels (H, W, 3) as Pillow makes them, or (cause, reason) why it refuses."""
-    if not data:
-        return ("empty", "the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.ascontiguousarray(image.convert("RGB"))
-    except UnidentifiedImageError:
-        return ("not an image", "not an image that Pillow can identify")
-    except Image.DecompressionBombError as error:
-        return ("too large", str(error))
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise many types on bad input
-        cause = "truncated" if "truncated" in str(error) else "corrupt"
-        return (cause, f"{error}" or type(error).__name__)
+class FileWriter(_Ring[BatchOutcome]):
+    """Like Loader, but each tensor is written to its file of `paths`, after the bytes `prefix`.
 
-
-class _Kept(threading.local):
-    """What `prepare` keeps from call to call, for each thread; making it anew takes as long as a
-    tenth of an image."""
-
-    workspace: _core.Workspace | None = None
-    isa: str | None = None
-
-    def workspace_for(self, isa: str | None) -> _core.Workspace:
-        if self.workspace is None or self.isa != isa:
-            self.workspace, self.isa = _core.Workspace(isa), isa
-        return self.workspace
-
-
-_kept = _Kept()
-
-
-@functools.lru_cache(maxsize=16)
-def _plan_of(recipe: Recipe) -> _core.Plan:
-    return recipe.plan()
-
-
-def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[Any]:
-    """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
-
-    Raises ImageError, naming the file, when Pillow too would refuse it.
+    When a batch is delivered, its files are whole under their final names. Raises OutputError
+    when a file cannot be written.
     """
-    where = "image" if isinstance(image, bytes) else os.fspath(image)
-    try:
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{where}: {error.strerror}") from error
-    plan = _plan_of(recipe)
-    tensor = np.empty(plan.shape, plan.dtype)
-    out = tensor.reshape(-1).view(np.uint8)
-    workspace = _kept.workspace_for(os.environ.get("ZOOFAST_ISA"))
-    outcome = workspace.prepare(data, plan, out)
-    if outcome.status == Status.UNSUPPORTED:
-        rgb = decode_with_pillow(data)
-        if isinstance(rgb, tuple):
-            raise ImageError(f"{where}: {rgb[1]}")
-        outcome = workspace.prepare_rgb(rgb, plan, out)
-    if outcome.status == Status.SIZE:
-        got, want = outcome.size, recipe.size
-        raise ImageError(
-            f"{where}: {got[0]}x{got[1]} after resizing; the recipe's tensor is {want[0]}x{want[1]}"
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        paths: OutputPaths,
+        *,
+        items: Sequence[Item] | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        depth: int = DEPTH_FOR_FILES,
+        prefix: bytes = b"",
+    ) -> None:
+        super().__init__(
+            source, recipe, items, batch_size, threads, depth, paths=paths, prefix=prefix
         )
-    if outcome.status != Status.OK:
-        raise MemoryError(f"out of memory at {where}")
-    return tensor
+
+    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> BatchOutcome:
+        return outcome

@@ -109,6 +109,12 @@ class Recipe:
         """Bytes of one tensor."""
         return 3 * self.size[0] * self.size[1] * np.dtype(self.dtype).itemsize
 
+    def size_mismatch(self, height: int, width: int) -> str:
+        """Says that an image has `height` x `width` pixels where the tensor needs others."""
+        return (
+            f"{height}x{width} after resizing; the recipe's tensor is {self.size[0]}x{self.size[1]}"
+        )
+
     def with_output(self, dtype: str | None = None, layout: str | None = None) -> Recipe:
         """The same pixels as another dtype or layout (None keeps the recipe's).
 

@@ -1,6 +1,6 @@
-"""The slow, plain way: Pillow and NumPy, one step after the other, as the guides' scripts do it.
+"""Preprocessing with Pillow and NumPy alone, one step after the other, as in the guides' scripts.
 
-This is what every tensor must equal, byte for byte; `prep --verify` and the tests compare with it.
+Every tensor must equal this module's, byte for byte. `prep --verify` and the tests compare them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
         left, top = int(left), int(top)
         image = image.crop((left, top, left + crop_w, top + crop_h))
     if (image.height, image.width) != recipe.size:
-        raise ValueError(
-            f"{image.height}x{image.width} after resizing; the tensor is "
-            f"{recipe.size[0]}x{recipe.size[1]}"
-        )
+        raise ValueError(recipe.size_mismatch(image.height, image.width))
     pixels = np.asarray(image)
     if recipe.dtype == "uint8":
         tensor = pixels

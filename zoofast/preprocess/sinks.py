@@ -3,116 +3,100 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import Protocol
 
 from zoofast import _core
-from zoofast.base.rows import PART, NamedRows, npy_header, writing
-from zoofast.preprocess.loader import Target
+from zoofast.base.files import PART, write_errors
+from zoofast.base.rows import NamedRows, npy_header
+from zoofast.preprocess.loader import BatchOutcome, FileWriter, Loader, OutputPaths, Stats
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.sources import Item
+from zoofast.preprocess.sources import Item, Source
 
 PACK = "pack.npy"
+FORMATS = ("bin", "npy", "pack")
+
+# Called after each batch, whose tensors are stored by then, with the sums over all batches.
+Stored = Callable[[BatchOutcome, Stats], None]
 
 
 class Sink(Protocol):
-    """Receives prepared tensors; knows which ones it holds already."""
-
-    @property
-    def target(self) -> Target | None:
-        """Where the core itself writes each image's file; None: it does not."""
-
-    @property
-    def prefix(self) -> bytes:
-        """What such a file begins with."""
+    """A form of output in a folder: prepares items into it, and knows which it holds already."""
 
     @property
     def nbytes_each(self) -> int:
-        """Bytes written per image."""
+        """Bytes of one image's output."""
 
     @property
     def space_each(self) -> int:
-        """Bytes that they take on disk."""
+        """Bytes that one image's output takes on disk."""
 
-    def whole(self, items: Iterable[Item]) -> set[str]:
-        """Names of the items that are whole from an earlier run; drops what is not."""
+    def completed(self, items: Iterable[Item]) -> set[str]:
+        """Names of the items that an earlier run stored; removes what it left unfinished."""
 
     def clear(self) -> None:
-        """Removes all that an earlier run left."""
+        """Removes all that an earlier run stored or left unfinished."""
 
-    def append(self, names: list[str], array: NDArray[Any]) -> None:
-        """Takes a batch that the core did not write: names and (n, *shape) tensors."""
+    def store(self, source: Source, items: Sequence[Item], threads: int, stored: Stored) -> None:
+        """Prepares `items` on `threads` threads and stores their tensors.
 
-    def finish(self) -> None:
-        """Everything is in."""
-
-    def close(self) -> None:
-        """Releases files; the sink may be unfinished."""
+        After an error, what is stored can be continued. Raises OutputError, and what `stored`
+        raises.
+        """
 
 
 class FileSink:
-    """One file per image, `NAME.bin` or `NAME.npy`."""
+    """One file for each image, `NAME.bin` or `NAME.npy`."""
 
     def __init__(self, folder: Path, recipe: Recipe, suffix: str) -> None:
-        self._folder, self._suffix = os.fspath(folder), suffix
-        self.prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
-        self.nbytes_each = recipe.nbytes + len(self.prefix)
+        self._recipe, self._paths = recipe, OutputPaths(os.fspath(folder), suffix)
+        self._prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
+        self.nbytes_each = recipe.nbytes + len(self._prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
-        self.target: Target = self._target
 
-    def _target(self, item: Item) -> tuple[bytes, bytes]:
-        path = os.path.join(self._folder, item.name + self._suffix)
-        return os.fsencode(path), os.fsencode(path + PART)
-
-    def whole(self, items: Iterable[Item]) -> set[str]:
+    def completed(self, items: Iterable[Item]) -> set[str]:
+        suffix = self._paths.suffix
         sizes: dict[str, int] = {}
-        with writing(self._folder), os.scandir(self._folder) as entries:
+        with write_errors(self._paths.folder), os.scandir(self._paths.folder) as entries:
             for entry in entries:
-                if entry.name.endswith(self._suffix + PART):
+                if entry.name.endswith(suffix + PART):
                     os.unlink(entry.path)
-                elif entry.name.endswith(self._suffix):
-                    sizes[entry.name.removesuffix(self._suffix)] = entry.stat().st_size
+                elif entry.name.endswith(suffix):
+                    sizes[entry.name.removesuffix(suffix)] = entry.stat().st_size
         return {item.name for item in items if sizes.get(item.name) == self.nbytes_each}
 
     def clear(self) -> None:
-        with writing(self._folder), os.scandir(self._folder) as entries:
+        suffix = self._paths.suffix
+        with write_errors(self._paths.folder), os.scandir(self._paths.folder) as entries:
             for entry in entries:
-                if entry.name.endswith((self._suffix, self._suffix + PART)):
+                if entry.name.endswith((suffix, suffix + PART)):
                     os.unlink(entry.path)
 
-    def append(self, names: list[str], array: NDArray[Any]) -> None:
-        pass  # the core wrote the files
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    def store(self, source: Source, items: Sequence[Item], threads: int, stored: Stored) -> None:
+        with FileWriter(
+            source, self._recipe, self._paths, items=items, threads=threads, prefix=self._prefix
+        ) as writer:
+            for batch in writer:
+                stored(batch, writer.stats)
 
 
 class PackSink:
-    """One `pack.npy` of (N, *shape), with the names beside it; see zoofast.base.rows.
+    """One `pack.npy` of (N, *recipe.shape) with the names beside it; see zoofast.base.rows.
 
-    Rows follow the source's order; images that failed have no row.
+    Rows are in the source's order. Images that failed have no row.
     """
 
-    target = None
-    prefix = b""
-
     def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self._recipe = recipe
         self._rows = NamedRows(folder / PACK, recipe.shape, recipe.dtype)
         self.nbytes_each = self.space_each = recipe.nbytes
-        self.clear, self.append = self._rows.clear, self._rows.append
-        self.finish, self.close = self._rows.finish, self._rows.close
 
-    def whole(self, items: Iterable[Item]) -> set[str]:
+    def completed(self, items: Iterable[Item]) -> set[str]:
         expected = iter([item.name for item in items])
 
         def in_order(names: Sequence[str]) -> int:
-            """Rows count as long as they are these items in this order."""
+            """How many names, from the first, are of these items in this order."""
             count = 0
             while count < len(names) and names[count] in expected:
                 count += 1
@@ -120,8 +104,18 @@ class PackSink:
 
         return set(self._rows.reopen(in_order))
 
+    def clear(self) -> None:
+        self._rows.clear()
 
-FORMATS = ("bin", "npy", "pack")
+    def store(self, source: Source, items: Sequence[Item], threads: int, stored: Stored) -> None:
+        try:
+            with Loader(source, self._recipe, items=items, threads=threads) as loader:
+                for batch in loader:
+                    self._rows.append(batch.names, batch.array)
+                    stored(batch, loader.stats)
+            self._rows.finish()
+        finally:
+            self._rows.close()
 
 
 def open_sink(format: str, folder: Path, recipe: Recipe) -> Sink:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from zoofast.preprocess.loader import Failure, Loader, Prepared, Target
+from zoofast.preprocess.loader import BatchOutcome, Failure, FileWriter, Loader, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.timing.timeline import CALLER, Timeline
@@ -34,15 +34,19 @@ def run_pipeline(
     seconds: float,
     *,
     batch_size: int | None = None,
-    target: Target | None = None,
+    paths: OutputPaths | None = None,
     timeline: Timeline | None = None,
 ) -> PipelineRun:
-    """Prepares `items` until all are done, or until the first batch after `seconds`."""
+    """Prepares `items` until all are done, or until the first batch after `seconds`.
+
+    With `paths` each tensor is also written to a file, as `zoofast prep` does.
+    """
     images, failures = 0, []
     ends: list[tuple[int, int]] = []  # (nanoseconds, images so far) at the end of each batch
     begin_cpu, begin = time.process_time(), time.monotonic_ns()
-    with Loader(
-        source, recipe, items=items, batch_size=batch_size, threads=threads, target=target
+    work: dict[str, Any] = {"items": items, "batch_size": batch_size, "threads": threads}
+    with (
+        FileWriter(source, recipe, paths, **work) if paths else Loader(source, recipe, **work)
     ) as loader:
         for number, (asked_ns, got_ns, batch) in enumerate(_timed_batches(loader)):
             images += len(batch.names)
@@ -64,7 +68,7 @@ def run_pipeline(
     return PipelineRun(images, failures, elapsed, rate, end_cpu - begin_cpu, nbytes_in)
 
 
-def _timed_batches(loader: Loader) -> Iterator[tuple[int, int, Prepared]]:
+def _timed_batches(loader: Loader | FileWriter) -> Iterator[tuple[int, int, BatchOutcome]]:
     """(when it was asked for, when it came, the batch); nanoseconds of the monotonic clock."""
     batches = iter(loader)
     while True:
@@ -87,13 +91,3 @@ def repeated(items: Sequence[Item], count: float) -> list[Item]:
     """All items, so many times that there are at least 1.5 × `count`: the guess of how many a run
     needs may be too low."""
     return list(items) * max(1, math.ceil(1.5 * count / len(items)))
-
-
-def files_in(folder: str) -> Target:
-    """Writes the tensors into `folder`, as `zoofast prep` does."""
-
-    def paths(item: Item) -> tuple[bytes, bytes]:
-        path = os.fsencode(os.path.join(folder, item.name))
-        return path + b".bin", path + b".bin.part"
-
-    return paths

@@ -21,12 +21,12 @@ from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
 from zoofast.evaluation.evaluate import Evaluation
 from zoofast.inference.stream import ModelSpec
-from zoofast.preprocess.loader import Failure
+from zoofast.preprocess.loader import Failure, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.profiling.disk import measure_reading, measure_writing
-from zoofast.profiling.pipeline import PipelineRun, files_in, repeated, run_pipeline, spread
+from zoofast.profiling.pipeline import PipelineRun, repeated, run_pipeline, spread
 from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
 from zoofast.profiling.verdict import verdict
 from zoofast.timing.timeline import WORKER, WRITE, WRITER, Timeline
@@ -87,7 +87,7 @@ class _Sample:
         self.items = spread(source.items, options.images)
         self.threads = options.threads or usable_cpus()
         self.failures: list[Failure] = []
-        self._target = files_in(folder) if options.write else None
+        self._paths = OutputPaths(folder, ".bin") if options.write else None
         self._rate = 0.0  # about
 
     def warm_up(self) -> None:
@@ -136,7 +136,7 @@ class _Sample:
             threads,
             seconds,
             batch_size=self.options.batch_size,
-            target=self._target,
+            paths=self._paths,
             timeline=timeline,
         )
 

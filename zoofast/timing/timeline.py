@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 
 from zoofast import _core
-from zoofast.preprocess.loader import Prepared
+from zoofast.preprocess.loader import BatchOutcome
 from zoofast.timing.trace import WAIT, TraceWriter, row_order
 
 # In the order of an image's way. The core's stages run in its workers; "pillow" is the decoding
@@ -110,7 +110,7 @@ class Timeline:
             if self._trace is not None:
                 self._trace.span(thread, stage, begin_ns, end_ns, batch, image)
 
-    def prepared(self, batch: int, prepared: Prepared, asked_ns: int) -> None:
+    def prepared(self, batch: int, prepared: BatchOutcome, asked_ns: int) -> None:
         """What was done for a batch that CALLER asked the loader for at `asked_ns`: by the
         loader's workers, from the outcomes, and by Pillow.
 
@@ -124,7 +124,7 @@ class Timeline:
         if end > begin:
             self.span(CALLER, "pillow", begin, end, batch)
 
-    def _by_workers(self, batch: int, prepared: Prepared) -> None:
+    def _by_workers(self, batch: int, prepared: BatchOutcome) -> None:
         workers, writers, end_ns = prepared.slots.busy()
         with self._lock:
             for worker, spent in workers.items():
@@ -140,7 +140,9 @@ class Timeline:
             if window is not None or self._trace is not None:
                 self._spans_of_images(batch, prepared, window)
 
-    def _spans_of_images(self, batch: int, prepared: Prepared, window: list[Span] | None) -> None:
+    def _spans_of_images(
+        self, batch: int, prepared: BatchOutcome, window: list[Span] | None
+    ) -> None:
         for i, item in enumerate(prepared.items):
             outcome = prepared.slots.outcome(i)
             thread, begin = f"{WORKER}{outcome.worker}", outcome.begin_ns
