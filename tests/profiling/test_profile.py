@@ -250,7 +250,7 @@ def test_the_command(images: Path, tmp_path: Path) -> None:
     shown = browser.show(tmp_path / "r.html")
     assert shown.console == []
     page = shown.page
-    values = {a["data-at"]: a["value"] for a, _ in page.all("data")}
+    values = {a["data-path"]: a["value"] for a, _ in page.all("data")}
     assert float(str(values["figures.0.value"])) == figures["images_per_second"]
     table = [float(str(v)) for at, v in values.items() if str(at).startswith("sections.0.blocks.0")]
     for stage in figures["stages"]:

@@ -38,10 +38,14 @@ from zoofast.report import (
     Table,
     Text,
     as_json,
+    charts,
     render,
     thumbnail,
     write_report,
 )
+from zoofast.timing.timeline import STAGES
+
+PAGE_CSS = Path(charts.__file__).with_name("page.css")
 
 HOSTILE = [
     "<script>alert(1)</script>\"'&",
@@ -87,8 +91,8 @@ def _everything(names: list[str], uri: str | None = None) -> ReportData:
     return ReportData(first, first, figures, names, [Section(first, blocks)])
 
 
-def _at(figures: Any, path: str) -> Any:
-    """The value in the JSON that an element's data-at names."""
+def _value_at(figures: Any, path: str) -> Any:
+    """The value in the JSON that an element's data-path names."""
     head, *keys = path.split("/")
     for key in head.split("."):
         figures = figures[int(key) if isinstance(figures, list) else key]
@@ -103,7 +107,7 @@ def _check_figures(page: browser.Page) -> int:
     figures = json.loads(data)
     shown = page.all("data")
     for attributes, text in shown:
-        value = _at(figures, str(attributes["data-at"]))
+        value = _value_at(figures, str(attributes["data-path"]))
         assert json.loads(str(attributes["value"])) == value
         digits = len(text.partition(".")[2])
         assert text == f"{value:,.{digits}f}"
@@ -180,6 +184,17 @@ def test_numbers_that_json_lacks_become_null() -> None:
     assert "NaN" not in render(report)
 
 
+def test_every_stage_has_a_colour_in_every_style() -> None:
+    css = PAGE_CSS.read_text("utf-8")
+    light, dark = css.split("@media (prefers-color-scheme: dark)", 1)
+    for stage, shade in charts.STAGE_COLOURS.items():
+        variable = f"--c-{shade[-2:]}:"
+        assert variable in light, f"{stage}: {variable} is missing in page.css"
+        assert variable in dark or stage == "idle", f"{stage}: {variable} has no dark colour"
+    assert list(charts.STAGE_COLOURS)[:-1] == list(STAGES)
+    assert len(set(charts.STAGE_COLOURS.values())) == len(STAGES) + 1
+
+
 @pytest.mark.parametrize("width", [390, 1000])
 def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
     """A page twice as wide as the window would show nothing of the body's right margin."""
@@ -228,7 +243,7 @@ def test_score_reports_what_it_scores(tmp_path: Path) -> None:
     assert _check_figures(shown.page) > 10
     top1 = json.loads(figures.read_text())["accuracy"]["top1"]
     assert top1 == pytest.approx(4 / 6)
-    first = next(text for a, text in shown.page.all("data") if a["data-at"] == "figures.0.value")
+    first = next(text for a, text in shown.page.all("data") if a["data-path"] == "figures.0.value")
     assert first == f"{100 * top1:.2f}" == "66.67"
     # img4 and img5 are predicted as 0 and 1, img5 with the higher confidence; then a pair of 3 and
     # each prediction
@@ -266,7 +281,7 @@ def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
     shown = browser.show(page)
     assert shown.console == []
     assert _check_figures(shown.page) > 30
-    values = {a["data-at"]: a["value"] for a, _ in shown.page.all("data")}
+    values = {a["data-path"]: a["value"] for a, _ in shown.page.all("data")}
     score = numbers["score"]
     headline = [100 * score["accuracy"]["top1"], 100 * score["accuracy"]["top5"], score["images"]]
     assert [float(str(values[f"figures.{i}.value"])) for i in range(3)] == headline

@@ -1,7 +1,7 @@
-"""Reports that people look at: one HTML file, without scripts and without network.
+"""Reports as one HTML file each, without scripts and without network.
 
-A command describes what it found as ReportData, blocks of typed figures; `write_report` draws
-it. Whatever the page shows is also in it as JSON, under the element id "figures".
+A command gives its results as ReportData: blocks of numbers and text without layout.
+`write_report` draws them. The page also holds them as JSON, in the element with id "figures".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The section that every report ends with: how it was made, and on what."""
+"""The last section of every report: how the report was made, and on which machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def environment() -> dict[str, str]:
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, str]:
-    """What makes results comparable."""
+    """Facts of a recipe; results with the same digest are comparable."""
     shape = " × ".join(map(str, recipe.shape))
     return {
         "recipe": recipe.name,

@@ -1,4 +1,4 @@
-"""Accuracy as sections of a report; what score and eval share."""
+"""Sections about accuracy, which `score` and `eval` share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from zoofast.base.text import counted
 from zoofast.preprocess.sources import Source
 from zoofast.report.data import (
     Bars,
@@ -27,19 +28,19 @@ from zoofast.scoring.mistakes import Mistake
 from zoofast.scoring.score import ALL_OF_IMAGENET, Score
 from zoofast.scoring.tally import ECE_BINS
 
-CLASSES_SHOWN = 10  # of the worst, and of the best
-PAIR_SIDE = 96  # pixels, of the longer side of a pair's pictures
-NAMES_SHOWN = 20  # of each kind of problem
+MAX_CLASSES = 10  # in the tables of the best and of the worst classes
+MAX_NAMES = 20  # of each kind of problem
+PAIR_SIDE = 96  # pixels of the longer side of an image in a pair
 
 ReadImage = Callable[[str], bytes | None]  # sample name -> the image file's bytes
 
 
 def accuracy_figures(score: Score, published: Mapping[str, float] | None = None) -> list[Figure]:
-    """The headline of a score. published: percent by "top1" and so on, to stand beside if all
-    images are there."""
-    figures, whole = [], score.tally.images == ALL_OF_IMAGENET
+    """The headline figures of a score. published: "top1" … -> percent; they are shown where all
+    images of ImageNet are scored."""
+    figures, complete = [], score.tally.images == ALL_OF_IMAGENET
     for place in sorted({1, score.tally.k}):
-        known = published.get(f"top{place}") if published and whole else None
+        known = published.get(f"top{place}") if published and complete else None
         note = "" if known is None else f"the guide: {known} %"
         figures.append(
             Figure(f"top-{place}", 100 * score.tally.accuracy()[place - 1], "%", 2, note)
@@ -53,7 +54,7 @@ def accuracy_figures(score: Score, published: Mapping[str, float] | None = None)
 
 
 def accuracy_summary(score: Score) -> list[str]:
-    """The headline in a sentence, and whether it is of everything."""
+    """The accuracy in a sentence, and whether samples are missing in it."""
     accuracy = ", ".join(
         f"top-{place} {100 * score.tally.accuracy()[place - 1]:.2f} %"
         for place in sorted({1, score.tally.k})
@@ -61,12 +62,12 @@ def accuracy_summary(score: Score) -> list[str]:
     summary = [f"{accuracy} over {score.tally.images:,} images."]
     dropped = score.problems.dropped()
     if dropped:
-        summary.append(f"{dropped:,} samples could not be scored, or not soundly; see below.")
+        summary.append(f"{counted(dropped, 'sample')} could not be scored; see below.")
     return summary
 
 
 def mistaken_images(score: Score, source: Source) -> dict[str, bytes]:
-    """The files of the mistakes to be shown, by name; those that cannot be read are left out."""
+    """Name -> bytes of each image file that the page shows and that can be read."""
     shown = {mistake.name for mistake in score.mistakes}
     shown |= {mistake.name for pair in score.confusions for mistake in pair.examples}
     files: dict[str, bytes] = {}
@@ -78,9 +79,9 @@ def mistaken_images(score: Score, source: Source) -> dict[str, bytes]:
 
 
 def accuracy_sections(score: Score, read: ReadImage | None = None) -> list[Section]:
-    """Classes, confusions, calibration, and what could not be scored.
+    """Classes, mistakes, calibration, and what could not be scored.
 
-    read: gives the images to show; None shows names alone.
+    read: gives the images to show; with None, the page shows only their names.
     """
     sections = [Section("Accuracy by class", _classes(score))]
     wrong: list[Block] = []
@@ -96,13 +97,13 @@ def accuracy_sections(score: Score, read: ReadImage | None = None) -> list[Secti
     if problems:
         rows = [(what, len(names), _listed(names)) for what, names in problems]
         columns = [Column("what"), Column("count"), Column("which")]
-        sections.append(Section("Not scored, or not as it seems", [Table("", columns, rows)]))
+        sections.append(Section("Problems", [Table("", columns, rows)]))
     return sections
 
 
 def _listed(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _class(score: Score, index: int) -> str:
@@ -115,15 +116,15 @@ def _classes(score: Score) -> list[Block]:
     for row in rows:
         counts[min(int(row["top1"] * 10), 9)] += 1
     labels = [f"{10 * i}–{10 * i + 10} %" for i in range(10)]
-    note = f"{len(rows):,} of {score.tally.classes:,} classes have images."
+    note = f"{len(rows):,} of {counted(score.tally.classes, 'class', 'classes')} have images."
     if not score.labels.class_names:
         note += " --synsets FILE gives classes their names."
     spread = Bars("Classes by top-1 accuracy", labels, counts, "classes", note=note)
     best = sorted(rows, key=lambda row: (-row["top1"], -row["images"], row["class"]))
     return [
         spread,
-        _class_table("Worst classes", score, rows[:CLASSES_SHOWN]),
-        _class_table("Best classes", score, best[:CLASSES_SHOWN]),
+        _class_table("Worst classes", score, rows[:MAX_CLASSES]),
+        _class_table("Best classes", score, best[:MAX_CLASSES]),
     ]
 
 
@@ -182,12 +183,12 @@ def _calibration(score: Score) -> Lines:
     bins = score.tally.calibration()
     confidences = [100 * row["confidence"] for row in bins]
     return Lines(
-        "How often it is right when it is that sure",
+        "Accuracy by confidence",
         [
             Series("measured", confidences, [100 * row["accuracy"] for row in bins]),
-            Series("as sure as right", [0, 100], [0, 100], dashed=True),
+            Series("perfect calibration", [0, 100], [0, 100], dashed=True),
         ],
         "confidence, %",
-        "right, %",
+        "accuracy, %",
         digits=1,
     )

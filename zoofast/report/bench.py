@@ -1,4 +1,4 @@
-"""What `zoofast bench` found, as a report."""
+"""The report of `zoofast bench`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUANTILES = ("min", "mean", "median", "p90", "p99", "max")
 
 
 def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportData:
-    """The page of a benchmark. numbers: what `zoofast bench --json` writes."""
+    """The page of a benchmark. numbers: the content of `zoofast bench --json`."""
     rows = sorted(numbers["rows"], key=lambda row: int(row["batchsize"]))
     best = next(row for row in rows if row["best"])
     figures = [

@@ -1,8 +1,7 @@
-"""Charts as SVG text to stand inside the page, drawn by Matplotlib.
+"""Charts as SVG text inside the page, drawn by Matplotlib.
 
-Colours are written as CSS variables, so that the page's light, dark and print styles apply.
-Every chart is drawn twice, for wide and for narrow screens: text that shrinks with a picture
-cannot be read on a phone.
+Colours are CSS variables, so that the page's light, dark and print styles apply. Every chart is
+drawn for wide and for narrow screens: text that shrinks with a chart is too small on a phone.
 """
 
 from __future__ import annotations
@@ -25,15 +24,16 @@ from zoofast.report.data import Bars, Lines, Stacks, Strips
 from zoofast.timing.timeline import STAGES
 
 Chart = Bars | Lines | Stacks | Strips
-WIDE, NARROW = 7.2, 3.4  # inches; a CSS pixel of the page is 1/100 inch here
-# Stand-ins that Matplotlib takes for colours; _as_variables turns #0000nn into var(--c-nn).
+WIDE, NARROW = 7.2, 3.4  # inches; 1/100 inch is a CSS pixel of the page
+# Matplotlib takes #0000nn for a colour; `_inline_svg` turns it into var(--c-nn), which page.css
+# defines.
 INK, MUTED, GRID, PAPER = "#000001", "#000002", "#000003", "#000004"
-SERIES = [f"#0000{16 + i:02x}" for i in range(15)]
-OF_STAGE = dict(zip(STAGES, SERIES, strict=True)) | {"idle": GRID}
+SERIES = [f"#0000{16 + i:02x}" for i in range(len(STAGES))]  # one for each stage
+STAGE_COLOURS = dict(zip(STAGES, SERIES, strict=True)) | {"idle": GRID}
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "text.color": INK,
-    "text.parse_math": False,  # a $ in a name is no formula
+    "text.parse_math": False,  # a name with $ is not a formula
     "axes.facecolor": "none",
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
@@ -57,43 +57,44 @@ STYLE: dict[str, Any] = {
 
 
 def draw(chart: Chart, key: str) -> tuple[str, str]:
-    """The chart as SVG for wide and for narrow screens. key: unique on the page."""
+    """The chart as SVG for wide and for narrow screens. key: differs for every chart of a page."""
     return _svg(chart, WIDE, f"{key}-wide"), _svg(chart, NARROW, f"{key}-narrow")
 
 
 def colour(part: str, parts: Sequence[str]) -> str:
-    """A stage's own colour; for other names, by their place among `parts`."""
-    return OF_STAGE.get(part) or SERIES[list(parts).index(part) % len(SERIES)]
+    """The colour of a stage; of another name, by its index in `parts`."""
+    return STAGE_COLOURS.get(part) or SERIES[list(parts).index(part) % len(SERIES)]
 
 
 def _svg(chart: Chart, width: float, salt: str) -> str:
     style: Any = {**STYLE, "svg.hashsalt": salt}
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # the page's fonts draw what Matplotlib's own, used for measuring only, lack
+        # The fonts of the page draw the text; Matplotlib's only measure it, and lack glyphs.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        painter: Callable[[Any, float], Figure] = PAINTERS[type(chart)]
-        figure = painter(chart, width)
+        figure = DRAWING[type(chart)](chart, width)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return _as_inline(out.getvalue())
+    return _inline_svg(out.getvalue())
 
 
-def _as_inline(svg: str) -> str:
-    """Only what draws: no prologue, no metadata, no style of its own, no id that none refers to."""
+def _inline_svg(svg: str) -> str:
+    """The svg element without prologue, metadata, style sheet and unused ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"[\"(]#([^\")]+)[\")]", svg))
 
-    def tag(match: re.Match[str]) -> str:  # text between tags, which may be anything, stays
-        text = re.sub(r"#0000([0-9a-f]{2})\b", r"var(--c-\1)", match[0])
-        text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-        return re.sub(r' id="([^"]*)"', lambda id: id[0] if id[1] in used else "", text)
+    def clean(match: re.Match[str]) -> str:  # of a tag; the text between tags is not changed
+        tag = re.sub(r"#0000([0-9a-f]{2})\b", r"var(--c-\1)", match[0])
+        tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+        return re.sub(r' id="([^"]*)"', lambda id: id[0] if id[1] in used else "", tag)
 
-    head, rest = re.sub(r"<[^<>]*>", tag, svg).split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', head)
-    assert view is not None
-    return f'<svg {view[0]} xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true">{rest}'
+    head, rest = re.sub(r"<[^<>]*>", clean, svg).split(">", 1)
+    view_box = re.search(r'viewBox="[^"]*"', head)
+    assert view_box is not None
+    return (
+        f'<svg {view_box[0]} xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true">{rest}'
+    )
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -102,55 +103,55 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _row_height(rows: int, extra: float) -> float:
+def _chart_height(rows: int, extra: float) -> float:
     return extra + 0.27 * rows
 
 
 def _bars(chart: Bars, width: float) -> Figure:
-    figure, axes = _figure(width, _row_height(len(chart.labels), 0.15))
-    places = range(len(chart.labels))
-    axes.barh(places, chart.values, height=0.62, color=SERIES[0])
-    axes.set_yticks(places, [short(label, width) for label in chart.labels])
+    figure, axes = _figure(width, _chart_height(len(chart.labels), 0.15))
+    positions = range(len(chart.labels))
+    axes.barh(positions, chart.values, height=0.62, color=SERIES[0])
+    axes.set_yticks(positions, [short_label(label, width) for label in chart.labels])
     axes.invert_yaxis()
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
-    most = max(chart.values, default=0) or 1
-    for place, value in zip(places, chart.values, strict=True):
-        text = f"{value:,.{chart.digits}f} {short(chart.unit, width)}".rstrip()
-        axes.text(value + most * 0.012, place, text, va="center", color=INK)
-    axes.set_xlim(0, most * (1.22 if width == WIDE else 1.5))
+    largest = max(chart.values, default=0) or 1
+    for position, value in zip(positions, chart.values, strict=True):
+        text = f"{value:,.{chart.digits}f} {short_label(chart.unit, width)}".rstrip()
+        axes.text(value + largest * 0.012, position, text, va="center", color=INK)
+    axes.set_xlim(0, largest * (1.22 if width == WIDE else 1.5))
     return figure
 
 
 def _stacks(chart: Stacks, width: float) -> Figure:
     parts = _ordered(part for row in chart.rows.values() for part in row)
     legend_rows = _legend_rows([legend_label(part, width) for part in parts], width)
-    figure, axes = _figure(width, _row_height(len(chart.rows), 0.5 + 0.22 * legend_rows))
-    places = range(len(chart.rows))
+    figure, axes = _figure(width, _chart_height(len(chart.rows), 0.5 + 0.22 * legend_rows))
+    positions = range(len(chart.rows))
     left = [0.0] * len(chart.rows)
     for part in parts:
         values = [float(row.get(part, 0)) for row in chart.rows.values()]
-        label, tint = legend_label(part, width), colour(part, parts)
-        axes.barh(places, values, left=left, height=0.62, color=tint, label=label)
-        left = [at + value for at, value in zip(left, values, strict=True)]
-    axes.set_yticks(places, [short(name, width) for name in chart.rows])
+        label, shade = legend_label(part, width), colour(part, parts)
+        axes.barh(positions, values, left=left, height=0.62, color=shade, label=label)
+        left = [begin + value for begin, value in zip(left, values, strict=True)]
+    axes.set_yticks(positions, [short_label(name, width) for name in chart.rows])
     axes.invert_yaxis()
     axes.set_xlim(0, max(left, default=1) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
-    axes.set_xlabel(short(chart.unit, width))
+    axes.set_xlabel(short_label(chart.unit, width))
     _legend(figure, axes, width)
     return figure
 
 
-def short(text: str, width: float) -> str:
-    """A label that leaves room for the chart; what cannot be printed is a dot. The page's tables
-    have the whole text."""
+def short_label(text: str, width: float) -> str:
+    """A label cut so that the chart has space; a character that cannot be printed is a dot. The
+    tables of the page have the whole text."""
     return _cut(text, 30 if width == WIDE else 14)
 
 
 def legend_label(text: str, width: float) -> str:
-    """As `short`, for a legend, which stands above the chart."""
+    """As `short_label`, for the legend, which has more space."""
     return _cut(text, 40 if width == WIDE else 26)
 
 
@@ -160,13 +161,13 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _ordered(parts: Iterable[str]) -> list[str]:
-    """Each once: stages in their order, then the others as they came."""
+    """Each part once: stages in their order, then other parts in order of appearance."""
     each = dict.fromkeys(parts)
     return sorted(each, key=lambda part: STAGES.index(part) if part in STAGES else len(STAGES))
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many of the labels fit side by side, all as wide as the longest."""
+    """How many columns fit, each as wide as the longest label."""
     longest = max(map(len, labels), default=0)
     return max(1, min(len(labels), int(width / (0.075 * longest + 0.35))))
 
@@ -194,15 +195,15 @@ def _lines(chart: Lines, width: float) -> Figure:
     names = [legend_label(series.name, width) for series in chart.series]
     figure, axes = _figure(width, 2.3 + 0.2 * _legend_rows(names, width))
     for i, series in enumerate(chart.series):
-        tint = MUTED if series.dashed else SERIES[i % len(SERIES)]
+        shade = MUTED if series.dashed else SERIES[i % len(SERIES)]
         axes.plot(
             series.x,
             series.y,
             label=legend_label(series.name, width),
-            color=tint,
+            color=shade,
             linewidth=1.3 if series.dashed else 1.8,
             linestyle=(0, (4, 3)) if series.dashed else "-",
-            # a lone point is no line
+            # one point makes no line, so it needs a marker
             marker="o" if len(series.x) == 1 or (chart.marks and not series.dashed) else None,
             markersize=4.5,
             clip_on=False,
@@ -219,7 +220,7 @@ def _lines(chart: Lines, width: float) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:,.10g}")
     axes.grid(axis="y")
-    axes.set_xlabel(short(chart.x_label, width))
+    axes.set_xlabel(short_label(chart.x_label, width))
     if len(chart.series) > 1:
         _legend(figure, axes, width)
     return figure
@@ -229,30 +230,30 @@ def _strips(chart: Strips, width: float) -> Figure:
     rows = list(dict.fromkeys(strip.row for strip in chart.strips))
     parts = _ordered(strip.part for strip in chart.strips)
     legend_rows = _legend_rows([legend_label(part, width) for part in parts], width)
-    figure, axes = _figure(width, _row_height(len(rows), 0.5 + 0.22 * legend_rows))
-    place = {row: i for i, row in enumerate(rows)}
+    figure, axes = _figure(width, _chart_height(len(rows), 0.5 + 0.22 * legend_rows))
+    position = {row: i for i, row in enumerate(rows)}
     for part in parts:
         boxes: list[Path] = []
         for strip in chart.strips:
             if strip.part == part:
-                low, high = place[strip.row] - 0.36, place[strip.row] + 0.36
+                low, high = position[strip.row] - 0.36, position[strip.row] + 0.36
                 x0, x1 = strip.begin, strip.end
                 corners = [(x0, low), (x1, low), (x1, high), (x0, high), (x0, low)]
                 boxes.append(Path(corners, closed=True))
-        tint, label = colour(part, parts), legend_label(part, width)
-        # one element for all of a part's boxes: a third of the bytes of an element each
+        shade, label = colour(part, parts), legend_label(part, width)
+        # One element for all boxes of a part takes a third of the bytes of one element per box.
         all_boxes = Path.make_compound_path(*boxes)
-        axes.add_patch(PathPatch(all_boxes, facecolor=tint, linewidth=0, label=label))
-    axes.set_yticks(range(len(rows)), [short(row, width) for row in rows])
+        axes.add_patch(PathPatch(all_boxes, facecolor=shade, linewidth=0, label=label))
+    axes.set_yticks(range(len(rows)), [short_label(row, width) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max((strip.end for strip in chart.strips), default=1))
     axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
-    axes.set_xlabel(short(chart.unit, width))
+    axes.set_xlabel(short_label(chart.unit, width))
     _legend(figure, axes, width)
     return figure
 
 
-PAINTERS: dict[type, Callable[[Any, float], Figure]] = {
+DRAWING: dict[type, Callable[[Any, float], Figure]] = {
     Bars: _bars,
     Stacks: _stacks,
     Lines: _lines,

@@ -1,4 +1,4 @@
-"""What a report says: plain values, no layout. Figures are numbers in their unit, unrounded."""
+"""The content of a report, without layout. Numbers are in their unit, and not rounded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Cell = int | float | str | None
 
 @dataclass(frozen=True)
 class Figure:
-    """A headline figure. digits: shown after the point; text values stand as they are."""
+    """A headline figure. digits: of a number, after the decimal point; text is shown as it is."""
 
     label: str
     value: Cell
@@ -38,7 +38,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, such as the environment. `code`: values are to be copied literally."""
+    """Names and values, such as the environment. code: values are shown as code, to be copied."""
 
     facts: Mapping[str, str]
     title: str = ""
@@ -47,7 +47,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column. digits: of its numbers, which are then aligned; unit stands in its head."""
+    """A column of a table. unit: shown in the head. digits: of numbers, after the decimal point."""
 
     name: str
     unit: str = ""
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bars:
-    """One bar per label, in their order, from the top."""
+    """One bar per label, in this order from the top."""
 
     title: str
     labels: Sequence[str]
@@ -78,8 +78,8 @@ class Bars:
 
 @dataclass(frozen=True)
 class Stacks:
-    """One bar per row, of parts that add up: row -> part -> value. Parts of one name share a
-    colour, the same one on the whole page."""
+    """Stacked bars, one per row: row -> part -> value. Parts of one name have one colour on the
+    whole page."""
 
     title: str
     rows: Mapping[str, Mapping[str, Number]]
@@ -90,7 +90,7 @@ class Stacks:
 
 @dataclass(frozen=True)
 class Series:
-    """A named line; x rises."""
+    """A named line; x increases."""
 
     name: str
     x: Sequence[Number]
@@ -100,8 +100,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Series over a common x. log_x: ticks at the series' own x values, evenly spread by ratio.
-    marks: points are drawn; else only the line."""
+    """Series over a common x. log_x: a logarithmic x axis with ticks at the x of the points. marks:
+    draws the points, not only the line."""
 
     title: str
     series: Sequence[Series]
@@ -115,7 +115,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Strip:
-    """A piece of a strip chart: `part` (its name gives the colour) from begin to end."""
+    """An interval of a timeline: `part`, whose name gives the colour, from begin to end."""
 
     row: str
     part: str
@@ -125,7 +125,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Strips:
-    """Rows of coloured pieces over time, such as threads and their stages."""
+    """A timeline: rows of coloured intervals, such as threads and their stages."""
 
     title: str
     strips: Sequence[Strip]
@@ -135,8 +135,8 @@ class Strips:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with what is said of it. uri: a data: URI (see `thumbnail`), None if there is no
-    picture to show."""
+    """An image with its label and its prediction. uri: a data: URI (see `thumbnail`), None where
+    there is no image to show."""
 
     uri: str | None
     name: str
@@ -166,7 +166,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of classes that are confused."""
+    """Pairs of classes that the model confuses."""
 
     title: str
     pairs: Sequence[Pair]
@@ -178,7 +178,7 @@ Block = Figures | Text | Facts | Table | Bars | Stacks | Lines | Strips | Pictur
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of the page."""
+    """A part of the page with a title."""
 
     title: str
     blocks: Sequence[Block]
@@ -186,7 +186,7 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A whole page. summary: the answer, in sentences, the most important first."""
+    """A page. summary: the result in sentences, the most important first."""
 
     title: str
     subtitle: str
@@ -196,14 +196,14 @@ class ReportData:
 
 
 def as_json(value: Any) -> Any:
-    """The report as dicts, lists and numbers, each block with its "kind"; pictures by name only.
+    """The report as dicts, lists and numbers. Each block has its "kind"; a picture has no uri.
 
-    Numbers that JSON lacks (NaN, infinities) become null.
+    NaN and infinities, which JSON does not have, become null.
     """
     if is_dataclass(value) and not isinstance(value, type):
         kind = {} if isinstance(value, ReportData) else {"kind": type(value).__name__.lower()}
-        shown = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "uri"}
-        return kind | {name: as_json(part) for name, part in shown.items()}
+        values = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "uri"}
+        return kind | {name: as_json(part) for name, part in values.items()}
     if isinstance(value, Mapping):
         return {str(name): as_json(part) for name, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,10 +1,11 @@
-"""What `zoofast eval` found, as a report."""
+"""The report of `zoofast eval`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from zoofast.base.provenance import model_digest
+from zoofast.base.text import counted
 from zoofast.evaluation.evaluate import Evaluation
 from zoofast.inference.backends import backend_of
 from zoofast.preprocess.sources import Source
@@ -15,60 +16,82 @@ from zoofast.report.accuracy import (
     accuracy_summary,
     mistaken_images,
 )
-from zoofast.report.data import Figure, ReportData, Section
-from zoofast.report.running import failures, thread_shares, throughput, timeline
+from zoofast.report.data import Block, Figure, ReportData, Section
+from zoofast.report.running import failure_table, thread_shares, throughput, timeline
 
 
-def eval_report(found: Evaluation, command: Sequence[str], source: Source) -> ReportData:
-    """The page of an evaluation. source: still open, for pictures of mistakes."""
-    score, waiting = found.score, found.waiting()
-    figures = [] if score is None else accuracy_figures(score, found.recipe.accuracy)
-    figures += [
-        Figure("throughput", found.images_per_second, "images/s", note=f"{found.images:,} images"),
-        Figure("device alone", found.device_rate(), "images/s"),
-        Figure("device busy", 100 * found.device_share("infer"), "%"),
-    ]
-    summary = [] if score is None else accuracy_summary(score)
-    summary.append(f"{waiting[0].upper()}{waiting[1:]}.")
-    if found.state != "complete":
-        through = found.kept + found.images
-        summary.insert(0, f"Partial: {through:,} of {found.total:,} images are through.")
-    if found.kept:
-        summary.append(f"{found.kept:,} images are from an earlier run; times are of the others.")
+def eval_report(evaluation: Evaluation, command: Sequence[str], source: Source) -> ReportData:
+    """The page of an evaluation. source: still open, to show the images of mistakes."""
+    score = evaluation.score
     sections: list[Section] = []
     if score is not None:
         sections += accuracy_sections(score, mistaken_images(score, source).get)
-    elif found.failures:
-        sections.append(Section("Images that could not be prepared", [failures(found.failures)]))
-    note = "The workers prepare images; main scores, and decodes what only Pillow can."
-    sections.append(
-        Section(
-            "Where the time goes",
-            [
-                throughput(found.timeline.rate.points()),
-                thread_shares(found.timeline.shares(), note),
-                timeline(found.timeline.window()),
-            ],
+    elif evaluation.failures:
+        table = failure_table(evaluation.failures)
+        sections.append(Section("Images that could not be prepared", [table]))
+    sections.append(_time(evaluation))
+    sections.append(about(command, evaluation.recipe, _facts(evaluation)))
+    subtitle = f"{evaluation.specs[0].model} · {evaluation.recipe.name} · {evaluation.source}"
+    return ReportData("Evaluation", subtitle, _figures(evaluation), _summary(evaluation), sections)
+
+
+def _figures(evaluation: Evaluation) -> list[Figure]:
+    score = evaluation.score
+    accuracy = [] if score is None else accuracy_figures(score, evaluation.recipe.accuracy)
+    images = counted(evaluation.images, "image")
+    return [
+        *accuracy,
+        Figure("throughput", evaluation.images_per_second, "images/s", note=images),
+        Figure("device alone", evaluation.device_rate(), "images/s"),
+        Figure("device busy", 100 * evaluation.device_share("infer"), "%"),
+    ]
+
+
+def _summary(evaluation: Evaluation) -> list[str]:
+    waiting = evaluation.waiting()
+    summary = [] if evaluation.score is None else accuracy_summary(evaluation.score)
+    summary.append(f"{waiting[0].upper()}{waiting[1:]}.")
+    if evaluation.state != "complete":
+        done = evaluation.kept + evaluation.images
+        summary.insert(0, f"Partial: {done:,} of {counted(evaluation.total, 'image')} are done.")
+    if evaluation.kept:
+        summary.append(
+            f"An earlier run evaluated {counted(evaluation.kept, 'image')}; times and rates are "
+            "those of this run."
         )
+    return summary
+
+
+def _time(evaluation: Evaluation) -> Section:
+    note = (
+        "The workers prepare images. The thread main scores, and decodes the images that the core "
+        "leaves to Pillow."
     )
-    devices = ", ".join(str(spec.device) for spec in found.specs)
-    spec = found.specs[0]
+    recorded = evaluation.timeline
+    blocks: list[Block] = [
+        throughput(recorded.rate.points()),
+        thread_shares(recorded.shares(), note),
+        timeline(recorded.window()),
+    ]
+    return Section("Where the time goes", blocks)
+
+
+def _facts(evaluation: Evaluation) -> dict[str, str]:
+    spec = evaluation.specs[0]
     digest = model_digest(spec.model)
-    run = {
+    facts = {
         "model": spec.model,
         **({"model digest": digest} if digest != spec.model else {}),
         "backend": backend_of(spec.model, spec.backend),
-        "input": str(found.input),
-        "devices": devices,
-        "source": found.source,
-        "threads": str(found.threads),
-        "batches computed at once": str(found.lanes),
-        "batches in the ring": str(found.depth),
+        "input": str(evaluation.input),
+        "devices": ", ".join(str(spec.device) for spec in evaluation.specs),
+        "source": evaluation.source,
+        "threads": str(evaluation.threads),
+        "concurrency, in batches": str(evaluation.lanes),
+        "batches in the ring": str(evaluation.depth),
     }
-    if found.skipped:
-        run["skipped as no image"] = f"{found.skipped:,}"
-    if score is not None:
-        run["labels"] = str(score.labels.source)
-    sections.append(about(command, found.recipe, run))
-    subtitle = f"{spec.model} · {found.recipe.name} · {found.source}"
-    return ReportData("Evaluation", subtitle, figures, summary, sections)
+    if evaluation.skipped:
+        facts["skipped, not an image"] = f"{evaluation.skipped:,}"
+    if evaluation.score is not None:
+        facts["labels"] = str(evaluation.score.labels.source)
+    return facts

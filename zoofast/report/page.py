@@ -1,4 +1,4 @@
-"""ReportData as one HTML file: no scripts, no network, by its own content security policy."""
+"""ReportData as one HTML file. Its content security policy forbids scripts and network."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from zoofast.report import charts
 from zoofast.report.data import Cell, ReportData, as_json
 
 
-def shown(value: Cell, digits: int) -> str:
-    """A cell as the page shows it."""
+def cell_text(value: Cell, digits: int) -> str:
+    """A cell as the page shows it. digits: of a number, after the decimal point."""
     if value is None:
         return "–"
     return value if isinstance(value, str) else f"{value:,.{digits}f}"
 
 
-def _figure(value: Cell, digits: int, at: str) -> Markup:
-    """A cell as HTML. A number carries its full value, and where it stands in the JSON."""
+def _figure(value: Cell, digits: int, path: str) -> Markup:
+    """A cell as HTML. A number has its full value, and its path in the JSON, as attributes."""
     if value is None or isinstance(value, str):
-        return Markup.escape(shown(value, digits))
+        return Markup.escape(cell_text(value, digits))
     full = json.dumps(as_json(value))
-    return Markup('<data value="{}" data-at="{}">{}</data>').format(full, at, shown(value, digits))
+    return Markup('<data value="{}" data-path="{}">{}</data>').format(
+        full, path, cell_text(value, digits)
+    )
 
 
-def _chart(chart: charts.Chart, at: str) -> tuple[Markup, Markup]:
-    # Matplotlib has escaped the text in its SVG
-    wide, narrow = charts.draw(chart, at)
+def _chart(chart: charts.Chart, path: str) -> tuple[Markup, Markup]:
+    # Matplotlib has escaped the text in its SVG.
+    wide, narrow = charts.draw(chart, path)
     return Markup(wide), Markup(narrow)
 
 
@@ -54,6 +56,6 @@ def render(report: ReportData) -> str:
 
 
 def write_report(path: Path | str, report: ReportData) -> None:
-    """Writes the page whole or not at all. Raises OutputError."""
-    # names that are no Unicode hold lone surrogates: shown as \\udcff
+    """Writes the whole page or nothing. Raises OutputError."""
+    # A file name that is not Unicode holds lone surrogates; the page shows them as \\udcff.
     write_atomic(path, render(report).encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""Thumbnails that travel inside the page."""
+"""Thumbnails as text inside the page."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import warnings
 
 from PIL import Image
 
-SIDE = 160  # pixels, of the longer side; shown at up to half of that in CSS pixels
+SIDE = 160  # pixels of the longer side; a page shows at most 80 CSS pixels of them
 
 
 def thumbnail(data: bytes, side: int = SIDE) -> str | None:
     """An image file's bytes as a data: URI of a small JPEG; None if Pillow cannot decode it."""
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore")  # odd metadata is no matter here
+            warnings.simplefilter("ignore")  # a thumbnail needs no metadata
             image.draft("RGB", (side, side))
             small = image.convert("RGB")
             small.thumbnail((side, side))

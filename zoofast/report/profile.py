@@ -8,7 +8,7 @@ from zoofast.base.text import counted
 from zoofast.profiling.results import Profile, StreamProfile
 from zoofast.report.about import about
 from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Series, Table
-from zoofast.report.running import failures, thread_shares, throughput, timeline
+from zoofast.report.running import failure_table, thread_shares, throughput, timeline
 from zoofast.timing.timeline import WRITER
 
 WORKERS = "Workers compute."
@@ -51,7 +51,9 @@ def profile_report(profile: Profile, command: Sequence[str]) -> ReportData:
     if profile.demands:
         sections.append(Section("What NPUs need", [_demands(profile)]))
     if profile.failures:
-        sections.append(Section("Images that could not be prepared", [failures(profile.failures)]))
+        sections.append(
+            Section("Images that could not be prepared", [failure_table(profile.failures)])
+        )
     sample = f"{profile.sample:,} of {profile.total:,} images"
     sections.append(about(command, profile.recipe, {"source": profile.source, "sample": sample}))
     return ReportData(

@@ -1,21 +1,23 @@
-"""What ran when, as sections of a report; what profile and eval share."""
+"""Blocks about threads and time, which `profile` and `eval` share."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from zoofast.base.text import counted
 from zoofast.preprocess.loader import Failure
 from zoofast.report.data import Column, Lines, Series, Stacks, Strip, Strips, Table
 from zoofast.timing.timeline import Span
 from zoofast.timing.trace import row_order
 
-SHOWN_SPANS = 1000  # or two batches, if those have more: fewer would not show what overlaps
-FAILURES_SHOWN = 50
+MAX_SPANS = 1000  # in a timeline, except that it always shows at least MIN_BATCHES
+MIN_BATCHES = 2  # with fewer, a timeline does not show how batches overlap
+MAX_FAILURES = 50  # in a table
 
 
 def thread_shares(per_thread: Mapping[str, Mapping[str, float]], note: str = "") -> Stacks:
-    """per_thread: thread -> stage or "idle" -> part of the run's time."""
+    """per_thread: thread -> stage or "idle" -> part of the time, 0 to 1."""
     shares = {
         thread: {stage: share * 100 for stage, share in parts.items()}
         for thread, parts in per_thread.items()
@@ -24,17 +26,17 @@ def thread_shares(per_thread: Mapping[str, Mapping[str, float]], note: str = "")
 
 
 def throughput(points: Sequence[tuple[float, float]]) -> Lines:
-    """points: (seconds since the beginning, images a second)."""
-    seconds, rates = [at for at, _ in points], [rate for _, rate in points]
+    """points: (seconds since the start, images per second)."""
+    seconds, rates = [second for second, _ in points], [rate for _, rate in points]
     series = [Series("throughput", seconds, rates)]
     return Lines("Throughput over time", series, "seconds", "images/s", marks=False)
 
 
 def timeline(spans: Sequence[Span]) -> Strips:
-    """Some batches' spans, a row a thread."""
+    """The spans of some batches, one row per thread."""
     begin = min((span.begin_ns for span in spans if span.stage != "wait"), default=0)
-    kept = _whole_batches([span for span in spans if span.end_ns > begin])
-    order = row_order(span.thread for span in kept)
+    chosen = _first_batches([span for span in spans if span.end_ns > begin])
+    order = row_order(span.thread for span in chosen)
     strips = [
         Strip(
             span.thread,
@@ -42,33 +44,34 @@ def timeline(spans: Sequence[Span]) -> Strips:
             max(span.begin_ns - begin, 0) / 1e6,
             (span.end_ns - begin) / 1e6,
         )
-        for span in sorted(kept, key=lambda span: (order.index(span.thread), span.begin_ns))
+        for span in sorted(chosen, key=lambda span: (order.index(span.thread), span.begin_ns))
     ]
     note = (
-        f"{len({span.batch for span in kept})} batches from the middle of the run; blank is other "
-        "batches, or idle. Within an image, decoding and resizing alternate row by row; here one "
-        "stage follows the other. --trace writes all of it for ui.perfetto.dev."
+        f"The chart shows {counted(len({span.batch for span in chosen}), 'batch', 'batches')} from "
+        "the middle of the run. In blank areas a thread is idle or works on other batches. Within "
+        "an image, decoding and resizing alternate row by row; the chart shows the sum of each "
+        "stage, one after the other. --trace writes the spans of all batches for ui.perfetto.dev."
     )
     return Strips("Timeline", strips, note=note)
 
 
-def _whole_batches(spans: Sequence[Span]) -> list[Span]:
-    """The spans of the first batches, whole ones: cut anywhere else, the device, which is last,
-    would be missing."""
+def _first_batches(spans: Sequence[Span]) -> list[Span]:
+    """All spans of the first batches. The spans of a batch stay together: its last ones, those of
+    the device, would be missing otherwise."""
     sizes = Counter(span.batch for span in spans)
     shown: set[int] = set()
     total = 0
     for batch in sorted(sizes):
         total += sizes[batch]
-        if len(shown) >= 2 and total > SHOWN_SPANS:
+        if len(shown) >= MIN_BATCHES and total > MAX_SPANS:
             break
         shown.add(batch)
     return [span for span in spans if span.batch in shown]
 
 
-def failures(found: Sequence[Failure]) -> Table:
+def failure_table(failures: Sequence[Failure]) -> Table:
     """The images that could not be prepared."""
-    rows = [(failure.path, failure.reason) for failure in found[:FAILURES_SHOWN]]
-    more = len(found) - len(rows)
+    rows = [(failure.path, failure.reason) for failure in failures[:MAX_FAILURES]]
+    more = len(failures) - len(rows)
     note = f"And {more:,} more." if more else ""
     return Table("", [Column("image"), Column("reason")], rows, note)

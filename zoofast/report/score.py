@@ -24,8 +24,8 @@ def score_report(
     recipe: Recipe | None = None,
     images: str | None = None,
 ) -> ReportData:
-    """The page of a score. recipe: how the images were prepared, where it is known. images: their
-    source, to show mistakes.
+    """The page of a score. results: the folder of result files. recipe: of the images, None where
+    it is unknown. images: the source of the images, to show mistakes.
 
     Raises SourceError when the images cannot be listed.
     """
