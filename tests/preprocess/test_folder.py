@@ -596,6 +596,7 @@ def test_a_folder_that_is_a_file(images: Path, tmp_path: Path, chosen: Recipe) -
 
 
 def test_a_read_only_folder(images: Path, open_folder: Path, chosen: Recipe) -> None:
+    run(images, open_folder / "first", chosen)  # imports what nobody may read
     open_folder.chmod(0o555)
     with (
         open_source(images) as source,
