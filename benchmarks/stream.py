@@ -31,10 +31,13 @@ from report import RESULTS, Table, load_note, machine, replace_block, today, wri
 
 from zoofast import Loader, load_recipe
 from zoofast.base.cpus import usable_cpus
-from zoofast.evaluation.evaluate import Evaluation, Options, evaluate
+from zoofast.evaluation.evaluate import EvalOptions, evaluate
+from zoofast.evaluation.result import Evaluation
 from zoofast.inference.backends import open_backend
-from zoofast.inference.folder import made_up_batch
-from zoofast.inference.stream import AHEAD, DEFAULT_BATCH, ModelSpec, ring_depth
+from zoofast.inference.devices import PREFETCH
+from zoofast.inference.job import dummy_batch
+from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
+from zoofast.inference.stream import ring_depth
 from zoofast.preprocess.sources import Item, Source
 from zoofast.scoring.labels import Labels
 
@@ -61,7 +64,7 @@ def hash_of(item: Item) -> int:
 def alone(source: Source, timing: Timing) -> None:
     """Adds the seconds per image of the Loader, tensors thrown away."""
     begin, done = time.perf_counter(), 0
-    with Loader(source, RECIPE, batch_size=BATCH, depth=ring_depth(BATCH, AHEAD)) as loader:
+    with Loader(source, RECIPE, batch_size=BATCH, depth=ring_depth(BATCH, PREFETCH)) as loader:
         for batch in loader:
             done += len(batch.names)
     if done != len(source.items):
@@ -71,7 +74,7 @@ def alone(source: Source, timing: Timing) -> None:
 
 def streamed(source: Source, spec: ModelSpec, timing: Timing) -> Evaluation:
     """Adds the seconds per image of an evaluation; loading the model is not in them."""
-    found = evaluate(source, source.items, RECIPE, labels_of(source), Options([spec]))
+    found = evaluate(source, source.items, RECIPE, labels_of(source), EvalOptions([spec]))
     if found.score is None or found.score.tally.images != len(source.items):
         raise BenchmarkError(f"{spec.model}: scored {found.images} of {len(source.items)}")
     timing.seconds.append(found.seconds / found.images)
@@ -89,12 +92,12 @@ class InProcess(ModelSpec):
     own_process = True
 
 
-def inferred(model: str, count: int, lanes: int, timing: Timing) -> None:
+def inferred(model: str, count: int, concurrency: int, timing: Timing) -> None:
     """Adds the seconds per image of inference alone, over a batch that is always the same."""
-    with open_backend(model, batch=DEFAULT_BATCH, lanes=lanes) as loaded:
-        batch = made_up_batch(loaded.input, "random")
+    with open_backend(model, batch=DEFAULT_BATCH, concurrency=concurrency) as loaded:
+        batch = dummy_batch(loaded.input, "random")
         begin = time.perf_counter()
-        with ThreadPoolExecutor(lanes) as pool:
+        with ThreadPoolExecutor(concurrency) as pool:
             for _ in pool.map(lambda i: loaded.infer(batch), range(-(-count // DEFAULT_BATCH))):
                 pass
         timing.seconds.append((time.perf_counter() - begin) / count)
@@ -199,12 +202,12 @@ def run(args: argparse.Namespace) -> int:
         rows += [
             row("preprocessing alone", timings["prep"]),
             row("ONNX Runtime alone", timings["infer"]),
-            row("the same, a batch a core", timings["lanes"]),
+            row("the same, a batch a core", timings["concurrent"]),
             row(
                 "both, streamed",
                 timings["both"],
                 f"{more['of the sum in memory']:.2f}× the sum with ONNX Runtime alone, "
-                f"{more['of the sum with lanes']:.2f}× with a batch a core",
+                f"{more['of the sum with concurrency']:.2f}× with a batch a core",
             ),
             row(
                 "three commands, over the disk",
@@ -250,7 +253,7 @@ def on_ort(
     paths: Sequence[Path], args: argparse.Namespace, timings: dict[str, Timing]
 ) -> dict[str, float]:
     """Fills in the timings with a real model on this machine; returns the ratios."""
-    names = ("prep", "infer", "lanes", "both", "disk", "two commands", "command")
+    names = ("prep", "infer", "concurrent", "both", "disk", "two commands", "command")
     timings |= {name: Timing() for name in names}
     once, source = source_of(paths, len(paths)), source_of(paths, IN_MEMORY * len(paths))
     few, many = len(once.items), len(source.items)
@@ -261,7 +264,7 @@ def on_ort(
             [
                 partial(alone, source, timings["prep"]),
                 partial(inferred, args.model, many, 1, timings["infer"]),
-                partial(inferred, args.model, many, usable_cpus(), timings["lanes"]),
+                partial(inferred, args.model, many, usable_cpus(), timings["concurrent"]),
                 partial(streamed, source, spec, timings["both"]),
                 partial(over_disk.steps, timings["disk"], timings["two commands"], few),
                 partial(over_disk.stream, timings["command"], few),
@@ -276,7 +279,7 @@ def on_ort(
 
         return {
             "of the sum in memory": of_sum("infer"),
-            "of the sum with lanes": of_sum("lanes"),
+            "of the sum with concurrency": of_sum("concurrent"),
             "of the sum": timings["command"].ratio_to(timings["two commands"]),
             "written": float(over_disk.written),
         }

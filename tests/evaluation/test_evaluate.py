@@ -34,10 +34,11 @@ from zoofast.base.rows import read_named_rows
 from zoofast.cli import main
 from zoofast.conversion import models
 from zoofast.errors import BackendError, ImageError, OutputError
-from zoofast.evaluation.evaluate import Evaluation, Options, Running, evaluate
+from zoofast.evaluation.evaluate import EvalOptions, evaluate
+from zoofast.evaluation.result import EvalProgress, Evaluation
 from zoofast.inference.backends import open_backend
 from zoofast.inference.remote import RemoteModel
-from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import ScoreOptions
@@ -200,10 +201,10 @@ def test_an_output_can_be_chosen(run: Path, tmp_path: Path) -> None:
 def test_the_trace_has_a_row_for_all_that_computes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
 ) -> None:
-    monkeypatch.setattr("zoofast.inference.stream.usable_cpus", lambda: cpus)
+    monkeypatch.setattr("zoofast.inference.spec.usable_cpus", lambda: cpus)
     assert main(words(run, "--trace", tmp_path / "t.json", "--batchsize", "4")) == 0
     trace = read_trace(tmp_path / "t.json")
-    rows = {"device 0"} if cpus == 1 else {f"device 0 lane {i}" for i in range(cpus)}
+    rows = {"device 0"} if cpus == 1 else {f"device 0 executor {i}" for i in range(cpus)}
     found = {s.thread for s in trace.slices if s.name == "infer"}
     assert found <= rows
     assert any(thread.startswith("worker") for thread in trace.threads)
@@ -342,14 +343,14 @@ def test_an_empty_source(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 # ---- accidents -------------------------------------------------------------------
 
 
-def options(run: Path, **more: Any) -> Options:
+def options(run: Path, **more: Any) -> EvalOptions:
     device = more.pop("devices", 1)
     batch = more.pop("batch", 4)
     specs = [ModelSpec(str(run / "m.onnx"), device=i, batch=batch) for i in range(device)]
-    return Options(specs, **more)
+    return EvalOptions(specs, **more)
 
 
-def evaluated(run: Path, source: Source, chosen: Options, **more: Any) -> Evaluation:
+def evaluated(run: Path, source: Source, chosen: EvalOptions, **more: Any) -> Evaluation:
     recipe = load_recipe(str(run / "recipe.toml"))
     return evaluate(source, source.items, recipe, None, chosen, **more)
 
@@ -409,8 +410,8 @@ def test_a_source_that_shrinks_and_grows(
 class Wrapped:
     """A model that does `before` each execution; see zoofast.inference.backends.Model."""
 
-    def __init__(self, before: Callable[[int], None], lanes: int = 1) -> None:
-        self.lanes = lanes
+    def __init__(self, before: Callable[[int], None], concurrency: int = 1) -> None:
+        self.concurrency = concurrency
         self._model = open_backend("4x3x4x4:float32:6", "null")
         self.input, self.outputs = self._model.input, self._model.outputs
         self._before, self._calls = before, 0
@@ -430,36 +431,36 @@ class Wrapped:
         pass
 
 
-def test_a_model_with_lanes_computes_several_batches_at_once(
+def test_a_model_with_concurrency_computes_several_batches_at_once(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes = 3
-    together = threading.Barrier(lanes, timeout=60)
+    concurrency = 3
+    together = threading.Barrier(concurrency, timeout=60)
 
     def meet(call: int) -> None:
-        if call <= lanes:
+        if call <= concurrency:
             together.wait()  # for ever, if they came one after another
 
-    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(meet, lanes))
+    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(meet, concurrency))
     with open_source(run / "images") as source:
         found = evaluated(run, source, options(run, threads=1))
     assert (found.state, found.images) == ("complete", COUNT)
-    assert found.lanes == lanes
+    assert found.concurrency == concurrency
     rows = {row for row, busy in found.timeline.busy_ns.items() if "infer" in busy}
-    assert rows == {f"device 0 lane {i}" for i in range(lanes)}
+    assert rows == {f"device 0 executor {i}" for i in range(concurrency)}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("device")]
 
 
-@pytest.mark.parametrize(("lanes", "cpus"), [(1, 3), (3, 3), (3, 5)])
-def test_onnx_runtime_has_lanes(
-    run: Path, monkeypatch: pytest.MonkeyPatch, lanes: int, cpus: int
+@pytest.mark.parametrize(("concurrency", "cpus"), [(1, 3), (3, 3), (3, 5)])
+def test_onnx_runtime_computes_batches_at_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int, cpus: int
 ) -> None:
     monkeypatch.setattr("zoofast.inference.backends.ort.usable_cpus", lambda: cpus)
-    rng = np.random.default_rng(lanes)
+    rng = np.random.default_rng(concurrency)
     batches = rng.standard_normal((12, 4, 3, 4, 4)).astype(np.float32)
-    with open_backend(str(run / "m.onnx"), batch=4, lanes=lanes) as model:
-        assert model.lanes == lanes
-        with ThreadPoolExecutor(lanes) as pool:
+    with open_backend(str(run / "m.onnx"), batch=4, concurrency=concurrency) as model:
+        assert model.concurrency == concurrency
+        with ThreadPoolExecutor(concurrency) as pool:
             answers = list(pool.map(lambda batch: model.infer(batch)[0], batches))
         assert len(model.times().compute) == 12
     for batch, answer in zip(batches, answers, strict=True):
@@ -474,9 +475,9 @@ def test_progress_tells_the_running_accuracy(
     order = {name: np.argsort(-row, kind="stable") for name, row in scores_of(files).items()}
     told: list[tuple[int, int, int, int]] = []
 
-    def tell(running: Running) -> None:
-        assert running.failures == 0
-        told.append((running.images, running.scored, *running.hits))
+    def tell(state: EvalProgress) -> None:
+        assert state.failures == 0
+        told.append((state.images, state.scored, *state.hits))
 
     recipe = load_recipe(str(run / "recipe.toml"))
     with open_source(run / "images") as source:
@@ -492,7 +493,7 @@ def test_progress_tells_the_running_accuracy(
     assert told == sorted(told)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -502,7 +503,7 @@ def test_progress_tells_the_running_accuracy(
     ],
 )
 def test_a_device_that_fails_ends_the_run_by_name(
-    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str, lanes: int
+    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str, concurrency: int
 ) -> None:
     def fail(call: int) -> None:
         if call == 2:
@@ -512,7 +513,7 @@ def test_a_device_that_fails_ends_the_run_by_name(
         time.sleep(0.02)
 
     monkeypatch.setattr(
-        ModelSpec, "open", lambda spec: Wrapped(fail if spec.device == 1 else slow, lanes)
+        ModelSpec, "open", lambda spec: Wrapped(fail if spec.device == 1 else slow, concurrency)
     )
     with (
         open_source(run / "images") as source,
@@ -538,9 +539,9 @@ def test_a_device_that_cannot_be_loaded(run: Path, monkeypatch: pytest.MonkeyPat
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("device")]
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_device_that_hangs_is_given_up(
-    run: Path, monkeypatch: pytest.MonkeyPatch, lanes: int
+    run: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
     freed = threading.Event()
 
@@ -548,8 +549,8 @@ def test_a_device_that_hangs_is_given_up(
         if call == 3:
             freed.wait(60)
 
-    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(hang, lanes))
-    monkeypatch.setattr("zoofast.inference.stream.CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(ModelSpec, "open", lambda spec: Wrapped(hang, concurrency))
+    monkeypatch.setattr("zoofast.inference.devices.CLOSING_SECONDS", 0.1)
     with (
         open_source(run / "images") as source,
         pytest.raises(BackendError, match=r"device 0: has not answered for \d+ s"),
@@ -649,7 +650,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
     out, error = process.communicate(timeout=30)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert f"of {COUNT} images are through; the same command with --resume goes on" in error
+        assert f"of {COUNT} images are done; to continue, repeat the command with --resume" in error
         assert f" of {COUNT}\n" in out
         assert json.loads((tmp_path / "broken/e.json").read_text())["state"] == "partial"
     assert not (tmp_path / "broken/r.json").exists()
@@ -663,7 +664,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
     assert main([*arguments, "--sim-fps", "1e6", "--resume"]) == 2
     assert main([*arguments, "--resume"]) == 0
     numbers = json.loads((tmp_path / "broken/e.json").read_text())
-    assert numbers["kept_from_before"] == 2 * done
+    assert numbers["resumed"] == 2 * done
     assert numbers["images"] == COUNT - 2 * done
     for name in ("r.json", "l.npy", "l.names.txt"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -681,7 +682,7 @@ def test_a_journal_that_does_not_fit(
     (images / "bad_empty.JPEG").unlink()
     (images / "bad_text.JPEG").unlink()
     assert main(journal_of("--batchsize", "3")) == 2
-    assert "what is through stays, and --resume continues" in capsys.readouterr().err
+    assert "the images that are done are kept, and --resume continues" in capsys.readouterr().err
     journal = tmp_path / "r.json.journal"
     for more, said in (
         (["--top-k", "3"], "is of another top-k (5, now 3)"),
@@ -708,7 +709,9 @@ def test_errors_of_the_disk_name_the_file(run: Path, tmp_path: Path) -> None:
                 evaluated(run, source, options(run, **where))
     with (
         open_source(run / "images") as source,
-        pytest.raises(ImageError, match=r"stopped at the first failure\); what is through stays"),
+        pytest.raises(
+            ImageError, match=r"stopped at the first failure\); the images that are done are kept"
+        ),
     ):
         source.items.append(Item("gone", "/nowhere.JPEG"))
         evaluated(run, source, options(run, journal=tmp_path / "j", on_error="stop"))
@@ -799,7 +802,8 @@ def test_a_process_takes_a_second_batch_while_it_runs_the_first(run: Path, tmp_p
         last = remote.end().outputs[0]
         assert last == pytest.approx(asked[-1], rel=1e-4, abs=1e-5)
         assert len(remote.times().compute) == 8
-        again = remote.infer(ring[7 % 3].array)[0]
+        remote.begin(ring[7 % 3].array)
+        again = remote.end().outputs[0]
         assert again == pytest.approx(last, rel=1e-6)
         assert last == pytest.approx(asked[-1], rel=1e-4, abs=1e-5)  # a copy of our own
         remote.begin(ring[0].array)
@@ -851,7 +855,7 @@ def test_an_npu_that_dies(
     (tmp_path / "path/aclruntime.py").write_text(DYING.format(what=only_one))
     monkeypatch.syspath_prepend(tmp_path / "path")
     monkeypatch.setenv("FAKE_ACLRUNTIME", "G3")
-    monkeypatch.setattr("zoofast.inference.stream.CLOSING_SECONDS", 1.0)
+    monkeypatch.setattr("zoofast.inference.devices.CLOSING_SECONDS", 1.0)
     arguments = words(run, "--device", "0,1", "--device-timeout", "1")
     arguments[1] = write_model(tmp_path / "m.om", 1)
     assert main(arguments) == 2
@@ -867,9 +871,9 @@ import json, re, sys
 from pathlib import Path
 from zoofast import load_recipe
 from zoofast.conversion import models
-from zoofast.evaluation.evaluate import Options, evaluate
+from zoofast.evaluation.evaluate import EvalOptions, evaluate
 from zoofast.preprocess.sources import Item, Source
-from zoofast.inference.stream import ModelSpec
+from zoofast.inference.spec import ModelSpec
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 paths, recipe = sorted(map(str, Path(sys.argv[1]).iterdir())), load_recipe(sys.argv[2])
@@ -878,7 +882,7 @@ def progress(running):
     marks.append((running.images, resident()))
 items = [Item(f"i{i:05d}", paths[i % len(paths)]) for i in range(20_000)]
 spec = ModelSpec("8x3x4x4:float32:1000", "null")
-found = evaluate(Source("list", items), items, recipe, None, Options([spec]), progress)
+found = evaluate(Source("list", items), items, recipe, None, EvalOptions([spec]), progress)
 print(json.dumps([found.images, marks]))
 """
 

@@ -22,16 +22,12 @@ from onnx import TensorProto
 from tests.support.models import CLASSES, IMAGE, logits, write_inputs, write_model
 from zoofast.cli import main
 from zoofast.errors import BackendError, OutputError, SourceError
+from zoofast.inference import ais_bench
 from zoofast.inference.backends import Times, open_backend
-from zoofast.inference.folder import (
-    InferReport,
-    ResultSink,
-    ais_bench_lines,
-    ais_bench_summary,
-    encode_rows,
-    infer_files,
-    list_inputs,
-)
+from zoofast.inference.inputs import list_inputs
+from zoofast.inference.job import InferJob, InferReport, infer_files
+from zoofast.inference.outputs import ResultSink, encode_rows
+from zoofast.inference.spec import ModelSpec
 from zoofast.scoring.results import read_logits
 
 
@@ -55,8 +51,8 @@ def test_summary_words_and_numbers_are_ais_benchs(shared: Path) -> None:
     report = InferReport(4, times=Times(golden["npu_compute_time_list"]))
     lines = (shared / "golden/ais_bench/sqz_bs4.stdout.txt").read_text().splitlines()
     begin = next(i for i, line in enumerate(lines) if "Performance Summary" in line)
-    assert list(ais_bench_lines(report)) == lines[begin : begin + 4]
-    summary = ais_bench_summary(report, golden["args"])
+    assert list(ais_bench.summary_lines(report)) == lines[begin : begin + 4]
+    summary = ais_bench.summary(report, golden["args"])
     assert list(summary) == list(golden)
     for key in ("args", "NPU_compute_time", "throughput", "npu_compute_time_list"):
         assert summary[key] == golden[key]
@@ -67,8 +63,8 @@ def test_files_and_names_are_ais_benchs(shared: Path, tmp_path: Path) -> None:
     golden = json.loads((shared / "golden/ais_bench/sqz_bs4_summary.json").read_text())
     sources = [info["infiles"][0] for info in golden["filesinfo"].values()]
     sink = ResultSink(Path("out/r"), "TXT", 1)
-    report = InferReport(4, infos=[(file, sink.files(Path(file).stem)) for file in sources])
-    assert ais_bench_summary(report, [])["filesinfo"] == golden["filesinfo"]
+    report = InferReport(4, results=[(file, sink.files(Path(file).stem)) for file in sources])
+    assert ais_bench.summary(report, [])["filesinfo"] == golden["filesinfo"]
     text = (shared / "golden/ais_bench/n01443537_goldfish_0.txt").read_bytes()
     row = read_logits(shared / "golden/ais_bench/n01443537_goldfish_0.txt")
     assert encode_rows(row[None], "TXT") == text
@@ -259,9 +255,7 @@ def test_inputs_of_another_model_are_refused_before_the_run(tmp_path: Path) -> N
     write_inputs(tmp_path / "in", 2)
     model = write_model(tmp_path / "m.onnx", dtype=TensorProto.UINT8)
     with pytest.raises(BackendError, match=r"192 bytes, not 1 \* 48 bytes for image uint8.*other"):
-        from zoofast.inference.folder import Job
-
-        Job(model, files=list_inputs(str(tmp_path / "in"))).run()
+        InferJob(ModelSpec(model), list_inputs(str(tmp_path / "in"))).run()
     assert infer(tmp_path, model=model) == 2
     assert not list((tmp_path / "out/r").iterdir())
 
@@ -423,7 +417,7 @@ def test_interrupted_and_resumed_equals_undisturbed(tmp_path: Path, how: signal.
     assert set(done.values()) == {b"-0.000000 -1.000000 -2.000000 -3.000000 -4.000000 \n"}
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert b"the same command with --resume goes on" in error
+        assert b"to continue, repeat the command with --resume" in error
     assert main([*words, "--resume"]) == 0
     assert len(list(folder.glob("*.txt"))) == 60
 

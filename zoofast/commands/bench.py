@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         for size, model in models.items():
             try:
                 rows.append(_measure(args, size, model))
-            except BackendError as error:  # a size that does not fit must not lose the others
+            except BackendError as error:  # the other batch sizes may still work
                 failures[size] = str(error)
             meter.advance(1)
     if not rows:
@@ -90,14 +90,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
-    from zoofast.inference.folder import Job, latency
+    from zoofast.inference.backends import latency
+    from zoofast.inference.job import InferJob
+    from zoofast.inference.spec import ModelSpec
 
-    report = Job(
-        model,
-        args.backend,
-        args.provider,
-        args.device,
-        size,
+    report = InferJob(
+        ModelSpec(model, args.backend, args.device, size, provider=args.provider),
         loop=args.loop,
         warmup=args.warmup_count,
         pure_data=args.pure_data_type,

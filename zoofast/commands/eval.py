@@ -23,16 +23,17 @@ from zoofast.commands.scoring import (
 from zoofast.conversion import models
 from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
-from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
-    from zoofast.evaluation.evaluate import Evaluation, Options, Running
+    from zoofast.evaluation.evaluate import EvalOptions
+    from zoofast.evaluation.result import EvalProgress, Evaluation
     from zoofast.preprocess.sources import Item, Source
     from zoofast.scoring.labels import Labels
 
 SHOWN = 10  # failures on the screen; all are in the JSON
-SIM_BATCH = 8  # of a simulated NPU of whatever speed; the guides' best, for most models
+SIM_BATCH = 8  # of a simulated NPU; the fastest in the guides, for most models
 
 DESCRIPTION = """\
 Preprocessing, copying, inference and scoring overlap; results do not depend on threads, batch
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=".om or .onnx; with --sim-device, a known model's name (or any: the recipe tells it); "
-        "with --sim-fps, any",
+        help=".om or .onnx; with --sim-device, a known model's name, or any name for the recipe's "
+        "model; with --sim-fps, any name",
     )
     arguments.add_source(parser)
     add_label_arguments(parser)
@@ -55,9 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=list(BACKENDS),
-        help="default: by suffix; sim is an NPU of a given speed, null one that takes no time",
+        help="default: by suffix; sim simulates an NPU of a given speed, null one without delay",
     )
-    parser.add_argument("--sim-device", metavar="CHIP", help="as fast as the guides saw it, 310P3")
+    parser.add_argument(
+        "--sim-device", metavar="CHIP", help="as fast as in the model's guide; 310P3"
+    )
     parser.add_argument("--sim-fps", type=arguments.rate, metavar="N", help="images a second")
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
     parser.add_argument(
@@ -75,24 +78,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth",
         type=arguments.positive,
         metavar="N",
-        help="batches in the ring of buffers (default: what keeps devices and host busy)",
+        help="batches in the ring of buffers (default: enough to keep devices and host busy)",
     )
     arguments.add_selection(parser)
     parser.add_argument(
         "--device-timeout",
         type=arguments.seconds,
         metavar="S",
-        help="give up a device that takes longer for a batch (default: 600)",
+        help="seconds after which a device without an answer counts as failed (default: 600)",
     )
     add_score_arguments(parser)
     arguments.add_file(
-        parser, "--save-logits", "FILE.npy", "all scores of all images, names beside them"
+        parser, "--save-logits", "FILE.npy", "write all scores of all images, and their names"
     )
     parser.add_argument(
         "--journal",
         type=arguments.file_to_write,
         metavar="FILE",
-        help="what --resume continues from (default: the file of -o, and .journal)",
+        help="the file that --resume continues from (default: the file of -o, plus .journal)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue an evaluation that did not end"
@@ -125,12 +128,12 @@ def run(args: argparse.Namespace) -> int:
             chosen = {item.name for item in items}
             by_name = {name: i for name, i in labels.by_name.items() if name in chosen}
             labels = replace(labels, by_name=by_name)
-        found = _evaluate(args, source, items, recipe, labels, options)
+        evaluation = _evaluate(args, source, items, recipe, labels, options)
         if args.json:
-            write_atomic(args.json, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+            write_atomic(args.json, (json.dumps(evaluation.as_dict(), indent=1) + "\n").encode())
         if args.report:
-            write_report(args.report, eval_report(found, ["zoofast", *args.argv], source))
-    return _say(args, found, options.journal)
+            write_report(args.report, eval_report(evaluation, ["zoofast", *args.argv], source))
+    return _print_and_write(args, evaluation, options.journal)
 
 
 def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:
@@ -159,18 +162,18 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
         best, fps = known.best(args.sim_device)
         batch = args.batchsize or best
         if batch not in known.fps[args.sim_device]:
-            there = ", ".join(map(str, known.fps[args.sim_device]))
+            sizes = ", ".join(map(str, known.fps[args.sim_device]))
             raise BackendError(
                 f"{args.model}: its guide has no figure for batch size {batch} on "
-                f"{args.sim_device}, only for {there}"
+                f"{args.sim_device}, only for {sizes}"
             )
         fps = known.fps[args.sim_device][batch]
     shape = "x".join(map(str, (batch, *recipe.shape)))
     return f"{shape}:{recipe.dtype}:{recipe.classes}@{fps:g}"
 
 
-def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> Options:
-    from zoofast.evaluation.evaluate import DEVICE_TIMEOUT, Options
+def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
+    from zoofast.evaluation.evaluate import DEVICE_TIMEOUT, EvalOptions
 
     journal = args.journal or (args.output and f"{args.output}.journal")
     if args.resume and not journal:
@@ -179,7 +182,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> Options:
         raise OutputError("--resume and --overwrite exclude each other")
     if journal and args.overwrite:
         Path(journal).unlink(missing_ok=True)
-    return Options(
+    return EvalOptions(
         specs,
         threads=args.threads,
         depth=args.depth,
@@ -201,85 +204,89 @@ def _evaluate(
     items: list[Item],
     recipe: Recipe,
     labels: Labels | None,
-    options: Options,
+    options: EvalOptions,
 ) -> Evaluation:
     from zoofast.commands.console import progress
     from zoofast.evaluation.evaluate import evaluate
 
     with progress("eval", len(items), args.quiet) as meter:
 
-        def advance(running: Running) -> None:
-            if not running.images:
-                meter.begin(running.kept)
-            items = running.kept + running.images - meter.done
-            meter.advance(items, running.nbytes_in - meter.nbytes, _notes(running, args.top_k))
+        def advance(state: EvalProgress) -> None:
+            if not state.images:
+                meter.begin(state.resumed)
+            images = state.resumed + state.images - meter.done
+            meter.advance(images, state.nbytes_in - meter.nbytes, _notes(state, args.top_k))
 
         return evaluate(source, items, recipe, labels, options, advance)
 
 
-def _notes(running: Running, top_k: int) -> list[str]:
-    parts = []
-    if running.scored:
-        for place, hits in sorted({1: running.hits[0], top_k: running.hits[1]}.items()):
-            parts.append(f"top-{place} {100 * hits / running.scored:.2f} %")
-    if running.failures:
-        parts.append(f"{running.failures} failed")
-    return [*parts, f"device busy {running.device_busy:.0%}"]
+def _notes(state: EvalProgress, top_k: int) -> list[str]:
+    """What stands beside the progress bar, the most important first."""
+    notes = []
+    if state.scored:
+        for place, hits in sorted({1: state.hits[0], top_k: state.hits[1]}.items()):
+            notes.append(f"top-{place} {100 * hits / state.scored:.2f} %")
+    if state.failures:
+        notes.append(f"{state.failures} failed")
+    return [*notes, f"device busy {state.device_busy:.0%}"]
 
 
-def _say(args: argparse.Namespace, found: Evaluation, journal: Path | None) -> int:
-    """Writes the score and prints all; returns the exit code."""
-    code = 0
-    partial = found.state != "complete"
+def _print_and_write(args: argparse.Namespace, evaluation: Evaluation, journal: Path | None) -> int:
+    """Writes the score and prints everything; returns the exit code."""
+    partial = evaluation.state != "complete"
     if not args.quiet:
-        _show(found)
-    if found.score is not None:
+        print_summary(evaluation)
+    if evaluation.score is not None:
         if not partial:
-            write_score(args, found.score)
-        published = None if args.quiet else found.recipe.accuracy
-        code = print_score(found.score, args.allow_missing, args.quiet, args.confused, published)
+            write_score(args, evaluation.score)
+        published = None if args.quiet else evaluation.recipe.accuracy
+        code = print_score(
+            evaluation.score, args.allow_missing, args.quiet, args.confused, published
+        )
     else:
-        for failure in found.failures[:SHOWN]:
+        for failure in evaluation.failures[:SHOWN]:
             print(f"zoofast: failed: {failure}", file=sys.stderr)
         if args.labels or args.labels_from:
-            print(f"scored 0 of {found.total}")
+            print(f"scored 0 of {evaluation.total}")
         else:
-            print(f"ran {found.images + found.kept} of {found.total}")
-        code = 1 if found.failures else 0
+            print(f"ran {evaluation.done} of {evaluation.total}")
+        code = 1 if evaluation.failures else 0
     if partial:
-        goes_on = "; the same command with --resume goes on" if journal else ""
+        cure = "; to continue, repeat the command with --resume" if journal else ""
         print(
-            f"zoofast: interrupted: this is partial, {found.kept + found.images} of "
-            f"{found.total} images are through{goes_on}",
+            f"zoofast: interrupted: the result is partial, {evaluation.done} of "
+            f"{evaluation.total} images are done{cure}",
             file=sys.stderr,
         )
         return 130
     return code
 
 
-def _show(found: Evaluation) -> None:
+def print_summary(evaluation: Evaluation) -> None:
+    """The table of the run."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    assert found.input is not None
-    table = Table(title=escape(found.specs[0].model), title_justify="left", show_header=False)
+    specs = evaluation.specs
+    table = Table(title=escape(specs[0].model), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_row("images", f"{found.images + found.kept} of {found.total}")
-    if found.kept:
-        table.add_row("  of these, from before", f"{found.kept}")
-    if found.failures:
-        table.add_row("failed", f"[red]{len(found.failures)}[/red]")
-    if found.skipped:
-        table.add_row("skipped as no image", f"{found.skipped}")
-    table.add_row("recipe", escape(f"{found.recipe.name} ({found.recipe.digest})"))
-    table.add_row("model takes", escape(str(found.input)))
-    devices = ", ".join(str(spec.device) for spec in found.specs)
-    table.add_row("time", f"{found.seconds:.2f} s, {found.threads} threads, device {devices}")
-    table.add_row("rate", f"{found.images_per_second:,.0f} images/s")
-    table.add_row("device alone", f"{found.device_rate():,.0f} images/s")
+    table.add_row("images", f"{evaluation.done} of {evaluation.total}")
+    if evaluation.resumed:
+        table.add_row("  by an earlier run", f"{evaluation.resumed}")
+    if evaluation.failures:
+        table.add_row("failed", f"[red]{len(evaluation.failures)}[/red]")
+    if evaluation.skipped:
+        table.add_row("skipped as no image", f"{evaluation.skipped}")
+    recipe = evaluation.recipe
+    table.add_row("recipe", escape(f"{recipe.name} ({recipe.digest})"))
+    table.add_row("model takes", escape(str(evaluation.input)))
+    devices = ", ".join(str(spec.device) for spec in specs)
+    threads = f"{evaluation.threads} threads, device {devices}"
+    table.add_row("time", f"{evaluation.seconds:.2f} s, {threads}")
+    table.add_row("rate", f"{evaluation.images_per_second:,.0f} images/s")
+    table.add_row("device alone", f"{evaluation.device_rate():,.0f} images/s")
     console = Console(highlight=False)
     console.print(table)
-    waiting = found.waiting()
-    console.print(f"{waiting[0].upper()}{waiting[1:]}.")
+    console.print(evaluation.bottleneck())

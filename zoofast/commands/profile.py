@@ -16,7 +16,7 @@ from zoofast.base.files import write_atomic
 from zoofast.commands import arguments, console
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
-from zoofast.inference.stream import DEFAULT_BATCH, ModelSpec
+from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
 from zoofast.profiling.profile import ProfileOptions, count_steps, profile

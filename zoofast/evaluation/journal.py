@@ -1,7 +1,8 @@
-"""What an evaluation has found out so far, batch by batch, so that a killed one can go on.
+"""The journal of an evaluation: the answers so far, from which a stopped run is resumed.
 
-The first line is JSON about the run; every further line is one batch: sample names and what
-scoring needs of their answers. A line counts when it is whole.
+Every line is JSON. The first line describes the run. Each further line holds the image names of one
+batch and what scoring needs of their answers. A last line without a newline does not count: the
+process was killed while it wrote that line.
 """
 
 from __future__ import annotations
@@ -27,76 +28,74 @@ FIELDS = {
 
 
 class Journal:
-    """An open journal. kept: the batches that it held when it was opened, in its order.
+    """An open journal. resumed: the names and answers of the batches that it held when opened."""
 
-    about: what a run must have in common with the one that it continues.
-    """
+    def __init__(self, path: str | os.PathLike[str], description: Mapping[str, Any], resume: bool):
+        """Begins a journal at `path`, or with `resume` continues one that exists.
 
-    def __init__(self, path: str | os.PathLike[str], about: Mapping[str, Any], resume: bool):
-        """Begins a journal at `path`, or with `resume` continues the one there, if there is one.
-
-        Raises OutputError: not writable, damaged, of another run, or there and not to be resumed.
+        description: what a run must have in common with the run that it resumes. Raises
+        OutputError: not writable, damaged, of another run, or existing and without `resume`.
         """
         self.path = Path(path)
-        self.kept: list[tuple[list[str], TopK]] = []
+        self.resumed: list[tuple[list[str], TopK]] = []
         try:
-            there = self.path.exists() and self.path.stat().st_size > 0
-            if there and not resume:
+            exists = self.path.exists() and self.path.stat().st_size > 0
+            if exists and not resume:
                 raise OutputError(
                     f"{path}: is the journal of an evaluation that did not end; continue it with "
                     "--resume, or begin anew with --overwrite"
                 )
-            there = there and self._read(about)
+            has_description = exists and self._read(description)
             self._file: BinaryIO = self.path.open("ab", buffering=0)
-            if not there:
-                self._write(dict(about))
+            if not has_description:
+                self._write(dict(description))
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
 
-    def _read(self, about: Mapping[str, Any]) -> bool:
-        """Takes what is whole and cuts off the rest; says whether anything is."""
-        whole = 0
+    def _read(self, description: Mapping[str, Any]) -> bool:
+        """Reads the complete lines and cuts off the rest. False: there was no complete line."""
+        complete = 0  # bytes
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
-                    break  # the process was killed while it wrote this
+                    break
                 try:
                     entry = json.loads(line)
                     if number == 1:
-                        self._check(entry, about)
+                        self._check(entry, description)
                     else:
-                        self._take(entry)
+                        self._add(entry)
                 except (ValueError, KeyError, TypeError) as error:
                     raise OutputError(
                         f"{self.path}: line {number} is damaged ({error}); begin anew with "
                         "--overwrite"
                     ) from error
-                whole += len(line)
-        os.truncate(self.path, whole)
-        return whole > 0
+                complete += len(line)
+        os.truncate(self.path, complete)
+        return complete > 0
 
-    def _check(self, entry: Any, about: Mapping[str, Any]) -> None:
-        for key, value in about.items():
+    def _check(self, entry: Any, description: Mapping[str, Any]) -> None:
+        for key, value in description.items():
             if entry.get(key) != value:
                 raise OutputError(
                     f"{self.path}: is of another {key} ({entry.get(key)}, now {value}); resume "
                     "with the same one, or begin anew with --overwrite"
                 )
 
-    def _take(self, entry: Any) -> None:
+    def _add(self, entry: Any) -> None:
         names = entry["names"]
         columns: dict[str, Any] = {
             name: np.array(entry[name], kind) for name, kind in FIELDS.items()
         }
-        ranked = TopK(**columns)
-        if any(len(getattr(ranked, name)) != len(names) for name in FIELDS):
+        top_k = TopK(**columns)
+        if any(len(getattr(top_k, name)) != len(names) for name in FIELDS):
             raise ValueError("its lists differ in length")
-        self.kept.append((names, ranked))
+        self.resumed.append((names, top_k))
 
-    def append(self, names: list[str], ranked: TopK) -> None:
+    def append(self, names: list[str], top_k: TopK) -> None:
         """Records a batch. Raises OutputError."""
         entry: dict[str, Any] = {"names": names}
-        entry.update({name: getattr(ranked, name).tolist() for name in FIELDS})
+        entry.update({name: getattr(top_k, name).tolist() for name in FIELDS})
         try:
             self._write(entry)
         except OSError as error:
@@ -111,6 +110,6 @@ class Journal:
         self._file.close()
 
     def remove(self) -> None:
-        """The evaluation is through: nothing is left to be resumed."""
+        """Closes and deletes the journal of an evaluation that is complete."""
         self.close()
         self.path.unlink(missing_ok=True)

@@ -19,8 +19,8 @@ from zoofast.base.text import counted
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
-from zoofast.evaluation.evaluate import Evaluation
-from zoofast.inference.stream import ModelSpec
+from zoofast.evaluation.result import Evaluation
+from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.loader import Failure, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
@@ -227,7 +227,7 @@ def _add_stream(
     good = [item for item in sample.items if item.name not in failed]
 
     def run(items: Sequence[Item], **more: Any) -> Evaluation:
-        options = evaluate.Options([model], threads=profile.threads, **more)
+        options = evaluate.EvalOptions([model], threads=profile.threads, **more)
         return evaluate.evaluate(sample.source, items, profile.recipe, None, options)
 
     trial = run(good[:STREAM_TRIAL])
@@ -236,7 +236,7 @@ def _add_stream(
     evaluation = run(items, details=True, trace=Path(trace) if trace else None)
     assert evaluation.input is not None
     times = evaluation.times[0]
-    images = evaluation.input.shape[0] * evaluation.lanes * len(times.compute)
+    images = evaluation.input.shape[0] * evaluation.concurrency * len(times.compute)
     steps = {"h2d": times.to_device, "infer": times.compute, "d2h": times.from_device}
     profile.stream = StreamProfile(
         model=model.model,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zoofast.base.provenance import model_digest
 from zoofast.base.text import counted
-from zoofast.evaluation.evaluate import Evaluation
+from zoofast.evaluation.result import Evaluation
 from zoofast.inference.backends import backend_of
 from zoofast.preprocess.sources import Source
 from zoofast.report.about import about
@@ -48,15 +48,14 @@ def _figures(evaluation: Evaluation) -> list[Figure]:
 
 
 def _summary(evaluation: Evaluation) -> list[str]:
-    waiting = evaluation.waiting()
     summary = [] if evaluation.score is None else accuracy_summary(evaluation.score)
-    summary.append(f"{waiting[0].upper()}{waiting[1:]}.")
+    summary.append(evaluation.bottleneck())
     if evaluation.state != "complete":
-        done = evaluation.kept + evaluation.images
-        summary.insert(0, f"Partial: {done:,} of {counted(evaluation.total, 'image')} are done.")
-    if evaluation.kept:
+        done = f"{evaluation.done:,} of {counted(evaluation.total, 'image')}"
+        summary.insert(0, f"Partial: {done} are done.")
+    if evaluation.resumed:
         summary.append(
-            f"An earlier run evaluated {counted(evaluation.kept, 'image')}; times and rates are "
+            f"An earlier run evaluated {counted(evaluation.resumed, 'image')}; times and rates are "
             "those of this run."
         )
     return summary
@@ -87,7 +86,7 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         "devices": ", ".join(str(spec.device) for spec in evaluation.specs),
         "source": evaluation.source,
         "threads": str(evaluation.threads),
-        "concurrency, in batches": str(evaluation.lanes),
+        "concurrency, in batches": str(evaluation.concurrency),
         "batches in the ring": str(evaluation.depth),
     }
     if evaluation.skipped:

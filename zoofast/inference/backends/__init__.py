@@ -1,13 +1,15 @@
-"""What runs a model. A backend turns a model file into a `Model`; nothing here knows images.
+"""Backends load model files and run them on batches of tensors. A backend knows nothing of images.
 
-A Model is loaded, run and closed in ONE thread, unless it has lanes: aclruntime binds a device's
-context to the thread that made the session. Run a second device from a second process, because
-aclruntime also keeps the GIL while the device computes.
+A Model is loaded, run and closed in one thread: aclruntime binds a device's context to the thread
+that made the session. Only a Model with a concurrency above 1 may run in several threads. Each
+device of aclruntime needs a process of its own, because aclruntime keeps the GIL while the device
+computes.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,17 +19,18 @@ from numpy.typing import NDArray
 
 from zoofast.errors import BackendError
 
-# name -> module of this package, which has load(path, device, batch, provider, lanes) -> Model and
-# is imported only when asked for
+# Backend -> module of this package. The module has load(model, device, batch, provider,
+# concurrency) -> Model, and is imported when the backend is used first.
 BACKENDS = {"onnxruntime": "ort", "aclruntime": "acl", "null": "null", "sim": "sim"}
-WITHOUT_FILE = {"null", "sim"}  # their model is a text
-KEEP_GIL = {"aclruntime"}  # while the device computes
+WITHOUT_FILE = {"null", "sim"}  # the model is a text, not a file
+KEEP_GIL = {"aclruntime"}  # no other thread runs while the device computes
 BY_SUFFIX = {".onnx": "onnxruntime", ".om": "aclruntime"}
+QUANTILES = {"median": 50, "p90": 90, "p99": 99}  # of latencies, in percent
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One input or output of a model; the batch is the shape's first number."""
+    """One input or output of a model. The first number of the shape is the batch size."""
 
     name: str
     shape: tuple[int, ...]
@@ -48,29 +51,44 @@ class TensorInfo:
 
 @dataclass
 class Times:
-    """Milliseconds of each execution on the device, and of each copy to and from it."""
+    """Milliseconds of each execution on the device, and of each copy to and from the device."""
 
     compute: list[float] = field(default_factory=list)
     to_device: list[float] = field(default_factory=list)
     from_device: list[float] = field(default_factory=list)
 
 
-class BatchSize(NamedTuple):
-    """`asked`: needed; a model of another fixed batch is refused. `default`: for a model that
-    leaves it open, when nothing was asked for."""
+def latency(times: Sequence[float]) -> dict[str, float]:
+    """min, mean, median, p90, p99 and max of `times`, in the unit of `times`; 0.0 for no times."""
+    values = np.asarray(times or [0.0])
+    quantiles = {name: float(np.percentile(values, q)) for name, q in QUANTILES.items()}
+    return {
+        "min": float(values.min()),
+        "mean": float(values.mean()),
+        **quantiles,
+        "max": float(values.max()),
+    }
 
-    asked: int | None = None
+
+class BatchSize(NamedTuple):
+    """The batch size to run a model with.
+
+    requested: required; a model with another fixed batch size is refused. None: no requirement.
+    default: for a model that takes any batch size, when none is requested.
+    """
+
+    requested: int | None = None
     default: int = 1
 
 
 class Model(Protocol):
-    """A loaded model with one input. Use as a context manager, in one thread.
+    """A loaded model with one input. Use it as a context manager, in one thread.
 
-    lanes: so many threads may call `infer` at once.
+    concurrency: the number of threads that may call `infer` at the same time.
     """
 
     @property
-    def lanes(self) -> int: ...
+    def concurrency(self) -> int: ...
 
     @property
     def input(self) -> TensorInfo: ...
@@ -79,14 +97,14 @@ class Model(Protocol):
     def outputs(self) -> list[TensorInfo]: ...
 
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
-        """Runs `loop` times; the outputs, as declared, in arrays of the caller's own.
+        """Runs the batch `loop` times. Returns the outputs in the order of `outputs`.
 
-        batch: C-contiguous, of the input's shape and dtype; read in place, until the return.
-        Raises BackendError.
+        batch: C-contiguous, of the input's shape and dtype; not copied, so it must not change
+        during the call. The caller owns the returned arrays. Raises BackendError.
         """
 
     def times(self) -> Times:
-        """Of all executions since loading or the last reset."""
+        """The times of all executions since loading or since the last reset."""
 
     def reset_times(self) -> None: ...
 
@@ -96,7 +114,7 @@ class Model(Protocol):
 
 
 def backend_of(model: str, backend: str | None = None) -> str:
-    """The backend's name: as given, or by the file's suffix. Raises BackendError."""
+    """`backend` if given, else the backend for the suffix of `model`. Raises BackendError."""
     if backend is None:
         suffix = Path(model).suffix.lower()
         if suffix not in BY_SUFFIX:
@@ -116,31 +134,32 @@ def open_backend(
     batch: int | None = None,
     default_batch: int = 1,
     provider: str | None = None,
-    lanes: int = 1,
+    concurrency: int = 1,
 ) -> Model:
-    """Loads `model` on `device`; the backend goes by the file's suffix unless named.
+    """Loads `model` on `device`, with `backend` or with the backend of the file's suffix.
 
-    batch: needed size; a model of any batch takes it (else `default_batch`), one of a fixed batch
-    must have it. provider: ONNX Runtime's execution provider. lanes: how many
-    threads would call `infer` at once, if the device is this host's CPU; Model.lanes says how many
-    may. Raises BackendError: a missing file or package, another batch, a model that cannot be
-    loaded.
+    batch: the required batch size; None: the model's, or `default_batch` for a model that takes
+    any. provider: ONNX Runtime's execution provider. concurrency: the number of threads that want
+    to call `infer` at the same time; Model.concurrency says how many may. Raises BackendError: a
+    missing file or package, another batch size, a model that cannot be loaded.
     """
     backend = backend_of(model, backend)
     if backend not in WITHOUT_FILE and not Path(model).is_file():
         raise BackendError(f"{model}: no such model file")
     module = importlib.import_module(f"zoofast.inference.backends.{BACKENDS[backend]}")
-    loaded: Model = module.load(model, device, BatchSize(batch, default_batch), provider, lanes)
+    loaded: Model = module.load(
+        model, device, BatchSize(batch, default_batch), provider, concurrency
+    )
     return loaded
 
 
 def input_shape(
     model: str, name: str, declared: list[int | None], batch: BatchSize
 ) -> tuple[int, ...]:
-    """The shape to run with. declared: None where the model leaves it open (the batch only).
+    """The shape to run with. declared: the model's shape, with None for a number it leaves open.
 
-    Raises BackendError when another number is open, or the batch is fixed to another than
-    was asked for.
+    Raises BackendError when a number other than the batch size is open, or when the batch size is
+    fixed and not the requested one.
     """
     if not declared or any(number is None for number in declared[1:]):
         shape = "x".join("?" if number is None else str(number) for number in declared)
@@ -148,17 +167,17 @@ def input_shape(
             f"{model}: input {name} is [{shape}]; only the batch, the first number, may be open"
         )
     fixed = declared[0]
-    if fixed is not None and batch.asked is not None and fixed != batch.asked:
+    if fixed is not None and batch.requested is not None and fixed != batch.requested:
         raise BackendError(
-            f"{model}: is made for batch size {fixed}, not {batch.asked}; leave out --batchsize "
-            "or use the model for that size"
+            f"{model}: is made for batch size {fixed}, not {batch.requested}; leave out "
+            "--batchsize or use the model for that size"
         )
-    first = fixed if fixed is not None else batch.asked or batch.default
+    first = fixed if fixed is not None else batch.requested or batch.default
     return (first, *(number for number in declared[1:] if number is not None))
 
 
 def check_batch(info: TensorInfo, batch: NDArray[Any]) -> None:
-    """Raises BackendError unless `batch` is what the input takes, in one C-ordered block."""
+    """Raises BackendError unless `batch` is C-contiguous and has the input's shape and dtype."""
     if batch.shape != info.shape or batch.dtype != info.dtype:
         got = TensorInfo("the batch is", batch.shape, batch.dtype)
         raise BackendError(f"input {info}: {got}")

@@ -1,16 +1,16 @@
-"""OM models on an Ascend NPU through aclruntime, whatever its generation.
+"""OM models on an Ascend NPU through aclruntime, of any generation.
 
-Every generation since 2022-11 calls itself 0.0.2, so features are looked for, not versions:
+Every build since 2022-11 has the version 0.0.2, so this module tests for features:
 
-- BaseTensor (zero copy on the host) came late; before it, Tensor copies the array.
-- exec_time_list holds milliseconds, or (start, end) pairs; the oldest builds have only a sum
-  and a count.
-- free_resource closes one session. finalize closes ACL for the whole process, after which no
-  session can be made again and a second use crashes, so it is never called: leaving it out is
-  clean.
+- BaseTensor takes an address. Builds without BaseTensor have only Tensor, which copies the array.
+- exec_time_list holds milliseconds or (start, end) pairs. The oldest builds have only a sum and a
+  count.
+- free_resource closes one session. finalize closes ACL for the whole process: no session can be
+  made after it, and a second use crashes. This module never calls finalize; a process may end
+  without it.
 
-aclruntime checks nothing but byte counts, and reads whatever lies at an address, so shape,
-dtype, order and thread are checked here.
+aclruntime checks only byte counts and reads from the address that it is given. This module checks
+shape, dtype, memory order and thread.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ _DTYPES = {
 _LOG_WARNINGS = 3
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> AclModel:
+def load(
+    model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
+) -> AclModel:
     try:
         import aclruntime
     except ImportError as error:
@@ -59,7 +61,7 @@ def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes:
 class AclModel:
     """A Model of zoofast.inference.backends. Only the loading thread may call its methods."""
 
-    lanes = 1
+    concurrency = 1
 
     def __init__(self, acl: Any, model: str, device: int, batch: BatchSize) -> None:
         self._acl, self._model, self._device = acl, model, device
@@ -77,7 +79,7 @@ class AclModel:
         if declared[0] is None:
             with self._errors(f"cannot take batch size {shape[0]}"):
                 self._session.set_dynamic_batchsize(shape[0])
-        # the descriptions belong to the session: copied before anything can end it
+        # The descriptions point into the session, so they are copied while the session lives.
         self.input = self._info(inputs[0], shape)
         realsize = int(self._session.get_inputs()[0].realsize)
         if realsize != self.input.nbytes:
@@ -100,7 +102,7 @@ class AclModel:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Everything that goes wrong inside aclruntime is a RuntimeError with a number."""
+        """aclruntime reports every error as a RuntimeError with an error number."""
         try:
             yield
         except RuntimeError as error:
@@ -112,7 +114,7 @@ class AclModel:
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
             raise BackendError(
-                f"{self._model}: was loaded in another thread; ACL's context belongs to that one"
+                f"{self._model}: was loaded in another thread; ACL's context belongs to that thread"
             )
         if self._session is None:
             raise BackendError(f"{self._model}: is closed")
@@ -123,11 +125,11 @@ class AclModel:
         with self._errors("cannot run"):
             self._session.options().loop = loop
             if hasattr(self._acl, "BaseTensor"):
-                # BaseTensor keeps only the address: `batch` must live until run returns
+                # BaseTensor holds only the address, so `batch` must live until run returns.
                 address = batch.__array_interface__["data"][0]
                 feed = self._acl.BaseTensor(address, batch.nbytes)
             else:
-                # as bytes: Tensor cuts off element types that it does not know
+                # Tensor takes unknown element types for single bytes and cuts the data off.
                 feed = self._acl.Tensor(batch.reshape(-1).view(np.int8))
                 feed.to_device(self._device)
             results = self._session.run([output.name for output in self.outputs], [feed])
@@ -144,12 +146,12 @@ class AclModel:
                 f"{self._model}: output {output} came back as {array.nbytes} bytes, not "
                 f"{output.nbytes}"
             )
-        # element types that NumPy has no buffer format for come as bytes
+        # Element types that the buffer protocol cannot describe arrive as bytes.
         return array.view(output.dtype).reshape(output.shape)
 
     def times(self) -> Times:
         self._check_thread()
-        with self._errors("does not tell its times"):
+        with self._errors("cannot report its times"):
             summary = self._session.sumary()
         if hasattr(summary, "exec_time_list"):
             compute = [
@@ -157,7 +159,7 @@ class AclModel:
                 for entry in summary.exec_time_list
             ]
         else:
-            # only the sum is known: equal parts have the right mean
+            # Only the sum is known. Equal parts have the right mean.
             count = int(summary.exec_count)
             compute = [float(summary.exec_time) / max(count, 1)] * count
         if self._memory is None:
@@ -170,7 +172,7 @@ class AclModel:
 
     def reset_times(self) -> None:
         self._check_thread()
-        with self._errors("does not forget its times"):
+        with self._errors("cannot reset its times"):
             self._session.reset_sumaryinfo()
             if self._memory is not None:
                 self._memory.reset()
@@ -186,6 +188,6 @@ class AclModel:
     ) -> None:
         session, self._session = self._session, None
         if hasattr(session, "free_resource"):
-            first_counts = suppress(BackendError) if error else nullcontext()
-            with first_counts, self._errors("cannot be closed"):
+            keep_first = suppress(BackendError) if error else nullcontext()
+            with keep_first, self._errors("cannot be closed"):
                 session.free_resource()

@@ -1,4 +1,4 @@
-"""A model that computes nothing: the host's own speed, with no device in the way."""
+"""A model that computes nothing, to measure the speed of the host alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _SPEC = re.compile(r"(?P<shape>[1-9]\d*(x[1-9]\d*)+)(:(?P<dtype>\w+))?(:(?P<clas
 DTYPES = ("float32", "float16", "uint8")
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> NullModel:
-    """model: its input instead of a file, SHAPE[:DTYPE[:CLASSES]], as 8x3x224x224:float32:1000."""
+def load(
+    model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
+) -> NullModel:
+    """model: SHAPE[:DTYPE[:CLASSES]] instead of a file, for example 8x3x224x224:float32:1000."""
     return NullModel(*parse_model(model, batch))
 
 
@@ -35,9 +37,9 @@ def parse_model(model: str, batch: BatchSize) -> tuple[tuple[int, ...], np.dtype
 
 
 class NullModel:
-    """Class i's score is the float32 -i, for every image. See zoofast.inference.backends.Model."""
+    """The score of class i is -i (float32), for every image. A zoofast.inference.backends.Model."""
 
-    lanes = 1
+    concurrency = 1
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], classes: int) -> None:
         self.input = TensorInfo("image", shape, dtype)

@@ -25,7 +25,9 @@ PROVIDER_SUFFIX = "ExecutionProvider"
 CPU = f"CPU{PROVIDER_SUFFIX}"
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> OrtModel:
+def load(
+    model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
+) -> OrtModel:
     """provider: with or without "ExecutionProvider", in any case; default CPU."""
     try:
         import onnxruntime
@@ -35,20 +37,21 @@ def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes:
         ) from error
     chosen = _provider(provider or "CPU", onnxruntime.get_available_providers())
     options = {} if chosen == CPU else {"device_id": str(device)}
-    lanes = lanes if chosen == CPU else 1
+    concurrency = concurrency if chosen == CPU else 1
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors; they come back as exceptions as well
-    if lanes > 1:  # a call is computed by its own thread, and by those of the session, if any
-        settings.intra_op_num_threads = max(1, usable_cpus() - lanes + 1)
-        # threads that have nothing to do leave their cores to whoever prepares images
+    settings.log_severity_level = 3  # errors only; exceptions report them too
+    if concurrency > 1:
+        # The calling thread computes its own batch. The session's threads are the CPUs left over.
+        settings.intra_op_num_threads = max(1, usable_cpus() - concurrency + 1)
+        # A thread without work must leave its CPU to the threads that prepare images.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(model, settings, providers=[(chosen, options)])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise BackendError(f"{model}: cannot be loaded: {_one_line(error)}") from error
     if session.get_providers()[0] != chosen:
         raise BackendError(f"{model}: {chosen} could not be started")
-    return OrtModel(model, session, batch, lanes)
+    return OrtModel(model, session, batch, concurrency)
 
 
 def _provider(name: str, available: list[str]) -> str:
@@ -56,8 +59,8 @@ def _provider(name: str, available: list[str]) -> str:
     for provider in available:
         if provider.removesuffix(PROVIDER_SUFFIX).lower() == wanted:
             return provider
-    there = ", ".join(provider.removesuffix(PROVIDER_SUFFIX) for provider in available)
-    raise BackendError(f"{name}: this ONNX Runtime has no such provider; it has {there}")
+    names = ", ".join(provider.removesuffix(PROVIDER_SUFFIX) for provider in available)
+    raise BackendError(f"{name}: this ONNX Runtime has no such provider; it has {names}")
 
 
 def _one_line(error: Exception) -> str:
@@ -65,10 +68,10 @@ def _one_line(error: Exception) -> str:
 
 
 class OrtModel:
-    """See zoofast.inference.backends.Model."""
+    """A zoofast.inference.backends.Model."""
 
-    def __init__(self, model: str, session: Any, batch: BatchSize, lanes: int) -> None:
-        self._model, self._session, self.lanes = model, session, lanes
+    def __init__(self, model: str, session: Any, batch: BatchSize, concurrency: int) -> None:
+        self._model, self._session, self.concurrency = model, session, concurrency
         inputs = session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(each.name for each in inputs)

@@ -1,4 +1,4 @@
-"""An NPU of a given speed that computes nothing: judges a host before the hardware is there."""
+"""A simulated NPU: it computes nothing and takes the time that an NPU of a given speed would."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from zoofast.inference.backends import BatchSize
 from zoofast.inference.backends.null import NullModel, parse_model
 
 
-def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes: int) -> SimModel:
-    """model: the null backend's text, and the speed: 8x3x224x224:float32:1000@21301.5 img/s."""
+def load(
+    model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
+) -> SimModel:
+    """model: the null backend's text, @, images a second: 8x3x224x224:float32:1000@21301.5."""
     spec, _, fps = model.rpartition("@")
     try:
         speed = float(fps)
@@ -29,11 +31,10 @@ def load(model: str, device: int, batch: BatchSize, provider: str | None, lanes:
 
 
 class SimModel(NullModel):
-    """Answers as NullModel, as late as an NPU of `fps` images a second would.
+    """Returns the scores of NullModel after the time that an NPU of `fps` images a second takes.
 
-    An execution begins when it is asked for, or where the one before should have ended, and lasts
-    batch / fps seconds: what a sleep overruns is this machine's doing, not the NPU's, and is made
-    up for by the next execution.
+    An execution lasts batch / fps seconds. A sleep may last longer than it was asked to; the next
+    execution is shorter by that time, because an NPU would not have lost it.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class SimModel(NullModel):
     ) -> None:
         super().__init__(shape, dtype, classes)
         self._ns = round(shape[0] / fps * 1e9)
-        self._overrun_ns = 0  # of the last sleep
+        self._overrun_ns = 0  # by which the last sleep was too long
 
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
         outputs = []

@@ -1,0 +1,175 @@
+"""The tensor files that `zoofast infer` reads, in ais_bench's order, as batches of the model."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.names import stem
+from zoofast.errors import BackendError, SourceError
+from zoofast.inference.backends import TensorInfo
+
+SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
+PREFETCH = 2  # batches that are read while the model runs another
+
+
+def natural_key(path: str) -> list[tuple[int, int, str]]:
+    """ais_bench's sort key: runs of digits compare as numbers, other text ignores case."""
+    parts = re.split(r"(\d+)", path)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
+
+
+def list_inputs(where: str) -> list[str]:
+    """The .bin and .npy files of the folder `where` in ais_bench's order, or the file `where`.
+
+    Raises SourceError: no such files, or two files whose results would have the same name.
+    """
+    if Path(where).is_dir():
+        try:
+            files = sorted(str(path) for path in Path(where).iterdir() if path.suffix in SUFFIXES)
+        except OSError as error:
+            raise SourceError(f"{where}: cannot be listed: {error.strerror}") from error
+        files.sort(key=natural_key)
+    elif where.endswith(SUFFIXES) and Path(where).is_file():
+        files = [where]
+    else:
+        raise SourceError(f"{where}: no such folder, nor a .bin or .npy file")
+    if not files:
+        raise SourceError(f"{where}: holds no .bin or .npy files")
+    by_stem: dict[str, str] = {}
+    for file in files:
+        first = by_stem.setdefault(stem(file), file)
+        if first != file:
+            raise SourceError(
+                f"{first} and {file} would both give {stem(file)}_0, since names end "
+                "at the first dot; rename one"
+            )
+    return files
+
+
+class InputReader:
+    """Reads single files. Every file holds `images` images of the model's input."""
+
+    def __init__(self, info: TensorInfo, images: int) -> None:
+        self.info, self.images = info, images
+        self.file_nbytes = info.image_nbytes * images
+
+    def check(self, file: str) -> str | None:
+        """Why the file does not fit the model, with both sizes; None if it fits."""
+        wanted = f"{self.images} * {self.info.image_nbytes} bytes for {self.info}"
+        try:
+            if not file.lower().endswith(".npy"):
+                nbytes = Path(file).stat().st_size
+                return None if nbytes == self.file_nbytes else f"{nbytes} bytes, not {wanted}"
+            array = np.load(file, mmap_mode="r")
+        except OSError as error:
+            return error.strerror or str(error)
+        except ValueError:
+            return "is no .npy file of numbers"
+        if array.dtype != self.info.dtype or array.nbytes != self.file_nbytes:
+            return f"{array.dtype}{list(array.shape)}, {array.nbytes} bytes, not {wanted}"
+        return None
+
+    def read(self, file: str, out: NDArray[Any]) -> str | None:
+        """Reads the file into `out`, (images, *shape of an image). Returns the reason of a failure,
+        or None."""
+        try:
+            if file.lower().endswith(".npy"):
+                reason = self.check(file)
+                if reason is None:
+                    out[...] = np.load(file).reshape(out.shape)
+                return reason
+            flat = out.reshape(-1).view(np.uint8).data
+            with Path(file).open("rb", buffering=0) as stream:
+                filled = 0
+                while n := stream.readinto(flat[filled:]):
+                    filled += n
+                if filled != len(flat) or stream.read(1):
+                    return self.check(file) or "changed while it was read"
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+
+def check_any_fits(reader: InputReader, files: Sequence[str]) -> None:
+    """Raises BackendError if no file fits the model: then the model or the recipe is wrong."""
+    reason = reader.check(files[0])
+    if reason is not None and all(reader.check(file) is not None for file in files[1:]):
+        raise BackendError(
+            f"{files[0]} and all {len(files)} inputs do not fit the model: {reason}; were they "
+            "prepared for another model, type or layout?"
+        )
+
+
+@dataclass
+class InputBatch:
+    """A batch for the model, (batch size, *shape of an image).
+
+    rows: the files that were read, each with its rows of the batch. failures: the other files,
+    each with the reason.
+    """
+
+    array: NDArray[Any]
+    rows: dict[str, slice]
+    failures: dict[str, str]
+
+
+class BatchReader:
+    """Reads `files` as batches in a thread, PREFETCH batches ahead. A context manager.
+
+    An iterated batch is valid until the next one is asked for. Rows without a file hold copies of
+    the batch's first file, as in ais_bench.
+    """
+
+    def __init__(self, reader: InputReader, files: Sequence[str]) -> None:
+        self._reader = reader
+        batch_size = reader.info.shape[0]
+        files_per_batch = batch_size // reader.images
+        self._groups = [
+            files[i : i + files_per_batch] for i in range(0, len(files), files_per_batch)
+        ]
+        self._parts = [
+            slice(row, row + reader.images) for row in range(0, batch_size, reader.images)
+        ]
+        # One buffer for each batch that is being read, and one for the batch in the model.
+        self._buffers = [
+            np.empty(reader.info.shape, reader.info.dtype) for _ in range(PREFETCH + 1)
+        ]
+        self._thread = ThreadPoolExecutor(1, "read")
+
+    def __enter__(self) -> BatchReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[InputBatch]:
+        reads: deque[Future[InputBatch]] = deque()
+        for index in range(len(self._groups)):
+            while len(reads) <= PREFETCH and index + len(reads) < len(self._groups):
+                reads.append(self._thread.submit(self._read, index + len(reads)))
+            yield reads.popleft().result()
+
+    def _read(self, index: int) -> InputBatch:
+        batch = InputBatch(self._buffers[index % len(self._buffers)], {}, {})
+        array = batch.array
+        unfilled = self._parts[len(self._groups[index]) :]
+        for file, part in zip(self._groups[index], self._parts, strict=False):
+            reason = self._reader.read(file, array[part])
+            if reason is None:
+                batch.rows[file] = part
+            else:
+                batch.failures[file] = reason
+                unfilled.append(part)
+        first = next(iter(batch.rows.values()), None)
+        for part in unfilled:
+            array[part] = 0 if first is None else array[first]
+        return batch

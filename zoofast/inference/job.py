@@ -1,0 +1,181 @@
+"""What one device does in a run of `zoofast infer` or `zoofast bench`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.names import stem
+from zoofast.errors import BackendError, SourceError
+from zoofast.inference.backends import Model, TensorInfo, Times, open_backend
+from zoofast.inference.inputs import BatchReader, InputReader, check_any_fits
+from zoofast.inference.outputs import ResultSink, ResultWriter
+from zoofast.inference.spec import ModelSpec, check_recipe
+from zoofast.preprocess.recipe_file import load_recipe
+
+PURE = "pure_infer_data"  # ais_bench's name for the input of pure inference
+Progress = Callable[[int], None]  # called with the number of images that were done
+
+
+@dataclass
+class InferReport:
+    """What one device did. batch: the model's batch size, in images."""
+
+    batch: int
+    files: int = 0  # whose results this run made
+    images: int = 0
+    seconds: float = 0.0  # from the first read to the last write
+    times: Times = field(default_factory=Times)
+    failures: dict[str, str] = field(default_factory=dict)  # file -> reason
+    results: list[tuple[str, list[str]]] = field(default_factory=list)  # input, its result files
+
+    def throughput(self) -> float:
+        """Images a second of the device alone, as ais_bench counts them; 0.0 without times."""
+        mean_ms = float(np.mean(self.times.compute)) if self.times.compute else 0.0
+        return 1000 * self.batch / mean_ms if mean_ms else 0.0
+
+
+def infer_files(
+    model: Model,
+    files: Sequence[str],
+    sink: ResultSink | None,
+    *,
+    images_per_file: int = 1,
+    loop: int = 1,
+    on_error: str = "skip",
+    progress: Progress = lambda images: None,
+) -> InferReport:
+    """Runs `files` through `model` in order; reads and writes in other threads.
+
+    A file that does not fit the model is left out and reported; with on_error "stop" it raises
+    SourceError. sink None: no results are written. Raises BackendError, OutputError.
+    """
+    batch_size = model.input.shape[0]
+    if images_per_file < 1 or batch_size % images_per_file:
+        raise BackendError(
+            f"batch size {batch_size} is no multiple of {images_per_file} images a file"
+        )
+    report = InferReport(batch_size)
+    begin = time.perf_counter()
+    with (
+        BatchReader(InputReader(model.input, images_per_file), files) as batches,
+        nullcontext() if sink is None else ResultWriter(sink) as writer,
+    ):
+        for batch in batches:
+            if batch.failures and on_error == "stop":
+                file, reason = next(iter(batch.failures.items()))
+                raise SourceError(f"{file}: {reason}")
+            report.failures.update(batch.failures)
+            if batch.rows:
+                outputs = model.infer(batch.array, loop)
+                if writer is not None:
+                    writer.put([(stem(file), rows) for file, rows in batch.rows.items()], outputs)
+            images = len(batch.rows) * images_per_file
+            report.files += len(batch.rows)
+            report.images += images
+            report.results += [
+                (file, sink.files(stem(file)) if sink else []) for file in batch.rows
+            ]
+            progress(images)
+    report.seconds = time.perf_counter() - begin
+    report.times = model.times()
+    return report
+
+
+def infer_dummy(
+    model: Model, data: NDArray[Any], loop: int, sink: ResultSink | None = None
+) -> InferReport:
+    """Pure inference: runs one batch `loop` times. The sink gets the whole batch's outputs."""
+    report = InferReport(model.input.shape[0])
+    begin = time.perf_counter()
+    outputs = model.infer(data, loop)
+    report.seconds = time.perf_counter() - begin
+    report.images = report.batch * loop
+    report.times = model.times()
+    if sink is not None:
+        sink.write(PURE, outputs)
+        report.results = [(PURE, sink.files(PURE))]
+    return report
+
+
+def dummy_batch(info: TensorInfo, kind: str) -> NDArray[Any]:
+    """A batch without images. kind "zero"; "random": floats in [0, 1), or integers in [0, 128)."""
+    if kind == "zero":
+        return np.zeros(info.shape, info.dtype)
+    rng = np.random.default_rng(0)
+    if info.dtype.kind == "f":
+        return rng.random(info.shape).astype(info.dtype)
+    return rng.integers(0, 128, info.shape).astype(info.dtype)
+
+
+def warm_up(model: Model, data: NDArray[Any], count: int) -> None:
+    """Runs the batch `count` times and discards the times."""
+    for _ in range(count):
+        model.infer(data)
+    model.reset_times()
+
+
+@dataclass(frozen=True)
+class InferJob:
+    """All that one device does in a run. It can be pickled for another process.
+
+    files: None for pure inference. folder: where results go; None: no results are written.
+    recipe: the name of a recipe whose tensors the model must take.
+    """
+
+    spec: ModelSpec
+    files: list[str] | None = None
+    images_per_file: int = 1
+    folder: Path | None = None
+    fmt: str = "BIN"
+    loop: int = 1
+    warmup: int = 1
+    pure_data: str = "zero"
+    on_error: str = "skip"
+    recipe: str | None = None
+
+    def run(
+        self, progress: Progress = lambda images: None, ready: Callable[[], Any] = lambda: None
+    ) -> InferReport:
+        """Loads the model in the calling thread, calls `ready`, and runs the files."""
+        spec = self.spec
+        with open_backend(
+            spec.model,
+            spec.backend,
+            device=spec.device,
+            batch=spec.batch,
+            default_batch=spec.default_batch,
+            provider=spec.provider,
+        ) as model:
+            if self.recipe is not None:
+                check_recipe(model.input, load_recipe(self.recipe))
+            sink = None
+            if self.folder is not None:
+                sink = ResultSink(self.folder, self.fmt, len(model.outputs))
+            if self.files is None:
+                data = dummy_batch(model.input, self.pure_data)
+                warm_up(model, data, self.warmup)
+                ready()
+                return infer_dummy(model, data, self.loop, sink)
+            if self.files:
+                check_any_fits(InputReader(model.input, self.images_per_file), self.files)
+            if sink is not None:
+                sink.check_space(len(self.files), model.outputs)
+            warm_up(model, dummy_batch(model.input, "zero"), self.warmup)
+            ready()
+            return infer_files(
+                model,
+                self.files,
+                sink,
+                images_per_file=self.images_per_file,
+                loop=self.loop,
+                on_error=self.on_error,
+                progress=progress,
+            )

@@ -1,0 +1,125 @@
+"""The result files that `zoofast infer` writes, byte for byte as ais_bench writes them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast import _logits
+from zoofast.base.files import write_atomic
+from zoofast.errors import OutputError
+from zoofast.inference.backends import TensorInfo
+
+FORMATS = ("BIN", "NPY", "TXT")
+MAX_WAITING = 4  # batches whose results wait for the disk
+RESERVED_BYTES = 64 << 20  # of free space, which a run leaves to others
+BLOCK_BYTES = 4096  # a file takes whole blocks of the disk
+TEXT_BYTES = 10  # of a number in a TXT file, about
+
+
+def encode_rows(rows: NDArray[Any], fmt: str) -> bytes:
+    """The content of a result file. rows: (images, …), one file's part of an output."""
+    if fmt == "BIN":
+        return rows.tobytes()
+    if fmt == "TXT":
+        lines = rows.reshape(-1, rows.shape[-1])
+        if rows.dtype in (np.float32, np.float16):
+            return _logits.format_rows(np.ascontiguousarray(lines, np.float32))
+        number = "%f " if rows.dtype.kind == "f" else "%d "
+        line = number * lines.shape[1] + "\n"
+        return "".join(line % tuple(row) for row in lines.tolist()).encode()
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class ResultSink:
+    """Result files <folder>/<name>_<output>.<format>; each appears whole or not at all."""
+
+    folder: Path
+    fmt: str
+    outputs: int
+
+    def files(self, name: str) -> list[str]:
+        """The result files of one input, one for each output."""
+        suffix = self.fmt.lower()
+        return [str(self.folder / f"{name}_{i}.{suffix}") for i in range(self.outputs)]
+
+    def write(self, name: str, rows: Sequence[NDArray[Any]]) -> None:
+        """rows: the input's part of each output, (images, …). Raises OutputError."""
+        for file, output in zip(self.files(name), rows, strict=True):
+            write_atomic(file, encode_rows(output, self.fmt))
+
+    def check_space(self, files: int, outputs: Sequence[TensorInfo]) -> None:
+        """Raises OutputError when the results of `files` images do not fit on the disk."""
+        nbytes = 0
+        for info in outputs:
+            text = int(np.prod(info.shape[1:])) * TEXT_BYTES if self.fmt == "TXT" else 0
+            nbytes += -(-max(text, info.image_nbytes) // BLOCK_BYTES) * BLOCK_BYTES
+        free = shutil.disk_usage(self.folder).free
+        if files * nbytes + RESERVED_BYTES > free:
+            raise OutputError(
+                f"{self.folder}: {files} results need about {files * nbytes >> 20} MiB, "
+                f"{free >> 20} MiB are free"
+            )
+
+
+class ResultWriter:
+    """Writes results in a thread while the model runs other batches. A context manager.
+
+    Leaving the context writes what is still waiting, also after an exception, so that nothing that
+    was computed is lost.
+    """
+
+    def __init__(self, sink: ResultSink) -> None:
+        self._sink = sink
+        self._writes: deque[Future[None]] = deque()
+        self._thread = ThreadPoolExecutor(1, "write")
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self._wait(0)
+
+    def put(self, named_rows: Iterable[tuple[str, slice]], outputs: list[NDArray[Any]]) -> None:
+        """named_rows: names of results and their rows of the outputs. Raises OutputError of an
+        earlier batch."""
+        self._writes.append(self._thread.submit(self._write, list(named_rows), outputs))
+        self._wait(MAX_WAITING)
+
+    def _wait(self, max_waiting: int) -> None:
+        while len(self._writes) > max_waiting:
+            self._writes.popleft().result()
+
+    def _write(self, named_rows: list[tuple[str, slice]], outputs: list[NDArray[Any]]) -> None:
+        for name, rows in named_rows:
+            self._sink.write(name, [output[rows] for output in outputs])
+
+
+def open_folder(output: str, dirname: str | None) -> Path:
+    """Makes the folder <output>/<dirname>; without a dirname, its name is the time."""
+    folder = Path(output) / (dirname or time.strftime("%Y_%m_%d-%H_%M_%S"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    return folder
+
+
+def sibling_path(folder: Path, suffix: str) -> Path:
+    """<folder><suffix>. The guides' scripts would take a file inside the folder for a result."""
+    return folder.with_name(folder.name + suffix)

@@ -1,0 +1,67 @@
+"""Which model runs on which device, and whether the model takes what a recipe makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoofast.base.cpus import usable_cpus
+from zoofast.errors import BackendError
+from zoofast.inference.backends import KEEP_GIL, Model, TensorInfo, backend_of, open_backend
+from zoofast.inference.remote import RemoteModel
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe, recipe_names
+
+# The batch size for models that take any. The activations of a larger batch no longer fit into
+# the CPU's caches.
+DEFAULT_BATCH = 4
+MAX_CONCURRENCY = 16  # each concurrent batch takes memory for its activations
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model on one device. The fields are open_backend's arguments."""
+
+    model: str
+    backend: str | None = None
+    device: int = 0
+    batch: int | None = None
+    default_batch: int = 1
+    provider: str | None = None
+
+    @property
+    def own_process(self) -> bool:
+        """Whether the model runs in a process of its own."""
+        return backend_of(self.model, self.backend) in KEEP_GIL
+
+    def open(self) -> Model | RemoteModel:
+        """Loads the model. Raises BackendError."""
+        options: dict[str, Any] = {
+            "backend": self.backend,
+            "device": self.device,
+            "batch": self.batch,
+            "default_batch": self.default_batch,
+            "provider": self.provider,
+        }
+        if self.own_process:
+            return RemoteModel(self.model, **options)
+        concurrency = min(usable_cpus(), MAX_CONCURRENCY)
+        return open_backend(self.model, concurrency=concurrency, **options)
+
+
+def check_recipe(info: TensorInfo, recipe: Recipe) -> None:
+    """Raises BackendError unless the recipe's tensors have the shape and dtype of the input."""
+
+    def fits(recipe: Recipe) -> bool:
+        return (recipe.shape, np.dtype(recipe.dtype)) == (info.shape[1:], info.dtype)
+
+    if not fits(recipe):
+        made = TensorInfo(recipe.input_name, (info.shape[0], *recipe.shape), np.dtype(recipe.dtype))
+        variants = (name for name in recipe_names() if name.startswith(f"{recipe.name}_"))
+        other = next((name for name in variants if fits(load_recipe(name))), None)
+        cure = "use the recipe, or the type and layout, that the model was made for"
+        if other is not None:
+            cure = f"recipe {other} makes that"
+        raise BackendError(f"recipe {recipe.name} makes {made}, but the model takes {info}; {cure}")
