@@ -28,9 +28,9 @@ from zoofast.errors import (
 )
 
 if TYPE_CHECKING:
-    from zoofast.evaluation.evaluate import Evaluation, evaluate
-    from zoofast.evaluation.evaluate import Options as EvalOptions
-    from zoofast.inference.stream import ModelSpec
+    from zoofast.evaluation.evaluate import EvalOptions, evaluate
+    from zoofast.evaluation.result import Evaluation
+    from zoofast.inference.spec import ModelSpec
     from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
     from zoofast.preprocess.loader import Failure, Loader, Prepared
     from zoofast.preprocess.prepare import prepare
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 # Where each name is defined. It is imported when it is first used: NumPy and Pillow take longer
 # than `zoofast --help` may.
 _HOMES = {
-    "EvalOptions": ("zoofast.evaluation.evaluate", "Options"),
-    "Evaluation": ("zoofast.evaluation.evaluate", "Evaluation"),
+    "EvalOptions": ("zoofast.evaluation.evaluate", "EvalOptions"),
+    "Evaluation": ("zoofast.evaluation.result", "Evaluation"),
     "Failure": ("zoofast.preprocess.loader", "Failure"),
     "Item": ("zoofast.preprocess.sources", "Item"),
     "Labels": ("zoofast.scoring.labels", "Labels"),
     "Loader": ("zoofast.preprocess.loader", "Loader"),
-    "ModelSpec": ("zoofast.inference.stream", "ModelSpec"),
+    "ModelSpec": ("zoofast.inference.spec", "ModelSpec"),
     "PrepOptions": ("zoofast.preprocess.folder", "PrepOptions"),
     "PrepReport": ("zoofast.preprocess.folder", "PrepReport"),
     "Prepared": ("zoofast.preprocess.loader", "Prepared"),
