@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support.paths import SHARED
+from tests.support import paths
 from zoofast import _core
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests interrupt.
@@ -26,9 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden files, beside the checkout or at ZOOFAST_SHARED."""
-    if not (SHARED / "golden").is_dir():
-        pytest.skip(f"no golden files at {SHARED}; set ZOOFAST_SHARED")
-    return SHARED
+    if not (paths.SHARED / "golden").is_dir():
+        pytest.skip(f"no golden files at {paths.SHARED}; set ZOOFAST_SHARED")
+    return paths.SHARED
 
 
 @pytest.fixture(scope="session", params=_core.isa_names())

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support import paths
 
-PACKAGE = ROOT / "zoofast"
+PACKAGE = paths.ROOT / "zoofast"
 # A package imports only from packages above it in this list.
 LAYERS = (
     "errors",
@@ -40,7 +40,7 @@ def layer_of(path: Path) -> str:
 
 
 def is_module(dotted: str) -> bool:
-    path = ROOT / dotted.replace(".", "/")
+    path = paths.ROOT / dotted.replace(".", "/")
     return path.is_dir() or any(path.with_suffix(end).exists() for end in (".py", ".pyx"))
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support import paths
 from zoofast.cli import main
 from zoofast.conversion import atc, models
 from zoofast.conversion.npu_smi import Npu, parse, soc_version
 from zoofast.errors import BackendError, ModelError
 from zoofast.preprocess.recipe_file import load_recipe
 
-STAND_IN = ROOT / "tests/support/stand_in_atc.py"
+STAND_IN = paths.ROOT / "tests/support/stand_in_atc.py"
 
 # What each guide tells its reader to run for batch 8, its line breaks taken out and its shell
 # variables filled in (chip 310P3). The second word is the ONNX that it is run on.

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support import paths
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
 from zoofast.conversion.pipeline import CACHE_NAME, Step, StepCache
 from zoofast.errors import ModelError
 from zoofast.preprocess.recipe_file import load_recipe, recipe_names
 
-STAND_IN = ROOT / "tests/support/stand_in_atc.py"
+STAND_IN = paths.ROOT / "tests/support/stand_in_atc.py"
 
 
 class TestStepCache:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT, SHARED
+from tests.support import paths
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
 SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -16,11 +16,11 @@ SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 def build(compiler: str, program: str, binary: Path, *flags: str) -> Path:
     """Compiles tests/native/`program` with the decoder; flags come last."""
-    sources = [ROOT / "tests/core/native" / program, ROOT / "csrc/jpeg_entropy.c"]
-    sources += sorted((ROOT / "csrc").glob("jpeg_pixels*.c"))
+    sources = [paths.ROOT / "tests/core/native" / program, paths.ROOT / "csrc/jpeg_entropy.c"]
+    sources += sorted((paths.ROOT / "csrc").glob("jpeg_pixels*.c"))
     if program == "jpeg_decoder.c":
-        sources += [ROOT / "csrc/jpeg_baseline.c", ROOT / "csrc/jpeg_header.c"]
-    include = ["-I", ROOT / "csrc", "-I", ROOT / "tests/core/native"]
+        sources += [paths.ROOT / "csrc/jpeg_baseline.c", paths.ROOT / "csrc/jpeg_header.c"]
+    include = ["-I", paths.ROOT / "csrc", "-I", paths.ROOT / "tests/core/native"]
     subprocess.run([compiler, *FLAGS, *include, *sources, "-o", binary, *flags], check=True)
     return binary
 
@@ -58,7 +58,7 @@ def test_random_pictures_equal_libjpeg(decoder: Path) -> None:
 
 
 def test_sample_equals_libjpeg(decoder: Path) -> None:
-    files = sorted((SHARED / "imagenet-sample/val").rglob("*.JPEG"))[::6]
+    files = sorted((paths.SHARED / "imagenet-sample/val").rglob("*.JPEG"))[::6]
     if not files:
         pytest.skip("needs the ImageNet sample")
     assert " 0 refused, 0 pictures failed" in run(decoder, *files)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import folders, jpegs, oracle
-from tests.support.paths import ROOT
+from tests.support import folders, jpegs, oracle, paths
 from zoofast import _core
 from zoofast.preprocess import recipe
 
@@ -20,8 +19,15 @@ SANITIZE = ["-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
 
 
 def build(compiler: str, binary: Path, program: str, sources: list[str], *flags: str) -> None:
-    files = [path for pattern in sources for path in sorted((ROOT / "csrc").glob(pattern))]
-    command = [compiler, *FLAGS, *flags, "-I", ROOT / "csrc", ROOT / "tests/core/native" / program]
+    files = [path for pattern in sources for path in sorted((paths.ROOT / "csrc").glob(pattern))]
+    command = [
+        compiler,
+        *FLAGS,
+        *flags,
+        "-I",
+        paths.ROOT / "csrc",
+        paths.ROOT / "tests/core/native" / program,
+    ]
     subprocess.run([*command, *files, "-lm", "-o", binary], check=True)
 
 
@@ -99,15 +105,18 @@ def test_decoder_equals_pillow_on_aarch64(tmp_path: Path, level: str) -> None:
 def test_whole_core_compiles_for_aarch64(tmp_path: Path) -> None:
     """All but libjpeg-turbo's part, whose headers are the host's."""
     compiler, _ = cross()
-    for source in sorted((ROOT / "csrc").glob("*.c")):
+    for source in sorted((paths.ROOT / "csrc").glob("*.c")):
         if source.name != "jpeg_turbo.c":
-            command = [compiler, *FLAGS, "-I", ROOT / "csrc", "-c", source]
+            command = [compiler, *FLAGS, "-I", paths.ROOT / "csrc", "-c", source]
             subprocess.run([*command, "-o", tmp_path / "object.o"], check=True)
 
 
 def build_prepare(compiler: str, binary: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    sources = [ROOT / "tests/core/native/prepare.c", *sorted((ROOT / "csrc").glob("*.c"))]
-    command = [compiler, *FLAGS, "-pthread", *flags, "-I", ROOT / "csrc", *sources]
+    sources = [
+        paths.ROOT / "tests/core/native/prepare.c",
+        *sorted((paths.ROOT / "csrc").glob("*.c")),
+    ]
+    command = [compiler, *FLAGS, "-pthread", *flags, "-I", paths.ROOT / "csrc", *sources]
     return subprocess.run(
         [*map(str, command), "-ljpeg", "-lm", "-o", str(binary)], capture_output=True, text=True
     )
@@ -148,8 +157,11 @@ def test_tensors_equal_pillows_on_aarch64(tmp_path: Path) -> None:
 def under_tsan(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command that runs tests/native/threads.c under ThreadSanitizer."""
     binary = tmp_path_factory.mktemp("tsan") / "threads"
-    sources = [ROOT / "tests/core/native/threads.c", *sorted((ROOT / "csrc").glob("*.c"))]
-    flags = [*FLAGS, "-pthread", "-g", "-fsanitize=thread", "-I", ROOT / "csrc"]
+    sources = [
+        paths.ROOT / "tests/core/native/threads.c",
+        *sorted((paths.ROOT / "csrc").glob("*.c")),
+    ]
+    flags = [*FLAGS, "-pthread", "-g", "-fsanitize=thread", "-I", paths.ROOT / "csrc"]
     built = subprocess.run(
         ["cc", *flags, *sources, "-ljpeg", "-lm", "-o", binary], capture_output=True, text=True
     )

@@ -26,13 +26,11 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.inference.test_acl import SHIM
-from tests.support.fake_aclruntime import GENERATIONS
-from tests.support.models import CLASSES, logits, write_model
+from tests.support import fake_aclruntime, models
 from zoofast import _core, load_recipe
 from zoofast.base.rows import read_named_rows
 from zoofast.cli import main
-from zoofast.conversion import models
+from zoofast.conversion import models as known_models
 from zoofast.errors import BackendError, ImageError, OutputError
 from zoofast.evaluation.evaluate import EvalOptions, evaluate
 from zoofast.evaluation.result import EvalProgress, Evaluation
@@ -61,13 +59,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> Pa
     folder = tmp_path_factory.mktemp("eval")
     folders.write(folder / "images", files)
     folders.recipe_file(folder, SPEC)
-    write_model(folder / "m.onnx")
+    models.write_model(folder / "m.onnx")
     write_labels(folder / "labels.txt", [Path(name).stem for name in files])
     return folder
 
 
 def label_of(name: str) -> int:
-    return sum(name.encode()) % CLASSES
+    return sum(name.encode()) % models.CLASSES
 
 
 def write_labels(path: Path, names: list[str]) -> None:
@@ -76,7 +74,7 @@ def write_labels(path: Path, names: list[str]) -> None:
 
 def scores_of(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     tensors = np.stack([folders.tensor(data, SPEC) for data in files.values()])
-    rows = logits(tensors)
+    rows = models.logits(tensors)
     return {Path(name).stem: row for name, row in zip(files, rows, strict=True)}
 
 
@@ -84,11 +82,11 @@ def result_of(files: dict[str, bytes]) -> str:
     """result.json, by NumPy alone."""
     places = []
     for name, row in scores_of(files).items():
-        order = sorted(range(CLASSES), key=lambda i: (-row[i], i))
+        order = sorted(range(models.CLASSES), key=lambda i: (-row[i], i))
         places.append(order.index(label_of(name)))
     value = [
         {"key": "Number of images", "value": str(len(files))},
-        {"key": "Number of classes", "value": str(CLASSES)},
+        {"key": "Number of classes", "value": str(models.CLASSES)},
     ]
     for k in range(5):
         percent = np.round(np.float64(np.mean([place <= k for place in places])) * 100, 2)
@@ -149,12 +147,12 @@ def test_aipp_models_take_bytes(tmp_path: Path, files: dict[str, bytes]) -> None
     spec = oracle.Spec(size=(5, 5), crop=(4, 4), dtype="uint8", layout="NHWC")
     folders.write(tmp_path / "images", files)
     folders.recipe_file(tmp_path, spec)
-    write_model(tmp_path / "m.onnx", 4, image=(4, 4, 3), dtype=TensorProto.UINT8)
+    models.write_model(tmp_path / "m.onnx", 4, image=(4, 4, 3), dtype=TensorProto.UINT8)
     write_labels(tmp_path / "labels.txt", [Path(name).stem for name in files])
     assert main(words(tmp_path, "--save-logits", tmp_path / "l.npy")) == 0
     names, rows = read_named_rows(tmp_path / "l.npy")
     tensors = [folders.tensor(files[f"{name}.JPEG"], spec) for name in names]
-    expected = logits(np.stack(tensors).astype(np.float32))
+    expected = models.logits(np.stack(tensors).astype(np.float32))
     assert rows == pytest.approx(expected, rel=1e-4, abs=1e-2)
 
 
@@ -185,7 +183,7 @@ def test_a_part_of_the_images_misses_no_label(
 
 
 def test_an_output_can_be_chosen(run: Path, tmp_path: Path) -> None:
-    write_model(tmp_path / "two.onnx", outputs=2)
+    models.write_model(tmp_path / "two.onnx", outputs=2)
     where = words(run, "--output-index", "1", "--save-logits", tmp_path / "n.npy")
     where[1] = str(tmp_path / "two.onnx")
     assert main(where) == 0
@@ -257,7 +255,7 @@ def test_what_cannot_work_is_said_before(
     assert "--resume needs -o FILE or --journal FILE" in said(words(run, "--resume"))
     assert "there are onnxruntime" not in said([*words(run)[:1], "no.onnx", *words(run)[2:]])
     fixed = words(run, "--batchsize", "3")
-    fixed[1] = write_model(tmp_path / "fixed.onnx", 2)
+    fixed[1] = models.write_model(tmp_path / "fixed.onnx", 2)
     assert "is made for batch size 2, not 3" in said(fixed)
     assert "are for --backend sim, not null" in said(
         words(run, "--backend", "null", "--sim-fps", "5")
@@ -464,7 +462,7 @@ def test_onnx_runtime_computes_batches_at_once(
             answers = list(pool.map(lambda batch: model.infer(batch)[0], batches))
         assert len(model.times().compute) == 12
     for batch, answer in zip(batches, answers, strict=True):
-        assert answer == pytest.approx(logits(batch), rel=1e-4, abs=1e-5)
+        assert answer == pytest.approx(models.logits(batch), rel=1e-4, abs=1e-5)
 
 
 def test_progress_tells_the_running_accuracy(
@@ -741,7 +739,7 @@ def test_the_guides_speeds_are_known(tmp_path: Path, files: dict[str, bytes]) ->
     # the recipe says which model a file is
     assert main(["eval", "mine.om", *arguments[2:], "--backend", "sim", "--batchsize", "1"]) == 0
     numbers = json.loads((tmp_path / "e.json").read_text())
-    speed = models.load("squeezenet1_1").fps["310P3"][1]
+    speed = known_models.load("squeezenet1_1").fps["310P3"][1]
     assert numbers["device_images_per_second"] == pytest.approx(speed, rel=1e-3)
 
 
@@ -754,13 +752,13 @@ def test_the_installed_command_shows_no_bar_when_piped(run: Path) -> None:
 # ---- aclruntime, in processes of its own -------------------------------------------
 
 
-@pytest.fixture(params=GENERATIONS)
+@pytest.fixture(params=fake_aclruntime.GENERATIONS)
 def generation(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """The fake as the module that spawned processes import."""
     (tmp_path / "path").mkdir()
-    (tmp_path / "path/aclruntime.py").write_text(SHIM)
+    (tmp_path / "path/aclruntime.py").write_text(fake_aclruntime.SHIM)
     monkeypatch.syspath_prepend(tmp_path / "path")
     monkeypatch.setenv("FAKE_ACLRUNTIME", request.param)
     name: str = request.param
@@ -772,14 +770,14 @@ def test_npus(
     run: Path, files: dict[str, bytes], tmp_path: Path, generation: str, devices: str
 ) -> None:
     arguments = words(run, "--device", devices, "-o", tmp_path / "r.json")
-    arguments[1] = write_model(tmp_path / "m.om", 4)
+    arguments[1] = models.write_model(tmp_path / "m.om", 4)
     assert main([*arguments, "--json", str(tmp_path / "e.json")]) == 0
     assert (tmp_path / "r.json").read_text() == result_of(files)
     assert json.loads((tmp_path / "e.json").read_text())["device_images_per_second"] > 0
 
 
 def test_a_process_takes_a_second_batch_while_it_runs_the_first(run: Path, tmp_path: Path) -> None:
-    model = write_model(tmp_path / "two.onnx", outputs=2)
+    model = models.write_model(tmp_path / "two.onnx", outputs=2)
     plan = load_recipe(str(run / "recipe.toml")).plan()
     ring = [_core.Batch(plan, 4, shared=True) for _ in range(3)]
     rng = np.random.default_rng(5)
@@ -790,7 +788,7 @@ def test_a_process_takes_a_second_batch_while_it_runs_the_first(run: Path, tmp_p
         for i in range(8):
             slots = ring[i % 3].array
             slots[:] = rng.standard_normal(slots.shape)
-            asked.append(logits(slots.astype(np.float32)))
+            asked.append(models.logits(slots.astype(np.float32)))
             remote.begin(slots)
             if i:
                 ran = remote.end()
@@ -815,7 +813,7 @@ def test_a_process_takes_a_second_batch_while_it_runs_the_first(run: Path, tmp_p
 
 
 DYING = (
-    SHIM
+    fake_aclruntime.SHIM
     + """
 module = sys.modules[__name__]
 make = module.InferenceSession
@@ -857,7 +855,7 @@ def test_an_npu_that_dies(
     monkeypatch.setenv("FAKE_ACLRUNTIME", "G3")
     monkeypatch.setattr("zoofast.inference.devices.CLOSING_SECONDS", 1.0)
     arguments = words(run, "--device", "0,1", "--device-timeout", "1")
-    arguments[1] = write_model(tmp_path / "m.om", 1)
+    arguments[1] = models.write_model(tmp_path / "m.om", 1)
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support import paths
 
-GUIDES = ROOT / "tools/guides"
+GUIDES = paths.ROOT / "tools/guides"
 ELSEWHERE = {"setup.py"}  # scripts in the guides' commands that are not the guides' own
 
 

@@ -18,8 +18,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.support.fake_aclruntime import GENERATIONS, Misuse, build
-from tests.support.models import IMAGE, logits, write_inputs, write_model
+from tests.support import fake_aclruntime, models
 from zoofast.cli import main
 from zoofast.errors import BackendError
 from zoofast.inference.backends import open_backend
@@ -33,15 +32,15 @@ def tracing() -> Iterator[None]:
     tracemalloc.stop()
 
 
-@pytest.fixture(params=GENERATIONS)
+@pytest.fixture(params=fake_aclruntime.GENERATIONS)
 def acl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    module = build(request.param)
+    module = fake_aclruntime.build(request.param)
     monkeypatch.setitem(sys.modules, "aclruntime", module)
     return module
 
 
 def images(count: int) -> np.ndarray:
-    return np.random.default_rng(5).standard_normal((count, *IMAGE)).astype(np.float32)
+    return np.random.default_rng(5).standard_normal((count, *models.IMAGE)).astype(np.float32)
 
 
 # ---- the backend -------------------------------------------------------------
@@ -49,20 +48,20 @@ def images(count: int) -> np.ndarray:
 
 def test_infer(acl: Any, tmp_path: Path) -> None:
     batch = images(4)
-    with open_backend(write_model(tmp_path / "m.om", 4, outputs=2), device=3) as model:
+    with open_backend(models.write_model(tmp_path / "m.om", 4, outputs=2), device=3) as model:
         assert str(model.input) == "image float32[4x3x4x4]"
         assert [str(output) for output in model.outputs] == [
             "class float32[4x6]",
             "negated float32[4x6]",
         ]
         scores, negated = model.infer(batch)
-    assert scores == pytest.approx(logits(batch), rel=1e-5, abs=1e-5)
+    assert scores == pytest.approx(models.logits(batch), rel=1e-5, abs=1e-5)
     assert np.array_equal(negated, -scores)
 
 
 def test_times(acl: Any, tmp_path: Path) -> None:
     copies = 0 if acl.state.generation in ("G0", "G1") else 1
-    with open_backend(write_model(tmp_path / "m.om", 2)) as model:
+    with open_backend(models.write_model(tmp_path / "m.om", 2)) as model:
         model.infer(images(2), loop=5)
         times = model.times()
         assert len(times.compute) == 5
@@ -77,29 +76,29 @@ def test_times(acl: Any, tmp_path: Path) -> None:
 
 
 def test_dynamic_batch(acl: Any, tmp_path: Path) -> None:
-    path = write_model(tmp_path / "m.om")
+    path = models.write_model(tmp_path / "m.om")
     for size in (1, 3):
         with open_backend(path, batch=size) as model:
-            assert model.input.shape == (size, *IMAGE)
+            assert model.input.shape == (size, *models.IMAGE)
             scores = model.infer(images(size))[0]
-            assert scores == pytest.approx(logits(images(size)), rel=1e-5, abs=1e-5)
+            assert scores == pytest.approx(models.logits(images(size)), rel=1e-5, abs=1e-5)
     with pytest.raises(BackendError, match="is made for batch size 4, not 8"):
-        open_backend(write_model(tmp_path / "m4.om", 4), batch=8)
+        open_backend(models.write_model(tmp_path / "m4.om", 4), batch=8)
 
 
 def test_uint8_input(acl: Any, tmp_path: Path) -> None:
-    batch = np.arange(2 * 48, dtype=np.uint8).reshape(2, *IMAGE)
-    with open_backend(write_model(tmp_path / "m.om", 2, dtype=TensorProto.UINT8)) as model:
+    batch = np.arange(2 * 48, dtype=np.uint8).reshape(2, *models.IMAGE)
+    with open_backend(models.write_model(tmp_path / "m.om", 2, dtype=TensorProto.UINT8)) as model:
         assert model.input.dtype == np.uint8
         scores = model.infer(batch)[0]
-    assert scores == pytest.approx(logits(batch.astype(np.float32)), rel=1e-4)
+    assert scores == pytest.approx(models.logits(batch.astype(np.float32)), rel=1e-4)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((1, *IMAGE), np.float32),  # other byte count
-        np.zeros((2, *IMAGE), np.int32),  # same byte count: aclruntime would take it
+        np.zeros((1, *models.IMAGE), np.float32),  # other byte count
+        np.zeros((2, *models.IMAGE), np.int32),  # same byte count: aclruntime would take it
         np.zeros((2, 3, 16), np.float32),
         np.zeros((2, 3, 4, 8), np.float32)[..., ::2],
         np.zeros((4, 4, 3, 2), np.float32).T,
@@ -108,7 +107,7 @@ def test_uint8_input(acl: Any, tmp_path: Path) -> None:
 def test_batches_that_do_not_fit_never_reach_the_device(
     acl: Any, tmp_path: Path, wrong: np.ndarray
 ) -> None:
-    with open_backend(write_model(tmp_path / "m.om", 2)) as model:
+    with open_backend(models.write_model(tmp_path / "m.om", 2)) as model:
         with pytest.raises(BackendError, match="input image"):
             model.infer(wrong)
         assert model.times().compute == []
@@ -123,7 +122,7 @@ def test_another_thread_is_refused(acl: Any, tmp_path: Path) -> None:
         except BaseException as error:
             caught.append(error)
 
-    with open_backend(write_model(tmp_path / "m.om", 2)) as model:
+    with open_backend(models.write_model(tmp_path / "m.om", 2)) as model:
         thread = threading.Thread(target=use)
         thread.start()
         thread.join()
@@ -133,7 +132,7 @@ def test_another_thread_is_refused(acl: Any, tmp_path: Path) -> None:
 
 
 def test_one_model_after_another(acl: Any, tmp_path: Path) -> None:
-    path = write_model(tmp_path / "m.om", 2)
+    path = models.write_model(tmp_path / "m.om", 2)
     for _ in range(3):
         with open_backend(path) as model:
             model.infer(images(2))
@@ -149,14 +148,14 @@ def test_models_that_cannot_be_loaded(
     with pytest.raises(BackendError, match=r"bad\.om: cannot be loaded on device 0: \[1\]\[ACL"):
         open_backend(str(tmp_path / "bad.om"))
     with pytest.raises(BackendError, match=r"on device 9: \[107001\]"):
-        open_backend(write_model(tmp_path / "m.om"), device=9)
+        open_backend(models.write_model(tmp_path / "m.om"), device=9)
     monkeypatch.setitem(sys.modules, "aclruntime", None)
     with pytest.raises(BackendError, match="needs aclruntime, which comes with ais_bench"):
-        open_backend(write_model(tmp_path / "m.om"))
+        open_backend(models.write_model(tmp_path / "m.om"))
 
 
 def test_a_failing_run_is_named(acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_backend(write_model(tmp_path / "m.om", 2), device=2) as model:
+    with open_backend(models.write_model(tmp_path / "m.om", 2), device=2) as model:
         acl.state.finalized = 1  # somebody else's finalize
         with pytest.raises(BackendError, match=r"m\.om: cannot run on device 2: \[-1\]\[ACL"):
             model.infer(images(2))
@@ -167,14 +166,14 @@ def test_a_failing_run_is_named(acl: Any, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_infer_command(acl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inputs = write_inputs(tmp_path / "in", 7)
-    words = ["infer", "--model", write_model(tmp_path / "m.om", 2), "--outfmt", "TXT"]
+    inputs = models.write_inputs(tmp_path / "in", 7)
+    words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--outfmt", "TXT"]
     words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert main([*words, "--output_dirname", "r", "--display_all_summary"]) == 0
     shown = capsys.readouterr().out
     assert "inferred 7 of 7 files" in shown
     assert ("[INFO] H2D_latency (ms): min" in shown) == hasattr(acl, "MemorySummary")
-    for i, row in enumerate(logits(inputs)):
+    for i, row in enumerate(models.logits(inputs)):
         got = read_logits(tmp_path / f"out/r/x{i}_0.txt")
         assert got == pytest.approx(row, rel=1e-4, abs=1e-5)
     summary = json.loads((tmp_path / "out/r_summary.json").read_text())
@@ -183,37 +182,29 @@ def test_infer_command(acl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_bench_command(acl: Any, tmp_path: Path) -> None:
     for size in (1, 4):
-        write_model(tmp_path / f"m{size}.om", size)
+        models.write_model(tmp_path / f"m{size}.om", size)
     words = ["bench", "--model", str(tmp_path / "m{bs}.om"), "--batchsize", "1,4", "--loop", "3"]
     assert main([*words, "--json", str(tmp_path / "b.json")]) == 0
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [row["batchsize"] for row in rows] == [1, 4]
 
 
-SHIM = """
-import os, sys, tracemalloc
-tracemalloc.start(1)
-from tests.support.fake_aclruntime import build
-sys.modules[__name__] = build(os.environ["FAKE_ACLRUNTIME"])
-"""
-
-
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("generation", fake_aclruntime.GENERATIONS)
 def test_several_devices_are_several_processes(
     generation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "path").mkdir()
-    (tmp_path / "path/aclruntime.py").write_text(SHIM)
+    (tmp_path / "path/aclruntime.py").write_text(fake_aclruntime.SHIM)
     monkeypatch.syspath_prepend(tmp_path / "path")  # spawned processes get this path as well
     monkeypatch.setenv("FAKE_ACLRUNTIME", generation)
-    inputs = write_inputs(tmp_path / "in", 5)
-    words = ["infer", "--model", write_model(tmp_path / "m.om", 2), "--device", "0,1,2"]
+    inputs = models.write_inputs(tmp_path / "in", 5)
+    words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--device", "0,1,2"]
     words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert main([*words, "--output_dirname", "r", "--outfmt", "TXT"]) == 0
     for device, numbers in enumerate(((0,), (1, 2), (3, 4))):
         for i in numbers:
             got = read_logits(tmp_path / f"out/r/device{device}/x{i}_0.txt")
-            assert got == pytest.approx(logits(inputs)[i], rel=1e-4, abs=1e-5)
+            assert got == pytest.approx(models.logits(inputs)[i], rel=1e-4, abs=1e-5)
 
 
 # ---- the stand-in must be able to fail ----------------------------------------
@@ -232,7 +223,7 @@ def feed(acl: Any, batch: np.ndarray, device: int = 0) -> Any:
 
 
 def test_fake_checks_arguments(acl: Any, tmp_path: Path) -> None:
-    path = write_model(tmp_path / "m.om", 2)
+    path = models.write_model(tmp_path / "m.om", 2)
     options = acl.session_options()
     with pytest.raises(TypeError):
         acl.InferenceSession(path, device_id=0)
@@ -251,8 +242,8 @@ def test_fake_checks_arguments(acl: Any, tmp_path: Path) -> None:
         (["klass"], [good], RuntimeError),
         (["class", "class"], [good], RuntimeError),
         (["class"], [], RuntimeError),
-        (["class"], [good, good], Misuse),
-        (["class"], [feed(acl, images(1))], (RuntimeError, Misuse)),
+        (["class"], [good, good], fake_aclruntime.Misuse),
+        (["class"], [feed(acl, images(1))], (RuntimeError, fake_aclruntime.Misuse)),
     ):
         with pytest.raises(kind):
             session.run(names, feeds)
@@ -262,25 +253,25 @@ def test_fake_checks_arguments(acl: Any, tmp_path: Path) -> None:
 
 
 def test_fake_notices_freed_arrays(acl: Any, tmp_path: Path) -> None:
-    session = raw(acl, write_model(tmp_path / "m.om", 2))
+    session = raw(acl, models.write_model(tmp_path / "m.om", 2))
     dangling = feed(acl, images(2))  # the array is gone already
     if hasattr(acl, "BaseTensor"):
-        with pytest.raises(Misuse, match="freed before run"):
+        with pytest.raises(fake_aclruntime.Misuse, match="freed before run"):
             session.run(["class"], [dangling])
     else:  # these generations copy
         assert len(session.run(["class"], [dangling])) == 1
 
 
 def test_fake_notices_use_after_the_end(acl: Any, tmp_path: Path) -> None:
-    path, batch = write_model(tmp_path / "m.om", 2), images(2)
+    path, batch = models.write_model(tmp_path / "m.om", 2), images(2)
     session = raw(acl, path)
     desc = session.get_inputs()[0]
     if hasattr(session, "free_resource"):
         session.free_resource()
-        with pytest.raises(Misuse, match="after free_resource"):
+        with pytest.raises(fake_aclruntime.Misuse, match="after free_resource"):
             session.run(["class"], [feed(acl, batch)])
     del session
-    with pytest.raises(Misuse, match="after its session"):
+    with pytest.raises(fake_aclruntime.Misuse, match="after its session"):
         print(desc.name)
     session = raw(acl, path)
     if hasattr(session, "finalize"):
@@ -290,12 +281,12 @@ def test_fake_notices_use_after_the_end(acl: Any, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError):
             raw(acl, path)
         session.finalize()
-        with pytest.raises(Misuse, match="segmentation fault"):
+        with pytest.raises(fake_aclruntime.Misuse, match="segmentation fault"):
             session.run(["class"], [feed(acl, batch)])
 
 
 def test_fake_minds_threads(acl: Any, tmp_path: Path) -> None:
-    session, batch = raw(acl, write_model(tmp_path / "m.om", 2)), images(2)
+    session, batch = raw(acl, models.write_model(tmp_path / "m.om", 2)), images(2)
     outcome: list[Any] = []
 
     def use() -> None:
@@ -307,7 +298,7 @@ def test_fake_minds_threads(acl: Any, tmp_path: Path) -> None:
     thread = threading.Thread(target=use)
     thread.start()
     thread.join()
-    expected = {"G0": Misuse, "G1": Misuse, "G2": RuntimeError}
+    expected = {"G0": fake_aclruntime.Misuse, "G1": fake_aclruntime.Misuse, "G2": RuntimeError}
     if acl.state.generation in expected:
         assert outcome == [expected[acl.state.generation]]
     else:
@@ -315,7 +306,7 @@ def test_fake_minds_threads(acl: Any, tmp_path: Path) -> None:
 
 
 def test_fake_gives_a_context_to_the_last_session(acl: Any, tmp_path: Path) -> None:
-    path, batch = write_model(tmp_path / "m.om", 2), images(2)
+    path, batch = models.write_model(tmp_path / "m.om", 2), images(2)
     first, second = raw(acl, path, 0), raw(acl, path, 1)
     second.run(["class"], [feed(acl, batch, 1)])
     if acl.state.generation == "G2":

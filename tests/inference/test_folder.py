@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.support.models import CLASSES, IMAGE, logits, write_inputs, write_model
+from tests.support import models
 from zoofast.cli import main
 from zoofast.errors import BackendError, OutputError, SourceError
 from zoofast.inference import ais_bench
@@ -32,7 +32,7 @@ from zoofast.scoring.results import read_logits
 
 
 def infer(folder: Path, *options: str, model: str = "", dirname: str = "r") -> int:
-    model = model or write_model(folder / "m.onnx")
+    model = model or models.write_model(folder / "m.onnx")
     where = ["--input", str(folder / "in"), "--output", str(folder / "out")]
     return main(["infer", "--model", model, *where, "--output_dirname", dirname, *options])
 
@@ -99,46 +99,46 @@ def test_binary_formats_equal_numpys(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 4, 16])
 @pytest.mark.parametrize("fmt", ["TXT", "BIN", "NPY"])
 def test_results_do_not_depend_on_the_batch(tmp_path: Path, batch: int, fmt: str) -> None:
-    images = write_inputs(tmp_path / "in", 9)
+    images = models.write_inputs(tmp_path / "in", 9)
     assert infer(tmp_path, "--outfmt", fmt, "--batchsize", str(batch)) == 0
     got = results(tmp_path, 9, fmt.lower())
-    assert got == pytest.approx(logits(images), rel=1e-5, abs=1e-5)
+    assert got == pytest.approx(models.logits(images), rel=1e-5, abs=1e-5)
     summary = json.loads((tmp_path / "out/r_summary.json").read_text())
     assert summary["NPU_compute_time"]["count"] == -(-9 // batch)
     assert summary["filesinfo"]["8"]["outfiles"] == [str(tmp_path / f"out/r/x8_0.{fmt.lower()}")]
 
 
 def test_npy_inputs_and_several_outputs(tmp_path: Path) -> None:
-    images = write_inputs(tmp_path / "in", 3)
+    images = models.write_inputs(tmp_path / "in", 3)
     for i, image in enumerate(images):
         (tmp_path / f"in/x{i}.bin").unlink()
         np.save(tmp_path / f"in/x{i}.npy", image[None])
-    model = write_model(tmp_path / "m.onnx", 2, outputs=2)
+    model = models.write_model(tmp_path / "m.onnx", 2, outputs=2)
     assert infer(tmp_path, "--outfmt", "NPY", model=model) == 0
-    for i, row in enumerate(logits(images)):
+    for i, row in enumerate(models.logits(images)):
         for output, sign in ((0, 1), (1, -1)):
             saved = np.load(tmp_path / f"out/r/x{i}_{output}.npy")
-            assert saved.shape == (1, CLASSES)
+            assert saved.shape == (1, models.CLASSES)
             assert saved[0] == pytest.approx(sign * row, rel=1e-5, abs=1e-5)
 
 
 def test_batch_packed_files(tmp_path: Path) -> None:
-    images = write_inputs(tmp_path / "in", 6)
+    images = models.write_inputs(tmp_path / "in", 6)
     for i in range(6):
         (tmp_path / f"in/x{i}.bin").unlink()
     for i in range(3):
         images[2 * i : 2 * i + 2].tofile(tmp_path / f"in/x{i}.bin")
-    model = write_model(tmp_path / "m.onnx", 4)
+    model = models.write_model(tmp_path / "m.onnx", 4)
     assert infer(tmp_path, "--images-per-file", "2", "--outfmt", "NPY", model=model) == 0
     got = np.concatenate([np.load(tmp_path / f"out/r/x{i}_0.npy") for i in range(3)])
-    assert got == pytest.approx(logits(images), rel=1e-5, abs=1e-5)
+    assert got == pytest.approx(models.logits(images), rel=1e-5, abs=1e-5)
     assert infer(tmp_path, "--images-per-file", "3", model=model) == 2
 
 
 def test_several_devices_divide_the_input(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = write_inputs(tmp_path / "in", 5)
+    images = models.write_inputs(tmp_path / "in", 5)
     assert infer(tmp_path, "--device", "0,3", "--batchsize", "2", "--outfmt", "TXT") == 0
     shown = capsys.readouterr().out
     assert "i:0 device_0 throughput:" in shown
@@ -150,11 +150,11 @@ def test_several_devices_divide_the_input(
         assert (out / f"device{device}_summary.json").is_file()
         for i in numbers:
             row = read_logits(out / f"device{device}/x{i}_0.txt")
-            assert row == pytest.approx(logits(images)[i], rel=1e-4, abs=1e-5)
+            assert row == pytest.approx(models.logits(images)[i], rel=1e-4, abs=1e-5)
 
 
 def test_pure_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = write_model(tmp_path / "m.onnx", 4)
+    model = models.write_model(tmp_path / "m.onnx", 4)
     numbers = tmp_path / "n.json"
     options = ["--loop", "7", "--json", str(numbers), "--output", str(tmp_path / "out")]
     assert main(["infer", "--model", model, *options, "--output_dirname", "p"]) == 0
@@ -167,12 +167,12 @@ def test_pure_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     summary = json.loads((tmp_path / "out/p_summary.json").read_text())
     result = str(tmp_path / "out/p/pure_infer_data_0.bin")
     assert summary["filesinfo"] == {"0": {"infiles": ["pure_infer_data"], "outfiles": [result]}}
-    assert Path(result).read_bytes() == bytes(4 * CLASSES * 4)
+    assert Path(result).read_bytes() == bytes(4 * models.CLASSES * 4)
     assert summary["NPU_compute_time"]["count"] == 7
 
 
 def test_null_backend(tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", 3)
+    models.write_inputs(tmp_path / "in", 3)
     spec = "2x3x4x4:float32:5"
     assert infer(tmp_path, "--backend", "null", "--outfmt", "TXT", model=spec) == 0
     assert results(tmp_path, 3, "txt").tolist() == [[-0.0, -1, -2, -3, -4]] * 3
@@ -215,7 +215,7 @@ def test_the_whole_way_gives_the_golden_accuracy(shared: Path, tmp_path: Path) -
     ],
 )
 def test_models_that_do_not_fit(tmp_path: Path, options: dict[str, Any], why: str) -> None:
-    model = write_model(tmp_path / "m.onnx", **options)
+    model = models.write_model(tmp_path / "m.onnx", **options)
     with pytest.raises(BackendError, match=why):
         open_backend(model, batch=3)
 
@@ -230,7 +230,7 @@ def test_models_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         open_backend(str(tmp_path / "model.pth"))
     with pytest.raises(BackendError, match="no such backend; there are onnxruntime, aclruntime"):
         open_backend("m.onnx", "tensorrt")
-    model = write_model(tmp_path / "m.onnx")
+    model = models.write_model(tmp_path / "m.onnx")
     with pytest.raises(BackendError, match=r"no such provider; it has .*CPU"):
         open_backend(model, provider="TPU")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -239,11 +239,11 @@ def test_models_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_batches_that_do_not_fit(tmp_path: Path) -> None:
-    with open_backend(write_model(tmp_path / "m.onnx", 2)) as model:
+    with open_backend(models.write_model(tmp_path / "m.onnx", 2)) as model:
         for batch in (
-            np.zeros((1, *IMAGE), np.float32),
-            np.zeros((2, *IMAGE), np.float64),
-            np.zeros((2, *IMAGE[::-1]), np.float32),
+            np.zeros((1, *models.IMAGE), np.float32),
+            np.zeros((2, *models.IMAGE), np.float64),
+            np.zeros((2, *models.IMAGE[::-1]), np.float32),
         ):
             with pytest.raises(BackendError, match=r"input image float32\[2x3x4x4\]: the batch is"):
                 model.infer(batch)
@@ -252,8 +252,8 @@ def test_batches_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_inputs_of_another_model_are_refused_before_the_run(tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", 2)
-    model = write_model(tmp_path / "m.onnx", dtype=TensorProto.UINT8)
+    models.write_inputs(tmp_path / "in", 2)
+    model = models.write_model(tmp_path / "m.onnx", dtype=TensorProto.UINT8)
     with pytest.raises(BackendError, match=r"192 bytes, not 1 \* 48 bytes for image uint8.*other"):
         InferJob(ModelSpec(model), list_inputs(str(tmp_path / "in"))).run()
     assert infer(tmp_path, model=model) == 2
@@ -261,7 +261,7 @@ def test_inputs_of_another_model_are_refused_before_the_run(tmp_path: Path) -> N
 
 
 def test_a_recipe_must_fit_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = write_model(tmp_path / "m.onnx", 2)
+    model = models.write_model(tmp_path / "m.onnx", 2)
     assert main(["infer", "--model", model, "--recipe", "alexnet"]) == 2
     error = capsys.readouterr().err
     assert "recipe alexnet makes actual_input_1 float32[2x3x224x224], but" in error
@@ -273,7 +273,7 @@ def test_a_recipe_must_fit_the_model(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_one_broken_file_among_many(
     tmp_path: Path, where: int, broken: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = write_inputs(tmp_path / "in", 5)
+    images = models.write_inputs(tmp_path / "in", 5)
     bad = tmp_path / f"in/x{where}.bin"
     bad.write_bytes(broken)
     assert infer(tmp_path, "--batchsize", "2", "--json", str(tmp_path / "n.json")) == 1
@@ -283,14 +283,14 @@ def test_one_broken_file_among_many(
     assert list(json.loads((tmp_path / "n.json").read_text())["failures"]) == [str(bad)]
     for i in set(range(5)) - {where}:
         row = read_logits(tmp_path / f"out/r/x{i}_0.bin")
-        assert row == pytest.approx(logits(images)[i], rel=1e-5, abs=1e-5)
+        assert row == pytest.approx(models.logits(images)[i], rel=1e-5, abs=1e-5)
     assert not (tmp_path / f"out/r/x{where}_0.bin").exists()
     assert infer(tmp_path, "--on-error", "stop") == 2
 
 
 def test_odd_npy_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_inputs(tmp_path / "in", 1)
-    np.save(tmp_path / "in/y.npy", np.zeros(IMAGE))
+    models.write_inputs(tmp_path / "in", 1)
+    np.save(tmp_path / "in/y.npy", np.zeros(models.IMAGE))
     (tmp_path / "in/z.npy").write_bytes(b"nothing")
     assert infer(tmp_path) == 1
     error = capsys.readouterr().err
@@ -312,7 +312,7 @@ def test_inputs_that_are_none(tmp_path: Path) -> None:
 def test_a_failing_device_ends_the_run_by_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_inputs(tmp_path / "in", 4)
+    models.write_inputs(tmp_path / "in", 4)
     for i in (2, 3):  # the second device's inputs
         (tmp_path / f"in/x{i}.bin").write_bytes(b"")
     assert infer(tmp_path, "--device", "0,5") == 2
@@ -330,7 +330,7 @@ def test_a_failing_device_ends_the_run_by_number(
     ],
 )
 def test_options_that_make_no_sense(tmp_path: Path, options: list[str]) -> None:
-    model = write_model(tmp_path / "m.onnx")
+    model = models.write_model(tmp_path / "m.onnx")
     try:
         assert main(["infer", "--model", model, *options]) == 2
     except SystemExit as error:
@@ -341,8 +341,8 @@ def test_options_that_make_no_sense(tmp_path: Path, options: list[str]) -> None:
 
 
 def test_resume_does_only_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_inputs(tmp_path / "in", 6)
-    model = write_model(tmp_path / "m.onnx")
+    models.write_inputs(tmp_path / "in", 6)
+    model = models.write_model(tmp_path / "m.onnx")
     assert infer(tmp_path, model=model, dirname="whole") == 0
     assert infer(tmp_path, model=model) == 0
     folder = tmp_path / "out/r"
@@ -362,9 +362,9 @@ def test_resume_does_only_what_is_left(tmp_path: Path, capsys: pytest.CaptureFix
 def test_resume_of_another_run_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_inputs(tmp_path / "in", 2)
+    models.write_inputs(tmp_path / "in", 2)
     assert infer(tmp_path) == 0
-    other = write_model(tmp_path / "other.onnx", outputs=2)
+    other = models.write_model(tmp_path / "other.onnx", outputs=2)
     assert infer(tmp_path, "--resume", model=other) == 2
     assert "holds a run of another model" in capsys.readouterr().err
     (tmp_path / "out/r_run.json").write_text("{")
@@ -375,7 +375,7 @@ def test_resume_of_another_run_is_refused(
 
 
 def test_a_new_run_drops_the_results_it_would_replace(tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", 3)
+    models.write_inputs(tmp_path / "in", 3)
     assert infer(tmp_path, "--device", "0,1") == 0
     assert infer(tmp_path) == 0
     assert not list((tmp_path / "out/r").glob("device*/*"))
@@ -397,7 +397,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_and_resumed_equals_undisturbed(tmp_path: Path, how: signal.Signals) -> None:
-    write_inputs(tmp_path / "in", 60)
+    models.write_inputs(tmp_path / "in", 60)
     spec = "2x3x4x4:float32:5"
     where = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     words = ["infer", "--backend", "null", "--model", spec, *where, "--outfmt", "TXT"]
@@ -425,7 +425,7 @@ def test_interrupted_and_resumed_equals_undisturbed(tmp_path: Path, how: signal.
 def test_a_full_disk_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_inputs(tmp_path / "in", 20)
+    models.write_inputs(tmp_path / "in", 20)
     write = Path.replace
     wrote = []
 
@@ -457,7 +457,7 @@ def test_too_little_space_is_said_before(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_failing_model_ends_the_run(tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", 10)
+    models.write_inputs(tmp_path / "in", 10)
 
     class Failing:
         calls = 0
@@ -485,7 +485,7 @@ def test_a_failing_model_ends_the_run(tmp_path: Path) -> None:
 
 def test_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for size in (1, 2):
-        write_model(tmp_path / f"m_bs{size}.onnx", size)
+        models.write_model(tmp_path / f"m_bs{size}.onnx", size)
     outputs = [str(tmp_path / name) for name in ("b.md", "b.json")]
     template = str(tmp_path / "m_bs{bs}.onnx")
     options = ["--batchsize", "1,2", "--loop", "3", "--markdown", outputs[0], "--json", outputs[1]]
@@ -508,7 +508,7 @@ def test_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_bench_keeps_the_sizes_that_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = write_model(tmp_path / "m.onnx", 2)
+    model = models.write_model(tmp_path / "m.onnx", 2)
     numbers = str(tmp_path / "b.json")
     words = ["bench", "--model", model, "--loop", "2", "--json", numbers]
     assert main([*words, "--batchsize", "1,2"]) == 1

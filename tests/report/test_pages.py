@@ -254,20 +254,20 @@ def test_score_reports_what_it_scores(tmp_path: Path) -> None:
 def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from tests.support.models import CLASSES, write_model
+    from tests.support import models
 
     hostile = "<img src=x onerror=alert(1)>&amp;'"
     files = {name: data for name, data in folders.good_files(12).items()}
     files |= {f"{hostile}{i}.JPEG": data for i, data in enumerate(list(files.values())[:3])}
     folders.write(tmp_path / "images", files | {"bad<b>.JPEG": b"no image"})
     folders.recipe_file(tmp_path, oracle.Spec(size=(5, 5), crop=(4, 4)))
-    write_model(tmp_path / "m.onnx", 4)
-    synsets = [f"n{i:08d}" for i in range(CLASSES)]
+    models.write_model(tmp_path / "m.onnx", 4)
+    synsets = [f"n{i:08d}" for i in range(models.CLASSES)]
     (tmp_path / "synsets.txt").write_text(
         "".join(f"{name} {i + 1} <script>alert({i})</script>\n" for i, name in enumerate(synsets))
     )
     for i, name in enumerate(sorted(path.name for path in (tmp_path / "images").iterdir())):
-        folder = tmp_path / "classes" / synsets[i % CLASSES]
+        folder = tmp_path / "classes" / synsets[i % models.CLASSES]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((tmp_path / "images" / name).read_bytes())
     page, figures = tmp_path / "e.html", tmp_path / "e.json"

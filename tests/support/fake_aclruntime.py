@@ -22,6 +22,13 @@ import onnxruntime
 
 GENERATIONS = ("G0", "G1", "G2", "G3", "G4")
 DEVICES = 8
+# The text of an `aclruntime.py` for spawned processes: the module of $FAKE_ACLRUNTIME's generation.
+SHIM = """
+import os, sys, tracemalloc
+tracemalloc.start(1)
+from tests.support import fake_aclruntime
+sys.modules[__name__] = fake_aclruntime.build(os.environ["FAKE_ACLRUNTIME"])
+"""
 _NUMPY_DOMAIN = 389047  # under which NumPy reports its blocks to tracemalloc
 
 
