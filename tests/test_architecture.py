@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md's rules about imports, read from the imports themselves."""
+"""ARCHITECTURE.md's rules about imports, read from the imports themselves; and what is packaged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import paths
+from zoofast.cli import COMMANDS
 
 PACKAGE = paths.ROOT / "zoofast"
 # A package imports only from packages above it in this list.
@@ -31,6 +32,8 @@ LAYERS = (
     "guide_script",
 )
 PRINTS = ("commands", "cli")  # the only packages that write to the terminal
+STILL = {("bench.py", "infer"), ("convert.py", "atc")}  # subcommands whose arguments are shared
+NOT_DATA = {".c", ".md", ".pxd", ".pyc", ".pyx", ".so"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -75,6 +78,15 @@ def test_imports_go_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_a_subcommand(path: Path) -> None:
+    """`cli` loads a subcommand by its name; what several of them need has a module of its own."""
+    for line, name in imports(path):
+        parts = name.split(".")
+        if parts[:2] == ["zoofast", "commands"] and (path.name, parts[2]) not in STILL:
+            assert parts[2] not in COMMANDS, f"{path}:{line}: imports the subcommand {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_library_prints_nothing(path: Path) -> None:
     if layer_of(path) in PRINTS:
         return
@@ -86,3 +98,21 @@ def test_the_library_prints_nothing(path: Path) -> None:
 def test_there_is_something_to_check() -> None:
     assert len(MODULES) > 50
     assert {layer_of(path) for path in MODULES} >= set(LAYERS) - {"_core", "_logits"}
+
+
+def test_all_packages_and_data_files_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What setuptools copies into a wheel is what lies in the folder."""
+    setuptools = pytest.importorskip("setuptools", minversion="77")
+    monkeypatch.chdir(paths.ROOT)
+    distribution = setuptools.Distribution({"script_name": "setup.py"})
+    distribution.parse_config_files(["pyproject.toml"])
+    distribution.include_package_data = False  # would add what an earlier build has listed
+    packages = {".".join(path.parent.relative_to(paths.ROOT).parts) for path in MODULES}
+    assert sorted(distribution.packages) == sorted(packages)
+    command = distribution.get_command_obj("build_py")
+    command.ensure_finalized()
+    copied = {Path(module[2]) for module in command.find_all_modules()}
+    for _, source, _, names in command.data_files:
+        copied |= {Path(source, name) for name in names}
+    files = {path.relative_to(paths.ROOT) for path in PACKAGE.rglob("*") if path.is_file()}
+    assert copied == {path for path in files if path.suffix not in NOT_DATA}
