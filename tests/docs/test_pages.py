@@ -35,7 +35,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import zoofast
-from tests.support import jpegs
+from tests.support import fake_aclruntime, jpegs
 from tests.support.paths import ROOT
 from zoofast.cli import COMMANDS, main
 
@@ -47,12 +47,6 @@ BLOCK = re.compile(
 INLINE = re.compile(r"`(zoofast [^`]+)`")
 IMAGES = 8
 CLASSES = 1000
-ACLRUNTIME = """
-import sys, tracemalloc
-tracemalloc.start(1)
-from tests.support.fake_aclruntime import build
-sys.modules[__name__] = build("G3")
-"""
 
 
 class Command(NamedTuple):
@@ -139,7 +133,7 @@ def write_classifier(path: Path, shape: list[int | str], dtype: int) -> None:
 
 
 def make_data(folder: Path) -> None:
-    """What the pages' commands read: images, labels, models as ONNX and as .om, a stand-in."""
+    """What the pages read: images, labels, results, models (ONNX and .om), a stand-in NPU."""
     (folder / "imagenet/val").mkdir(parents=True)
     lines = []
     for i in range(IMAGES):
@@ -155,7 +149,13 @@ def make_data(folder: Path) -> None:
     write_classifier(folder / "resnet34_bs8.om", [8, 3, 224, 224], floats)
     write_classifier(folder / "squeezenet1_1_bs8.om", [8, 224, 224, 3], pixels)
     (folder / "stand-in").mkdir()
-    (folder / "stand-in/aclruntime.py").write_text(ACLRUNTIME)
+    (folder / "stand-in/aclruntime.py").write_text(fake_aclruntime.SHIM)
+    (folder / "result").mkdir()
+    for i in range(IMAGES):
+        scores = np.zeros(CLASSES)
+        scores[[i, 999]] = 2, i // 6 * 3  # the last two images are class 999 for this model
+        text = " ".join(f"{score:f}" for score in scores)
+        (folder / f"result/ILSVRC2012_val_{i + 1:08d}_0.txt").write_text(text)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -163,6 +163,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "PYTHONPATH": f"{folder / 'stand-in'}:{ROOT}",
+        "FAKE_ACLRUNTIME": "G3",
         "COLUMNS": "100",
     }
 
@@ -227,4 +228,4 @@ def test_the_readme_is_short() -> None:
 def test_the_api_page_names_everything_public() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     for name in zoofast.__all__:
-        assert re.search(rf"^\| `{name}\b.*\|$", page, re.MULTILINE), name
+        assert re.search(rf"^\|.*`{name}\b.*\|$", page, re.MULTILINE), name
