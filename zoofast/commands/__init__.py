@@ -1,5 +1,6 @@
 """The subcommands of `zoofast`: one module each, with its arguments, tables and exit codes.
 
-May import every package. Only `cli` imports from here, apart from the modules that the commands
-share: `arguments` and `console`. Only these modules and `cli` print.
+May import every package. `cli` imports one subcommand at a time; the subcommands import only the
+modules that they share, such as `arguments` and `console`. Nothing else imports from here. Only
+this package and `cli` print.
 """

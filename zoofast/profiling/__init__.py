@@ -1,4 +1,5 @@
 """What limits this host: time by stage, scaling over threads, disk rates, and a verdict.
 
-May import every package but report, commands and cli.
+May import errors, the C extensions, base, preprocess, timing, inference, scoring, evaluation and
+conversion.
 """

@@ -1,1 +1,1 @@
-"""The built-in recipes, one TOML file each; README.md explains the format. Holds no code."""
+"""The built-in recipes, one TOML file each; docs/recipes.md explains the format. Holds no code."""
