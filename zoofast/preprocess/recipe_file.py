@@ -1,7 +1,7 @@
 """Recipe files: TOML, checked key by key, to a Recipe.
 
 The guides' recipes lie in `zoofast/preprocess/recipes/`; a user's own file works the same way.
-The README there explains every key.
+docs/recipes.md explains every key.
 """
 
 from __future__ import annotations
