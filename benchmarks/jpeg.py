@@ -25,6 +25,7 @@ from report import RESULTS, Table, load_note, machine, replace_block, today, wri
 
 from zoofast import _core
 
+PARTS = ("levels", "jpeg_baseline", "jpeg_entropy", "jpeg_header")
 QUALITIES = (50, 75, 90, 96)
 SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2, "gray": None}  # Pillow's numbers
 ENCODED = 40  # images of each
@@ -94,10 +95,10 @@ HEADINGS = [
 def build(folder: Path) -> Path:
     program = folder / "jpeg_stages"
     sources = [ROOT / "benchmarks" / "jpeg_stages.c"]
-    sources += [ROOT / "csrc" / f"jpeg_{part}.c" for part in ("baseline", "entropy", "header")]
+    sources += [ROOT / "csrc" / f"{part}.c" for part in PARTS]
     sources += sorted((ROOT / "csrc").glob("jpeg_pixels*.c"))
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-ffp-contract=off"]
-    includes = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests' / 'native'}"]
+    includes = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/core/native'}"]
     compiler = os.environ.get("CC", "cc")
     command = [compiler, *flags, *includes, *map(str, sources), "-ljpeg", "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -10,8 +10,8 @@
  * ticks of the time stamp counter (x86: TSC, Arm: CNTVCT) a byte by the median;
  * benchmarks/jpeg.py makes tables of them.
  *
- *     cc -std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -Icsrc -Itests/native \
- *         benchmarks/jpeg_stages.c csrc/jpeg_{baseline,entropy,header}.c \
+ *     cc -std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -Icsrc -Itests/core/native \
+ *         benchmarks/jpeg_stages.c csrc/levels.c csrc/jpeg_{baseline,entropy,header}.c \
  *         csrc/jpeg_pixels*.c -ljpeg -o jpeg_stages
  *
  * Stages: `coefficients` is entropy decoding alone (jpeg_read_coefficients
@@ -111,7 +111,7 @@ static void zoofast_coefficients(const file *f)
     int w = 8 * (jpeg.ncomp == 1 ? 1 : jpeg.max_h), h = 8 * (jpeg.ncomp == 1 ? 1 : jpeg.max_v);
     int count = (jpeg.width + w - 1) / w * ((jpeg.height + h - 1) / h);
 
-    kernels->unstuff(unstuffed, &n, f->data + jpeg.scan, f->data + f->nbytes);
+    kernels->unstuff(unstuffed, &n, f->data + jpeg.scan_offset, f->data + f->nbytes);
     memset(unstuffed + n, 0, ZF_BITS_PAD);
     zf_bits bits = {unstuffed, 0, 0};
     for (int i = 0; i < count; i++)
@@ -283,11 +283,16 @@ int main(int argc, char **argv)
         else
             return 2;
     }
-    decoder = zf_baseline_open(isa);
-    kernels = zf_jpeg_kernels_for(isa);
+    zf_level level = zf_level_named(isa);
+    if (level == ZF_LEVEL_COUNT || !zf_level_runs_here(level)) {
+        fprintf(stderr, "no such CPU level here: %s\n", isa);
+        return 2;
+    }
+    decoder = zf_baseline_open(level);
+    kernels = zf_jpeg_kernels_of[level];
     file *files = calloc((size_t)(argc - optind) + 1, sizeof *files);
     if (!decoder || !files || rounds < 1) {
-        fprintf(stderr, "no such CPU level: %s\n", isa);
+        fprintf(stderr, "out of memory, or no rounds\n");
         return 2;
     }
     for (int i = optind; i < argc; i++) {

@@ -1,25 +1,35 @@
-/* Which decoder makes an image's pixels: our own for what it knows, else
- * libjpeg-turbo; what neither takes is left to Pillow by the caller. */
+/* Chooses the decoder for an image: our own if it supports the file, else
+ * libjpeg-turbo. If neither does, the caller leaves the image to Pillow. */
 #include "zf_jpeg_internal.h"
 
 #include <stdlib.h>
 
+static const char *const decoder_names[] = {
+#define NAME(constant, name) [ZF_DECODER_##constant] = name,
+    ZF_DECODERS(NAME)
+#undef NAME
+};
+_Static_assert(sizeof decoder_names / sizeof *decoder_names == ZF_DECODER_COUNT,
+               "each decoder has a name");
+
+const char *zf_decoder_name(zf_decoder decoder) { return decoder_names[decoder]; }
+
 struct zf_decoders {
     zf_baseline *baseline;
     zf_turbo *turbo;
-    /* Our scalar pixel code is written for reading, and libjpeg-turbo has
-     * SIMD of its own for CPUs that lack ours. */
+    /* Our scalar pixel code is slow, since it is written for readers.
+     * libjpeg-turbo has SIMD also for CPUs without the features of our levels. */
     bool turbo_first;
 };
 
-zf_decoders *zf_decoders_open(const zf_kernels *kernels)
+zf_decoders *zf_decoders_open(zf_level level)
 {
     zf_decoders *d = calloc(1, sizeof *d);
     if (!d)
         return NULL;
-    d->baseline = zf_baseline_open(zf_kernels_name(kernels));
-    d->turbo = zf_turbo_open(kernels);
-    d->turbo_first = kernels == &zf_kernels_scalar;
+    d->baseline = zf_baseline_open(level);
+    d->turbo = zf_turbo_open(zf_kernels_of[level]);
+    d->turbo_first = level == ZF_LEVEL_SCALAR;
     if (d->baseline && d->turbo)
         return d;
     zf_decoders_close(d);

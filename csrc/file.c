@@ -1,4 +1,4 @@
-/* Files: read into a growing buffer, written whole or not at all. */
+/* Reads files into a growing buffer, and writes files completely or not at all. */
 #include "zf_file.h"
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 
 #define DIRECT_ALIGN 4096
 
+/* Makes room for nbytes and ZF_PAD more; false when out of memory. */
 static bool reserve(zf_buffer *buffer, size_t nbytes)
 {
     if (nbytes + ZF_PAD > buffer->capacity) {
@@ -38,7 +39,7 @@ int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer)
         if (got < 0)
             return errno;
         if (got == 0)
-            break; /* shorter than it was: what is there is judged by the decoder */
+            break; /* the file ends before: the decoder judges the bytes that exist */
         buffer->nbytes += (size_t)got;
     }
     return 0;
@@ -47,7 +48,7 @@ int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer)
 int zf_read_file(const char *path, zf_buffer *buffer)
 {
     struct stat st;
-    /* O_NONBLOCK: opening a pipe would otherwise wait for its writer */
+    /* O_NONBLOCK: without it, opening a pipe waits for a writer */
     int error = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return errno;
@@ -75,9 +76,9 @@ static int write_all(int fd, const uint8_t *data, size_t nbytes)
     return 0;
 }
 
-/* Direct I/O skips the page cache, which here costs more than the disk. It
- * moves whole blocks, so the file is cut to its length afterwards. EINVAL
- * says that this file system has none. */
+/* Writes with direct I/O, since copying to the page cache would cost more than
+ * the disk. Direct I/O writes complete blocks, so the file is cut to its length
+ * afterwards. EINVAL: this file system has no direct I/O. */
 static int write_direct(const char *path, const uint8_t *data, size_t nbytes)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0666);

@@ -1,10 +1,10 @@
 /*
- * A window of a baseline JPEG, MCU row by MCU row.
+ * Decodes a window of a baseline JPEG, one MCU row after the other.
  *
- * Entropy decoding has to start at the top left, whatever the window; but
- * only blocks that the window's pixels depend on are kept and transformed,
- * and MCU rows below them are not read at all. The samples of at most two MCU
- * rows are held; finished pixel rows go straight to the caller.
+ * Entropy decoding has to begin at the top left. But only the blocks that the
+ * window's pixels depend on are stored and transformed, and MCU rows below the
+ * window are not decoded. The decoder holds the samples of at most two MCU rows.
+ * Complete pixel rows go to the caller at once.
  */
 #include "zf_jpeg_internal.h"
 
@@ -14,13 +14,13 @@
 #define MARGIN 64 /* writable bytes before a sample row: its left neighbour, alignment */
 #define SLACK (ZF_PAD + MARGIN) /* bytes past a row's end that kernels may touch */
 
-/* Blocks that wait for their transform: some more than one, as two go faster
- * together, and few enough to stay in the nearest cache. */
+/* Blocks that wait for their transform. Several are transformed at once, since
+ * AVX-512 does two at a time; few enough to stay in the L1 cache. */
 #define QUEUE 12
 
 typedef enum { UP_NONE, UP_BOX, UP_H2V1, UP_H2V2, UP_H1V2 } upsampling;
 
-/* One component's part in the decoding of one window. */
+/* The plan for one component of one window. */
 typedef struct {
     int h, v;                   /* blocks per MCU */
     int h_expand, v_expand;     /* pixels per sample */
@@ -34,14 +34,24 @@ typedef struct {
     zf_dequant q;
 } plane;
 
+/* The MCUs of the picture, and the range that the window needs. */
+typedef struct {
+    int columns, rows;
+    int x0, y0, x1, y1;
+    int pixel_rows; /* in an MCU */
+} mcu_grid;
+
 struct zf_baseline {
     const zf_jpeg_kernels *kernels;
     zf_dc_table dc[4];
     zf_ac_table ac[4];
     plane planes[3];
+    bool rows_above_and_below; /* some plane's upsampling reads neighbouring rows */
+    mcu_grid grid;
+    uint8_t *rgb[3]; /* rows for converted pixels */
     zf_mcu mcu;
     _Alignas(64) zf_block blocks[QUEUE];
-    zf_transform queue[QUEUE]; /* those of blocks[] that the window needs */
+    zf_transform queue[QUEUE]; /* the blocks[] that the window needs */
     uint8_t *unstuffed; /* the bytes of one restart interval */
     size_t unstuffed_capacity;
     uint8_t *pixels; /* all sample rows, upsampled rows and RGB rows */
@@ -49,15 +59,14 @@ struct zf_baseline {
     zf_pixel_times times;
 };
 
-zf_baseline *zf_baseline_open(const char *isa)
+zf_baseline *zf_baseline_open(zf_level level)
 {
-    const zf_jpeg_kernels *kernels = zf_jpeg_kernels_for(isa);
     zf_baseline *d = NULL;
 
-    if (!kernels || posix_memalign((void **)&d, 64, sizeof *d) != 0)
+    if (posix_memalign((void **)&d, 64, sizeof *d) != 0)
         return NULL;
     memset(d, 0, sizeof *d);
-    d->kernels = kernels;
+    d->kernels = zf_jpeg_kernels_of[level];
     return d;
 }
 
@@ -70,6 +79,9 @@ void zf_baseline_close(zf_baseline *d)
     free(d);
 }
 
+const zf_pixel_times *zf_baseline_times(const zf_baseline *d) { return &d->times; }
+
+/* Makes *buffer hold nbytes, and loses its contents; false when out of memory. */
 static bool reserve(uint8_t **buffer, size_t *capacity, size_t nbytes)
 {
     if (nbytes <= *capacity)
@@ -81,16 +93,16 @@ static bool reserve(uint8_t **buffer, size_t *capacity, size_t nbytes)
         *buffer = NULL;
         return false;
     }
-    memset(*buffer, 0, nbytes); /* kernels read past rows' ends, harmlessly */
+    memset(*buffer, 0, nbytes); /* kernels read past the ends of rows, without using it */
     *capacity = nbytes;
     return true;
 }
 
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-/* ---- setting up ----------------------------------------------------------- */
+/* ---- planning --------------------------------------------------------------- */
 
-/* libjpeg's choice (jdsample.c), with fancy upsampling on; it has a box
+/* What libjpeg chooses (jdsample.c) with fancy upsampling on. It has a box
  * filter for every other whole ratio. */
 static upsampling choose_upsampling(const plane *p)
 {
@@ -105,12 +117,19 @@ static upsampling choose_upsampling(const plane *p)
     return UP_BOX;
 }
 
-static bool looks_sideways(const plane *p) { return p->up == UP_H2V1 || p->up == UP_H2V2; }
-static bool looks_up_and_down(const plane *p) { return p->up == UP_H1V2 || p->up == UP_H2V2; }
+static bool reads_left_and_right(const plane *p)
+{
+    return p->up == UP_H2V1 || p->up == UP_H2V2;
+}
+
+static bool reads_above_and_below(const plane *p)
+{
+    return p->up == UP_H1V2 || p->up == UP_H2V2;
+}
 
 static bool plan_plane(plane *p, const zf_jpeg *jpeg, const zf_component *c, zf_window w)
 {
-    bool alone = jpeg->ncomp == 1; /* then the factors mean nothing */
+    bool alone = jpeg->ncomp == 1; /* then the sampling factors mean nothing */
     int max_h = alone ? 1 : jpeg->max_h, max_v = alone ? 1 : jpeg->max_v;
     p->h = alone ? 1 : c->h;
     p->v = alone ? 1 : c->v;
@@ -122,18 +141,18 @@ static bool plan_plane(plane *p, const zf_jpeg *jpeg, const zf_component *c, zf_
     p->height = ceil_div(jpeg->height * p->v, max_v);
     p->up = choose_upsampling(p);
 
-    int beside = looks_sideways(p), above = looks_up_and_down(p);
-    p->bx0 = zf_max(w.x0 / p->h_expand - beside, 0) / 8;
-    p->by0 = zf_max(w.y0 / p->v_expand - above, 0) / 8;
-    p->bx1 = ceil_div(zf_min(ceil_div(w.x1, p->h_expand) + beside, p->width), 8);
-    p->by1 = ceil_div(zf_min(ceil_div(w.y1, p->v_expand) + above, p->height), 8);
+    int dx = reads_left_and_right(p), dy = reads_above_and_below(p);
+    p->bx0 = zf_max(w.x0 / p->h_expand - dx, 0) / 8;
+    p->by0 = zf_max(w.y0 / p->v_expand - dy, 0) / 8;
+    p->bx1 = ceil_div(zf_min(ceil_div(w.x1, p->h_expand) + dx, p->width), 8);
+    p->by1 = ceil_div(zf_min(ceil_div(w.y1, p->v_expand) + dy, p->height), 8);
 
     if (!jpeg->quant_defined[c->tq])
         return false;
     for (int k = 0; k < 64; k++) {
         int factor = jpeg->quant[c->tq][k];
-        p->q.factor[zf_coef_at[k]] = (int16_t)factor;
-        p->q.limit[zf_coef_at[k]] = (uint16_t)(factor ? ZF_COEF_MAX / factor : INT16_MAX);
+        p->q.factor[zf_zigzag_index[k]] = (int16_t)factor;
+        p->q.limit[zf_zigzag_index[k]] = (uint16_t)(factor ? ZF_COEF_MAX / factor : INT16_MAX);
     }
     return true;
 }
@@ -158,46 +177,85 @@ static bool plan_mcu(zf_baseline *d, const zf_jpeg *jpeg)
     return true;
 }
 
-/* Lays all rows out in one buffer. rgb gets the rows for converted pixels. */
-static bool plan_rows(zf_baseline *d, const zf_jpeg *jpeg, bool context, zf_window w,
-                      uint8_t *rgb[3])
+static mcu_grid plan_grid(const zf_baseline *d, const zf_jpeg *jpeg)
+{
+    const plane *first = &d->planes[0];
+    int mcu_w = 8 * first->h * first->h_expand, mcu_h = 8 * first->v * first->v_expand;
+    int columns = ceil_div(jpeg->width, mcu_w), rows = ceil_div(jpeg->height, mcu_h);
+    mcu_grid g = {columns, rows, .x0 = columns, .y0 = rows, .pixel_rows = mcu_h};
+    for (int i = 0; i < jpeg->ncomp; i++) {
+        const plane *p = &d->planes[i];
+        g.x0 = zf_min(g.x0, p->bx0 / p->h);
+        g.y0 = zf_min(g.y0, p->by0 / p->v);
+        g.x1 = zf_max(g.x1, ceil_div(p->bx1, p->h));
+        g.y1 = zf_max(g.y1, ceil_div(p->by1, p->v));
+    }
+    return g;
+}
+
+/* Lays all rows out in one buffer; false when out of memory. */
+static bool plan_rows(zf_baseline *d, const zf_jpeg *jpeg, zf_window w)
 {
     size_t row_nbytes = ((size_t)(w.x1 - w.x0) + 16 + SLACK + 63) / 64 * 64;
-    size_t need = 0;
+    size_t need = SLACK;
 
-    for (int pass = 0; pass < 2; pass++) {
-        uint8_t *at = d->pixels;
-        for (int i = 0; i < jpeg->ncomp; i++) {
-            plane *p = &d->planes[i];
-            p->stride = ((size_t)(p->bx1 - p->bx0) * 8 + MARGIN + SLACK + 63) / 64 * 64;
-            p->ring = 8 * p->v * (context ? 2 : 1);
-            if (pass == 0) {
-                need += p->stride * (size_t)p->ring + 2 * row_nbytes;
-                continue;
-            }
-            p->samples = at + MARGIN;
-            at += p->stride * (size_t)p->ring;
-            p->row = at;
-            at += row_nbytes;
-            rgb[i] = at;
-            at += row_nbytes;
-        }
-        if (pass == 0 && !reserve(&d->pixels, &d->pixels_capacity, need + SLACK))
-            return false;
+    for (int i = 0; i < jpeg->ncomp; i++) {
+        plane *p = &d->planes[i];
+        p->stride = ((size_t)(p->bx1 - p->bx0) * 8 + MARGIN + SLACK + 63) / 64 * 64;
+        p->ring = 8 * p->v * (d->rows_above_and_below ? 2 : 1);
+        need += p->stride * (size_t)p->ring + 2 * row_nbytes;
+    }
+    if (!reserve(&d->pixels, &d->pixels_capacity, need))
+        return false;
+    uint8_t *next = d->pixels;
+    for (int i = 0; i < jpeg->ncomp; i++) {
+        plane *p = &d->planes[i];
+        p->samples = next + MARGIN;
+        next += p->stride * (size_t)p->ring;
+        p->row = next;
+        next += row_nbytes;
+        d->rgb[i] = next;
+        next += row_nbytes;
     }
     return true;
+}
+
+static zf_status plan(zf_baseline *d, const zf_jpeg *jpeg, zf_window w)
+{
+    if (jpeg->progressive || jpeg->scan_ncomp != jpeg->ncomp || jpeg->scan_ss != 0 ||
+        jpeg->scan_se != 63 || jpeg->scan_ah != 0 || jpeg->scan_al != 0)
+        return ZF_UNSUPPORTED;
+    d->rows_above_and_below = false;
+    for (int i = 0; i < jpeg->ncomp; i++) {
+        if (!plan_plane(&d->planes[i], jpeg, &jpeg->comp[i], w))
+            return ZF_UNSUPPORTED;
+        d->rows_above_and_below |= reads_above_and_below(&d->planes[i]);
+    }
+    if (!plan_mcu(d, jpeg))
+        return ZF_UNSUPPORTED;
+    d->grid = plan_grid(d, jpeg);
+    size_t scan_nbytes = jpeg->nbytes - jpeg->scan_offset;
+    if (!plan_rows(d, jpeg, w) ||
+        !reserve(&d->unstuffed, &d->unstuffed_capacity, scan_nbytes + ZF_BITS_PAD))
+        return ZF_NOMEM;
+    d->times = (zf_pixel_times){0};
+    return ZF_OK;
 }
 
 /* ---- the compressed bytes ------------------------------------------------- */
 
 typedef struct {
-    const uint8_t *next, *end; /* of the file */
-    const uint8_t *start;      /* of the segment, unstuffed */
-    size_t n;
+    const uint8_t *next, *end; /* the file's bytes that were not read yet */
+    const uint8_t *start;      /* the bytes of a restart interval, unstuffed */
+    size_t n;                  /* how many bytes those are */
     zf_bits bits;
+    int dc[3];                 /* the last DC of each component */
+    int until_restart;         /* MCUs up to the next restart marker */
+    int restarts;              /* restart markers read so far */
 } stream;
 
-static void read_segment(zf_baseline *d, stream *s)
+/* Unstuffs the bytes up to the next marker. */
+static void read_interval(zf_baseline *d, stream *s)
 {
     uint8_t *start = d->unstuffed;
     s->next = d->kernels->unstuff(start, &s->n, s->next, s->end);
@@ -206,8 +264,7 @@ static void read_segment(zf_baseline *d, stream *s)
     s->bits = (zf_bits){start, 0, 0};
 }
 
-/* Steps over the marker at s->next; 0 where there is none. Fill bytes may
- * stand before it. */
+/* Reads the marker at s->next, after any fill bytes; 0 if the file ends. */
 static int read_marker(stream *s)
 {
     while (s->next < s->end && *s->next == 0xFF)
@@ -215,7 +272,8 @@ static int read_marker(stream *s)
     return s->next < s->end ? *s->next++ : 0;
 }
 
-/* Bits of the segment that are not used yet; negative: it was overrun. */
+/* Bits of the restart interval that were not used yet; negative if the decoder
+ * ran past its end. */
 static int64_t bits_left(const stream *s)
 {
     return ((int64_t)(s->start - s->bits.p) + (int64_t)s->n) * 8 + s->bits.left;
@@ -223,9 +281,22 @@ static int64_t bits_left(const stream *s)
 
 static bool is_restart(int marker) { return marker >= 0xD0 && marker <= 0xD7; }
 
-/* True where the rest of the data, undecoded, is followed by an end of image:
- * a truncated file is an error of Pillow's even where the window needs no more
- * of it. */
+/* Reads a restart marker and begins the next restart interval. False if the
+ * interval has bytes left or another marker follows. */
+static bool restart(zf_baseline *d, const zf_jpeg *jpeg, stream *s)
+{
+    if (bits_left(s) >= 8 || read_marker(s) != 0xD0 + s->restarts % 8)
+        return false;
+    s->restarts++;
+    s->until_restart = jpeg->restart_interval;
+    read_interval(d, s);
+    s->dc[0] = s->dc[1] = s->dc[2] = 0;
+    return true;
+}
+
+/* Whether an end-of-image marker follows the scan's bytes, which are not
+ * decoded. Pillow refuses a truncated file, also if the window needs no more of
+ * it. */
 static bool ends_well(stream *s)
 {
     for (;;) {
@@ -247,11 +318,12 @@ static uint8_t *sample_row(const plane *p, int r)
     return p->samples + (size_t)(r % p->ring) * p->stride;
 }
 
-/* Where the blocks of an MCU row go: block i of the MCU in column mx is at
- * column mx * step + dx of the needed ones, if that is below n. */
+/* Where one of an MCU's blocks is stored, for all MCUs of a row: the block of the
+ * MCU in column mx is number mx * step + dx of the row's n needed blocks. It is
+ * not needed if that is negative, or n or more. */
 typedef struct {
     const zf_dequant *q;
-    uint8_t *dst; /* of the first needed one */
+    uint8_t *dst; /* of needed block 0 */
     size_t stride;
     int step, dx, n;
 } place;
@@ -273,8 +345,8 @@ static void find_places(place *places, const zf_baseline *d, int ncomp, int my)
     }
 }
 
-/* Adds those blocks of an MCU that the window needs to the queue, which holds
- * n. Returns its new length. */
+/* Adds the blocks of an MCU that the window needs to the queue, which has n
+ * entries. Returns the queue's new length. */
 static int queue_mcu(zf_baseline *d, int n, const place *places, int mx, const zf_block *blocks,
                      const uint8_t *last)
 {
@@ -288,7 +360,8 @@ static int queue_mcu(zf_baseline *d, int n, const place *places, int mx, const z
     return n;
 }
 
-/* The triangle filters see the edge samples again beyond a picture's edge. */
+/* Repeats the samples at the picture's left and right edges, as the triangle
+ * filters need it. */
 static void extend_edges(const plane *p, int r0, int r1)
 {
     int first = 8 * p->bx0;
@@ -301,11 +374,9 @@ static void extend_edges(const plane *p, int r0, int r1)
     }
 }
 
-const zf_pixel_times *zf_baseline_times(const zf_baseline *d) { return &d->times; }
-
 /* ---- pixels --------------------------------------------------------------- */
 
-/* The samples of component p for pixels [w.x0, w.x1) of row y. */
+/* The samples of plane p for the pixels [w.x0, w.x1) of row y. */
 static const uint8_t *upsampled(const zf_baseline *d, const plane *p, zf_window w, int y)
 {
     const zf_jpeg_kernels *kernels = d->kernels;
@@ -336,17 +407,18 @@ static const uint8_t *upsampled(const zf_baseline *d, const plane *p, zf_window 
     return p->row + skip;
 }
 
+/* Upsamples and converts pixel row y, and gives it to the caller. */
 static zf_status deliver(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, int y,
-                         uint8_t *const rgb[3], zf_row_fn row, void *ctx)
+                         zf_row_fn row, void *ctx)
 {
     const uint8_t *planes[3] = {NULL, NULL, NULL};
     zf_piece_begins(&d->times.colour);
     for (int i = 0; i < jpeg->ncomp; i++)
         planes[i] = upsampled(d, &d->planes[i], w, y);
     if (jpeg->color == ZF_COLOR_YCC) {
-        d->kernels->ycc_to_rgb(rgb, planes[0], planes[1], planes[2], w.x1 - w.x0);
+        d->kernels->ycc_to_rgb(d->rgb, planes[0], planes[1], planes[2], w.x1 - w.x0);
         for (int i = 0; i < 3; i++)
-            planes[i] = rgb[i];
+            planes[i] = d->rgb[i];
     }
     zf_piece_ends(&d->times.colour);
     return row(ctx, y, planes);
@@ -354,91 +426,78 @@ static zf_status deliver(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, int y
 
 /* ---- decoding ------------------------------------------------------------- */
 
+/* Transforms the blocks of the queue; false if a block is out of range. */
+static bool transform_queue(zf_baseline *d, int n)
+{
+    zf_piece_begins(&d->times.idct);
+    if (!d->kernels->idct(d->queue, n))
+        return false;
+    zf_piece_ends(&d->times.idct);
+    return true;
+}
+
+/* Decodes row `my` of MCUs into samples; false where the data is bad. */
+static bool decode_mcu_row(zf_baseline *d, const zf_jpeg *jpeg, stream *s, int my)
+{
+    const mcu_grid *g = &d->grid;
+    place places[ZF_MCU_BLOCKS];
+    uint8_t last[ZF_MCU_BLOCKS];
+    int held = 0, queued = 0; /* entries of blocks[], of queue[] */
+
+    find_places(places, d, jpeg->ncomp, my);
+    for (int mx = 0; mx < g->columns; mx++) {
+        if (jpeg->restart_interval) {
+            if (s->until_restart == 0 && !restart(d, jpeg, s))
+                return false;
+            s->until_restart--;
+        }
+        bool needed = my >= g->y0 && mx >= g->x0 && mx < g->x1;
+        zf_block *blocks = needed ? d->blocks + held : NULL;
+        if (!d->kernels->mcu(&s->bits, &d->mcu, s->dc, blocks, last) || bits_left(s) < 0)
+            return false;
+        if (!needed)
+            continue;
+        queued = queue_mcu(d, queued, places, mx, blocks, last);
+        held += d->mcu.nblocks;
+        if (held + d->mcu.nblocks > QUEUE || mx + 1 == g->x1) {
+            if (!transform_queue(d, queued))
+                return false;
+            held = queued = 0;
+        }
+    }
+    for (int i = 0; i < jpeg->ncomp; i++) {
+        const plane *p = &d->planes[i];
+        if (reads_left_and_right(p) && my >= g->y0)
+            extend_edges(p, 8 * p->v * my, 8 * p->v * (my + 1));
+    }
+    return true;
+}
+
 zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, zf_row_fn row,
                              void *ctx)
 {
-    if (jpeg->progressive || jpeg->scan_ncomp != jpeg->ncomp || jpeg->scan_ss != 0 ||
-        jpeg->scan_se != 63 || jpeg->scan_ah != 0 || jpeg->scan_al != 0)
-        return ZF_UNSUPPORTED;
+    zf_status status = plan(d, jpeg, w);
+    if (status != ZF_OK)
+        return status;
+    const mcu_grid *g = &d->grid;
+    stream s = {.next = jpeg->data + jpeg->scan_offset,
+                .end = jpeg->data + jpeg->nbytes,
+                .until_restart = jpeg->restart_interval};
+    int y = w.y0; /* the pixel row to be delivered next */
 
-    bool context = false;
-    for (int i = 0; i < jpeg->ncomp; i++) {
-        if (!plan_plane(&d->planes[i], jpeg, &jpeg->comp[i], w))
+    read_interval(d, &s);
+    for (int my = 0; my < g->y1; my++) {
+        if (!decode_mcu_row(d, jpeg, &s, my))
             return ZF_UNSUPPORTED;
-        context |= looks_up_and_down(&d->planes[i]);
-    }
-    if (!plan_mcu(d, jpeg))
-        return ZF_UNSUPPORTED;
-
-    uint8_t *rgb[3];
-    size_t scan_nbytes = jpeg->nbytes - jpeg->scan;
-    if (!plan_rows(d, jpeg, context, w, rgb) ||
-        !reserve(&d->unstuffed, &d->unstuffed_capacity, scan_nbytes + ZF_BITS_PAD))
-        return ZF_NOMEM;
-
-    /* MCUs: all of them, and those that the window needs */
-    int mcu_w = 8 * d->planes[0].h * d->planes[0].h_expand;
-    int mcu_h = 8 * d->planes[0].v * d->planes[0].v_expand;
-    int columns = ceil_div(jpeg->width, mcu_w), rows = ceil_div(jpeg->height, mcu_h);
-    int mx0 = columns, mx1 = 0, my0 = rows, my1 = 0;
-    for (int i = 0; i < jpeg->ncomp; i++) {
-        const plane *p = &d->planes[i];
-        mx0 = zf_min(mx0, p->bx0 / p->h);
-        my0 = zf_min(my0, p->by0 / p->v);
-        mx1 = zf_max(mx1, ceil_div(p->bx1, p->h));
-        my1 = zf_max(my1, ceil_div(p->by1, p->v));
-    }
-
-    stream s = {.next = jpeg->data + jpeg->scan, .end = jpeg->data + jpeg->nbytes};
-    int dc[3] = {0, 0, 0};
-    int until_restart = jpeg->restart_interval, restarts = 0;
-    uint8_t last[ZF_MCU_BLOCKS];
-    d->times = (zf_pixel_times){0};
-    int y = w.y0; /* next pixel row to deliver */
-
-    read_segment(d, &s);
-    for (int my = 0; my < my1; my++) {
-        place places[ZF_MCU_BLOCKS];
-        int held = 0, queued = 0; /* of blocks[], of queue[] */
-        find_places(places, d, jpeg->ncomp, my);
-        for (int mx = 0; mx < columns; mx++) {
-            if (jpeg->restart_interval && until_restart-- == 0) {
-                if (bits_left(&s) >= 8 || read_marker(&s) != 0xD0 + restarts % 8)
-                    return ZF_UNSUPPORTED;
-                restarts++;
-                until_restart = jpeg->restart_interval - 1;
-                read_segment(d, &s);
-                dc[0] = dc[1] = dc[2] = 0;
-            }
-            bool needed = my >= my0 && mx >= mx0 && mx < mx1;
-            zf_block *blocks = needed ? d->blocks + held : NULL;
-            if (!d->kernels->mcu(&s.bits, &d->mcu, dc, blocks, last) || bits_left(&s) < 0)
-                return ZF_UNSUPPORTED;
-            if (!needed)
-                continue;
-            queued = queue_mcu(d, queued, places, mx, blocks, last);
-            held += d->mcu.nblocks;
-            if (held + d->mcu.nblocks > QUEUE || mx + 1 == mx1) {
-                zf_piece_begins(&d->times.idct);
-                if (!d->kernels->idct(d->queue, queued))
-                    return ZF_UNSUPPORTED;
-                zf_piece_ends(&d->times.idct);
-                held = queued = 0;
-            }
-        }
-        for (int i = 0; i < jpeg->ncomp; i++) {
-            const plane *p = &d->planes[i];
-            if (looks_sideways(p) && my >= my0)
-                extend_edges(p, 8 * p->v * my, 8 * p->v * (my + 1));
-        }
-        /* the last row's lower neighbours come with the next MCU row */
-        int ready = (my + 1) * mcu_h - (context && my + 1 < rows ? 1 : 0);
+        /* an MCU row's last pixel row needs samples of the next MCU row */
+        int ready = (my + 1) * g->pixel_rows - (d->rows_above_and_below && my + 1 < g->rows);
         for (; y < zf_min(ready, w.y1); y++) {
-            zf_status status = deliver(d, jpeg, w, y, rgb, row, ctx);
+            status = deliver(d, jpeg, w, y, row, ctx);
             if (status != ZF_OK)
                 return status;
         }
     }
-    bool well = my1 < rows ? ends_well(&s) : bits_left(&s) < 8 && read_marker(&s) == 0xD9;
-    return well ? ZF_OK : ZF_UNSUPPORTED;
+    bool complete = g->y1 < g->rows ? ends_well(&s)
+                                    : bits_left(&s) < 8 && read_marker(&s) == 0xD9;
+    return complete ? ZF_OK : ZF_UNSUPPORTED;
 }

@@ -1,20 +1,23 @@
 /*
  * Entropy-coded bytes -> coefficients: T.81, annex F.2.2.
  *
- * The time goes into one chain: top bits of the buffer -> table -> bits used
- * -> shift. So one lookup yields up to two whole coefficients, everything else
- * hangs off that chain, and what rarely happens is kept out of it.
+ * One chain of dependent steps takes most of the time: top bits of the buffer ->
+ * table -> number of bits used -> shift. So one lookup gives up to two complete
+ * coefficients, other work does not lengthen the chain, and rare cases are
+ * handled outside of it.
  */
 #include "zf_jpeg_internal.h"
 
 #include <string.h>
 
-const uint8_t zf_coef_at[256] = {
+const uint8_t zf_zigzag_index[256] = {
     0, 8, 32, 16, 40, 4, 10, 36, 24, 33, 1, 41, 20, 42, 2, 12,
     34, 26, 37, 9, 48, 17, 56, 5, 43, 18, 44, 6, 14, 38, 28, 35,
     11, 52, 25, 49, 57, 21, 58, 3, 45, 22, 46, 30, 39, 13, 50, 27,
     53, 59, 19, 60, 7, 47, 15, 54, 29, 51, 61, 23, 62, 31, 55, 63,
-#define TRASH8 64, 64, 64, 64, 64, 64, 64, 64
+#define TRASH8                                                                         \
+    ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH,         \
+        ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH
 #define TRASH64 TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8
     TRASH64, TRASH64, TRASH64,
 };
@@ -27,7 +30,7 @@ static bool same(const zf_huffman *a, const zf_huffman *b)
            memcmp(a->values, b->values, sizeof a->values) == 0;
 }
 
-/* False where libjpeg's jpeg_make_d_derived_tbl refuses the table. */
+/* False if libjpeg's jpeg_make_d_derived_tbl refuses the table. */
 static bool make_codes(zf_codes *codes, const zf_huffman *source)
 {
     uint32_t code = 0;
@@ -39,7 +42,7 @@ static bool make_codes(zf_codes *codes, const zf_huffman *source)
         codes->offset[l] = symbol - (int)code;
         code += source->bits[l];
         symbol += source->bits[l];
-        /* no code may be all ones, nor may a length have too many */
+        /* no code may consist of ones only, and a length may not have too many codes */
         if (symbol > 256 || (source->bits[l] && code >= 1u << l))
             return false;
         codes->limit[l] = code << (16 - l);
@@ -51,11 +54,13 @@ static bool make_codes(zf_codes *codes, const zf_huffman *source)
     return true;
 }
 
-/* The symbol at the top of bits; its code's length, 17 where there is none. */
-static __attribute__((noinline)) int find_symbol(const zf_codes *codes, uint64_t bits, int from, int *length)
+/* The symbol whose code is at the top of bits, given a lower bound of the code's
+ * length. *length gets that length; 17 when there is no such code. */
+static __attribute__((noinline)) int find_symbol(const zf_codes *codes, uint64_t bits,
+                                                 int min_length, int *length)
 {
     uint32_t top = (uint32_t)(bits >> 48);
-    int l = from;
+    int l = min_length;
 
     while (top >= codes->limit[l])
         l++;
@@ -74,21 +79,22 @@ bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)
         if (source->values[i] > 15)
             return false;
 
-    int at = 0, symbol_at = 0;
+    int filled = 0, symbol = 0;
     for (int l = 1; l <= ZF_DC_BITS; l++)
         for (int i = 0; i < source->bits[l]; i++) {
-            int size = source->values[symbol_at++];
-            for (int end = at + (1 << ZF_DC_BITS >> l); at < end; at++) {
-                table->entry[at].total = (uint8_t)(l + size);
-                table->entry[at].size = (uint8_t)size;
+            int size = source->values[symbol++];
+            for (int end = filled + (1 << ZF_DC_BITS >> l); filled < end; filled++) {
+                table->entry[filled].total = (uint8_t)(l + size);
+                table->entry[filled].size = (uint8_t)size;
             }
         }
-    memset(table->entry + at, 0, sizeof table->entry - (size_t)at * sizeof *table->entry);
+    memset(table->entry + filled, 0,
+           sizeof table->entry - (size_t)filled * sizeof *table->entry);
     table->source = *source;
     return true;
 }
 
-/* The value of `size` bits at the top of bits: T.81's EXTEND. */
+/* The signed value of the top `size` bits of bits: EXTEND of T.81. */
 static inline int extend(uint64_t bits, int size)
 {
     int value = (int)((bits >> 1) >> (63 - size));
@@ -110,56 +116,70 @@ static uint64_t ac_entry(int total, int shift, int step1, int step2, int value1,
 #define VALUE1(e) ((int16_t)((e) >> 32))
 #define VALUE2(e) ((int16_t)((e) >> 48))
 
-#define IN_TABLE 63 /* as the shift */
-#define LONGEST 18  /* bits of an entry: three fit what a refill guarantees */
+#define IN_TABLE 63 /* the shift of an entry whose value is in the table */
+#define MAX_TOTAL 18 /* bits of an entry: three entries fit the bits of a refill */
+
+/* Fills the entries with one coefficient each, code by code. complete[i] gets the
+ * bits of entry i's coefficient if its value is in the table, else 0. */
+static void fill_single(zf_ac_table *table, const zf_huffman *source,
+                        uint8_t complete[1 << ZF_AC_BITS])
+{
+    const uint32_t n = 1u << ZF_AC_BITS;
+    uint32_t filled = 0;
+    int next_symbol = 0;
+
+    for (int l = 1; l <= ZF_AC_BITS; l++)
+        for (int i = 0; i < source->bits[l]; i++) {
+            int symbol = source->values[next_symbol++];
+            int step = (symbol >> 4) + 1, size = symbol & 15;
+            uint32_t end = filled + (n >> l);
+            uint64_t entry = 0;
+            if (size == 0) /* 16 zeros; libjpeg treats all other runs as an end of block */
+                entry = ac_entry(l, IN_TABLE, step == 16 ? 16 : ZF_EOB, 0, 0, 0);
+            else if (l + size <= MAX_TOTAL)
+                entry = ac_entry(l + size, l, step, 0, 1 - (1 << size), 64 - size);
+            for (; filled < end; filled++) {
+                if (size > 0 && l + size <= ZF_AC_BITS) {
+                    int value = extend((uint64_t)filled << (64 - ZF_AC_BITS + l), size);
+                    entry = ac_entry(l + size, IN_TABLE, step, 0, value, value);
+                }
+                table->entry[filled] = entry;
+                complete[filled] = SHIFT(entry) == IN_TABLE ? (uint8_t)(l + size) : 0;
+            }
+        }
+    memset(table->entry + filled, 0, (n - filled) * sizeof *table->entry);
+    memset(complete + filled, 0, n - filled);
+}
+
+/* Adds a second coefficient to the entries whose remaining bits hold it. */
+static void add_second(zf_ac_table *table, const uint8_t complete[1 << ZF_AC_BITS])
+{
+    const uint32_t n = 1u << ZF_AC_BITS;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t first = table->entry[i];
+        uint32_t rest = i << complete[i] & (n - 1);
+        if (complete[i] == 0 || STEP1(first) == ZF_EOB || complete[rest] == 0 ||
+            complete[i] + complete[rest] > ZF_AC_BITS)
+            continue;
+        /* the entry of the rest may have got a second coefficient; only its first is used */
+        uint64_t second = table->entry[rest];
+        table->entry[i] = ac_entry(complete[i] + complete[rest], IN_TABLE, STEP1(first),
+                                   STEP1(second), VALUE1(first), VALUE1(second));
+    }
+}
 
 bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source)
 {
-    const uint32_t n = 1u << ZF_AC_BITS;
-    uint8_t whole[1 << ZF_AC_BITS]; /* bits of the first coefficient, if all there */
+    uint8_t complete[1 << ZF_AC_BITS];
 
     if (same(&table->source, source))
         return true;
     table->source.defined = false;
     if (!make_codes(&table->codes, source))
         return false;
-
-    /* one coefficient each: code by code, each filling a run of entries */
-    uint32_t at = 0;
-    int symbol_at = 0;
-    for (int l = 1; l <= ZF_AC_BITS; l++)
-        for (int i = 0; i < source->bits[l]; i++) {
-            int symbol = source->values[symbol_at++];
-            int step = (symbol >> 4) + 1, size = symbol & 15;
-            uint32_t end = at + (n >> l);
-            uint64_t entry = 0;
-            if (size == 0) /* 16 zeros; libjpeg takes all others for an end */
-                entry = ac_entry(l, IN_TABLE, step == 16 ? 16 : ZF_EOB, 0, 0, 0);
-            else if (l + size <= LONGEST)
-                entry = ac_entry(l + size, l, step, 0, 1 - (1 << size), 64 - size);
-            for (; at < end; at++) {
-                if (size > 0 && l + size <= ZF_AC_BITS) {
-                    int value = extend((uint64_t)at << (64 - ZF_AC_BITS + l), size);
-                    entry = ac_entry(l + size, IN_TABLE, step, 0, value, value);
-                }
-                table->entry[at] = entry;
-                whole[at] = SHIFT(entry) == IN_TABLE ? (uint8_t)(l + size) : 0;
-            }
-        }
-    memset(table->entry + at, 0, (n - at) * sizeof *table->entry);
-    memset(whole + at, 0, n - at);
-
-    /* then a second one where the rest of the bits holds it whole */
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t one = table->entry[i];
-        uint32_t rest = i << whole[i] & (n - 1);
-        if (whole[i] == 0 || STEP1(one) == ZF_EOB || whole[rest] == 0 ||
-            whole[i] + whole[rest] > ZF_AC_BITS)
-            continue;
-        uint64_t two = table->entry[rest]; /* a second one in it does not matter */
-        table->entry[i] = ac_entry(whole[i] + whole[rest], IN_TABLE, STEP1(one), STEP1(two),
-                                   VALUE1(one), VALUE1(two));
-    }
+    fill_single(table, source, complete);
+    add_second(table, complete);
     table->source = *source;
     return true;
 }
@@ -176,8 +196,9 @@ static inline uint64_t load_be64(const uint8_t *p)
     return v;
 }
 
-/* At least 56 bits, without a branch: the bytes that did not fit wholly are
- * loaded again the next time, onto themselves. */
+/* Fills the buffer to 56 bits or more, without a branch. A byte that fits only in
+ * part is loaded again by the next refill, which gives its bits the same
+ * values. */
 static inline void refill(zf_bits *b)
 {
     b->buf |= load_be64(b->p) >> b->left;
@@ -191,10 +212,10 @@ static inline void drop(zf_bits *b, int n)
     b->left -= n;
 }
 
-/* Gives up to 12 bits back. */
+/* Returns n <= 12 bits to the buffer. */
 static inline __attribute__((always_inline)) void put_back(zf_bits *b, int n)
 {
-    int ahead = 80 - b->left - n; /* the next bit's place, from 10 bytes before p */
+    int ahead = 80 - b->left - n; /* position of the next bit, from 10 bytes before p */
     const uint8_t *p = b->p + ((ahead >> 3) - 10);
     b->buf = load_be64(p) << (ahead & 7);
     b->left = 56 - (ahead & 7);
@@ -203,7 +224,10 @@ static inline __attribute__((always_inline)) void put_back(zf_bits *b, int n)
 
 /* ---- blocks --------------------------------------------------------------- */
 
-static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b, const zf_dc_table *table, int *difference)
+/* Decodes the DC difference of a block; false if the code is bad. */
+static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b,
+                                                                const zf_dc_table *table,
+                                                                int *difference)
 {
     int total = table->entry[b->buf >> (64 - ZF_DC_BITS)].total;
     int size = table->entry[b->buf >> (64 - ZF_DC_BITS)].size;
@@ -220,13 +244,13 @@ static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b, cons
     return true;
 }
 
-/* A coefficient decoded without the entries, given a lower bound of its
- * code's length. Returns its steps, 0 where the code is bad. */
+/* Decodes a coefficient without the table's entries. Returns its zigzag steps, 0
+ * if the code is bad. */
 static inline __attribute__((always_inline)) int ac_rare(zf_bits *b, const zf_ac_table *table,
-                                                         int from, int *value)
+                                                         int *value)
 {
     refill(b);
-    int length, symbol = find_symbol(&table->codes, b->buf, from, &length);
+    int length, symbol = find_symbol(&table->codes, b->buf, 1, &length);
     int step = (symbol >> 4) + 1, size = symbol & 15;
     if (length > 16)
         return 0;
@@ -237,8 +261,8 @@ static inline __attribute__((always_inline)) int ac_rare(zf_bits *b, const zf_ac
     return step;
 }
 
-/* The AC coefficients of a block. Returns the last one's position, 64 where
- * the stream is bad. */
+/* Decodes the AC coefficients of a block; only skips them if block is NULL.
+ * Returns the zigzag position of the last coefficient, 64 if the stream is bad. */
 static inline __attribute__((always_inline)) int
 ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
 {
@@ -251,30 +275,31 @@ ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
         for (int i = 0; i < 3; i++) {
             entry = table->entry[b->buf >> (64 - ZF_AC_BITS)];
             if (__builtin_expect(TOTAL(entry) == 0, 0)) {
-                step = ac_rare(b, table, 1, &value);
+                step = ac_rare(b, table, &value);
                 if (step == 0)
                     return 64;
                 k += (size_t)step;
                 if (block)
-                    block[zf_coef_at[k]] = (int16_t)value;
+                    block[zf_zigzag_index[k]] = (int16_t)value;
                 if (k >= 63)
                     return k == 63 ? 63 : k >= ZF_EOB ? (int)k - ZF_EOB : 64;
                 break;
             }
             if (block) {
-                /* No branch, as it would be hard to predict: where the value
-                 * is in the table, SHIFT leaves none of the stream's bits.
-                 * (The lowest bit of buf is never one of the valid ones.) */
+                /* There is no branch on whether the value is in the table or in
+                 * the stream, since it would be hard to predict. For a value in
+                 * the table the shift leaves none of the stream's bits. (The
+                 * lowest bit of buf is never valid, so it can be cleared.) */
                 uint64_t bits = (b->buf & ~(uint64_t)1) << (entry >> 8 & 63);
                 int negative = (int)~((int64_t)bits >> 63);
                 value = (int)(bits >> (entry >> 48 & 63)) + ((int)(entry >> 32) & negative);
             }
-            b->buf <<= entry & 63; /* TOTAL(entry), with one step less in the chain */
+            b->buf <<= entry & 63; /* TOTAL(entry), but one step less in the chain */
             b->left -= TOTAL(entry);
             k += STEP1(entry);
-            if (block) { /* the first one last: it stays where there is no second */
-                block[zf_coef_at[k + STEP2(entry)]] = VALUE2(entry);
-                block[zf_coef_at[k]] = (int16_t)value;
+            if (block) { /* the first value last: if there is no second, both have one index */
+                block[zf_zigzag_index[k + STEP2(entry)]] = VALUE2(entry);
+                block[zf_zigzag_index[k]] = (int16_t)value;
             }
             k += STEP2(entry);
             if (k >= 63)
@@ -286,10 +311,11 @@ ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
         return (int)k - ZF_EOB;
     if (k == 63)
         return 63;
-    /* What came second after coefficient 63 belongs to the next block. */
+    /* The entry's first value was coefficient 63, so its second value belongs to
+     * the next block: decode the first value alone. */
     if (k - STEP2(entry) == 63) {
         put_back(b, TOTAL(entry));
-        ac_rare(b, table, 1, &value);
+        ac_rare(b, table, &value);
         return 63;
     }
     return 64;
@@ -311,9 +337,8 @@ static inline __attribute__((always_inline)) bool decode_mcu(zf_bits *bits, cons
         dc[comp] += difference;
         if (dc[comp] != (int16_t)dc[comp])
             return false;
-        if (blocks) {
+        if (blocks)
             blocks[i][0] = (int16_t)dc[comp];
-        }
         int end = ac_coefficients(&b, mcu->block[i].ac, blocks ? blocks[i] : NULL);
         if (end > 63)
             return false;
@@ -323,7 +348,7 @@ static inline __attribute__((always_inline)) bool decode_mcu(zf_bits *bits, cons
     return true;
 }
 
-/* Passing over a block needs no stores: its own copy of the loop. */
+/* Two copies of the loop, since skipping blocks needs no stores. */
 ZF_DECL_MCU(zf_mcu_scalar)
 {
     return blocks ? decode_mcu(bits, mcu, dc, blocks, last)
@@ -331,7 +356,8 @@ ZF_DECL_MCU(zf_mcu_scalar)
 }
 
 #if defined(__x86_64__)
-/* The same code with shifts that leave the flags alone and take any register. */
+/* The same code, compiled for BMI2, whose shifts do not change the flags and take
+ * the count from any register. */
 __attribute__((target("bmi,bmi2"))) ZF_DECL_MCU(zf_mcu_bmi2)
 {
     return blocks ? decode_mcu(bits, mcu, dc, blocks, last)

@@ -1,13 +1,14 @@
-/* The JPEG header, read strictly. See zf_jpeg_parse in zf_internal.h for why
- * so much is left to Pillow. Markers: ITU-T T.81, annex B. */
+/* A strict parser of JPEG headers. zf_internal.h says at zf_jpeg_parse why it
+ * leaves unusual headers to Pillow. Markers: ITU-T T.81, annex B. */
 #include "zf_internal.h"
 
 #include <string.h>
 
-/* Pillow raises DecompressionBombError above twice Image.MAX_IMAGE_PIXELS,
- * which is 1 GiB / 4 / 3 pixels. */
+/* Pillow raises DecompressionBombError for pictures of more than twice
+ * Image.MAX_IMAGE_PIXELS, which is 1 GiB / 4 / 3 pixels. */
 #define BOMB_PIXELS (2 * (1024LL * 1024 * 1024 / 4 / 3))
 
+/* The contents of a marker segment, after its length. */
 typedef struct {
     const uint8_t *p;
     size_t n;
@@ -20,29 +21,31 @@ static bool starts(segment s, const char *prefix, size_t n)
     return s.n >= n && memcmp(s.p, prefix, n) == 0;
 }
 
-/* Pillow walks the Photoshop resource blocks when it opens a file; one that
- * runs past its segment makes it refuse the file or stop, depending on where. */
+/* Pillow reads the Photoshop resource blocks when it opens a file. If a block
+ * extends past its segment, Pillow refuses the file or stops reading blocks,
+ * depending on where the segment ends. */
 static bool photoshop_is_clean(segment s)
 {
-    size_t at = 14;
-    while (at + 4 <= s.n && memcmp(s.p + at, "8BIM", 4) == 0) {
-        if (at + 7 > s.n)
+    size_t offset = 14; /* past the signature */
+    while (offset + 4 <= s.n && memcmp(s.p + offset, "8BIM", 4) == 0) {
+        if (offset + 7 > s.n)
             return false;
-        size_t name = at + 6;
-        at = name + 1 + s.p[name];
-        at += at & 1;
-        if (at + 4 > s.n)
+        size_t name = offset + 6;
+        offset = name + 1 + s.p[name];
+        offset += offset & 1;
+        if (offset + 4 > s.n)
             return false;
-        size_t size = (size_t)be16(s.p + at) << 16 | (size_t)be16(s.p + at + 2);
-        at += 4;
-        if (size > s.n - at)
+        size_t size = (size_t)be16(s.p + offset) << 16 | (size_t)be16(s.p + offset + 2);
+        offset += 4;
+        if (size > s.n - offset)
             return false;
-        at += size;
-        at += at & 1;
+        offset += size;
+        offset += offset & 1;
     }
     return true;
 }
 
+/* Segments that were found so far. */
 typedef struct {
     bool jfif, adobe, frame;
     int adobe_transform;
@@ -60,7 +63,7 @@ static bool read_app(int marker, segment s, seen *seen)
         return true;
     case 0xE2:
         if (starts(s, "MPF\0", 4))
-            return false; /* several pictures: Pillow's MPO reader */
+            return false; /* several pictures: Pillow uses its MPO reader */
         return !starts(s, "ICC_PROFILE\0", 12) || s.n >= 14;
     case 0xED:
         return !starts(s, "Photoshop 3.0\0", 14) || photoshop_is_clean(s);
@@ -80,13 +83,13 @@ static bool read_app(int marker, segment s, seen *seen)
 static bool read_quant(segment s, zf_jpeg *jpeg)
 {
     while (s.n > 0) {
-        int wide = s.p[0] >> 4, id = s.p[0] & 15;
-        size_t need = 1 + (wide ? 128 : 64);
-        if (wide > 1 || id > 3 || s.n < need)
+        int is_16bit = s.p[0] >> 4, id = s.p[0] & 15;
+        size_t need = 1 + (is_16bit ? 128 : 64);
+        if (is_16bit > 1 || id > 3 || s.n < need)
             return false;
         for (int i = 0; i < 64; i++)
             jpeg->quant[id][i] =
-                (uint16_t)(wide ? be16(s.p + 1 + 2 * i) : s.p[1 + i]);
+                (uint16_t)(is_16bit ? be16(s.p + 1 + 2 * i) : s.p[1 + i]);
         jpeg->quant_defined[id] = true;
         s.p += need;
         s.n -= need;
@@ -160,7 +163,7 @@ static bool read_scan(segment s, zf_jpeg *jpeg)
         return false;
     jpeg->scan_ncomp = n;
     for (int i = 0, j = 0; i < n; i++, j++) {
-        /* in the frame's order (T.81, B.2.3), which not all decoders insist on */
+        /* T.81, B.2.3, demands the frame's order; not all decoders check it */
         while (j < jpeg->ncomp && jpeg->comp[j].id != s.p[1 + 2 * i])
             j++;
         if (j == jpeg->ncomp || (s.p[2 + 2 * i] & ~0x33))
@@ -177,7 +180,7 @@ static bool read_scan(segment s, zf_jpeg *jpeg)
     return true;
 }
 
-/* libjpeg's default_decompress_parms */
+/* The colour space that libjpeg's default_decompress_parms chooses. */
 static zf_color color_of(const zf_jpeg *jpeg, const seen *seen)
 {
     if (jpeg->ncomp == 1)
@@ -192,66 +195,78 @@ static zf_color color_of(const zf_jpeg *jpeg, const seen *seen)
     return ZF_COLOR_YCC;
 }
 
+/* Reads the marker and the segment at *offset, and moves *offset past them. */
+static bool next_segment(const zf_jpeg *jpeg, size_t *offset, int *marker, segment *s)
+{
+    const uint8_t *data = jpeg->data;
+    size_t i = *offset;
+    if (i >= jpeg->nbytes || data[i] != 0xFF)
+        return false;
+    while (i < jpeg->nbytes && data[i] == 0xFF)
+        i++; /* skip fill bytes */
+    if (i + 3 > jpeg->nbytes)
+        return false;
+    *marker = data[i++];
+    size_t length = (size_t)be16(data + i);
+    if (length < 2 || length > jpeg->nbytes - i)
+        return false;
+    *s = (segment){data + i + 2, length - 2};
+    *offset = i + length;
+    return true;
+}
+
+/* Reads a segment other than SOS; false where Pillow has to decide. */
+static bool read_segment(int marker, segment s, zf_jpeg *jpeg, seen *seen)
+{
+    switch (marker) {
+    case 0xC0: case 0xC1: case 0xC2:
+        if (seen->frame)
+            return false;
+        seen->frame = true;
+        return read_frame(marker, s, jpeg);
+    case 0xC4:
+        return read_huffman(s, jpeg);
+    case 0xDB:
+        return read_quant(s, jpeg);
+    case 0xDD:
+        if (s.n != 2)
+            return false;
+        jpeg->restart_interval = be16(s.p);
+        return true;
+    case 0xFE:
+        return true;
+    default:
+        return marker >= 0xE0 && marker <= 0xEF && read_app(marker, s, seen);
+    }
+}
+
 zf_status zf_jpeg_parse(const uint8_t *data, size_t nbytes, zf_jpeg *jpeg)
 {
     seen seen = {0};
-    size_t at = 2;
+    size_t offset = 2;
+    int marker;
+    segment s;
 
     memset(jpeg, 0, sizeof *jpeg);
     jpeg->data = data;
     jpeg->nbytes = nbytes;
     if (nbytes < 4 || data[0] != 0xFF || data[1] != 0xD8 || data[2] != 0xFF)
         return ZF_UNSUPPORTED;
-
     for (;;) {
-        if (at >= nbytes || data[at] != 0xFF)
+        if (!next_segment(jpeg, &offset, &marker, &s))
             return ZF_UNSUPPORTED;
-        while (at < nbytes && data[at] == 0xFF)
-            at++; /* fill bytes */
-        if (at + 3 > nbytes)
-            return ZF_UNSUPPORTED;
-        int marker = data[at];
-        size_t length = (size_t)be16(data + at + 1);
-        at++;
-        if (length < 2 || length > nbytes - at)
-            return ZF_UNSUPPORTED;
-        segment s = {data + at + 2, length - 2};
-        at += length;
-
-        bool ok;
-        switch (marker) {
-        case 0xC0: case 0xC1: case 0xC2:
-            ok = !seen.frame && read_frame(marker, s, jpeg);
-            seen.frame = true;
+        if (marker == 0xDA)
             break;
-        case 0xC4:
-            ok = read_huffman(s, jpeg);
-            break;
-        case 0xDB:
-            ok = read_quant(s, jpeg);
-            break;
-        case 0xDD:
-            ok = s.n == 2;
-            if (ok)
-                jpeg->restart_interval = be16(s.p);
-            break;
-        case 0xFE:
-            ok = true;
-            break;
-        case 0xDA:
-            if (!seen.frame || !read_scan(s, jpeg))
-                return ZF_UNSUPPORTED;
-            if (seen.adobe && !seen.jfif && jpeg->ncomp == 3 && seen.adobe_transform > 1)
-                return ZF_UNSUPPORTED; /* libjpeg guesses, with a warning */
-            jpeg->scan = at;
-            jpeg->color = color_of(jpeg, &seen);
-            return ZF_OK;
-        default:
-            ok = marker >= 0xE0 && marker <= 0xEF && read_app(marker, s, &seen);
-        }
-        if (!ok)
+        if (!read_segment(marker, s, jpeg, &seen))
             return ZF_UNSUPPORTED;
     }
+    if (!seen.frame || !read_scan(s, jpeg))
+        return ZF_UNSUPPORTED;
+    if (seen.adobe && !seen.jfif && jpeg->ncomp == 3 && seen.adobe_transform > 1)
+        return ZF_UNSUPPORTED; /* libjpeg warns, and assumes YCbCr */
+    jpeg->scan_offset = offset;
+    jpeg->color = color_of(jpeg, &seen);
+    return ZF_OK;
 }
 
 zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height)

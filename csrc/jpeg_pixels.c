@@ -1,13 +1,13 @@
-/* Coefficients -> pixels: the scalar reference, which defines the answer for
- * the vector kernels, and the table of them all. */
+/* Coefficients -> pixels: the scalar kernels, which define the result of the
+ * SIMD kernels; and the table of all levels' kernels. */
 #include "zf_jpeg_internal.h"
 
 #include <string.h>
 
 /* ---- inverse DCT ---------------------------------------------------------- */
 
-/* libjpeg's jpeg_idct_islow of one row or column, without its last descaling.
- * round is added to every output. */
+/* libjpeg's jpeg_idct_islow for one row or column, before its last descaling.
+ * `round` is added to every output. */
 static void idct_1d(const int32_t in[8], int32_t out[8], int32_t round)
 {
     int32_t sum = (in[0] + in[4]) * 8192 + round;
@@ -39,8 +39,8 @@ static bool idct(const zf_transform *b)
     for (int c = 0; c < 8; c++) {
         int32_t in[8], out[8];
         for (int r = 0; r < 8; r++) {
-            int at = zf_coef_index(r, c);
-            in[r] = b->coef[at] * b->q->factor[at];
+            int i = zf_coef_index(r, c);
+            in[r] = b->coef[i] * b->q->factor[i];
         }
         idct_1d(in, out, 1 << 10);
         for (int r = 0; r < 8; r++) {
@@ -65,7 +65,7 @@ static bool idct(const zf_transform *b)
     return true;
 }
 
-/* What both passes come to where there is only a DC. */
+/* The result of both passes if there is only a DC. */
 bool zf_idct_flat(const zf_transform *b)
 {
     int c = b->coef[0], v = (c * b->q->factor[0] * 4 + 16) >> 5;
@@ -87,7 +87,7 @@ ZF_DECL_IDCT(zf_idct_scalar)
 
 /* ---- upsampling ----------------------------------------------------------- */
 
-/* The roundings of the even and odd columns differ, as in libjpeg. */
+/* As in libjpeg, even and odd columns are rounded in different ways. */
 ZF_DECL_H2V1(zf_upsample_h2v1_scalar)
 {
     for (int i = 0; i < n; i++) {
@@ -117,7 +117,7 @@ ZF_DECL_H1V2(zf_upsample_h1v2_scalar)
 
 static uint8_t clip8(int v) { return (uint8_t)zf_min(zf_max(v, 0), 255); }
 
-/* libjpeg's 16-bit fixed point (jdcolor.c) */
+/* libjpeg's conversion in 16-bit fixed point (jdcolor.c) */
 ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar)
 {
     for (int i = 0; i < n; i++) {
@@ -128,32 +128,23 @@ ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar)
     }
 }
 
-/* ---- the table ------------------------------------------------------------ */
+/* ---- the kernels of all levels ----------------------------------------------- */
 
-static const zf_jpeg_kernels scalar = {
-    "scalar",
-    zf_unstuff_scalar,
-    zf_mcu_scalar,
-    zf_idct_scalar,
-    zf_upsample_h2v1_scalar,
-    zf_upsample_h2v2_scalar,
-    zf_upsample_h1v2_scalar,
-    zf_ycc_to_rgb_scalar,
+const zf_jpeg_kernels zf_jpeg_kernels_scalar = {
+    .unstuff = zf_unstuff_scalar,
+    .mcu = zf_mcu_scalar,
+    .idct = zf_idct_scalar,
+    .upsample_h2v1 = zf_upsample_h2v1_scalar,
+    .upsample_h2v2 = zf_upsample_h2v2_scalar,
+    .upsample_h1v2 = zf_upsample_h1v2_scalar,
+    .ycc_to_rgb = zf_ycc_to_rgb_scalar,
 };
 
-const zf_jpeg_kernels *zf_jpeg_kernels_for(const char *isa)
-{
-    static const zf_jpeg_kernels *const all[] = {
-        &scalar,
-#if defined(__x86_64__)
-        &zf_jpeg_kernels_avx2,
-        &zf_jpeg_kernels_avx512,
-#elif defined(__aarch64__)
-        &zf_jpeg_kernels_neon,
-#endif
-    };
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (strcmp(all[i]->name, isa) == 0)
-            return all[i];
-    return NULL;
-}
+const zf_jpeg_kernels *const zf_jpeg_kernels_of[] = {
+#define KERNELS(constant, name, test, image, jpeg, logits)                              \
+    [ZF_LEVEL_##constant] = &zf_jpeg_kernels_##jpeg,
+    ZF_LEVELS(KERNELS)
+#undef KERNELS
+};
+_Static_assert(sizeof zf_jpeg_kernels_of / sizeof *zf_jpeg_kernels_of == ZF_LEVEL_COUNT,
+               "each level has kernels");

@@ -1,5 +1,5 @@
-/* The baseline decoder's kernels for AVX2: those of jpeg_pixels.c and
- * jpeg_entropy.c, byte for byte. */
+/* The baseline decoder's kernels for AVX2. They equal the scalar kernels of
+ * jpeg_pixels.c and jpeg_entropy.c in every byte. */
 #if defined(__x86_64__)
 
 #include "zf_jpeg_x86.h"
@@ -28,17 +28,19 @@ AVX2 static bool idct(const zf_transform *b)
     }
     idct_1d(in[0], in[1], in[2], in[3], 1 << 10, v);
 
-    /* [row pair][column 0 4 2 6 | 1 3 5 7]: 16 bits, rows one after the other */
-    __m256i most = _mm256_setzero_si256();
+    /* rows[i]: row pair i, columns 0 4 2 6 | 1 3 5 7, 16 bits each, the first row
+     * and the second in turn */
+    __m256i largest = _mm256_setzero_si256();
     __m256i rows[4];
     for (int i = 0; i < 4; i++) {
         rows[i] = _mm256_packs_epi32(_mm256_srai_epi32(v[2 * i], 11),
                                      _mm256_srai_epi32(v[2 * i + 1], 11));
-        most = _mm256_max_epu16(most, _mm256_abs_epi16(rows[i]));
+        largest = _mm256_max_epu16(largest, _mm256_abs_epi16(rows[i]));
     }
-    bad = _mm256_or_si256(bad, _mm256_subs_epu16(most, _mm256_set1_epi16(ZF_PASS1_MAX)));
+    bad = _mm256_or_si256(bad, _mm256_subs_epu16(largest, _mm256_set1_epi16(ZF_PASS1_MAX)));
 
-    /* 32-bit lanes are column pairs (0,4) (2,6) | (1,3) (5,7): one row per lane next */
+    /* 32-bit lanes hold the column pairs (0,4) (2,6) | (1,3) (5,7); the second pass
+     * needs one row in each lane */
 #define EVERY_OTHER(a, b, which)                                                          \
     _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), \
                                           which))
@@ -49,7 +51,7 @@ AVX2 static bool idct(const zf_transform *b)
             _mm256_permute2x128_si256(p0, p1, 0x31), _mm256_permute2x128_si256(p2, p3, 0x31),
             (1 << 17) + (512 << 18), v);
 
-    /* 512 was added above, so that the range test is one of the high bits */
+    /* 512 was added above: the value is in range if its high bits are 0 */
     __m256i columns[4], any = _mm256_setzero_si256();
     for (int i = 0; i < 4; i++) {
         __m256i wide = _mm256_packs_epi32(_mm256_srai_epi32(v[2 * i], 18),
@@ -59,7 +61,7 @@ AVX2 static bool idct(const zf_transform *b)
     }
     bad = _mm256_or_si256(bad, _mm256_and_si256(any, _mm256_set1_epi16((short)0xFC00)));
 
-    /* 4 columns of 4 rows in each 128 bits -> rows */
+    /* each 128 bits hold 4 columns of 4 rows -> rows */
     const __m256i transpose = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     __m256i left = _mm256_shuffle_epi8(_mm256_packus_epi16(columns[0], columns[1]), transpose);
@@ -91,7 +93,7 @@ INLINE __m256i load_wide(const uint8_t *p)
 
 INLINE __m256i times3(__m256i v) { return _mm256_add_epi16(v, _mm256_add_epi16(v, v)); }
 
-/* even and odd results, 16 bits each -> bytes in turn */
+/* even and odd results of 16 bits each -> bytes, even and odd in turn */
 INLINE void store_in_turn(uint8_t *dst, __m256i even, __m256i odd)
 {
     _mm256_storeu_si256((__m256i *)dst, _mm256_or_si256(even, _mm256_slli_epi16(odd, 8)));
@@ -142,8 +144,8 @@ INLINE void ycc16(const uint8_t *y8, const uint8_t *cb8, const uint8_t *cr8, __m
     __m256i cb = _mm256_sub_epi16(load_wide(cb8), _mm256_set1_epi16(128));
     __m256i cr = _mm256_sub_epi16(load_wide(cr8), _mm256_set1_epi16(128));
     /* 91881 = 65536 + 26345; 116130 = 2 * 65536 - 14942; -46802 = 18734 - 65536.
-     * vpmulhrsw takes half of such a part; 13173 for 26345 / 2 gives the same for
-     * all of -128..127. */
+     * vpmulhrsw multiplies by half of such a factor. 13173 instead of 26345 / 2
+     * gives the same result for all values from -128 to 127. */
     __m256i cr_part = _mm256_mulhrs_epi16(cr, _mm256_set1_epi16(13173));
     __m256i cb_part = _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(-14942 / 2));
     rgb[0] = _mm256_add_epi16(_mm256_add_epi16(y, cr), cr_part);
@@ -202,14 +204,13 @@ AVX2 static ZF_DECL_UNSTUFF(unstuff_avx2)
 }
 
 const zf_jpeg_kernels zf_jpeg_kernels_avx2 = {
-    "avx2",
-    unstuff_avx2,
-    zf_mcu_bmi2,
-    idct_avx2,
-    zf_upsample_h2v1_avx2,
-    zf_upsample_h2v2_avx2,
-    zf_upsample_h1v2_avx2,
-    zf_ycc_to_rgb_avx2,
+    .unstuff = unstuff_avx2,
+    .mcu = zf_mcu_bmi2,
+    .idct = idct_avx2,
+    .upsample_h2v1 = zf_upsample_h2v1_avx2,
+    .upsample_h2v2 = zf_upsample_h2v2_avx2,
+    .upsample_h1v2 = zf_upsample_h1v2_avx2,
+    .ycc_to_rgb = zf_ycc_to_rgb_avx2,
 };
 
 #endif

@@ -1,5 +1,5 @@
-/* The baseline decoder's kernels for AVX-512 (F, BW, VL, VBMI2), where they
- * gain over those for AVX2. */
+/* The baseline decoder's kernels for AVX-512 (F, BW, VL, VBMI2). This level uses
+ * AVX2 kernels where AVX-512 would not be faster. */
 #if defined(__x86_64__)
 
 #include "zf_jpeg_x86.h"
@@ -20,7 +20,7 @@ INLINE __m512i load_two(const void *a, const void *b)
                               _mm256_load_si256((const __m256i *)b), 1);
 }
 
-/* As for AVX2, two blocks a time. */
+/* The same as for AVX2, with two blocks at a time. */
 AVX512 static bool idct_two(const zf_transform *a, const zf_transform *b)
 {
     __m512i in[4], v[8];
@@ -34,16 +34,16 @@ AVX512 static bool idct_two(const zf_transform *a, const zf_transform *b)
     }
     idct_1d(in[0], in[1], in[2], in[3], 1 << 10, v);
 
-    __m512i most = _mm512_setzero_si512();
+    __m512i largest = _mm512_setzero_si512();
     __m512i rows[4];
     for (int i = 0; i < 4; i++) {
         rows[i] = _mm512_packs_epi32(_mm512_srai_epi32(v[2 * i], 11),
                                      _mm512_srai_epi32(v[2 * i + 1], 11));
-        most = _mm512_max_epu16(most, _mm512_abs_epi16(rows[i]));
+        largest = _mm512_max_epu16(largest, _mm512_abs_epi16(rows[i]));
     }
-    bad = _mm512_or_si512(bad, _mm512_subs_epu16(most, _mm512_set1_epi16(ZF_PASS1_MAX)));
+    bad = _mm512_or_si512(bad, _mm512_subs_epu16(largest, _mm512_set1_epi16(ZF_PASS1_MAX)));
 
-    /* lanes of 128 bits: rows 0-3 of a, of b, rows 4-7 of a, of b */
+    /* lanes of 128 bits: rows 0-3 of a, rows 0-3 of b, rows 4-7 of a, 4-7 of b */
 #define EVERY_OTHER(a, b, which)                                                          \
     _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), \
                                           which))
@@ -89,7 +89,7 @@ AVX512 static bool idct_two(const zf_transform *a, const zf_transform *b)
 
 AVX512 static ZF_DECL_IDCT(idct_avx512)
 {
-    const zf_transform *waiting = NULL; /* for a second one */
+    const zf_transform *waiting = NULL; /* a block that waits for a second block */
 
     for (int i = 0; i < n; i++) {
         if (blocks[i].last == 0) {
@@ -111,7 +111,7 @@ AVX512 static ZF_DECL_IDCT(idct_avx512)
 AVX512 static ZF_DECL_UNSTUFF(unstuff_avx512)
 {
     uint8_t *out = dst;
-    uint64_t carry = 0; /* 1: the byte before src is 0xFF */
+    uint64_t carry = 0; /* 1 if the byte before src is 0xFF */
 
     while (end - src >= 64) {
         __m512i v = _mm512_loadu_si512(src);
@@ -135,14 +135,13 @@ AVX512 static ZF_DECL_UNSTUFF(unstuff_avx512)
 }
 
 const zf_jpeg_kernels zf_jpeg_kernels_avx512 = {
-    "avx512",
-    unstuff_avx512,
-    zf_mcu_bmi2,
-    idct_avx512,
-    zf_upsample_h2v1_avx2,
-    zf_upsample_h2v2_avx2,
-    zf_upsample_h1v2_avx2,
-    zf_ycc_to_rgb_avx2,
+    .unstuff = unstuff_avx512,
+    .mcu = zf_mcu_bmi2,
+    .idct = idct_avx512,
+    .upsample_h2v1 = zf_upsample_h2v1_avx2,
+    .upsample_h2v2 = zf_upsample_h2v2_avx2,
+    .upsample_h1v2 = zf_upsample_h1v2_avx2,
+    .ycc_to_rgb = zf_ycc_to_rgb_avx2,
 };
 
 #endif

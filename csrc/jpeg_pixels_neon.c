@@ -1,5 +1,5 @@
-/* The baseline decoder's kernels for NEON: those of jpeg_pixels.c, byte for
- * byte. Every aarch64 CPU has it. */
+/* The baseline decoder's kernels for NEON. They equal the scalar kernels of
+ * jpeg_pixels.c in every byte. */
 #if defined(__aarch64__)
 
 #include "zf_jpeg_internal.h"
@@ -8,8 +8,8 @@
 
 /* ---- inverse DCT ---------------------------------------------------------- */
 
-/* idct_1d of four rows or columns at once, one per lane; rounding is left to
- * the descaling. */
+/* idct_1d of jpeg_pixels.c for four rows or columns, one in each lane. The
+ * rounding is done by the descaling. */
 static inline void idct_1d(const int16x4_t in[8], int32x4_t out[8])
 {
     int32x4_t sum = vshlq_n_s32(vaddl_s16(in[0], in[4]), 13);
@@ -31,7 +31,7 @@ static inline void idct_1d(const int16x4_t in[8], int32x4_t out[8])
     }
 }
 
-/* Both halves of in; DESCALE makes 16 bits of four sums. */
+/* idct_1d of both halves of `in`. DESCALE turns four 32-bit sums into 16 bits. */
 #define IDCT_1D(out, in, DESCALE)                                                     \
     do {                                                                              \
         int16x4_t low[8], high[8];                                                    \
@@ -59,7 +59,7 @@ static inline void transpose(int16x8_t v[8])
         for (int j = 0; j < 2; j++)
             b[2 * i + j] = vtrnq_s32(vreinterpretq_s32_s16(a[2 * i].val[j]),
                                      vreinterpretq_s32_s16(a[2 * i + 1].val[j]));
-    /* b[j] and b[2 + j]: rows 0-3 and 4-7 of columns j, 2 + j | 4 + j, 6 + j */
+    /* b[j] and b[2 + j] hold rows 0-3 and 4-7 of columns j, 2 + j | 4 + j, 6 + j */
     for (int j = 0; j < 2; j++)
         for (int k = 0; k < 2; k++) {
             int64x2_t top = vreinterpretq_s64_s32(b[j].val[k]);
@@ -74,7 +74,7 @@ static bool idct(const zf_transform *block)
     static const int rows[4][2] = {{0, 4}, {2, 6}, {1, 3}, {5, 7}};
     static const int columns[8] = {0, 4, 2, 6, 1, 3, 5, 7};
     int16x8_t in[8], v[8];
-    uint16x8_t bad = vdupq_n_u16(0), most = bad, any = bad;
+    uint16x8_t bad = vdupq_n_u16(0), largest = bad, any = bad;
 
     if (block->last == 0)
         return zf_idct_flat(block);
@@ -90,8 +90,8 @@ static bool idct(const zf_transform *block)
     }
     IDCT_1D(v, in, DESCALE_1);
     for (int i = 0; i < 8; i++)
-        most = vmaxq_u16(most, vreinterpretq_u16_s16(vabsq_s16(v[i])));
-    bad = vorrq_u16(bad, vcgtq_u16(most, vdupq_n_u16(ZF_PASS1_MAX)));
+        largest = vmaxq_u16(largest, vreinterpretq_u16_s16(vabsq_s16(v[i])));
+    bad = vorrq_u16(bad, vcgtq_u16(largest, vdupq_n_u16(ZF_PASS1_MAX)));
 
     transpose(v);
     for (int i = 0; i < 8; i++)
@@ -180,14 +180,13 @@ static ZF_DECL_YCC_TO_RGB(ycc_to_rgb_neon)
 }
 
 const zf_jpeg_kernels zf_jpeg_kernels_neon = {
-    "neon",
-    zf_unstuff_scalar,
-    zf_mcu_scalar,
-    idct_neon,
-    upsample_h2v1_neon,
-    upsample_h2v2_neon,
-    upsample_h1v2_neon,
-    ycc_to_rgb_neon,
+    .unstuff = zf_unstuff_scalar,
+    .mcu = zf_mcu_scalar,
+    .idct = idct_neon,
+    .upsample_h2v1 = upsample_h2v1_neon,
+    .upsample_h2v2 = upsample_h2v2_neon,
+    .upsample_h1v2 = upsample_h1v2_neon,
+    .ycc_to_rgb = ycc_to_rgb_neon,
 };
 
 #endif

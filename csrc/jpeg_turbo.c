@@ -1,11 +1,12 @@
 /*
- * A window of a JPEG through libjpeg-turbo, equal to the full decode.
+ * Decodes a window of a JPEG through libjpeg-turbo, to the same pixels as a full
+ * decoding.
  *
- * The library can leave out columns (jpeg_crop_scanline) and rows
- * (jpeg_skip_scanlines), but near such an edge its chroma upsampling lacks
- * the neighbours that a full decode has, and skipping is wrong off a row
- * group's start. So a margin of one iMCU is decoded on every side and
- * dropped, and only whole iMCU rows are skipped.
+ * The library can omit columns (jpeg_crop_scanline) and rows
+ * (jpeg_skip_scanlines). But next to the omitted pixels its chroma upsampling
+ * lacks neighbours, and the pixels are wrong if rows are skipped that do not end
+ * with a row of iMCUs. So this code decodes a margin of one iMCU on every side,
+ * drops it, and skips only complete rows of iMCUs.
  */
 #include "zf_internal.h"
 
@@ -17,12 +18,13 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
-/* 2.0.3 changed the rounding of 4:4:0 upsampling to what Pillow's wheels have. */
+/* Release 2.0.3 changed the rounding of 4:4:0 upsampling. Pillow's wheels have
+ * the new rounding. */
 #if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2000003
 #error "zoofast needs libjpeg-turbo 2.0.3 or newer"
 #endif
 
-#define ROWS 16 /* asked for at once */
+#define ROWS 16 /* requested in one call */
 
 struct zf_turbo {
     struct jpeg_decompress_struct cinfo;
@@ -30,7 +32,7 @@ struct zf_turbo {
     struct jpeg_source_mgr source;
     jmp_buf fatal;
     const zf_kernels *kernels;
-    uint8_t *rows;   /* ROWS rows as libjpeg writes them, then three planes */
+    uint8_t *rows;   /* ROWS interleaved rows from libjpeg, then three planes */
     size_t capacity;
 };
 
@@ -40,9 +42,9 @@ static void on_error(j_common_ptr cinfo)
     longjmp(turbo->fatal, 1);
 }
 
-/* A warning means that libjpeg made pixels up; which ones may depend on its
- * version, so Pillow's own copy has to make them. Negative levels are
- * warnings, the others are trace output. */
+/* After a warning libjpeg continues with invented pixels, which may depend on its
+ * version. So Pillow's copy of the library has to decode the file. Negative
+ * levels are warnings, the others are trace output. */
 static void on_message(j_common_ptr cinfo, int level)
 {
     if (level < 0)
@@ -51,8 +53,9 @@ static void on_message(j_common_ptr cinfo, int level)
 
 static void nothing(j_decompress_ptr cinfo) { (void)cinfo; }
 
-/* The file is in memory, whole; wanting more means that it is truncated.
- * Suspending, as Pillow's reader does, makes libjpeg return early. */
+/* The complete file is in memory, so a request for more bytes means that it is
+ * truncated. FALSE suspends the decoding, as Pillow's reader does, and libjpeg
+ * returns early. */
 static boolean no_more(j_decompress_ptr cinfo)
 {
     (void)cinfo;
@@ -93,7 +96,7 @@ void zf_turbo_close(zf_turbo *turbo)
     free(turbo);
 }
 
-/* To whole cache lines. */
+/* Rounds up to complete cache lines. */
 static size_t round_up(size_t nbytes) { return (nbytes + 63) & ~(size_t)63; }
 
 static bool reserve(zf_turbo *turbo, size_t nbytes)
@@ -106,8 +109,8 @@ static bool reserve(zf_turbo *turbo, size_t nbytes)
     return turbo->rows != NULL;
 }
 
-/* Cropping columns is sound for the samplings that cameras and ImageNet use;
- * odder ones are decoded at full width. */
+/* Whether cropping columns gives correct pixels. It does for the samplings that
+ * cameras and ImageNet use; others are decoded at full width. */
 static bool can_crop(const zf_jpeg *jpeg)
 {
     if (jpeg->ncomp == 1)
@@ -118,10 +121,10 @@ static bool can_crop(const zf_jpeg *jpeg)
     return jpeg->comp[0].h <= 2 && jpeg->comp[0].v <= 2;
 }
 
-/* The marker after a scan's entropy-coded bytes; 0 when the file ends first. */
+/* The marker after a scan's entropy-coded bytes; 0 if the file ends before it. */
 static int marker_after_scan(const zf_jpeg *jpeg)
 {
-    const uint8_t *p = jpeg->data + jpeg->scan, *end = jpeg->data + jpeg->nbytes;
+    const uint8_t *p = jpeg->data + jpeg->scan_offset, *end = jpeg->data + jpeg->nbytes;
     while ((p = memchr(p, 0xFF, (size_t)(end - p))) != NULL) {
         while (p < end && *p == 0xFF)
             p++;
@@ -133,8 +136,9 @@ static int marker_after_scan(const zf_jpeg *jpeg)
     return 0;
 }
 
-/* Where scans of a progressive file are missing, libjpeg smooths over blocks;
- * how depends on its version, and at a window's edge on what lies outside. */
+/* Whether a progressive file has all its scans. If not, libjpeg smooths blocks.
+ * The smoothing depends on its version, and at a window's edge on pixels outside
+ * the window. */
 static bool has_all_scans(j_decompress_ptr cinfo)
 {
     if (!cinfo->progressive_mode)
@@ -146,58 +150,71 @@ static bool has_all_scans(j_decompress_ptr cinfo)
     return true;
 }
 
-static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_row_fn row,
-                        void *ctx)
+/* Reads the header and begins the decoding; false where Pillow has to decide. */
+static bool begin(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w)
 {
     j_decompress_ptr cinfo = &turbo->cinfo;
 
     turbo->source.next_input_byte = jpeg->data;
     turbo->source.bytes_in_buffer = jpeg->nbytes;
     if (jpeg_read_header(cinfo, TRUE) != JPEG_HEADER_OK)
-        return ZF_UNSUPPORTED;
+        return false;
     cinfo->out_color_space = jpeg->ncomp == 1 ? JCS_GRAYSCALE : JCS_RGB;
     cinfo->dct_method = JDCT_ISLOW;
     cinfo->do_fancy_upsampling = TRUE;
-    /* Rows below the window are never read, so a file that is cut short
-     * there would go unnoticed, while Pillow refuses it. */
+    /* Rows below the window are not decoded, so a file that is truncated there
+     * would go unnoticed. Pillow refuses it. */
     if (!jpeg_has_multiple_scans(cinfo) && w.y1 < jpeg->height &&
         marker_after_scan(jpeg) != 0xD9)
-        return ZF_UNSUPPORTED;
-    if (!jpeg_start_decompress(cinfo) || !has_all_scans(cinfo))
-        return ZF_UNSUPPORTED;
+        return false;
+    return jpeg_start_decompress(cinfo) && has_all_scans(cinfo);
+}
 
-    JDIMENSION left = 0, width = cinfo->output_width;
-    int mcu_w = 8 * jpeg->max_h, mcu_h = 8 * jpeg->max_v, y = 0;
-    if (can_crop(jpeg)) {
-        left = (JDIMENSION)zf_max(w.x0 - mcu_w, 0);
-        width = (JDIMENSION)zf_min(w.x1 + mcu_w, jpeg->width) - left;
-        if (width < cinfo->output_width)
-            jpeg_crop_scanline(cinfo, &left, &width);
-        else
-            left = 0;
-        y = w.y0 / mcu_h * mcu_h - mcu_h;
-        if (y > 0) {
-            if (jpeg_skip_scanlines(cinfo, (JDIMENSION)y) != (JDIMENSION)y)
-                return ZF_UNSUPPORTED;
-        } else {
-            y = 0;
-        }
+/* Skips rows and columns outside the window, except for a margin. *left gets the
+ * first decoded column, *top the first decoded row. */
+static bool skip_to_window(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, int *left,
+                           int *top)
+{
+    j_decompress_ptr cinfo = &turbo->cinfo;
+    int mcu_w = 8 * jpeg->max_h, mcu_h = 8 * jpeg->max_v;
+
+    *left = *top = 0;
+    if (!can_crop(jpeg))
+        return true;
+    JDIMENSION x = (JDIMENSION)zf_max(w.x0 - mcu_w, 0);
+    JDIMENSION width = (JDIMENSION)zf_min(w.x1 + mcu_w, jpeg->width) - x;
+    if (width < cinfo->output_width) {
+        jpeg_crop_scanline(cinfo, &x, &width); /* moves x to the left, to an iMCU */
+        *left = (int)x;
     }
+    *top = zf_max(w.y0 / mcu_h * mcu_h - mcu_h, 0);
+    return *top == 0 ||
+           jpeg_skip_scanlines(cinfo, (JDIMENSION)*top) == (JDIMENSION)*top;
+}
 
+static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_row_fn row,
+                        void *ctx)
+{
+    j_decompress_ptr cinfo = &turbo->cinfo;
+    int left, y;
+
+    if (!begin(turbo, jpeg, w) || !skip_to_window(turbo, jpeg, w, &left, &y))
+        return ZF_UNSUPPORTED;
     size_t channels = (size_t)cinfo->output_components;
     size_t stride = round_up((size_t)cinfo->output_width * channels + 1 + ZF_PAD);
     size_t plane = round_up((size_t)(w.x1 - w.x0) + ZF_PAD);
     if (!reserve(turbo, ROWS * stride + 3 * plane))
         return ZF_NOMEM;
-    /* The library writes aligned rows past the caches (non-temporal stores),
-     * which are then slow to read back: rows begin one byte off. */
+    /* The library writes aligned rows with non-temporal stores, past the caches,
+     * and reading them back is slow. So rows begin one byte after an aligned
+     * address. */
     JSAMPROW rows[ROWS];
     for (int i = 0; i < ROWS; i++)
         rows[i] = turbo->rows + (size_t)i * stride + 1;
     uint8_t *planes[3];
     for (int c = 0; c < 3; c++)
         planes[c] = turbo->rows + ROWS * stride + (size_t)c * plane;
-    size_t offset = ((size_t)w.x0 - left) * channels;
+    size_t offset = (size_t)(w.x0 - left) * channels;
 
     while (y < w.y1) {
         JDIMENSION want = (JDIMENSION)zf_min(ROWS, w.y1 - y);
@@ -236,8 +253,8 @@ static zf_status create_and_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_wind
 zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
                           zf_row_fn row, void *ctx)
 {
-    /* A new object for each image: one that is used again keeps the tables of
-     * the image before and gives them to a file that lacks its own. */
+    /* Each image gets a new object. An object that is used again keeps the last
+     * image's tables and uses them for a file without tables. */
     zf_status status = create_and_decode(turbo, jpeg, window, row, ctx);
     jpeg_destroy_decompress(&turbo->cinfo);
     return status;

@@ -1,8 +1,8 @@
 /*
  * AVX2 kernels.
  *
- * A coefficient k is split into high * 2^12 + low, both within 16 signed
- * bits, so that vpmaddwd multiplies two taps at once exactly.
+ * A coefficient k is split into high * 2^12 + low. Both parts fit 16 signed
+ * bits, so vpmaddwd multiplies two taps at once without loss.
  */
 #if defined(__x86_64__)
 
@@ -19,7 +19,8 @@ static int16_t high_part(int32_t k) { return (int16_t)((k - low_part(k)) / (1 <<
 
 /* ---- horizontal ---------------------------------------------------------- */
 
-/* Four outputs and four of their taps each, from 16 loaded pixels. */
+/* Four outputs and four taps of each, from one load of 16 pixels: which pixel
+ * belongs to each tap, and the parts of the coefficients. */
 typedef struct {
     uint8_t index[16];
     int16_t low[16], high[16];
@@ -29,20 +30,20 @@ static int groups_of(const zf_taps *t) { return (t->ksize + 3) / 4; }
 
 static bool plan_h(zf_taps *t)
 {
-    t->near = zf_is_near(t, 4, 16);
-    if (t->identity || t->wide || !t->near)
+    t->fits_one_load = zf_fits_one_load(t, 4, 16);
+    if (t->identity || t->needs_32bit || !t->fits_one_load)
         return true;
     int groups = groups_of(t);
     if (!zf_plan_reserve(t, (size_t)((t->n + 3) / 4) * (size_t)groups * sizeof(group)))
         return false;
     group *g = t->plan;
     for (int i = 0; i < t->n; i += 4)
-        for (int at = 0; at < 4 * groups; at += 4, g++)
+        for (int tap = 0; tap < 4 * groups; tap += 4, g++)
             for (int lane = 0; lane < 16; lane++) {
                 int output = i + lane / 4, x = lane % 4;
-                bool used = output < t->n && at + x < t->ksize;
+                bool used = output < t->n && tap + x < t->ksize;
                 int32_t k =
-                    used ? t->k[(size_t)output * (size_t)t->ksize + (size_t)(at + x)] : 0;
+                    used ? t->k[(size_t)output * (size_t)t->ksize + (size_t)(tap + x)] : 0;
                 g->low[lane] = low_part(k);
                 g->high[lane] = high_part(k);
                 g->index[lane] =
@@ -53,7 +54,7 @@ static bool plan_h(zf_taps *t)
 
 AVX2 static ZF_DECL_RESAMPLE_H(resample_h)
 {
-    if (t->identity || t->wide || !t->near) {
+    if (t->identity || t->needs_32bit || !t->fits_one_load) {
         zf_resample_h_scalar(dst, src, t);
         return;
     }
@@ -86,8 +87,8 @@ AVX2 static ZF_DECL_RESAMPLE_H(resample_h)
 
 AVX2 static ZF_DECL_RESAMPLE_V(resample_v)
 {
-    if (wide) {
-        zf_resample_v_scalar(dst, rows, stride, k, ntaps, wide, n);
+    if (needs_32bit) {
+        zf_resample_v_scalar(dst, rows, stride, k, ntaps, needs_32bit, n);
         return;
     }
     const __m256i zero = _mm256_setzero_si256();
@@ -126,8 +127,9 @@ AVX2 static ZF_DECL_RESAMPLE_V(resample_v)
 
 /* ---- interleaved pixels --------------------------------------------------- */
 
-/* Byte j of 16 pixels' 48 is in vector j / 16; these pick, for each vector
- * and channel, where its bytes go. 0x80 leaves a zero to OR into. */
+/* 16 pixels are 48 bytes in three vectors: byte j is in vector j / 16. For each
+ * vector and channel, pick[][] says which byte goes where. 0x80 makes a zero, so
+ * that the three results can be combined with OR. */
 AVX2 static ZF_DECL_DEINTERLEAVE(deinterleave)
 {
     uint8_t pick[3][3][16];
@@ -168,13 +170,12 @@ AVX2 static ZF_DECL_INTERLEAVE(interleave)
 }
 
 const zf_kernels zf_kernels_avx2 = {
-    .name = "avx2",
     .plan_h = plan_h,
     .resample_h = resample_h,
     .resample_v = resample_v,
     .deinterleave = deinterleave,
     .interleave = interleave,
-    /* gathers are no faster than loads from a table in the L1 cache */
+    /* a gather is no faster than loads from a table in the L1 cache */
     .lookup32 = zf_lookup32_scalar,
 };
 

@@ -1,9 +1,10 @@
 /*
  * AVX-512 (VBMI, VNNI) kernels.
  *
- * A 22-bit coefficient is three signed base-256 digits, so a tap is three
- * vpdpbusd lanes: unsigned pixel bytes times signed digit bytes, four taps at
- * a time, summed in 32 bits. Recombined with shifts this is the scalar sum.
+ * A 22-bit coefficient is split into three signed base-256 digits. vpdpbusd
+ * multiplies unsigned bytes (pixels) by signed bytes (digits), four taps at a
+ * time, and adds the products in 32 bits. The three sums, one for each digit,
+ * are shifted and added: this gives the scalar kernels' sum.
  */
 #if defined(__x86_64__)
 
@@ -16,15 +17,15 @@
 
 /* ---- horizontal ---------------------------------------------------------- */
 
-/* Sixteen outputs and four of their taps: which of 64 loaded pixels each
- * output wants, and the digits to multiply them with. */
+/* Sixteen outputs and four taps of each, from one load of 64 pixels: which pixel
+ * belongs to each tap, and the digits of the coefficients. */
 typedef struct {
     uint8_t index[64];
     int8_t digits[3][64];
 } group;
 
-/* Where the pixels of 16 neighbouring outputs lie too far apart for one load
- * (shrinking more than fourfold) there are many taps: 64 of one output. */
+/* 64 taps of one output. Used if one load does not hold the pixels of 16
+ * neighbouring outputs; the image then shrinks a lot, so there are many taps. */
 typedef struct {
     int8_t digits[3][64];
 } run;
@@ -41,19 +42,19 @@ static int32_t tap(const zf_taps *t, int output, int x)
 
 static bool plan_h(zf_taps *t)
 {
-    t->near = zf_is_near(t, 16, 64);
-    if (t->identity || t->wide)
+    t->fits_one_load = zf_fits_one_load(t, 16, 64);
+    if (t->identity || t->needs_32bit)
         return true;
-    if (!t->near) {
+    if (!t->fits_one_load) {
         int runs = runs_of(t);
         if (!zf_plan_reserve(t, (size_t)t->n * (size_t)runs * sizeof(run)))
             return false;
         run *r = t->plan;
         for (int i = 0; i < t->n; i++)
-            for (int at = 0; at < 64 * runs; at += 64, r++)
+            for (int first = 0; first < 64 * runs; first += 64, r++)
                 for (int x = 0; x < 64; x++) {
                     int8_t digits[3];
-                    zf_digits(tap(t, i, at + x), digits);
+                    zf_digits(tap(t, i, first + x), digits);
                     for (int d = 0; d < 3; d++)
                         r->digits[d][x] = digits[d];
                 }
@@ -64,11 +65,11 @@ static bool plan_h(zf_taps *t)
         return false;
     group *g = t->plan;
     for (int i = 0; i < t->n; i += 16)
-        for (int at = 0; at < 4 * groups; at += 4, g++)
+        for (int first = 0; first < 4 * groups; first += 4, g++)
             for (int lane = 0; lane < 64; lane++) {
                 int output = i + lane / 4, x = lane % 4;
                 int8_t digits[3];
-                zf_digits(tap(t, output, at + x), digits);
+                zf_digits(tap(t, output, first + x), digits);
                 for (int d = 0; d < 3; d++)
                     g->digits[d][lane] = digits[d];
                 g->index[lane] =
@@ -83,7 +84,7 @@ AVX512 static inline __m512i recombine(__m512i low, __m512i mid, __m512i high)
     return _mm512_add_epi32(sum, _mm512_slli_epi32(high, 16));
 }
 
-AVX512 static void resample_h_near(uint8_t *dst, const uint8_t *src, const zf_taps *t)
+AVX512 static void resample_h_groups(uint8_t *dst, const uint8_t *src, const zf_taps *t)
 {
     const group *g = t->plan;
     const __m512i zero = _mm512_setzero_si512();
@@ -105,7 +106,7 @@ AVX512 static void resample_h_near(uint8_t *dst, const uint8_t *src, const zf_ta
     }
 }
 
-AVX512 static void resample_h_far(uint8_t *dst, const uint8_t *src, const zf_taps *t)
+AVX512 static void resample_h_runs(uint8_t *dst, const uint8_t *src, const zf_taps *t)
 {
     const run *r = t->plan;
     int runs = runs_of(t);
@@ -126,18 +127,19 @@ AVX512 static void resample_h_far(uint8_t *dst, const uint8_t *src, const zf_tap
 
 AVX512 static ZF_DECL_RESAMPLE_H(resample_h)
 {
-    if (t->identity || t->wide)
+    if (t->identity || t->needs_32bit)
         zf_resample_h_scalar(dst, src, t);
-    else if (t->near)
-        resample_h_near(dst, src, t);
+    else if (t->fits_one_load)
+        resample_h_groups(dst, src, t);
     else
-        resample_h_far(dst, src, t);
+        resample_h_runs(dst, src, t);
 }
 
 /* ---- vertical ------------------------------------------------------------ */
 
-/* Bytes of four rows -> four vectors of 16 dwords, each the four rows' bytes
- * of one pixel; vector v holds pixels 4v..4v+3 of each 16-pixel lane. */
+/* Bytes of four rows -> four vectors of 16 dwords. A dword holds the bytes of
+ * one pixel position in the four rows. Vector v holds the positions 4v to
+ * 4v + 3 of each lane of 16 pixels. */
 AVX512 static inline void transpose4(const __m512i rows[4], __m512i pixels[4])
 {
     __m512i lo01 = _mm512_unpacklo_epi8(rows[0], rows[1]);
@@ -150,22 +152,22 @@ AVX512 static inline void transpose4(const __m512i rows[4], __m512i pixels[4])
     pixels[3] = _mm512_unpackhi_epi16(hi01, hi23);
 }
 
-/* n <= 4 coefficients -> their first, second and third digits (zf_digits),
- * each as the four bytes of every dword. */
+/* n <= 4 coefficients -> their first, second and third digits (zf_digits). Every
+ * dword of digit[d] holds digit d of the four coefficients. */
 AVX512 static inline void spread_digits(const int32_t *k, int n, __m512i digit[3])
 {
     __m128i rest = _mm_maskz_loadu_epi32((__mmask8)((1 << n) - 1), k);
     for (int d = 0; d < 3; d++) {
         digit[d] = _mm512_broadcastd_epi32(_mm_cvtepi32_epi8(rest));
-        /* rounds where zf_digits subtracts the signed digit just taken */
+        /* rounding has the same effect as zf_digits' subtraction of the digit */
         rest = _mm_srai_epi32(_mm_add_epi32(rest, _mm_set1_epi32(128)), 8);
     }
 }
 
 AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
 {
-    if (wide) {
-        zf_resample_v_scalar(dst, rows, stride, k, ntaps, wide, n);
+    if (needs_32bit) {
+        zf_resample_v_scalar(dst, rows, stride, k, ntaps, needs_32bit, n);
         return;
     }
     for (size_t i = 0; i < n; i += 64) {
@@ -197,7 +199,7 @@ AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
 
 /* ---- interleaved pixels --------------------------------------------------- */
 
-/* 3 * i, the offset of pixel i in RGB triples */
+/* 3 * i: the offset of pixel i in RGB triples */
 static const uint8_t triple[64] = {
     0,   3,   6,   9,   12,  15,  18,  21,  24,  27,  30,  33,  36,  39,  42,  45,
     48,  51,  54,  57,  60,  63,  66,  69,  72,  75,  78,  81,  84,  87,  90,  93,
@@ -215,7 +217,7 @@ AVX512 static ZF_DECL_DEINTERLEAVE(deinterleave)
         for (int channel = 0; channel < 3; channel++) {
             __m512i index = _mm512_add_epi8(base, _mm512_set1_epi8((char)channel));
             __m512i from_ab = _mm512_permutex2var_epi8(a, index, b);
-            /* indices from 128 on lie in c */
+            /* indices of 128 and more select from c */
             __m512i all = _mm512_mask_permutexvar_epi8(from_ab, _mm512_movepi8_mask(index),
                                                        index, c);
             _mm512_storeu_si512(planes[channel] + i, all);
@@ -225,7 +227,7 @@ AVX512 static ZF_DECL_DEINTERLEAVE(deinterleave)
 
 AVX512 static ZF_DECL_INTERLEAVE(interleave)
 {
-    /* Output byte j of the 192 is plane j % 3, pixel j / 3. */
+    /* Output byte j of 192 comes from plane j % 3, pixel j / 3. */
     uint8_t pixel[192];
     __mmask64 green[3] = {0}, blue[3] = {0};
     for (int j = 0; j < 192; j++) {
@@ -252,8 +254,8 @@ AVX512 static ZF_DECL_INTERLEAVE(interleave)
 
 /* ---- table lookup ---------------------------------------------------------- */
 
-/* The table as four byte planes in sixteen registers; a lookup is two
- * two-register permutes and a blend per plane. */
+/* Sixteen registers hold the table as four planes of 256 bytes. A lookup in one
+ * plane takes two permutes of two registers each, and a blend. */
 AVX512 static ZF_DECL_LOOKUP32(lookup32)
 {
     uint8_t bytes[4][256];
@@ -264,8 +266,8 @@ AVX512 static ZF_DECL_LOOKUP32(lookup32)
     for (int b = 0; b < 4; b++)
         for (int q = 0; q < 4; q++)
             plane[b][q] = _mm512_loadu_si512(bytes[b] + 64 * q);
-    /* unpacking works within 16-byte lanes; this order of dwords going in
-     * makes every vector coming out 16 neighbouring elements */
+    /* transpose4 works within 16-byte lanes. With the input's dwords in this
+     * order, each output vector holds 16 neighbouring elements. */
     const __m512i order =
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 
@@ -273,12 +275,12 @@ AVX512 static ZF_DECL_LOOKUP32(lookup32)
     for (; i + 64 <= n; i += 64) {
         __m512i index = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(src + i));
         __mmask64 upper = _mm512_movepi8_mask(index);
-        __m512i found[4], elements[4];
+        __m512i values[4], elements[4];
         for (int b = 0; b < 4; b++)
-            found[b] = _mm512_mask_blend_epi8(
+            values[b] = _mm512_mask_blend_epi8(
                 upper, _mm512_permutex2var_epi8(plane[b][0], index, plane[b][1]),
                 _mm512_permutex2var_epi8(plane[b][2], index, plane[b][3]));
-        transpose4(found, elements);
+        transpose4(values, elements);
         for (int v = 0; v < 4; v++)
             _mm512_storeu_si512(dst + i + 16 * (size_t)v, elements[v]);
     }
@@ -286,7 +288,6 @@ AVX512 static ZF_DECL_LOOKUP32(lookup32)
 }
 
 const zf_kernels zf_kernels_avx512 = {
-    .name = "avx512",
     .plan_h = plan_h,
     .resample_h = resample_h,
     .resample_v = resample_v,

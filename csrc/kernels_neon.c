@@ -1,6 +1,6 @@
 /*
- * NEON kernels. Unlike x86, a 32-bit multiply-add costs no more here than two
- * 16-bit ones, so coefficients are used as they are.
+ * NEON kernels. On Arm a 32-bit multiply-add costs no more than two 16-bit
+ * ones, so coefficients are not split as on x86.
  */
 #if defined(__aarch64__)
 
@@ -11,8 +11,9 @@
 
 /* ---- horizontal ---------------------------------------------------------- */
 
-/* Four outputs and four of their taps each, from 16 loaded pixels. Tap by
- * tap, so that a vector's lanes are the outputs. */
+/* Four outputs and four taps of each, from one load of 16 pixels: which pixel
+ * belongs to each tap, and the coefficients. The order is tap by tap, so that a
+ * vector's lanes are the outputs. */
 typedef struct {
     uint8_t index[16];
     int32_t k[4][4];
@@ -22,28 +23,28 @@ static int groups_of(const zf_taps *t) { return (t->ksize + 3) / 4; }
 
 static bool plan_h(zf_taps *t)
 {
-    t->near = zf_is_near(t, 4, 16);
-    if (t->identity || !t->near)
+    t->fits_one_load = zf_fits_one_load(t, 4, 16);
+    if (t->identity || !t->fits_one_load)
         return true;
     int groups = groups_of(t);
     if (!zf_plan_reserve(t, (size_t)((t->n + 3) / 4) * (size_t)groups * sizeof(group)))
         return false;
     group *g = t->plan;
     for (int i = 0; i < t->n; i += 4)
-        for (int at = 0; at < 4 * groups; at += 4, g++)
+        for (int first = 0; first < 4 * groups; first += 4, g++)
             for (int x = 0; x < 4; x++)
                 for (int lane = 0; lane < 4; lane++) {
                     int output = i + lane;
-                    bool used = output < t->n && at + x < t->ksize;
+                    bool used = output < t->n && first + x < t->ksize;
                     g->k[x][lane] =
-                        used ? t->k[(size_t)output * (size_t)t->ksize + (size_t)(at + x)] : 0;
+                        used ? t->k[(size_t)output * (size_t)t->ksize + (size_t)(first + x)] : 0;
                     g->index[4 * x + lane] =
                         output < t->n ? (uint8_t)(t->start[output] - t->start[i] + x) : 0;
                 }
     return true;
 }
 
-/* Four 32-bit sums -> four clipped bytes in the low half of each 16 bits. */
+/* Four 32-bit sums -> four clipped bytes, each in the low half of 16 bits. */
 static inline uint16x4_t clip(int32x4_t sum)
 {
     return vqmovun_s32(vshrq_n_s32(sum, 22));
@@ -51,7 +52,7 @@ static inline uint16x4_t clip(int32x4_t sum)
 
 static ZF_DECL_RESAMPLE_H(resample_h)
 {
-    if (t->identity || !t->near) {
+    if (t->identity || !t->fits_one_load) {
         zf_resample_h_scalar(dst, src, t);
         return;
     }
@@ -80,7 +81,7 @@ static ZF_DECL_RESAMPLE_H(resample_h)
 
 static ZF_DECL_RESAMPLE_V(resample_v)
 {
-    (void)wide;
+    (void)needs_32bit;
     for (size_t i = 0; i < n; i += 16) {
         int32x4_t sum[4];
         for (int v = 0; v < 4; v++)
@@ -125,7 +126,6 @@ static ZF_DECL_INTERLEAVE(interleave)
 }
 
 const zf_kernels zf_kernels_neon = {
-    .name = "neon",
     .plan_h = plan_h,
     .resample_h = resample_h,
     .resample_v = resample_v,

@@ -1,19 +1,20 @@
-/* The reference kernels. They define the answer; the SIMD files must equal
- * them byte for byte. */
+/* The scalar kernels, which define the result: the SIMD kernels must equal them
+ * in every byte. And the table of all levels' kernels. */
 #include "zf_internal.h"
 
 #include <string.h>
 
 #define ROUND (1 << 21)
 
-/* Pillow's clip8: the 22 fraction bits off, then saturated to 0..255. */
+/* Pillow's clip8: drops the 22 fraction bits and saturates to 0..255. */
 static uint8_t clip8(int32_t sum)
 {
     sum >>= 22;
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-/* Sums wrap like Pillow's do in practice; unsigned, so that this is defined. */
+/* Overflowing sums wrap around, as Pillow's do in practice. The arithmetic is
+ * unsigned because overflow of signed integers is undefined in C. */
 static int32_t multiply_add(int32_t sum, uint8_t pixel, int32_t k)
 {
     return (int32_t)((uint32_t)sum + (uint32_t)pixel * (uint32_t)k);
@@ -43,7 +44,7 @@ ZF_DECL_RESAMPLE_H(zf_resample_h_scalar)
 
 ZF_DECL_RESAMPLE_V(zf_resample_v_scalar)
 {
-    (void)wide;
+    (void)needs_32bit;
     for (size_t i = 0; i < n; i++) {
         int32_t sum = ROUND;
         for (int y = 0; y < ntaps; y++)
@@ -73,7 +74,6 @@ ZF_DECL_LOOKUP32(zf_lookup32_scalar)
 }
 
 const zf_kernels zf_kernels_scalar = {
-    .name = "scalar",
     .plan_h = zf_plan_h_scalar,
     .resample_h = zf_resample_h_scalar,
     .resample_v = zf_resample_v_scalar,
@@ -81,3 +81,12 @@ const zf_kernels zf_kernels_scalar = {
     .interleave = zf_interleave_scalar,
     .lookup32 = zf_lookup32_scalar,
 };
+
+const zf_kernels *const zf_kernels_of[] = {
+#define KERNELS(constant, name, test, image, jpeg, logits)                              \
+    [ZF_LEVEL_##constant] = &zf_kernels_##image,
+    ZF_LEVELS(KERNELS)
+#undef KERNELS
+};
+_Static_assert(sizeof zf_kernels_of / sizeof *zf_kernels_of == ZF_LEVEL_COUNT,
+               "each level has kernels");

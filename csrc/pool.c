@@ -1,4 +1,11 @@
-/* Worker threads over a queue of batches. The only file that knows pthreads. */
+/*
+ * Threads that compute the jobs of a queue of batches, and threads that write
+ * the computed jobs' files.
+ *
+ * Computing threads never wait for the disk. If a thread computed and wrote in
+ * turn, its core would be idle during the write until another thread woke up.
+ */
+#include "threads.h"
 #include "zf_prepare.h"
 
 #include <pthread.h>
@@ -6,28 +13,23 @@
 #include <string.h>
 
 struct zf_pool {
-    pthread_mutex_t lock;
-    pthread_cond_t work, written, done;
-    zf_batch *head, *tail; /* batches that still have jobs to hand out */
-    /* Computed jobs that wait for a writer. Whoever computes goes on with its
-     * next image at once: a thread that also wrote would leave its core to
-     * one that first has to wake up. */
-    zf_job *unwritten, **unwritten_end;
-    bool cancelled, closing;
-    bool computed;  /* nothing more will have to be written */
-    int ncomputing; /* threads that compute; they are the first of `threads` */
-    int nthreads;
-    pthread_t *threads;
+    pthread_mutex_t lock; /* guards all fields below, and the batches */
+    pthread_cond_t submitted; /* a batch was queued, or the pool closes */
+    pthread_cond_t computed;  /* a job waits for a writer, or no more will come */
+    pthread_cond_t done;      /* all jobs of a batch are finished */
+    zf_batch *head, *tail;    /* batches with jobs that have not begun */
+    zf_job *unwritten, **unwritten_end; /* computed jobs whose files must be written */
+    bool closing;      /* jobs that have not begun are cancelled */
+    bool all_computed; /* no more jobs will need a writer */
+    /* constant after zf_pool_open */
+    int nworkspaces;
+    zf_workspace **workspaces; /* one for each computing thread */
+    zf_threads *computing, *writing;
 };
 
-typedef struct {
-    zf_pool *pool;
-    zf_workspace *ws; /* of a thread that computes; NULL: it writes */
-    int index;
-} worker;
-
-/* The next job, with the lock held; NULL when there is none. */
-static zf_job *take(zf_pool *pool)
+/* Takes the next job from the queue, NULL when there is none. The caller holds
+ * the lock. */
+static zf_job *take_job(zf_pool *pool)
 {
     zf_batch *batch = pool->head;
     if (!batch)
@@ -42,52 +44,58 @@ static zf_job *take(zf_pool *pool)
     return job;
 }
 
-/* With the lock held. */
-static void finish(zf_pool *pool, zf_job *job)
+/* Counts a job as finished. The caller holds the lock. */
+static void finish_job(zf_pool *pool, zf_job *job)
 {
     zf_batch *batch = job->batch;
     if (++batch->finished == batch->njobs)
         pthread_cond_broadcast(&pool->done);
 }
 
-/* The lock is held before and after. */
-static void compute(zf_pool *pool, zf_job *job, const worker *self)
+/* Computes a job, or cancels it when the pool closes. The caller holds the
+ * lock; it is released during the computation. */
+static void compute_job(zf_pool *pool, zf_job *job, int worker)
 {
-    if (pool->cancelled) {
+    if (pool->closing) {
         memset(&job->result, 0, sizeof job->result);
         job->result.status = ZF_CANCELLED;
-        finish(pool, job);
+        finish_job(pool, job);
         return;
     }
     pthread_mutex_unlock(&pool->lock);
-    zf_compute_job(self->ws, job->batch->recipe, job);
-    job->result.worker = self->index;
+    zf_compute_job(pool->workspaces[worker], job->batch->recipe, job);
+    job->result.worker = worker;
     pthread_mutex_lock(&pool->lock);
     if (job->file_path && job->result.status == ZF_OK) {
         job->link = NULL;
         *pool->unwritten_end = job;
         pool->unwritten_end = &job->link;
-        pthread_cond_signal(&pool->written);
+        pthread_cond_signal(&pool->computed);
     } else {
-        finish(pool, job);
+        finish_job(pool, job);
     }
 }
 
-static void run_computing(zf_pool *pool, const worker *self)
+static void run_computing(void *context, int worker)
 {
+    zf_pool *pool = context;
+    pthread_mutex_lock(&pool->lock);
     for (;;) {
-        zf_job *job = take(pool);
+        zf_job *job = take_job(pool);
         if (job)
-            compute(pool, job, self);
+            compute_job(pool, job, worker);
         else if (pool->closing)
-            return;
+            break;
         else
-            pthread_cond_wait(&pool->work, &pool->lock);
+            pthread_cond_wait(&pool->submitted, &pool->lock);
     }
+    pthread_mutex_unlock(&pool->lock);
 }
 
-static void run_writing(zf_pool *pool, const worker *self)
+static void run_writing(void *context, int writer)
 {
+    zf_pool *pool = context;
+    pthread_mutex_lock(&pool->lock);
     for (;;) {
         zf_job *job = pool->unwritten;
         if (job) {
@@ -95,58 +103,42 @@ static void run_writing(zf_pool *pool, const worker *self)
             if (!pool->unwritten)
                 pool->unwritten_end = &pool->unwritten;
             pthread_mutex_unlock(&pool->lock);
-            job->result.writer = self->index - pool->ncomputing;
+            job->result.writer = writer;
             zf_write_job(job);
             pthread_mutex_lock(&pool->lock);
-            finish(pool, job);
-        } else if (pool->computed) {
-            return;
+            finish_job(pool, job);
+        } else if (pool->all_computed) {
+            break;
         } else {
-            pthread_cond_wait(&pool->written, &pool->lock);
+            pthread_cond_wait(&pool->computed, &pool->lock);
         }
     }
+    pthread_mutex_unlock(&pool->lock);
 }
 
-static void *work(void *argument)
+/* Opens a workspace for each computing thread. */
+static bool open_workspaces(zf_pool *pool, int n, zf_level level)
 {
-    worker self = *(worker *)argument;
-    free(argument);
-    pthread_mutex_lock(&self.pool->lock);
-    if (self.ws)
-        run_computing(self.pool, &self);
-    else
-        run_writing(self.pool, &self);
-    pthread_mutex_unlock(&self.pool->lock);
-    zf_workspace_close(self.ws);
-    return NULL;
-}
-
-static bool start(zf_pool *pool, zf_workspace *ws)
-{
-    worker *self = malloc(sizeof *self);
-    if (!self)
+    pool->workspaces = calloc((size_t)n, sizeof *pool->workspaces);
+    if (!pool->workspaces)
         return false;
-    *self = (worker){pool, ws, pool->nthreads};
-    if (pthread_create(&pool->threads[pool->nthreads], NULL, work, self) != 0) {
-        free(self);
-        return false;
+    for (; pool->nworkspaces < n; pool->nworkspaces++) {
+        zf_workspace *ws = zf_workspace_open(level);
+        if (!ws)
+            return false;
+        pool->workspaces[pool->nworkspaces] = ws;
     }
-    pool->nthreads++;
     return true;
 }
 
-static bool start_computing(zf_pool *pool, const zf_kernels *kernels)
+/* Starts n threads; false when fewer could be started. */
+static bool start_threads(zf_threads **threads, int n, void (*run)(void *, int), zf_pool *pool)
 {
-    zf_workspace *ws = zf_workspace_open(kernels);
-    if (ws && start(pool, ws)) {
-        pool->ncomputing++;
-        return true;
-    }
-    zf_workspace_close(ws);
-    return false;
+    *threads = zf_threads_start(n, run, pool);
+    return *threads && zf_threads_count(*threads) == n;
 }
 
-zf_pool *zf_pool_open(int nthreads, int nwriters, const zf_kernels *kernels)
+zf_pool *zf_pool_open(int ncomputing, int nwriting, zf_level level)
 {
     zf_pool *pool = calloc(1, sizeof *pool);
     if (!pool)
@@ -155,18 +147,14 @@ zf_pool *zf_pool_open(int nthreads, int nwriters, const zf_kernels *kernels)
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->work, NULL);
-    pthread_cond_init(&pool->written, NULL);
+    pthread_cond_init(&pool->submitted, NULL);
+    pthread_cond_init(&pool->computed, NULL);
     pthread_cond_init(&pool->done, &clock);
     pthread_condattr_destroy(&clock);
     pool->unwritten_end = &pool->unwritten;
-    pool->threads = calloc((size_t)nthreads + (size_t)nwriters, sizeof *pool->threads);
-    bool ok = pool->threads != NULL;
-    for (int i = 0; ok && i < nthreads; i++)
-        ok = start_computing(pool, kernels);
-    for (int i = 0; ok && i < nwriters; i++)
-        ok = start(pool, NULL);
-    if (ok)
+    if (open_workspaces(pool, ncomputing, level) &&
+        start_threads(&pool->computing, ncomputing, run_computing, pool) &&
+        start_threads(&pool->writing, nwriting, run_writing, pool))
         return pool;
     zf_pool_close(pool);
     return NULL;
@@ -184,7 +172,7 @@ void zf_pool_submit(zf_pool *pool, zf_batch *batch)
     else
         pool->head = batch;
     pool->tail = batch;
-    pthread_cond_broadcast(&pool->work);
+    pthread_cond_broadcast(&pool->submitted);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -207,32 +195,25 @@ int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms)
     return done;
 }
 
-void zf_pool_cancel(zf_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    pool->cancelled = true;
-    pthread_mutex_unlock(&pool->lock);
-}
-
 void zf_pool_close(zf_pool *pool)
 {
     if (!pool)
         return;
     pthread_mutex_lock(&pool->lock);
-    pool->cancelled = pool->closing = true;
-    pthread_cond_broadcast(&pool->work);
+    pool->closing = true;
+    pthread_cond_broadcast(&pool->submitted);
     pthread_mutex_unlock(&pool->lock);
-    for (int i = 0; i < pool->ncomputing; i++)
-        pthread_join(pool->threads[i], NULL);
+    zf_threads_join(pool->computing);
     pthread_mutex_lock(&pool->lock);
-    pool->computed = true;
-    pthread_cond_broadcast(&pool->written);
+    pool->all_computed = true;
+    pthread_cond_broadcast(&pool->computed);
     pthread_mutex_unlock(&pool->lock);
-    for (int i = pool->ncomputing; i < pool->nthreads; i++)
-        pthread_join(pool->threads[i], NULL);
-    free(pool->threads);
-    pthread_cond_destroy(&pool->work);
-    pthread_cond_destroy(&pool->written);
+    zf_threads_join(pool->writing);
+    for (int i = 0; i < pool->nworkspaces; i++)
+        zf_workspace_close(pool->workspaces[i]);
+    free(pool->workspaces);
+    pthread_cond_destroy(&pool->submitted);
+    pthread_cond_destroy(&pool->computed);
     pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->lock);
     free(pool);

@@ -1,7 +1,7 @@
 /*
  * One image into one tensor: decode the window that the crop reads, resample
- * horizontally row by row as rows arrive, vertically as soon as an output row
- * has all its taps, then look up and pack.
+ * each row horizontally as it arrives, resample vertically as soon as an output
+ * row has all its taps, then normalize by table and pack.
  */
 #include "zf_file.h"
 #include "zf_prepare.h"
@@ -10,34 +10,47 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *const stage_names[] = {
+#define NAME(constant, name) [ZF_STAGE_##constant] = name,
+    ZF_STAGES(NAME)
+#undef NAME
+};
+_Static_assert(sizeof stage_names / sizeof *stage_names == ZF_STAGE_COUNT,
+               "each stage has a name");
+
+const char *zf_stage_name(zf_stage stage) { return stage_names[stage]; }
+
+/* ---- workspace ------------------------------------------------------------ */
+
 struct zf_workspace {
     const zf_kernels *kernels;
     zf_decoders *decoders;
     zf_buffer file;
-    zf_taps across, down;
+    zf_taps horizontal, vertical;
     uint8_t *scratch;
-    size_t capacity;
+    size_t capacity;   /* of scratch, in bytes */
     uint64_t clock_ns; /* for zf_sampled_ns */
 };
 
+/* The nanoseconds that two readings of the clock are apart at least. */
 static uint64_t clock_cost(void)
 {
-    uint64_t least = UINT64_MAX;
+    uint64_t min = UINT64_MAX;
     for (int i = 0; i < 16; i++) {
         uint64_t begin = zf_now(), ns = zf_now() - begin;
-        least = ns < least ? ns : least;
+        min = ns < min ? ns : min;
     }
-    return least;
+    return min;
 }
 
-zf_workspace *zf_workspace_open(const zf_kernels *kernels)
+zf_workspace *zf_workspace_open(zf_level level)
 {
     zf_workspace *ws = calloc(1, sizeof *ws);
     if (!ws)
         return NULL;
-    ws->kernels = kernels;
+    ws->kernels = zf_kernels_of[level];
     ws->clock_ns = clock_cost();
-    ws->decoders = zf_decoders_open(kernels);
+    ws->decoders = zf_decoders_open(level);
     if (!ws->decoders) {
         free(ws);
         return NULL;
@@ -50,8 +63,8 @@ void zf_workspace_close(zf_workspace *ws)
     if (!ws)
         return;
     zf_decoders_close(ws->decoders);
-    zf_taps_free(&ws->across);
-    zf_taps_free(&ws->down);
+    zf_taps_free(&ws->horizontal);
+    zf_taps_free(&ws->vertical);
     free(ws->file.data);
     free(ws->scratch);
     free(ws);
@@ -65,27 +78,29 @@ size_t zf_recipe_nbytes(const zf_recipe *recipe)
 
 /* ---- geometry ------------------------------------------------------------- */
 
-/* (side - crop) / 2, rounded as Python's int(round(x)) or int(x) does. */
-static int crop_origin(int side, int crop, zf_rounding rounding)
+/* (side - crop) / 2 in pixels, rounded as the recipe says. */
+static int crop_origin(int side, int crop, zf_crop_rounding rounding)
 {
-    int d = side - crop, half = d / 2; /* C truncates, like int() */
-    if (rounding == ZF_TRUNCATE || d % 2 == 0)
+    int difference = side - crop, half = difference / 2; /* C truncates, like int() */
+    if (rounding == ZF_CROP_TRUNCATE || difference % 2 == 0)
         return half;
-    return half % 2 == 0 ? half : half + (d < 0 ? -1 : 1);
+    return half % 2 == 0 ? half : half + (difference < 0 ? -1 : 1);
 }
 
+/* Where the tensor's pixels come from. All in pixels. */
 typedef struct {
     int resized_w, resized_h;
-    int left, top;             /* of the output in the resized image */
-    int x0, y0, x1, y1;        /* the part of the output that lies within it */
-    bool down_first;           /* the vertical pass comes before the horizontal */
+    int left, top;       /* of the tensor in the resized image; can be negative */
+    int x0, y0, x1, y1;  /* the part of the tensor that lies within that image */
+    bool vertical_first; /* the vertical pass comes before the horizontal pass */
 } geometry;
 
-static bool is_down_first(zf_order order, int w, int h, int resized_w, int resized_h)
+/* Whether Pillow makes the vertical pass first: see zf_pass_order. */
+static bool is_vertical_first(zf_pass_order order, int w, int h, int resized_w, int resized_h)
 {
-    if (resized_h >= h || order == ZF_ORDER_ACROSS)
+    if (resized_h >= h || order == ZF_PASS_ORDER_PILLOW_10_0)
         return false;
-    if (order == ZF_ORDER_TALL)
+    if (order == ZF_PASS_ORDER_PILLOW_12_2)
         return h > 100 * w;
     return h - resized_h > 2 * (w - resized_w);
 }
@@ -99,7 +114,7 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
         g->resized_w = r->resize_w;
         g->resized_h = r->resize_h;
     } else if (r->resize == ZF_RESIZE_SHORT) {
-        /* int(size * long / short), the long side truncated */
+        /* int(size * long / short): torchvision truncates the long side */
         int size = r->resize_w, shorter = zf_min(w, h);
         double longer = (double)size * zf_max(w, h) / shorter;
         if (longer > 1 << 30)
@@ -109,7 +124,7 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
         if (w == h)
             g->resized_h = size;
     }
-    g->down_first = is_down_first(r->order, w, h, g->resized_w, g->resized_h);
+    g->vertical_first = is_vertical_first(r->pass_order, w, h, g->resized_w, g->resized_h);
     g->left = g->top = 0;
     result->got_w = g->resized_w;
     result->got_h = g->resized_h;
@@ -121,7 +136,7 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
     }
     if (result->got_w != r->out_w || result->got_h != r->out_h)
         return ZF_SIZE;
-    /* A crop larger than the image is filled with black, as Pillow does. */
+    /* Like Pillow, a crop that is larger than the image is black outside it. */
     g->x0 = zf_max(-g->left, 0);
     g->y0 = zf_max(-g->top, 0);
     g->x1 = zf_min(g->resized_w - g->left, r->out_w);
@@ -129,68 +144,148 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
     return g->x0 < g->x1 && g->y0 < g->y1 ? ZF_OK : ZF_UNSUPPORTED;
 }
 
-/* ---- the resizer, fed row by row ------------------------------------------ */
+/* ---- the resizer, which receives decoded rows ------------------------------ */
 
 typedef struct {
     zf_workspace *ws;
-    const zf_taps *across, *down;
-    int channels;              /* 1 or 3 */
-    bool down_first;
-    size_t width;              /* pixels in a row of the ring */
-    size_t stride;             /* of all rows below */
-    int ring;                  /* rows kept per channel, a power of two */
-    uint8_t *rows[3];          /* the newest rows, resampled across unless
-                                  down_first, twice: row y stands at y % ring
-                                  and that + ring, so that a run of rows is
-                                  never broken */
-    uint8_t *down_row;         /* with down_first: one row, resampled down */
-    uint8_t *resized[3];       /* the result, out_stride apart */
-    size_t out_stride;         /* out_w: dense, so that packing is one run */
-    int offset;                /* first pixel of the image in a result row */
-    int next;                  /* next row of down to make */
-    int bottom;                /* source row that has been seen, from 0 */
-    zf_sampled time;           /* spent on rows */
+    const zf_taps *horizontal, *vertical;
+    int channels;        /* 1 or 3 */
+    bool vertical_first;
+    size_t width;        /* pixels in a row of the ring */
+    size_t stride;       /* bytes from one row of the ring to the next */
+    int ring;            /* rows held for each channel, a power of two */
+    /* The newest source rows of each channel, resampled horizontally unless
+     * vertical_first. Each row is held twice, at y % ring and ring rows later,
+     * so that the rows of an output's taps always follow one another. */
+    uint8_t *rows[3];
+    uint8_t *vertical_row; /* if vertical_first: one row, resampled vertically */
+    uint8_t *planes[3];  /* the tensor's pixels: out_h rows of out_stride bytes */
+    size_t out_stride;   /* out_w: there are no gaps, so that packing is one run */
+    size_t out_offset;   /* in a plane, of the image's first pixel */
+    int next;            /* the output row to be made next, from 0 */
+    zf_sampled time;     /* spent here */
 } resizer;
+
+/* Stores a decoded row in the ring. row_index counts from the window's top. */
+static void store_row(resizer *z, int row_index, const uint8_t *const planes[3])
+{
+    size_t slot = (size_t)(row_index & (z->ring - 1)) * z->stride;
+    for (int c = 0; c < z->channels; c++) {
+        uint8_t *row = z->rows[c] + slot;
+        if (z->vertical_first)
+            memcpy(row, planes[c], z->width);
+        else
+            z->ws->kernels->resample_h(row, planes[c], z->horizontal);
+        memcpy(row + (size_t)z->ring * z->stride, row, z->width);
+    }
+}
+
+/* Makes the next output row from the ring. */
+static void make_output_row(resizer *z)
+{
+    const zf_kernels *kernels = z->ws->kernels;
+    const zf_taps *v = z->vertical;
+    size_t first = (size_t)(v->start[z->next] & (z->ring - 1)) * z->stride;
+    const int32_t *k = v->k + (size_t)z->next * (size_t)v->ksize;
+
+    for (int c = 0; c < z->channels; c++) {
+        uint8_t *out = z->planes[c] + z->out_offset + (size_t)z->next * z->out_stride;
+        uint8_t *made = z->vertical_first ? z->vertical_row : out;
+        if (v->identity)
+            memcpy(made, z->rows[c] + first, z->width);
+        else
+            kernels->resample_v(made, z->rows[c] + first, z->stride, k, v->ksize,
+                                v->needs_32bit, z->width);
+        if (z->vertical_first)
+            kernels->resample_h(out, made, z->horizontal);
+    }
+    z->next++;
+}
 
 static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
 {
     resizer *z = ctx;
-    const zf_kernels *kernels = z->ws->kernels;
-    int at = y - z->down->first;
-    size_t slot = (size_t)(at & (z->ring - 1)) * z->stride;
+    const zf_taps *v = z->vertical;
+    int row_index = y - v->first;
 
     zf_piece_begins(&z->time);
-    if (at == 0)
-        z->next = 0; /* also when a second decoder begins anew */
-    for (int c = 0; c < z->channels; c++) {
-        uint8_t *row = z->rows[c] + slot;
-        if (z->down_first)
-            memcpy(row, planes[c], z->width);
-        else
-            kernels->resample_h(row, planes[c], z->across);
-        memcpy(row + (size_t)z->ring * z->stride, row, z->width);
-    }
-    while (z->next < z->down->n && z->down->start[z->next] + z->down->ksize <= at + 1) {
-        size_t from = (size_t)(z->down->start[z->next] & (z->ring - 1)) * z->stride;
-        const int32_t *k = z->down->k + (size_t)z->next * (size_t)z->down->ksize;
-        for (int c = 0; c < z->channels; c++) {
-            uint8_t *out = z->resized[c] + (size_t)z->next * z->out_stride + z->offset;
-            uint8_t *down = z->down_first ? z->down_row : out;
-            if (z->down->identity)
-                memcpy(down, z->rows[c] + from, z->width);
-            else
-                kernels->resample_v(down, z->rows[c] + from, z->stride, k, z->down->ksize,
-                                    z->down->wide, z->width);
-            if (z->down_first)
-                kernels->resample_h(out, down, z->across);
-        }
-        z->next++;
-    }
+    if (row_index == 0)
+        z->next = 0; /* also when a second decoder begins again */
+    store_row(z, row_index, planes);
+    while (z->next < v->n && v->start[z->next] + v->ksize <= row_index + 1)
+        make_output_row(z);
     zf_piece_ends(&z->time);
     return ZF_OK;
 }
 
+static int power_of_two(int n)
+{
+    int p = 1;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+static size_t round_up_to_64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+/* Makes the tables of taps, and lays the rows and planes out in the scratch. */
+static zf_status plan_resizer(zf_workspace *ws, const zf_recipe *r, const geometry *g,
+                              int width, int height, int channels, resizer *z)
+{
+    zf_status status = zf_taps_make(&ws->horizontal, ws->kernels, width, g->resized_w,
+                                    g->left + g->x0, g->x1 - g->x0, r->filter);
+    if (status == ZF_OK) /* scalar kernels: only the horizontal pass needs a plan */
+        status = zf_taps_make(&ws->vertical, &zf_kernels_scalar, height, g->resized_h,
+                              g->top + g->y0, g->y1 - g->y0, r->filter);
+    if (status != ZF_OK)
+        return status;
+
+    *z = (resizer){.ws = ws,
+                   .horizontal = &ws->horizontal,
+                   .vertical = &ws->vertical,
+                   .channels = channels,
+                   .vertical_first = g->vertical_first,
+                   .out_stride = (size_t)r->out_w,
+                   .out_offset = (size_t)g->y0 * (size_t)r->out_w + (size_t)g->x0};
+    z->width = (size_t)(z->vertical_first ? z->horizontal->last - z->horizontal->first
+                                          : z->horizontal->n);
+    z->stride = round_up_to_64(z->width + ZF_PAD);
+    z->ring = power_of_two(z->vertical->ksize);
+    size_t rows = 2 * (size_t)z->ring * z->stride;
+    size_t plane = round_up_to_64((size_t)r->out_w * (size_t)r->out_h + ZF_PAD);
+    size_t need = (size_t)channels * (rows + plane) + z->stride;
+    if (need > ws->capacity) {
+        free(ws->scratch);
+        ws->scratch = aligned_alloc(64, need);
+        ws->capacity = ws->scratch ? need : 0;
+        if (!ws->scratch)
+            return ZF_NOMEM;
+    }
+    for (int c = 0; c < 3; c++) {
+        size_t channel = (size_t)(c < channels ? c : 0); /* gray: R, G, B share a plane */
+        z->rows[c] = ws->scratch + channel * rows;
+        z->planes[c] = ws->scratch + (size_t)channels * rows + channel * plane;
+    }
+    z->vertical_row = ws->scratch + (size_t)channels * (rows + plane);
+    return ZF_OK;
+}
+
 /* ---- packing ---------------------------------------------------------------- */
+
+/* Makes the part of the tensor black that lies outside the image. */
+static void fill_border(const zf_recipe *r, const geometry *g, const resizer *z)
+{
+    if (g->x1 - g->x0 == r->out_w && g->y1 - g->y0 == r->out_h)
+        return;
+    for (int c = 0; c < z->channels; c++)
+        for (int y = 0; y < r->out_h; y++) {
+            bool inside = y >= g->y0 && y < g->y1;
+            uint8_t *row = z->planes[c] + (size_t)y * z->out_stride;
+            memset(row, 0, (size_t)(inside ? g->x0 : r->out_w));
+            if (inside)
+                memset(row + g->x1, 0, (size_t)(r->out_w - g->x1));
+        }
+}
 
 static bool is_identity(const uint8_t *table)
 {
@@ -200,6 +295,7 @@ static bool is_identity(const uint8_t *table)
     return true;
 }
 
+/* Replaces n bytes by their elements of the table, `step` elements apart. */
 static void lookup(void *out, size_t step, const uint8_t *pixels, const void *table,
                    int elem_size, size_t n)
 {
@@ -214,57 +310,69 @@ static void lookup(void *out, size_t step, const uint8_t *pixels, const void *ta
             ((uint32_t *)out)[i * step] = ((const uint32_t *)table)[pixels[i]];
 }
 
-static void pack(const zf_workspace *ws, const zf_recipe *r, const uint8_t *const planes[3],
+/* Normalizes the planes of R, G, B by the recipe's table, into its layout. */
+static void pack(const zf_workspace *ws, const zf_recipe *r, uint8_t *const planes[3],
                  void *out)
 {
     size_t n = (size_t)r->out_w * (size_t)r->out_h, size = (size_t)r->elem_size;
-    bool bytes = size == 1 && is_identity(r->table);
+    bool unchanged = size == 1 && is_identity(r->table);
 
-    if (bytes && r->layout == ZF_NHWC) {
+    if (unchanged && r->layout == ZF_NHWC) {
         const uint8_t *ordered[3];
         for (int c = 0; c < 3; c++)
-            ordered[r->channel_at[c]] = planes[c];
+            ordered[r->channel_index[c]] = planes[c];
         ws->kernels->interleave(out, ordered, n);
         return;
     }
     for (int c = 0; c < 3; c++) {
         const char *table = (const char *)r->table + (size_t)c * 256 * size;
-        char *at = out;
+        size_t index = (size_t)r->channel_index[c];
+        char *plane = (char *)out + index * n * size;
         if (r->layout == ZF_NHWC)
-            lookup(at + (size_t)r->channel_at[c] * size, 3, planes[c], table, r->elem_size, n);
-        else {
-            at += (size_t)r->channel_at[c] * n * size;
-            if (bytes)
-                memcpy(at, planes[c], n);
-            else if (size == 4)
-                ws->kernels->lookup32((uint32_t *)at, planes[c], (const uint32_t *)table, n);
-            else
-                lookup(at, 1, planes[c], table, r->elem_size, n);
-        }
+            lookup((char *)out + index * size, 3, planes[c], table, r->elem_size, n);
+        else if (unchanged)
+            memcpy(plane, planes[c], n);
+        else if (size == 4)
+            ws->kernels->lookup32((uint32_t *)plane, planes[c], (const uint32_t *)table, n);
+        else
+            lookup(plane, 1, planes[c], table, r->elem_size, n);
     }
 }
 
 /* ---- one image --------------------------------------------------------------- */
 
-static int power_of_two(int n)
-{
-    int p = 1;
-    while (p < n)
-        p *= 2;
-    return p;
-}
-
-/* Where an image's pixels come from: delivers a window's rows. */
+/* A source of pixels: delivers the rows of a window to the resizer. */
 typedef zf_status (*decode_fn)(zf_workspace *ws, const void *image, zf_window window,
                                resizer *z, zf_result *result);
 
-/* Takes the sampled part, an estimate, out of a measured time. */
-static uint64_t part_of(uint64_t *ns, const zf_sampled *part, const zf_workspace *ws)
+/* Moves the estimated time of a sampled part out of *ns, and returns it. */
+static uint64_t move_part(uint64_t *ns, const zf_sampled *part, const zf_workspace *ws)
 {
     uint64_t estimate = zf_sampled_ns(part, ws->clock_ns);
-    uint64_t taken = estimate < *ns ? estimate : *ns;
-    *ns -= taken;
-    return taken;
+    uint64_t moved = estimate < *ns ? estimate : *ns;
+    *ns -= moved;
+    return moved;
+}
+
+/* Decodes and resizes, and divides the time between the stages. */
+static zf_status decode_and_resize(zf_workspace *ws, decode_fn decode, const void *image,
+                                   resizer *z, zf_result *result)
+{
+    zf_window window = {z->horizontal->first, z->vertical->first, z->horizontal->last,
+                        z->vertical->last};
+    uint64_t begin = zf_now();
+    zf_status status = decode(ws, image, window, z, result);
+    uint64_t spent = zf_now() - begin;
+    result->ns[ZF_STAGE_RESIZE] += move_part(&spent, &z->time, ws);
+    if (result->decoder == ZF_DECODER_BASELINE) {
+        const zf_pixel_times *times = zf_decoders_times(ws->decoders);
+        result->ns[ZF_STAGE_IDCT] += move_part(&spent, &times->idct, ws);
+        result->ns[ZF_STAGE_COLOUR] += move_part(&spent, &times->colour, ws);
+        result->ns[ZF_STAGE_ENTROPY] += spent;
+    } else {
+        result->ns[ZF_STAGE_DECODE] += spent;
+    }
+    return status;
 }
 
 static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int height,
@@ -272,77 +380,25 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
                          zf_result *result)
 {
     geometry g;
+    resizer z;
     uint64_t begin = zf_now();
+
     result->width = width;
     result->height = height;
     zf_status status = plan_geometry(r, width, height, &g, result);
-    if (status != ZF_OK)
-        return status;
-    status = zf_taps_make(&ws->across, ws->kernels, width, g.resized_w, g.left + g.x0,
-                          g.x1 - g.x0, r->filter);
     if (status == ZF_OK)
-        status = zf_taps_make(&ws->down, &zf_kernels_scalar, height, g.resized_h,
-                              g.top + g.y0, g.y1 - g.y0, r->filter);
+        status = plan_resizer(ws, r, &g, width, height, channels, &z);
     if (status != ZF_OK)
         return status;
-
-    resizer z = {.ws = ws, .across = &ws->across, .down = &ws->down, .channels = channels};
-    size_t pixels = (size_t)r->out_w * (size_t)r->out_h;
-    z.down_first = g.down_first;
-    z.width = (size_t)(z.down_first ? z.across->last - z.across->first : z.across->n);
-    z.stride = (z.width + ZF_PAD + 63) & ~(size_t)63;
-    z.ring = power_of_two(z.down->ksize);
-    z.out_stride = (size_t)r->out_w;
-    z.offset = g.x0;
-    size_t rows = 2 * (size_t)z.ring * z.stride, plane = (pixels + ZF_PAD + 63) & ~(size_t)63;
-    size_t need = (size_t)channels * (rows + plane) + z.stride;
-    if (need > ws->capacity) {
-        free(ws->scratch);
-        ws->scratch = aligned_alloc(64, need);
-        ws->capacity = ws->scratch ? need : 0;
-        if (!ws->scratch)
-            return ZF_NOMEM;
-    }
-    const uint8_t *planes[3];
-    for (int c = 0; c < 3; c++) {
-        int from = c < channels ? c : 0; /* gray: one plane thrice */
-        z.rows[c] = ws->scratch + (size_t)from * rows;
-        uint8_t *base = ws->scratch + (size_t)channels * rows + (size_t)from * plane;
-        planes[c] = base;
-        z.resized[c] = base + (size_t)g.y0 * z.out_stride;
-    }
-    z.down_row = ws->scratch + (size_t)channels * (rows + plane);
     result->ns[ZF_STAGE_RESIZE] += zf_now() - begin;
 
-    zf_window window = {z.across->first, z.down->first, z.across->last, z.down->last};
-    begin = zf_now();
-    status = decode(ws, image, window, &z, result);
-    uint64_t spent = zf_now() - begin;
-    result->ns[ZF_STAGE_RESIZE] += part_of(&spent, &z.time, ws);
-    if (result->decoder == ZF_DECODER_BASELINE) {
-        const zf_pixel_times *times = zf_decoders_times(ws->decoders);
-        result->ns[ZF_STAGE_IDCT] += part_of(&spent, &times->idct, ws);
-        result->ns[ZF_STAGE_COLOUR] += part_of(&spent, &times->colour, ws);
-        result->ns[ZF_STAGE_ENTROPY] += spent;
-    } else {
-        result->ns[ZF_STAGE_DECODE] += spent;
-    }
+    status = decode_and_resize(ws, decode, image, &z, result);
     if (status != ZF_OK)
         return status;
 
     begin = zf_now();
-    bool whole = g.x1 - g.x0 == r->out_w && g.y1 - g.y0 == r->out_h;
-    for (int c = 0; c < channels && !whole; c++) {
-        uint8_t *base = ws->scratch + (size_t)channels * rows + (size_t)c * plane;
-        for (int y = 0; y < r->out_h; y++) {
-            bool inside = y >= g.y0 && y < g.y1;
-            uint8_t *row = base + (size_t)y * z.out_stride;
-            memset(row, 0, (size_t)(inside ? g.x0 : r->out_w));
-            if (inside)
-                memset(row + g.x1, 0, (size_t)(r->out_w - g.x1));
-        }
-    }
-    pack(ws, r, planes, out);
+    fill_border(r, &g, &z);
+    pack(ws, r, z.planes, out);
     result->ns[ZF_STAGE_PACK] += zf_now() - begin;
     return ZF_OK;
 }
@@ -377,8 +433,8 @@ static zf_status read_pixels(zf_workspace *ws, const void *image, zf_window w, r
 {
     const pixels *from = image;
     size_t n = (size_t)(w.x1 - w.x0), plane = n + ZF_PAD;
-    /* The kernels read past a row's end, and the caller's last row has
-     * nothing there, so each row is copied first. */
+    /* Each row is copied, because kernels read past a row's end, where the
+     * caller's last row has nothing. */
     uint8_t *copy = calloc(1, 3 * n + ZF_PAD + 64 + 3 * plane);
     (void)ws;
     (void)result;
@@ -406,7 +462,7 @@ zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_
     return result->status;
 }
 
-/* ---- whole pictures, for tests and benchmarks ------------------------------- */
+/* ---- pixels, for tests -------------------------------------------------------- */
 
 typedef struct {
     uint8_t *rgb;
@@ -416,7 +472,7 @@ typedef struct {
     bool gray;
 } picture;
 
-static zf_status store_row(void *ctx, int y, const uint8_t *const planes[3])
+static zf_status interleave_row(void *ctx, int y, const uint8_t *const planes[3])
 {
     picture *p = ctx;
     const uint8_t *gray[3] = {planes[0], planes[0], planes[0]};
@@ -438,20 +494,8 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
         return result->status = ZF_SIZE;
     picture p = {rgb, ws->kernels, (size_t)(x1 - x0), y0, jpeg.ncomp == 1};
     result->status = zf_decode_window(ws->decoders, &jpeg, (zf_window){x0, y0, x1, y1}, only,
-                                      store_row, &p, &result->decoder);
+                                      interleave_row, &p, &result->decoder);
     return result->status;
-}
-
-zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, uint8_t *rgb,
-                         zf_result *result)
-{
-    int width, height;
-    memset(result, 0, sizeof *result);
-    result->status = zf_jpeg_size(data, nbytes, &width, &height);
-    if (result->status != ZF_OK)
-        return result->status;
-    return zf_decode_jpeg_window(ws, data, nbytes, 0, 0, width, height, ZF_DECODER_NONE, rgb,
-                                 result);
 }
 
 /* ---- one job -------------------------------------------------------------------- */
@@ -459,27 +503,20 @@ zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes, u
 void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
 {
     zf_result *result = &job->result;
-    const uint8_t *data = job->data;
-    size_t nbytes = job->nbytes;
-    uint64_t begin = zf_now(), reading = 0;
+    uint64_t begin = zf_now();
+    int error = job->path ? zf_read_file(job->path, &ws->file)
+                          : zf_read_range(job->fd, job->offset, job->nbytes, &ws->file);
+    uint64_t reading = zf_now() - begin;
 
-    if (!data) {
-        int error = job->path ? zf_read_file(job->path, &ws->file)
-                              : zf_read_range(job->fd, job->offset, job->nbytes, &ws->file);
-        if (error) {
-            memset(result, 0, sizeof *result);
-            result->begin_ns = begin;
-            result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
-            result->sys_errno = error;
-            return;
-        }
-        data = ws->file.data;
-        nbytes = ws->file.nbytes;
-        reading = zf_now() - begin;
+    if (error) {
+        memset(result, 0, sizeof *result);
+        result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
+        result->sys_errno = error;
+    } else {
+        zf_prepare_jpeg(ws, recipe, ws->file.data, ws->file.nbytes, job->out, result);
+        result->ns[ZF_STAGE_READ] = reading;
     }
-    zf_prepare_jpeg(ws, recipe, data, nbytes, job->out, result);
     result->begin_ns = begin;
-    result->ns[ZF_STAGE_READ] = reading;
 }
 
 void zf_write_job(zf_job *job)

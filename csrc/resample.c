@@ -1,6 +1,6 @@
 /*
- * Pillow's resampling tables (libImaging/Resample.c), for the part of the
- * result that the crop keeps.
+ * Pillow's resampling tables (libImaging/Resample.c), for the output pixels
+ * inside the crop.
  *
  * For output pixel i of a line resized from in_size to out_size:
  *
@@ -12,8 +12,8 @@
  *     weight  = filter((x - centre + 0.5) / fscale), divided by their sum
  *     k       = weight in 22-bit fixed point, rounded half away from zero
  *
- * All in double, in Pillow's own order of operations; the build forbids
- * fusing multiplications and additions, which would move the last bit.
+ * The arithmetic is double, in Pillow's own order of operations. The build uses
+ * -ffp-contract=off, because a fused multiply-add would change the last bit.
  */
 #include "zf_internal.h"
 
@@ -22,9 +22,9 @@
 #include <string.h>
 
 #define PRECISION_BITS 22
-/* Three signed base-256 digits reach to 127 * 65536 + ...; see the SIMD
- * kernels. Real filters stay below 1.5 * 2^22. */
-#define WIDE_LIMIT (127 * 65536)
+/* Coefficients below this limit fit three signed base-256 digits, as the SIMD
+ * kernels need. All of Pillow's filters stay below 1.5 * 2^22, which fits. */
+#define DIGITS_LIMIT (127 * 65536)
 
 static double box(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
 
@@ -42,7 +42,7 @@ static double hamming(double x)
     if (x >= 1.0)
         return 0.0;
     x = x * M_PI;
-    return sin(x) / x * (0.54f + 0.46f * cos(x)); /* floats, as in Pillow */
+    return sin(x) / x * (0.54f + 0.46f * cos(x)); /* float constants, as in Pillow */
 }
 
 static double bicubic(double x)
@@ -78,6 +78,7 @@ static const struct {
     [ZF_HAMMING] = {hamming, 1.0},
 };
 
+/* Makes room for n outputs of ksize taps; false when out of memory. */
 static bool reserve(zf_taps *t, int n, int ksize)
 {
     size_t need = (size_t)n * (size_t)(ksize + 1) * sizeof(int32_t);
@@ -94,8 +95,9 @@ static bool reserve(zf_taps *t, int n, int ksize)
     return true;
 }
 
-/* One tap of weight 1 each: the identity, and NEAREST, whose position Pillow
- * accumulates in double instead of multiplying. */
+/* A table with one tap of weight 1 for each output: the identity, or NEAREST.
+ * Like Pillow, this adds up NEAREST's positions in double instead of
+ * multiplying. */
 static zf_status make_single(zf_taps *t, int in_size, int out_size, int from, int n)
 {
     double step = (double)in_size / out_size, position = step * 0.5;
@@ -110,6 +112,23 @@ static zf_status make_single(zf_taps *t, int in_size, int out_size, int from, in
         t->k[i] = 1 << PRECISION_BITS;
     t->identity = identity;
     return ZF_OK;
+}
+
+/* Keeps the first `used` of `columns` coefficients of each output, after the
+ * others turned out to be 0 everywhere: bilinear tables of photos use 3 or 4 of
+ * 5. At the far edge the run of taps moves inward, so that every tap lies inside
+ * the image. */
+static void drop_columns(zf_taps *t, int columns, int used, int in_size)
+{
+    for (int i = 0; i < t->n; i++) {
+        int32_t *k = t->k + (size_t)i * (size_t)used;
+        int inward = zf_max(t->start[i] + used - in_size, 0);
+        memmove(k, t->k + (size_t)i * (size_t)columns, (size_t)used * sizeof *k);
+        memmove(k + inward, k, (size_t)(used - inward) * sizeof *k);
+        memset(k, 0, (size_t)inward * sizeof *k);
+        t->start[i] -= inward;
+    }
+    t->ksize = used;
 }
 
 static zf_status make_filtered(zf_taps *t, int in_size, int out_size, int from, int n,
@@ -138,25 +157,15 @@ static zf_status make_filtered(zf_taps *t, int in_size, int out_size, int from, 
         for (int x = 0; x < widest; x++) {
             double w = x < count ? (sum != 0.0 ? weights[x] / sum : weights[x]) : 0.0;
             k[x] = (int)((w < 0 ? -0.5 : 0.5) + w * (1 << PRECISION_BITS));
-            if (k[x] >= WIDE_LIMIT || k[x] <= -WIDE_LIMIT)
-                t->wide = true;
+            if (k[x] >= DIGITS_LIMIT || k[x] <= -DIGITS_LIMIT)
+                t->needs_32bit = true;
             if (k[x] != 0)
                 used = zf_max(used, x + 1);
         }
         t->start[i] = lo;
     }
     free(weights);
-    /* Bilinear tables of photos need 3 or 4 of their 5 columns. At the far
-     * edge the run of taps moves inward, so that every tap is a pixel. */
-    for (int i = 0; i < n; i++) {
-        int32_t *k = t->k + (size_t)i * (size_t)used;
-        int inward = zf_max(t->start[i] + used - in_size, 0);
-        memmove(k, t->k + (size_t)i * (size_t)widest, (size_t)used * sizeof *k);
-        memmove(k + inward, k, (size_t)(used - inward) * sizeof *k);
-        memset(k, 0, (size_t)inward * sizeof *k);
-        t->start[i] -= inward;
-    }
-    t->ksize = used;
+    drop_columns(t, widest, used, in_size);
     return ZF_OK;
 }
 
@@ -167,15 +176,15 @@ zf_status zf_taps_make(zf_taps *t, const zf_kernels *kernels, int in_size, int o
         t->filter == filter)
         return ZF_OK;
 
-    t->wide = t->identity = false;
+    t->needs_32bit = t->identity = false;
     zf_status status = in_size == out_size || filter == ZF_NEAREST
                            ? make_single(t, in_size, out_size, from, n)
                            : make_filtered(t, in_size, out_size, from, n, filter);
-    t->n = 0; /* until whole */
+    t->n = 0; /* until the table is complete */
     if (status != ZF_OK)
         return status;
 
-    /* Starts never fall. */
+    /* start[] is sorted */
     t->first = t->start[0];
     t->last = t->start[n - 1] + t->ksize;
     for (int i = 0; i < n; i++)

@@ -1,4 +1,4 @@
-/* Shared by the core's own files; callers include zoofast.h. */
+/* What the core's files share. Callers include zoofast.h instead. */
 #ifndef ZF_INTERNAL_H
 #define ZF_INTERNAL_H
 
@@ -7,37 +7,39 @@
 #include <stdbool.h>
 #include <time.h>
 
-/* Every image row and table that a SIMD kernel reads may be read this many
- * bytes past its end (never before its start). */
+/* Kernels may read this many bytes past the end of an image row or a table, but
+ * none before its start. */
 #define ZF_PAD 128
 
 /* ---- resampling tables (resample.c) ------------------------------------ */
 
-/* One direction of Pillow's resampler for a run of output pixels:
+/* Pillow's resampling in one direction, for a run of output pixels:
  * output i = clip8((2^21 + sum_t src[start[i] + t] * k[i * ksize + t]) >> 22),
- * t < ksize. start never falls. */
+ * 0 <= t < ksize. start[i] <= start[i + 1]. */
 typedef struct zf_taps {
-    int n;           /* outputs */
-    int ksize;       /* taps per output: the largest count */
-    int first, last; /* source range [first, last) that the outputs read */
+    int n;           /* output pixels */
+    int ksize;       /* taps per output pixel: the largest number that any needs */
+    int first, last; /* the outputs read source pixels [first, last) */
     bool identity;   /* output i is source pixel first + i */
-    bool wide;       /* some |k| does not fit three signed bytes: scalar only */
+    bool needs_32bit; /* some coefficient does not fit three signed bytes */
     int *start;      /* n, relative to first */
     int32_t *k;      /* n * ksize */
-    /* the inputs that this table was made for, so that it can be kept */
+    /* the arguments of zf_taps_make that this table was made for */
     int in_size, out_size, from;
     zf_filter filter;
-    void *plan;      /* what resample_h precomputes, made by plan_h */
-    bool near;       /* set by plan_h: its outputs' pixels fit zf_is_near */
-    size_t capacity, plan_capacity;
+    void *plan;      /* what plan_h computed for resample_h */
+    bool fits_one_load; /* set by plan_h: the result of zf_fits_one_load */
+    size_t capacity, plan_capacity; /* bytes of start and k together; of plan */
 } zf_taps;
 
-/* Makes t->plan hold nbytes (64-byte aligned, contents lost). */
+/* Gives t->plan a capacity of nbytes or more, aligned to 64 bytes. Its contents
+ * are lost. False when out of memory. */
 bool zf_plan_reserve(zf_taps *t, size_t nbytes);
 
-/* Whether the first taps of every `outputs` neighbouring outputs, four each,
- * lie within one load of nbytes. Shrinking more than fourfold, they do not. */
-static inline bool zf_is_near(const zf_taps *t, int outputs, int nbytes)
+/* Whether one load of nbytes holds the first four taps of each of `outputs`
+ * neighbouring outputs. It does not if the image shrinks to less than a
+ * quarter. */
+static inline bool zf_fits_one_load(const zf_taps *t, int outputs, int nbytes)
 {
     for (int i = 0; i < t->n; i += outputs) {
         int last = i + outputs < t->n ? i + outputs - 1 : t->n - 1;
@@ -47,7 +49,8 @@ static inline bool zf_is_near(const zf_taps *t, int outputs, int nbytes)
     return true;
 }
 
-/* Splits k into signed base-256 digits, low first. k is not wide. */
+/* Splits k into three signed base-256 digits, lowest first. k must fit them:
+ * see zf_taps.needs_32bit. */
 static inline void zf_digits(int32_t k, int8_t digits[3])
 {
     for (int d = 0; d < 3; d++) {
@@ -58,45 +61,44 @@ static inline void zf_digits(int32_t k, int8_t digits[3])
 
 /* ---- kernels ------------------------------------------------------------ */
 
-/* Horizontal pass of one row of one plane: t->n outputs. src is pixel
- * t->first; ZF_PAD bytes past the last used pixel are readable; dst has
- * ZF_PAD bytes to spare. */
+/* The horizontal pass for one row of one plane: t->n outputs. src is pixel
+ * t->first. ZF_PAD bytes past the last used source pixel are readable, and
+ * ZF_PAD bytes past the last output are writable. */
 #define ZF_DECL_RESAMPLE_H(name) \
     void name(uint8_t *dst, const uint8_t *src, const zf_taps *t)
-/* Vertical pass of n pixels: rows[i * stride], i < ntaps. n may be rounded
- * up to 64 by the kernel: src and dst are padded. */
+/* The vertical pass for n pixels of the rows rows + i * stride, 0 <= i < ntaps.
+ * The kernel may round n up to a multiple of 64: src and dst are padded. */
 #define ZF_DECL_RESAMPLE_V(name)                                                       \
     void name(uint8_t *dst, const uint8_t *rows, size_t stride, const int32_t *k,      \
-              int ntaps, bool wide, size_t n)
-/* n RGB triples -> three planes (padded). 3 * 64 bytes past rgb's end are read. */
+              int ntaps, bool needs_32bit, size_t n)
+/* n RGB triples -> three planes, which are padded. The kernel may read 3 * 64
+ * bytes past the end of rgb. */
 #define ZF_DECL_DEINTERLEAVE(name) \
     void name(uint8_t *const planes[3], const uint8_t *rgb, size_t n)
-/* Three planes (padded) -> n RGB triples. dst has no padding. */
+/* Three planes, which are padded -> n RGB triples. dst has no padding. */
 #define ZF_DECL_INTERLEAVE(name) \
     void name(uint8_t *dst, const uint8_t *const planes[3], size_t n)
-/* Table lookup of n bytes (padded) into n 4-byte elements. dst has no padding. */
+/* Replaces each of n bytes (src is padded) by its 4-byte element of the table.
+ * dst has no padding. */
 #define ZF_DECL_LOOKUP32(name) \
     void name(uint32_t *dst, const uint8_t *src, const uint32_t *table, size_t n)
-/* Prepares t->plan for resample_h; returns false when out of memory. */
+/* Prepares t->plan for resample_h; false when out of memory. */
 #define ZF_DECL_PLAN_H(name) bool name(zf_taps *t)
 
-struct zf_kernels {
-    const char *name;
+typedef struct zf_kernels {
     ZF_DECL_PLAN_H((*plan_h));
     ZF_DECL_RESAMPLE_H((*resample_h));
     ZF_DECL_RESAMPLE_V((*resample_v));
     ZF_DECL_DEINTERLEAVE((*deinterleave));
     ZF_DECL_INTERLEAVE((*interleave));
     ZF_DECL_LOOKUP32((*lookup32));
-};
+} zf_kernels;
 
-extern const zf_kernels zf_kernels_scalar;
-#if defined(__x86_64__)
-extern const zf_kernels zf_kernels_avx2;
-extern const zf_kernels zf_kernels_avx512;
-#elif defined(__aarch64__)
-extern const zf_kernels zf_kernels_neon; /* part of every aarch64 CPU */
-#endif
+#define ZF_DECLARE(constant, name, test, image, jpeg, logits)                          \
+    extern const zf_kernels zf_kernels_##image;
+ZF_LEVELS(ZF_DECLARE)
+#undef ZF_DECLARE
+extern const zf_kernels *const zf_kernels_of[ZF_LEVEL_COUNT];
 
 ZF_DECL_PLAN_H(zf_plan_h_scalar);
 ZF_DECL_RESAMPLE_H(zf_resample_h_scalar);
@@ -105,8 +107,8 @@ ZF_DECL_DEINTERLEAVE(zf_deinterleave_scalar);
 ZF_DECL_INTERLEAVE(zf_interleave_scalar);
 ZF_DECL_LOOKUP32(zf_lookup32_scalar);
 
-/* Fills t for output pixels [from, from + n) of an out_size-pixel result.
- * Keeps what t already holds when nothing changed. */
+/* Fills t for the output pixels [from, from + n) of a line that is resized from
+ * in_size to out_size pixels. Does nothing if t holds this table already. */
 zf_status zf_taps_make(zf_taps *t, const zf_kernels *kernels, int in_size, int out_size,
                        int from, int n, zf_filter filter);
 void zf_taps_free(zf_taps *t);
@@ -116,7 +118,7 @@ void zf_taps_free(zf_taps *t);
 typedef struct zf_component {
     int id, h, v;   /* sampling factors, 1..4 */
     int tq;         /* quantization table */
-    int td, ta;     /* Huffman tables of the first scan; -1: not in it */
+    int td, ta;     /* Huffman tables in the first scan; -1: not part of that scan */
 } zf_component;
 
 typedef struct zf_huffman {
@@ -127,17 +129,18 @@ typedef struct zf_huffman {
 
 typedef enum { ZF_COLOR_GRAY, ZF_COLOR_YCC, ZF_COLOR_RGB } zf_color;
 
-/* Everything before the first scan's entropy-coded bytes. */
+/* The contents of a file's header: all before the entropy-coded bytes of the
+ * first scan. */
 typedef struct zf_jpeg {
     const uint8_t *data;
     size_t nbytes;
-    size_t scan;      /* offset of the first entropy-coded byte */
+    size_t scan_offset; /* of the first entropy-coded byte */
     int width, height;
     bool progressive; /* SOF2; else SOF0 or SOF1 with Huffman coding */
     int ncomp;        /* 1 or 3 */
     zf_component comp[3];
     int max_h, max_v;
-    zf_color color;   /* as libjpeg decides it from JFIF, Adobe and the ids */
+    zf_color color;   /* libjpeg's choice, from JFIF, Adobe and the component ids */
     int scan_ncomp;   /* components of the first scan */
     int scan_ss, scan_se, scan_ah, scan_al;
     int restart_interval; /* MCUs, 0: none */
@@ -146,10 +149,10 @@ typedef struct zf_jpeg {
     zf_huffman dc[4], ac[4];
 } zf_jpeg;
 
-/* Parses the header. Strict on purpose: whatever Pillow's own header parser
- * or libjpeg might judge differently from a plain reading (junk between
- * markers, odd lengths, CMYK, multi-picture files, 12 bits, bomb sizes ...)
- * is ZF_UNSUPPORTED, so that Pillow itself decides. */
+/* Parses the header, strictly: Pillow's own header parser and libjpeg treat many
+ * unusual headers in ways of their own (junk between markers, wrong lengths,
+ * CMYK, multi-picture files, 12 bits, huge sizes ...). Such a header is
+ * ZF_UNSUPPORTED, so that Pillow decides. */
 zf_status zf_jpeg_parse(const uint8_t *data, size_t nbytes, zf_jpeg *jpeg);
 
 /* Source pixels [x0, x1) x [y0, y1). */
@@ -157,47 +160,51 @@ typedef struct zf_window {
     int x0, y0, x1, y1;
 } zf_window;
 
-/* Receives one decoded row of a window, top to bottom; after a decoder that
- * gave up, another begins with the window's first row again. planes: R, G, B, or
- * only planes[0] for grayscale; planes[c][i] is pixel x0 + i, readable ZF_PAD
- * bytes past the window's end. A status other than ZF_OK ends the decode. */
+/* Receives the decoded rows of a window, from top to bottom. If one decoder
+ * gives up, the next one begins again with the window's first row. planes are R,
+ * G, B, or only planes[0] for grayscale. planes[c][i] is pixel x0 + i; ZF_PAD
+ * bytes past the window's end are readable. A status other than ZF_OK ends the
+ * decoding. */
 typedef zf_status (*zf_row_fn)(void *ctx, int y, const uint8_t *const planes[3]);
 
-/* A decoder's own scratch. */
+/* The libjpeg-turbo decoder. NULL when out of memory. */
 typedef struct zf_turbo zf_turbo;
 zf_turbo *zf_turbo_open(const zf_kernels *kernels);
 void zf_turbo_close(zf_turbo *turbo);
-/* Decodes a window through libjpeg-turbo. Any warning, error or truncation
- * is ZF_UNSUPPORTED; rows may have been delivered by then. */
+/* Decodes a window through libjpeg-turbo. Any warning, error or truncation is
+ * ZF_UNSUPPORTED, possibly after some rows were delivered. */
 zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
                           zf_row_fn row, void *ctx);
 
+/* The time of work that is done in many short pieces, of which some are timed:
+ * see zf_piece_begins. */
 typedef struct zf_sampled {
-    uint64_t ns, begin;
-    uint64_t pieces, timed;
+    uint64_t ns, begin;     /* sum over the timed pieces; when a timed piece began */
+    uint64_t pieces, timed; /* how many pieces there were; how many were timed */
 } zf_sampled;
 
-/* What our own decoder can tell of a decode; the rest is entropy decoding. */
+/* The times of our own decoder's parts; the rest of its time is entropy
+ * decoding. */
 typedef struct zf_pixel_times {
     zf_sampled idct, colour;
 } zf_pixel_times;
 
 /* All decoders, in the order in which they are tried. */
 typedef struct zf_decoders zf_decoders;
-zf_decoders *zf_decoders_open(const zf_kernels *kernels); /* NULL: out of memory */
+zf_decoders *zf_decoders_open(zf_level level); /* NULL when out of memory */
 void zf_decoders_close(zf_decoders *decoders);
-/* Decodes a window by the first decoder that can; by `only` alone unless that
- * is ZF_DECODER_NONE. *used says which one did. */
+/* Decodes a window with the first decoder that supports the file, or with the
+ * decoder `only` if that is not ZF_DECODER_NONE. *used gets that decoder. */
 zf_status zf_decode_window(zf_decoders *decoders, const zf_jpeg *jpeg, zf_window window,
                            zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used);
-/* What ZF_DECODER_BASELINE's last decode spent, if that was the last. */
+/* The times of the last decoding by ZF_DECODER_BASELINE. */
 const zf_pixel_times *zf_decoders_times(const zf_decoders *decoders);
 
 /* ---- time ----------------------------------------------------------------- */
 
 static inline uint64_t zf_now(void)
 {
-#ifdef ZF_NO_CLOCK /* only to measure what the timing costs: benchmarks/profile_cost.py */
+#ifdef ZF_NO_CLOCK /* benchmarks/profile_cost.py measures the cost of the clock */
     return 0;
 #else
     struct timespec ts;
@@ -206,10 +213,9 @@ static inline uint64_t zf_now(void)
 #endif
 }
 
-/* The time of work that comes in many short pieces, of which one in
- * ZF_SAMPLE is timed: reading the clock twice at each would cost several per
- * cent of the whole. A prime, so that it does not go with the rows of JPEG's
- * blocks. */
+/* One piece in ZF_SAMPLE is timed, since reading the clock twice for every piece
+ * would cost several per cent of the time. The number is a prime, so that it has
+ * no common factor with the rows of JPEG's blocks. */
 #define ZF_SAMPLE 43
 
 static inline void zf_piece_begins(zf_sampled *s)
@@ -225,7 +231,8 @@ static inline void zf_piece_ends(zf_sampled *s)
     }
 }
 
-/* An estimate for all pieces. clock_ns: what an empty piece seems to take. */
+/* Estimates the nanoseconds of all pieces. clock_ns: the measured time of an
+ * empty piece. */
 static inline uint64_t zf_sampled_ns(const zf_sampled *s, uint64_t clock_ns)
 {
     uint64_t clock = clock_ns * s->timed;

@@ -1,6 +1,7 @@
-/* Shared by the baseline JPEG decoder's own files: jpeg_baseline.c (the
- * driver), jpeg_entropy*.c (bytes -> coefficients), jpeg_pixels*.c
- * (coefficients -> pixels). */
+/* What the files of the baseline JPEG decoder share: jpeg_baseline.c (which
+ * blocks a window needs, and in which order), jpeg_entropy.c (bytes ->
+ * coefficients) and jpeg_pixels*.c (coefficients -> pixels). decode.c uses the
+ * last section only. */
 #ifndef ZF_JPEG_INTERNAL_H
 #define ZF_JPEG_INTERNAL_H
 
@@ -10,22 +11,23 @@
 
 #define ZF_MCU_BLOCKS 10 /* libjpeg's limit (T.81, B.2.3) */
 
-/* A block's 64 coefficients lie in the order in which the vector IDCTs read
- * them: four groups of 16, rows (0,4) (2,6) (1,3) (5,7), each group being the
- * columns 0 4 2 6 1 3 5 7 of both rows, interleaved. Such a pair is what one
- * multiply-add takes, and the columns' order spares shuffles between the two
- * passes. What a broken stream decodes past its 64th coefficient goes to
+/* The 64 coefficients of a block are stored in the order in which the SIMD
+ * inverse DCTs read them: four groups of 16. The groups hold the row pairs (0,4)
+ * (2,6) (1,3) (5,7). A group holds both rows' columns 0 4 2 6 1 3 5 7, one of the
+ * first row and one of the second in turn. One multiply-add takes such a pair,
+ * and this order of the columns saves shuffles between the two passes. A
+ * coefficient that a broken stream has past the 64th is stored at
  * ZF_COEF_TRASH. */
 #define ZF_COEF_TRASH 64
 #define ZF_COEF_STRIDE 96 /* keeps every block aligned to 64 bytes */
 
 typedef int16_t zf_block[ZF_COEF_STRIDE];
 
-/* Zigzag position -> place in a block. Positions from 64 on are trash, as far
- * as the entropy decoder can run before it notices. */
-extern const uint8_t zf_coef_at[256];
+/* Zigzag position -> index in a block. Positions of 64 and more, which the
+ * entropy decoder can reach before it notices, give ZF_COEF_TRASH. */
+extern const uint8_t zf_zigzag_index[256];
 
-/* Row r, column c -> place in a block. */
+/* Row r, column c -> index in a block. */
 static inline int zf_coef_index(int r, int c)
 {
     static const uint8_t row[8] = {0, 32, 16, 33, 1, 48, 17, 49};
@@ -35,51 +37,54 @@ static inline int zf_coef_index(int r, int c)
 
 /* ---- entropy decoding ----------------------------------------------------- */
 
-/* Bits of an unstuffed segment, the next one on top of buf. Bits of buf
- * below the `left` valid ones are zero or already what the refill will put
- * there. At least ZF_BITS_PAD bytes past the segment are readable, so that
- * running over its end is noticed once per MCU, not once per symbol. */
+/* Reads the bits of an unstuffed segment. The next bit is the highest of buf;
+ * `left` bits of buf are valid. The bits below them are 0, or already have the
+ * values that the next refill gives them. ZF_BITS_PAD bytes past the segment are
+ * readable, so the decoder checks once per MCU, not once per symbol, whether it
+ * has run over the segment's end. */
 typedef struct zf_bits {
     const uint8_t *p;
     uint64_t buf;
     int left;
 } zf_bits;
 
-/* The longest block is 64 codes of 16 bits, each with 15 more. */
+/* The longest block has 64 codes of 16 bits, each followed by 15 bits. */
 #define ZF_BITS_PAD (ZF_MCU_BLOCKS * 64 * 31 / 8 + 64)
 
 #define ZF_DC_BITS 10
 #define ZF_AC_BITS 11
 
-/* What decodes any code, slowly: T.81's figure F.16 on left-aligned values. */
+/* Decodes a code of any length, bit by bit: figure F.16 of T.81, with the codes
+ * shifted left to 16 bits. */
 typedef struct zf_codes {
-    uint32_t limit[18]; /* first 16-bit value above the codes of length l */
-    int offset[17];     /* index of a code's symbol: offset + (value >> (16 - l)) */
+    uint32_t limit[18]; /* the first 16-bit value above all codes of length l */
+    int offset[17];     /* a code's symbol is values[offset + (code >> (16 - l))] */
     int nsymbols;
     uint8_t values[256];
 } zf_codes;
 
 typedef struct zf_dc_table {
-    /* bits of code and difference together (0: a long code), and of the
-     * difference alone */
+    /* By the next ZF_DC_BITS bits: the bits of code and difference together (0:
+     * the code is longer), and of the difference alone. */
     struct {
         uint8_t total, size;
     } entry[1 << ZF_DC_BITS];
     zf_codes codes;
-    zf_huffman source; /* what the table was made of, to notice the next same one */
+    zf_huffman source; /* the DHT that the table was made from */
 } zf_dc_table;
 
-/* An AC entry says what the next ZF_AC_BITS bits begin with, from the low byte
- * up:
- *    8 bits: how many bits it uses; 0: not in the table, decode it otherwise
- *    8 bits: where the first coefficient's value is in the stream, not in the
- *            table, the length of its code; else 63, which shifts all away
- *    8 bits: zigzag steps up to and including the first coefficient
- *    8 bits: and from there to a second one; 0: there is none
- *   16 bits: the first value; what to add to a negative one from the stream
- *   16 bits: the second value; 64 less the length of one in the stream
- * An end of block counts as a coefficient 0, ZF_EOB steps on, so that the loop
- * needs no test of its own for it. */
+/* An entry of the AC table says which coefficients the next ZF_AC_BITS bits
+ * begin with: one or two. If a code and its value are too long for the table,
+ * the value is read from the stream. From the lowest bits up:
+ *    8 bits: the number of bits used; 0: the code is not in the table
+ *    8 bits: if the value is read from the stream, the length of its code; else
+ *            63, a shift that leaves none of the stream's bits
+ *    8 bits: zigzag steps to the first coefficient
+ *    8 bits: zigzag steps from there to the second; 0: there is no second
+ *   16 bits: the first value; or what to add to a negative value of the stream
+ *   16 bits: the second value; or 64 less the length of the stream's value
+ * An end of block is stored as a coefficient 0 after ZF_EOB steps, so the loop
+ * does not test for it. */
 #define ZF_EOB 128
 
 typedef struct zf_ac_table {
@@ -88,8 +93,8 @@ typedef struct zf_ac_table {
     zf_huffman source;
 } zf_ac_table;
 
-/* Fill a table from a DHT; false where libjpeg refuses the DHT. Nothing is
- * done where the table was made of the same one before. */
+/* Fill a table from a DHT; false if libjpeg refuses the DHT. They do nothing if
+ * the table was made from an equal DHT. */
 bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source);
 bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source);
 
@@ -108,20 +113,21 @@ typedef struct zf_mcu {
 /* A quantization table in a block's order. */
 typedef struct zf_dequant {
     _Alignas(64) int16_t factor[64];
-    uint16_t limit[64]; /* largest |coefficient| whose product is in range */
+    uint16_t limit[64]; /* the largest |coefficient| that ZF_COEF_MAX allows */
 } zf_dequant;
 
-/* Where all of libjpeg's IDCTs (C and SIMD, of every version) compute the
- * same: dequantized coefficients within +-ZF_COEF_MAX and the first pass
- * within +-ZF_PASS1_MAX fit the SIMD's 16-bit sums, and outputs of
- * -512..511 around 128 fit the C code's table of range limits. No encoder of
- * an 8-bit picture leaves these ranges by more than its quantization error. */
+/* All of libjpeg's inverse DCTs (C and SIMD, of every version) give the same
+ * result in this range: dequantized coefficients within +-ZF_COEF_MAX and a
+ * first pass within +-ZF_PASS1_MAX fit the 16-bit sums of the SIMD code, and
+ * outputs of 128 - 512 to 128 + 511 fit the C code's table of range limits.
+ * Pictures of 8 bits leave the range only by the quantization error. The kernels
+ * refuse blocks outside the range. */
 #define ZF_COEF_MAX 4095
 #define ZF_PASS1_MAX 16383
 
-/* 13-bit fixed-point matrix of the accurate integer IDCT ("islow"): its
- * factored sums, multiplied out. They have no rounding in between, so the
- * integers are the same. */
+/* The matrix of libjpeg's accurate integer inverse DCT ("islow"), in 13-bit
+ * fixed point. libjpeg factors the sums; here they are multiplied out. There is
+ * no rounding in between, so the integers are the same. */
 #define ZF_IDCT_2_0 10703  /* even: row 2 and 6 to outputs 0, 3 */
 #define ZF_IDCT_6_0 4433
 #define ZF_IDCT_2_1 4433   /* to outputs 1, 2 */
@@ -145,50 +151,50 @@ typedef struct zf_dequant {
 
 /* ---- kernels -------------------------------------------------------------- */
 
-/* Copies entropy-coded bytes up to the next marker, without the zeros stuffed
- * after 0xFF. Returns where the marker's 0xFF is, or end; *n gets the count.
- * dst has room for end - src bytes and 64 more. */
+/* Copies entropy-coded bytes up to the next marker, without the zero that
+ * follows every 0xFF. Returns the address of the marker's 0xFF, or end. *n gets
+ * the number of bytes copied. dst has room for end - src + 64 bytes. */
 #define ZF_DECL_UNSTUFF(name) \
     const uint8_t *name(uint8_t *dst, size_t *n, const uint8_t *src, const uint8_t *end)
 
-/* Decodes an MCU: the difference of each DC is added to dc[component]; the
- * coefficients go to blocks[] and the zigzag position of each block's last
- * one to last[]. blocks NULL: only passes over the MCU, last is not set. False: the stream is
- * bad (it may also have run past its end, which the caller checks). */
+/* Decodes an MCU. Adds each DC difference to dc[component], and stores the
+ * coefficients in blocks[] and the zigzag position of each block's last
+ * coefficient in last[]. If blocks is NULL, the MCU is skipped and last is not
+ * set. False: the stream is bad. The caller has to check whether it was read
+ * past its end. */
 #define ZF_DECL_MCU(name)                                                         \
     bool name(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *blocks,      \
               uint8_t last[ZF_MCU_BLOCKS])
 
-/* A block to become 8 x 8 pixels. */
+/* A block to be transformed into 8 x 8 samples. */
 typedef struct zf_transform {
     const int16_t *coef;
     const zf_dequant *q;
     uint8_t *dst;
     size_t stride;
-    int last; /* zigzag position of the last coefficient that may not be 0 */
+    int last; /* zigzag position; all later coefficients are 0 */
 } zf_transform;
 
-/* The inverse DCT of n blocks. False: one is out of the range in which
- * libjpeg's versions agree. */
+/* The inverse DCT of n blocks. False: a block is outside the range in which
+ * libjpeg's versions give the same result. */
 #define ZF_DECL_IDCT(name) bool name(const zf_transform *blocks, int n)
 
-/* libjpeg's "fancy" (triangle filter) upsampling of n samples. src[-1] and
- * src[n] must hold the neighbours, or copies of the edge sample at an edge.
- * near and far: the rows 1/4 and 3/4 away. Up to 64 samples more may be read
- * and written. */
+/* libjpeg's "fancy" upsampling (a triangle filter) of n samples. src[-1] and
+ * src[n] must hold the neighbours; at an edge, copies of the edge sample. near
+ * and far are the rows at a distance of 1/4 and 3/4 of a sample. Up to 64 samples
+ * past the end may be read and written. */
 #define ZF_DECL_H2V1(name) void name(uint8_t *dst, const uint8_t *src, int n)
 #define ZF_DECL_H2V2(name) \
     void name(uint8_t *dst, const uint8_t *near, const uint8_t *far, int n)
 #define ZF_DECL_H1V2(name)                                                        \
     void name(uint8_t *dst, const uint8_t *near, const uint8_t *far, int bias, int n)
 
-/* n pixels. Up to 64 more may be read and written. */
+/* Converts n pixels. Up to 64 pixels past the end may be read and written. */
 #define ZF_DECL_YCC_TO_RGB(name)                                                  \
     void name(uint8_t *const rgb[3], const uint8_t *y, const uint8_t *cb,         \
               const uint8_t *cr, int n)
 
 typedef struct zf_jpeg_kernels {
-    const char *name;
     ZF_DECL_UNSTUFF((*unstuff));
     ZF_DECL_MCU((*mcu));
     ZF_DECL_IDCT((*idct));
@@ -198,46 +204,44 @@ typedef struct zf_jpeg_kernels {
     ZF_DECL_YCC_TO_RGB((*ycc_to_rgb));
 } zf_jpeg_kernels;
 
-/* The kernels of a CPU level (zf_kernels_all), NULL where there is none of
- * that name. The CPU must support the level. */
-const zf_jpeg_kernels *zf_jpeg_kernels_for(const char *isa);
+#define ZF_DECLARE(constant, name, test, image, jpeg, logits)                          \
+    extern const zf_jpeg_kernels zf_jpeg_kernels_##jpeg;
+ZF_LEVELS(ZF_DECLARE)
+#undef ZF_DECLARE
+extern const zf_jpeg_kernels *const zf_jpeg_kernels_of[ZF_LEVEL_COUNT];
 
 ZF_DECL_UNSTUFF(zf_unstuff_scalar);
 ZF_DECL_MCU(zf_mcu_scalar);
 ZF_DECL_IDCT(zf_idct_scalar);
-bool zf_idct_flat(const zf_transform *block); /* of one that has only a DC */
+bool zf_idct_flat(const zf_transform *block); /* of a block that has only a DC */
 ZF_DECL_H2V1(zf_upsample_h2v1_scalar);
 ZF_DECL_H2V2(zf_upsample_h2v2_scalar);
 ZF_DECL_H1V2(zf_upsample_h1v2_scalar);
 ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar);
 
-#if defined(__x86_64__)
-extern const zf_jpeg_kernels zf_jpeg_kernels_avx2;
-extern const zf_jpeg_kernels zf_jpeg_kernels_avx512;
+#if defined(__x86_64__) /* what several levels use */
 ZF_DECL_MCU(zf_mcu_bmi2);
 ZF_DECL_H2V1(zf_upsample_h2v1_avx2);
 ZF_DECL_H2V2(zf_upsample_h2v2_avx2);
 ZF_DECL_H1V2(zf_upsample_h1v2_avx2);
 ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_avx2);
-#elif defined(__aarch64__)
-extern const zf_jpeg_kernels zf_jpeg_kernels_neon;
 #endif
 
 /* ---- the decoder ---------------------------------------------------------- */
 
 typedef struct zf_baseline zf_baseline;
 
-/* isa: the name of a CPU level. NULL when out of memory or unknown. */
-zf_baseline *zf_baseline_open(const char *isa);
+/* This CPU must run the level. NULL when out of memory. */
+zf_baseline *zf_baseline_open(zf_level level);
 void zf_baseline_close(zf_baseline *decoder);
 
-/* Decodes a window, equal to libjpeg-turbo's full decode. ZF_UNSUPPORTED for
- * whatever it does not decode and for any anomaly, possibly after some rows:
- * then another decoder has to do the whole window again. */
+/* Decodes a window to the same pixels as libjpeg-turbo. ZF_UNSUPPORTED for files
+ * that it cannot decode and for any anomaly, possibly after some rows: another
+ * decoder then has to decode the whole window. */
 zf_status zf_baseline_decode(zf_baseline *decoder, const zf_jpeg *jpeg, zf_window window,
                              zf_row_fn row, void *ctx);
 
-/* Of the last decode. */
+/* The times of the last decoding. */
 const zf_pixel_times *zf_baseline_times(const zf_baseline *decoder);
 
 #endif

@@ -1,15 +1,15 @@
-/* The part of the inverse DCT that is the same for every x86 vector width. */
+/* The part of the inverse DCT that all x86 vector widths share. */
 #ifndef ZF_JPEG_X86_H
 #define ZF_JPEG_X86_H
 
 #include "zf_jpeg_internal.h"
 
-/* The pair (a, b) as one 32-bit lane, for vpmaddwd. */
+/* The pair (a, b) in one 32-bit lane, for vpmaddwd. */
 #define ZF_PAIR(a, b) ((int)((uint32_t)(uint16_t)(a) | (uint32_t)(b) << 16))
 
-/* Defines name(): idct_1d of jpeg_pixels.c of as many rows or columns as a
- * vector has 32-bit lanes. in04 holds inputs 0 and 4 in each lane, and so on.
- * m: the prefix of the vector's intrinsics. */
+/* Defines name(): idct_1d of jpeg_pixels.c for as many rows or columns as a
+ * vector has 32-bit lanes. Each lane of in04 holds inputs 0 and 4, each lane of
+ * in26 inputs 2 and 6, and so on. m: the prefix of the vector's intrinsics. */
 #define ZF_IDCT_MADD(m, v, a, b) m##_madd_epi16(v, m##_set1_epi32(ZF_PAIR(a, b)))
 #define ZF_IDCT_ODD(m, i)                                                         \
     m##_add_epi32(ZF_IDCT_MADD(m, in13, ZF_IDCT_1_##i, ZF_IDCT_3_##i),            \

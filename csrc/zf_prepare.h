@@ -1,13 +1,13 @@
-/* What the pool runs. */
+/* The work that the pool's threads do. */
 #ifndef ZF_PREPARE_H
 #define ZF_PREPARE_H
 
 #include "zf_internal.h"
 
-/* Reads and prepares one image into job->out; the outcome is in job->result. */
+/* Reads an image and prepares it into job->out. job->result says how it went. */
 void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job);
 
-/* Writes the file of a job that was computed and has one. */
+/* Writes the file of a job that was computed and has a file. */
 void zf_write_job(zf_job *job);
 
 #endif

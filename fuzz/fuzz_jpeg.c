@@ -1,14 +1,13 @@
 /*
  * Differential fuzzing of the baseline JPEG decoder against libjpeg-turbo.
  *
- * For any bytes: what the decoder takes whole, libjpeg-turbo takes without a
- * warning and decodes to the same pixels; what it takes of a window, the
- * library decodes too, to the same pixels there; and every CPU level of this
- * machine gives the same verdicts and pixels.
+ * For any bytes: if the decoder accepts the whole picture, libjpeg-turbo decodes
+ * it to the same pixels without a warning. If it accepts a window, the library
+ * decodes the file to the same pixels there. And every CPU level that runs here
+ * accepts the same windows with the same pixels.
  *
- * Under MemorySanitizer there is no libjpeg-turbo, which is not instrumented:
- * then every pixel has to be initialized, and every verdict depend on
- * initialized memory alone.
+ * libjpeg-turbo is not instrumented for MemorySanitizer, so there the check is
+ * that every pixel and every decision depends on initialized memory only.
  */
 #include "jpeg_reference.h"
 #include "zf_jpeg_internal.h"
@@ -57,21 +56,13 @@ static void compare(const reference_image *want)
             }
 }
 
-static zf_status decode(const char *isa, const zf_jpeg *jpeg)
+static zf_status decode(zf_level level, const zf_jpeg *jpeg)
 {
-    static struct {
-        const char *isa;
-        zf_baseline *decoder;
-    } decoders[8];
-    int i = 0;
-    while (decoders[i].isa && strcmp(decoders[i].isa, isa) != 0)
-        i++;
-    if (!decoders[i].isa) {
-        decoders[i].isa = isa;
-        decoders[i].decoder = zf_baseline_open(isa);
-    }
+    static zf_baseline *decoders[ZF_LEVEL_COUNT];
+    if (!decoders[level])
+        decoders[level] = zf_baseline_open(level);
     rows = 0;
-    zf_status status = zf_baseline_decode(decoders[i].decoder, jpeg, window, keep_row, NULL);
+    zf_status status = zf_baseline_decode(decoders[level], jpeg, window, keep_row, NULL);
     if (status == ZF_OK && rows != window.y1 - window.y0)
         abort();
     return status;
@@ -81,14 +72,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 {
-    static const char *const isas[] = {
-        "scalar",
-#if defined(__x86_64__)
-        "avx2", "avx512",
-#elif defined(__aarch64__)
-        "neon",
-#endif
-    };
     static reference_image want;
     static zf_jpeg jpeg;
 
@@ -102,7 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 #endif
     channels = jpeg.ncomp;
 
-    /* a window that depends on the bytes, so that a finding can be repeated */
+    /* the window depends on the bytes, so that a crash can be repeated */
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < nbytes; i++)
         hash = (hash ^ data[i]) * 16777619u;
@@ -115,16 +98,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     for (int whole = 0; whole < 2; whole++) {
         zf_status first = ZF_OK;
         window = whole ? (zf_window){0, 0, jpeg.width, jpeg.height} : part;
-        for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
-#if defined(__x86_64__)
-            if ((i == 1 && !__builtin_cpu_supports("avx2")) ||
-                (i == 2 && !__builtin_cpu_supports("avx512vbmi2")))
+        for (zf_level level = 0; level < ZF_LEVEL_COUNT; level++) {
+            if (!zf_level_runs_here(level))
                 continue;
-#endif
-            zf_status status = decode(isas[i], &jpeg);
+            zf_status status = decode(level, &jpeg);
             if (status != ZF_OK && status != ZF_UNSUPPORTED)
                 abort();
-            if (i > 0 && status != first)
+            if (level > 0 && status != first)
                 abort(); /* the levels disagree */
             first = status;
             if (status != ZF_OK)

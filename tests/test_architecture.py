@@ -33,7 +33,7 @@ LAYERS = (
 )
 PRINTS = ("commands", "cli")  # the only packages that write to the terminal
 STILL = {("bench.py", "infer"), ("convert.py", "atc")}  # subcommands whose arguments are shared
-NOT_DATA = {".c", ".md", ".pxd", ".pyc", ".pyx", ".so"}
+NOT_DATA = {".c", ".md", ".pxd", ".pyc", ".pxi", ".pyx", ".so"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -10,15 +10,15 @@ seconds=${1:-600}
 work=.cache/fuzz
 mkdir -p "$work/corpus" "$work/seeds"
 
-flags="-std=c11 -D_GNU_SOURCE -ffp-contract=off -g -O2 -Icsrc -Itests/native"
-decoder="csrc/jpeg_header.c csrc/jpeg_baseline.c csrc/jpeg_entropy.c csrc/jpeg_pixels*.c"
+flags="-std=c11 -D_GNU_SOURCE -ffp-contract=off -g -O2 -Icsrc -Itests/core/native"
+decoder="csrc/levels.c csrc/jpeg_header.c csrc/jpeg_baseline.c csrc/jpeg_entropy.c csrc/jpeg_pixels*.c"
 case ${2:-} in
 memory) sanitize=fuzzer,memory ;;
 *) sanitize=fuzzer,address,undefined ;;
 esac
 ${CC:-clang} $flags -fsanitize=$sanitize -fno-sanitize-recover=all \
     fuzz/fuzz_jpeg.c $decoder -ljpeg -o "$work/fuzz_jpeg"
-${CC:-clang} $flags tests/native/jpeg_decoder.c $decoder -ljpeg -o "$work/make_seeds"
+${CC:-clang} $flags tests/core/native/jpeg_decoder.c $decoder -ljpeg -o "$work/make_seeds"
 "$work/make_seeds" -n 300 -w "$work/seeds"
 
 "$work/fuzz_jpeg" -max_total_time="$seconds" -max_len=8192 -timeout=20 \

@@ -1,4 +1,4 @@
-# Mirrors csrc/zoofast.h, in its order.
+# Declares csrc/zoofast.h for Cython, in its order. Levels are in _levels.pxi.
 from libc.stdint cimport uint8_t, uint64_t
 
 
@@ -23,13 +23,13 @@ cdef extern from "zoofast.h" nogil:
         ZF_BICUBIC
         ZF_BOX
         ZF_HAMMING
-    ctypedef enum zf_order:
-        ZF_ORDER_ACROSS
-        ZF_ORDER_TALL
-        ZF_ORDER_SHRINK
-    ctypedef enum zf_rounding:
-        ZF_HALF_EVEN
-        ZF_TRUNCATE
+    ctypedef enum zf_pass_order:
+        ZF_PASS_ORDER_PILLOW_10_0
+        ZF_PASS_ORDER_PILLOW_12_2
+        ZF_PASS_ORDER_PILLOW_13_0
+    ctypedef enum zf_crop_rounding:
+        ZF_CROP_HALF_EVEN
+        ZF_CROP_TRUNCATE
     ctypedef enum zf_layout:
         ZF_NCHW
         ZF_NHWC
@@ -38,40 +38,25 @@ cdef extern from "zoofast.h" nogil:
         zf_resize resize
         int resize_w, resize_h
         zf_filter filter
-        zf_order order
+        zf_pass_order pass_order
         int crop_w, crop_h
-        zf_rounding crop_rounding
+        zf_crop_rounding crop_rounding
         int out_w, out_h
         zf_layout layout
-        int channel_at[3]
+        int channel_index[3]
         int elem_size
         const void *table
 
     size_t zf_recipe_nbytes(const zf_recipe *recipe)
 
-    ctypedef struct zf_kernels:
-        pass
-
-    const zf_kernels *zf_kernels_named(const char *isa)
-    const zf_kernels *zf_kernels_best()
-    const char *zf_kernels_name(const zf_kernels *kernels)
-    const char *const *zf_kernels_all()
-
     ctypedef enum zf_decoder:
-        ZF_DECODER_NONE
-        ZF_DECODER_TURBO
-        ZF_DECODER_BASELINE
         ZF_DECODER_COUNT
     ctypedef enum zf_stage:
-        ZF_STAGE_READ
-        ZF_STAGE_DECODE
-        ZF_STAGE_ENTROPY
-        ZF_STAGE_IDCT
-        ZF_STAGE_COLOUR
-        ZF_STAGE_RESIZE
-        ZF_STAGE_PACK
         ZF_STAGE_WRITE
         ZF_STAGE_COUNT
+
+    const char *zf_decoder_name(zf_decoder decoder)
+    const char *zf_stage_name(zf_stage stage)
 
     ctypedef struct zf_result:
         zf_status status
@@ -79,7 +64,7 @@ cdef extern from "zoofast.h" nogil:
         int width, height
         int got_w, got_h
         zf_decoder decoder
-        uint64_t ns[8]
+        uint64_t *ns  # an array of ZF_STAGE_COUNT, which Cython does not know
         size_t nbytes_in
         uint64_t begin_ns
         int worker
@@ -89,7 +74,7 @@ cdef extern from "zoofast.h" nogil:
     ctypedef struct zf_workspace:
         pass
 
-    zf_workspace *zf_workspace_open(const zf_kernels *kernels)
+    zf_workspace *zf_workspace_open(int level)
     void zf_workspace_close(zf_workspace *ws)
     zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *data,
                               size_t nbytes, void *out, zf_result *result)
@@ -97,8 +82,6 @@ cdef extern from "zoofast.h" nogil:
                              int width, int height, size_t row_stride, void *out,
                              zf_result *result)
     zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height)
-    zf_status zf_decode_jpeg(zf_workspace *ws, const uint8_t *data, size_t nbytes,
-                             uint8_t *rgb, zf_result *result)
     zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes,
                                     int x0, int y0, int x1, int y1, zf_decoder only,
                                     uint8_t *rgb, zf_result *result)
@@ -106,7 +89,6 @@ cdef extern from "zoofast.h" nogil:
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 
     ctypedef struct zf_job:
-        const uint8_t *data
         const char *path
         int fd
         uint64_t offset
@@ -126,8 +108,7 @@ cdef extern from "zoofast.h" nogil:
     ctypedef struct zf_pool:
         pass
 
-    zf_pool *zf_pool_open(int nthreads, int nwriters, const zf_kernels *kernels)
+    zf_pool *zf_pool_open(int ncomputing, int nwriting, int level)
     void zf_pool_submit(zf_pool *pool, zf_batch *batch)
     int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms)
-    void zf_pool_cancel(zf_pool *pool)
     void zf_pool_close(zf_pool *pool)

@@ -1,4 +1,7 @@
-"""The C core. Internal: the public API is what `zoofast.__all__` names."""
+"""The C core (zoofast/_core.pyx). Private to zoofast; `zoofast.__all__` lists the public API.
+
+Sizes are in pixels, (height, width). Times are in nanoseconds of time.monotonic_ns()'s clock.
+"""
 
 import enum
 import os
@@ -9,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILTERS: dict[str, int]
-ORDERS: dict[str, int]  # which pass comes first; see zf_order in csrc/zoofast.h
-# Of an image, in the core. libjpeg-turbo's decoding is "decode"; our own decoder's is "entropy",
-# "idct" and "colour" (upsampling included). Of stages that alternate, the times are estimates.
+PASS_ORDERS: dict[str, int]  # which pass of a resize comes first; see zf_pass_order, zoofast.h
+# Of the centre crop's origin, (side - crop) / 2: int(round(x)), or int(x).
+CROP_ROUNDINGS: dict[str, int]
+# The stages of the work on an image, as csrc/zoofast.h lists them. libjpeg-turbo's decoding is
+# "decode"; our own decoder's is "entropy", "idct" and "colour" (upsampling and colour conversion).
+# These three and "resize" alternate, so their times are estimates.
 STAGES: tuple[str, ...]
-DECODERS: tuple[str, ...]
-PAGE: int
+DECODERS: tuple[str, ...]  # "none" first: no decoder accepted the image
+PAGE: int  # bytes
 
 class Status(enum.IntEnum):
     OK = 0
@@ -26,40 +32,45 @@ class Status(enum.IntEnum):
     CANCELLED = 6
 
 class Outcome(NamedTuple):
-    """How one image went."""
+    """What happened to one image."""
 
     status: int  # a Status
     errno: int  # for READ and WRITE
-    size: tuple[int, int]  # for SIZE: the (height, width) that the tensor would have had
+    size: tuple[int, int]  # for SIZE: the tensor's size if it were accepted
     decoder: int  # index into DECODERS
     nbytes_in: int  # bytes of the image file
-    stage_ns: tuple[int, ...]  # nanoseconds, as STAGES
-    begin_ns: int  # when a pool's thread began it, on time.monotonic_ns()'s clock
-    worker: int  # which one
-    write_begin_ns: int  # of a job with a file: when a writer began to write it
-    writer: int  # which one
+    stage_ns: tuple[int, ...]  # time of each stage, in the order of STAGES
+    begin_ns: int  # when a thread of the pool began to compute it
+    worker: int  # which of the computing threads, from 0
+    write_begin_ns: int  # of a job with a file: when a thread began to write it
+    writer: int  # which of the writing threads, from 0
 
 class Totals(NamedTuple):
-    """How a batch went, in sums over its images."""
+    """Sums over the images of a batch."""
 
     nbytes_in: int
-    stage_ns: tuple[int, ...]  # as STAGES
-    decoded: tuple[int, ...]  # images whose status is OK, by decoder, as DECODERS
-    not_ok: list[int]  # the places of the others
+    stage_ns: tuple[int, ...]  # in the order of STAGES
+    decoded: tuple[int, ...]  # number of images with status OK by decoder, in the order of DECODERS
+    not_ok: list[int]  # indices of the images with another status
 
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
 def isa_names() -> tuple[str, ...]:
-    """The CPU levels that this build knows, worst first."""
+    """The names of the CPU levels of this build, slowest first."""
 
 def isa(name: str | None = None) -> str:
-    """The level in use: `name`, else ZOOFAST_ISA, else the best that this CPU runs.
+    """The name of the CPU level in use: `name`, else ZOOFAST_ISA, else the fastest of this CPU.
 
-    Raises CpuLevelError for a level that is unknown or that this CPU cannot run.
+    Raises CpuLevelError if the level is unknown or this CPU cannot run it.
     """
 
 class Plan:
-    """A recipe as the core takes it. Sizes are (height, width); table is (3, 256)."""
+    """A recipe in the core's form.
+
+    resize is "none", "short" or "exact"; resize_size is twice the short side for "short". crop is
+    (0, 0) for none. channel_index gives the index of R, G and B in the tensor. table has the
+    result of normalization for each 8-bit value of R, G and B: (3, 256) uint8, float16 or float32.
+    """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -69,26 +80,26 @@ class Plan:
         resize: str,
         resize_size: tuple[int, int],
         filter: str,
-        order: str,
+        pass_order: str,
         crop: tuple[int, int],
-        crop_truncates: bool,
+        crop_rounding: str,
         out_size: tuple[int, int],
         nhwc: bool,
-        channel_at: Sequence[int],
+        channel_index: Sequence[int],
         table: NDArray[Any],
     ) -> None: ...
     @property
     def nbytes(self) -> int: ...
 
 class Workspace:
-    """Scratch for one thread at a time."""
+    """The memory that one thread needs to prepare images."""
 
     def __init__(self, isa: str | None = None) -> None: ...
     def prepare(self, data: Bytes, plan: Plan, out: NDArray[np.uint8]) -> Outcome:
-        """JPEG bytes -> out (plan.nbytes bytes, contiguous)."""
+        """Prepare the JPEG `data` into `out`, which has plan.nbytes bytes."""
 
     def prepare_rgb(self, rgb: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> Outcome:
-        """Pixels (H, W, 3) -> out."""
+        """Prepare decoded pixels (H, W, 3) into `out`, which has plan.nbytes bytes."""
 
     def decode(
         self,
@@ -96,27 +107,29 @@ class Workspace:
         window: tuple[int, int, int, int] | None = None,
         decoder: str = "none",
     ) -> NDArray[np.uint8] | None:
-        """RGB pixels (H, W, 3), all or of the window (x0, y0, x1, y1); None: ask Pillow.
+        """For tests: the RGB pixels (H, W, 3) of a JPEG, or of its window (x0, y0, x1, y1).
 
-        decoder: one of DECODERS, to have no other try; "none": the usual order.
+        Tries the given one of DECODERS, or all of them if that is "none". None: no decoder accepted
+        the file, so Pillow has to decide.
         """
 
 def write_file(
     path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]
 ) -> None:
-    """Write `data` whole under `path`, by way of `tmp_path`. Raises OSError."""
+    """Write `data` to `tmp_path`, then rename it to `path`. Raises OSError."""
 
 class Batch:
-    """Slots for `capacity` tensors, and the jobs that fill them.
+    """Slots for `capacity` tensors, and the jobs that fill the slots.
 
-    With `for_files` each slot begins on a page and with `prefix`, so that it can be written by
-    direct I/O; else tensors lie densely and `array` is contiguous. A `shared` batch can be mapped
-    by another process, from its file descriptor `fd`, which the batch owns.
+    Without `for_files`, the tensors follow one another and `array` is contiguous. With `for_files`,
+    each slot begins on a page, so that direct I/O can write it. `prefix` is the header that begins
+    every slot and its file. Another process can map a `shared` batch by the file descriptor `fd`,
+    which the batch owns.
     """
 
     plan: Plan
     capacity: int
-    array: NDArray[Any]  # (capacity, *plan.shape), on a page's beginning
+    array: NDArray[Any]  # (capacity, *plan.shape)
     fd: int  # -1: not shared
     def __init__(
         self,
@@ -128,30 +141,36 @@ class Batch:
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...
-    def add_bytes(self, data: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
     def add_path(self, path: str, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
     def add_range(
         self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
     ) -> None: ...
-    def file_bytes(self, i: int) -> NDArray[np.uint8]: ...
-    def tensor_bytes(self, i: int) -> NDArray[np.uint8]: ...
+    def file_bytes(self, i: int) -> NDArray[np.uint8]:
+        """A view of slot i: the contents of its file, `prefix` and tensor."""
+
+    def tensor_bytes(self, i: int) -> NDArray[np.uint8]:
+        """A view of the tensor in slot i."""
+
     def outcome(self, i: int) -> Outcome: ...
     def totals(self) -> Totals: ...
     def busy(self) -> tuple[dict[int, list[int]], dict[int, int], int]:
-        """Nanoseconds of each worker by stage, as STAGES without writing; of each writer; when the
-        last of them was done."""
+        """What the threads did: the time of each worker by stage, in the order of STAGES; the time
+        of each writer; and when the last job was done. A worker's "write" is 0."""
 
 class Pool:
-    """Threads of the core that compute, and others that write files. They never need the GIL."""
+    """Threads of the core that compute tensors, and others that write files, all without the GIL.
+
+    Batches for files need a writer.
+    """
 
     threads: int
-    writers: int  # at least one where a batch is for files
+    writers: int
     def __init__(self, threads: int, isa: str | None = None, writers: int = 0) -> None: ...
     def submit(self, batch: Batch) -> None:
-        """Queue a batch; leave it alone until wait() returns."""
+        """Queue a batch. It must not be used until wait() returns."""
 
     def wait(self, batch: Batch) -> None:
-        """Return when every job of the batch is done. Ctrl-C interrupts the waiting."""
+        """Wait until every job of the batch is done. Ctrl-C interrupts the wait."""
 
     def close(self) -> None:
-        """Let running jobs end, drop the others."""
+        """Wait for running jobs, drop the others, end the threads. The pool is then of no use."""

@@ -1,4 +1,4 @@
-"""The C core's skin: checks buffers, drops the GIL, hands back statuses. See _core.pyi."""
+"""The C core for Python: checks buffers, releases the GIL, returns statuses. See _core.pyi."""
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -8,12 +8,11 @@ from libc.string cimport memset
 
 import enum
 import mmap
-import os
 from typing import NamedTuple
 
 import numpy as np
 
-from zoofast.errors import CpuLevelError
+include "_levels.pxi"
 
 cdef extern from "Python.h":
     object PyUnicode_EncodeFSDefault(object)
@@ -26,10 +25,14 @@ FILTERS = {
     "box": ZF_BOX,
     "hamming": ZF_HAMMING,
 }
-ORDERS = {"across": ZF_ORDER_ACROSS, "tall": ZF_ORDER_TALL, "shrink": ZF_ORDER_SHRINK}
-STAGES = ("read", "decode", "entropy", "idct", "colour", "resize", "pack", "write")
-DECODERS = ("none", "turbo", "baseline")
-assert len(STAGES) == ZF_STAGE_COUNT and len(DECODERS) == ZF_DECODER_COUNT
+PASS_ORDERS = {
+    "pillow-10.0": ZF_PASS_ORDER_PILLOW_10_0,
+    "pillow-12.2": ZF_PASS_ORDER_PILLOW_12_2,
+    "pillow-13.0": ZF_PASS_ORDER_PILLOW_13_0,
+}
+CROP_ROUNDINGS = {"half-even": ZF_CROP_HALF_EVEN, "truncate": ZF_CROP_TRUNCATE}
+STAGES = tuple(zf_stage_name(<zf_stage>i).decode() for i in range(ZF_STAGE_COUNT))
+DECODERS = tuple(zf_decoder_name(<zf_decoder>i).decode() for i in range(ZF_DECODER_COUNT))
 PAGE = 4096
 
 
@@ -44,38 +47,20 @@ class Status(enum.IntEnum):
 
 
 def isa_names():
-    names = []
-    cdef const char *const *at = zf_kernels_all()
-    while at[0] != NULL:
-        names.append(at[0].decode())
-        at += 1
-    return tuple(names)
-
-
-cdef const zf_kernels *kernels_for(isa) except NULL:
-    isa = isa or os.environ.get("ZOOFAST_ISA")
-    if not isa:
-        return zf_kernels_best()
-    cdef const zf_kernels *kernels = zf_kernels_named(isa.encode())
-    if kernels == NULL:
-        known = isa_names()
-        why = "this CPU cannot run it" if isa in known else f"known: {', '.join(known)}"
-        raise CpuLevelError(f"ZOOFAST_ISA={isa}: {why}")
-    return kernels
+    return level_names()
 
 
 def isa(name=None):
-    return zf_kernels_name(kernels_for(name)).decode()
+    return zf_level_name(<zf_level>level_of(name)).decode()
 
 
 cdef class Plan:
-    """A recipe as the core takes it."""
 
     cdef zf_recipe c
     cdef readonly object shape, dtype, _table
 
-    def __init__(self, *, resize, resize_size, filter, order, crop, crop_truncates, out_size,
-                 nhwc, channel_at, table):
+    def __init__(self, *, resize, resize_size, filter, pass_order, crop, crop_rounding,
+                 out_size, nhwc, channel_index, table):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
@@ -86,15 +71,15 @@ cdef class Plan:
                          "exact": ZF_RESIZE_EXACT}[resize]
         self.c.resize_h, self.c.resize_w = resize_size
         self.c.filter = FILTERS[filter]
-        self.c.order = ORDERS[order]
+        self.c.pass_order = PASS_ORDERS[pass_order]
         self.c.crop_h, self.c.crop_w = crop
-        self.c.crop_rounding = ZF_TRUNCATE if crop_truncates else ZF_HALF_EVEN
+        self.c.crop_rounding = CROP_ROUNDINGS[crop_rounding]
         self.c.out_h, self.c.out_w = out_size
         self.c.layout = ZF_NHWC if nhwc else ZF_NCHW
         for i in range(3):
-            self.c.channel_at[i] = channel_at[i]
-        if sorted(channel_at) != [0, 1, 2] or self.c.out_h < 1 or self.c.out_w < 1:
-            raise ValueError("channel_at must be a permutation and out_size positive")
+            self.c.channel_index[i] = channel_index[i]
+        if sorted(channel_index) != [0, 1, 2] or self.c.out_h < 1 or self.c.out_w < 1:
+            raise ValueError("channel_index must be a permutation and out_size positive")
         self.c.elem_size = table.itemsize
         self.c.table = &view[0]
         self.dtype = table.dtype
@@ -126,22 +111,25 @@ class Totals(NamedTuple):
     not_ok: list
 
 
-cdef tuple stage_ns(const uint64_t *ns):
-    return (ns[0], ns[1], ns[2], ns[3], ns[4], ns[5], ns[6], ns[7])
+cdef tuple stage_ns(const zf_result *r):
+    cdef list ns = []
+    cdef size_t k
+    for k in range(ZF_STAGE_COUNT):
+        ns.append(r.ns[k])
+    return tuple(ns)
 
 
 cdef object outcome(const zf_result *r):
     return Outcome(r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
-                   stage_ns(r.ns), r.begin_ns, r.worker, r.write_begin_ns, r.writer)
+                   stage_ns(r), r.begin_ns, r.worker, r.write_begin_ns, r.writer)
 
 
 cdef class Workspace:
-    """Scratch for one thread at a time."""
 
     cdef zf_workspace *ws
 
     def __cinit__(self, isa=None):
-        self.ws = zf_workspace_open(kernels_for(isa))
+        self.ws = zf_workspace_open(level_of(isa))
         if self.ws == NULL:
             raise MemoryError()
 
@@ -202,25 +190,20 @@ def write_file(path, tmp_path, const uint8_t[::1] data not None):
 
 
 def _memory(nbytes, fd):
-    """Page-aligned zeros, of `fd` unless that is -1. In huge pages where the system has them: first
-    use and direct I/O go page by page."""
+    """`nbytes` zero bytes, aligned to a page; mapped from `fd` unless that is -1.
+
+    Uses huge pages if the system has them: page faults and direct I/O take time for each page.
+    """
     memory = mmap.mmap(fd, nbytes)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             memory.madvise(mmap.MADV_HUGEPAGE)
         except OSError:
-            pass  # this kernel has none
+            pass  # this kernel has no huge pages
     return memory
 
 
 cdef class Batch:
-    """Slots for `capacity` tensors, and the jobs that fill them.
-
-    With `prefix` (a file header), or for files, each slot begins on a page, so that it can be
-    written by direct I/O; else tensors lie densely. A `shared` batch can be mapped by another
-    process, from its file descriptor `fd` (-1: not shared).
-    """
-
     cdef zf_batch c
     cdef readonly Plan plan
     cdef readonly int capacity
@@ -297,13 +280,6 @@ cdef class Batch:
             job.file_path = path
             job.file_tmp = tmp
 
-    def add_bytes(self, bytes data not None, bytes to=None, bytes tmp=None):
-        cdef zf_job *job = self._next()
-        self._alive.append(data)
-        job.data = <const uint8_t *><const char *>data
-        job.nbytes = len(data)
-        self._to_file(job, to, tmp)
-
     def add_path(self, str path not None, bytes to=None, bytes tmp=None):
         cdef bytes encoded = PyUnicode_EncodeFSDefault(path)
         cdef zf_job *job = self._next()
@@ -320,11 +296,9 @@ cdef class Batch:
         self._to_file(job, to, tmp)
 
     def file_bytes(self, size_t i):
-        """The bytes of slot i as its file has them, prefix included (uint8 view)."""
         return self._slots[i, :self.plan.nbytes + self._offset]
 
     def tensor_bytes(self, size_t i):
-        """The bytes of slot i's tensor (uint8 view)."""
         return self._slots[i, self._offset:self._offset + self.plan.nbytes]
 
     def outcome(self, size_t i):
@@ -333,21 +307,21 @@ cdef class Batch:
         return outcome(&self.c.jobs[i].result)
 
     def totals(self):
-        cdef uint64_t ns[8]
-        cdef size_t i, k, nbytes_in = 0
+        cdef zf_result total
+        cdef size_t i, k
         cdef const zf_result *result
-        cdef list decoded = [0] * len(DECODERS), not_ok = []
-        memset(ns, 0, sizeof(ns))
+        cdef list decoded = [0] * ZF_DECODER_COUNT, not_ok = []
+        memset(&total, 0, sizeof(total))
         for i in range(self.c.njobs):
             result = &self.c.jobs[i].result
-            nbytes_in += result.nbytes_in
-            for k in range(8):
-                ns[k] += result.ns[k]
+            total.nbytes_in += result.nbytes_in
+            for k in range(ZF_STAGE_COUNT):
+                total.ns[k] += result.ns[k]
             if result.status == ZF_OK:
-                decoded[result.decoder] += 1
+                decoded[<int>result.decoder] += 1
             else:
                 not_ok.append(i)
-        return Totals(nbytes_in, stage_ns(ns), tuple(decoded), not_ok)
+        return Totals(total.nbytes_in, stage_ns(&total), tuple(decoded), not_ok)
 
     def busy(self):
         cdef dict workers = {}, writers = {}
@@ -358,8 +332,8 @@ cdef class Batch:
         for i in range(self.c.njobs):
             r = &self.c.jobs[i].result
             end = r.begin_ns
-            spent = workers.setdefault(r.worker, [0] * 8)
-            for k in range(8):
+            spent = workers.setdefault(r.worker, [0] * ZF_STAGE_COUNT)
+            for k in range(ZF_STAGE_COUNT):
                 if k != ZF_STAGE_WRITE and r.ns[k]:
                     spent[k] += r.ns[k]
                     end += r.ns[k]
@@ -370,9 +344,8 @@ cdef class Batch:
         return workers, writers, last
 
 
-@cython.no_gc_clear  # running batches must outlive the workers
+@cython.no_gc_clear  # the batches must exist until the threads have ended
 cdef class Pool:
-    """Worker threads of the core. They never need the GIL."""
 
     cdef zf_pool *pool
     cdef set _running
@@ -383,7 +356,7 @@ cdef class Pool:
             raise ValueError(f"threads must be at least 1, not {threads}, and writers at least 0")
         self._running = set()
         self.threads, self.writers = threads, writers
-        self.pool = zf_pool_open(threads, writers, kernels_for(isa))
+        self.pool = zf_pool_open(threads, writers, level_of(isa))
         if self.pool == NULL:
             raise MemoryError(f"cannot start {threads + writers} threads")
 
@@ -400,11 +373,10 @@ cdef class Pool:
         if batch._for_files and self.writers == 0:
             raise ValueError("the batch is for files, and the pool has no writers")
         self._running.add(batch)
-        with nogil:  # a worker that wakes up may take this thread's core at once
+        with nogil:  # a worker that wakes up may take this thread's core immediately
             zf_pool_submit(self.pool, &batch.c)
 
     def wait(self, Batch batch not None):
-        """Returns when every job of the batch is done. Ctrl-C interrupts the waiting."""
         cdef int done = 0
         if batch not in self._running:
             raise ValueError("the batch was not submitted")
@@ -415,7 +387,6 @@ cdef class Pool:
         self._running.discard(batch)
 
     def close(self):
-        """Lets running jobs end, drops the others. Afterwards the pool is of no use."""
         cdef zf_pool *pool = self.pool
         self.pool = NULL
         with nogil:

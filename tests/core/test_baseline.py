@@ -15,8 +15,9 @@ SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 def build(compiler: str, program: str, binary: Path, *flags: str) -> Path:
-    """Compiles tests/native/`program` with the decoder; flags come last."""
-    sources = [paths.ROOT / "tests/core/native" / program, paths.ROOT / "csrc/jpeg_entropy.c"]
+    """Compiles native/`program` with the decoder; flags come last."""
+    sources = [paths.ROOT / "tests/core/native" / program, paths.ROOT / "csrc/levels.c"]
+    sources += [paths.ROOT / "csrc/jpeg_entropy.c"]
     sources += sorted((paths.ROOT / "csrc").glob("jpeg_pixels*.c"))
     if program == "jpeg_decoder.c":
         sources += [paths.ROOT / "csrc/jpeg_baseline.c", paths.ROOT / "csrc/jpeg_header.c"]

@@ -39,8 +39,8 @@ def cross() -> tuple[str, str]:
     return compiler, qemu
 
 
-KERNELS = ["cpu.c", "resample.c", "kernels_*.c"]
-DECODER = ["jpeg_header.c", "jpeg_baseline.c", "jpeg_entropy.c", "jpeg_pixels*.c"]
+KERNELS = ["levels.c", "resample.c", "kernels_*.c"]
+DECODER = ["levels.c", "jpeg_header.c", "jpeg_baseline.c", "jpeg_entropy.c", "jpeg_pixels*.c"]
 
 
 def test_kernels_equal_scalar(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def check_prepare(command: list[str | Path], folder: Path) -> None:
         files[f"progressive{i}.JPEG"] = jpegs.jpeg(50, 90, i, subsampling=i % 3, progressive=True)
         files[f"gray{i}.JPEG"] = jpegs.gray_jpeg(50 + i, 90, i)
     folders.write(folder, files)
-    order = str(_core.ORDERS[recipe.resize_order()])
+    order = str(_core.PASS_ORDERS[recipe.resize_order()])
     done = subprocess.run(
         [*command, order, *(folder / name for name in files)], capture_output=True
     )
@@ -155,7 +155,7 @@ def test_tensors_equal_pillows_on_aarch64(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def under_tsan(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command that runs tests/native/threads.c under ThreadSanitizer."""
+    """The command that runs native/threads.c under ThreadSanitizer."""
     binary = tmp_path_factory.mktemp("tsan") / "threads"
     sources = [
         paths.ROOT / "tests/core/native/threads.c",

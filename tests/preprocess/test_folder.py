@@ -319,7 +319,7 @@ def test_resuming_with_a_pillow_that_resizes_otherwise_is_refused(
     images: Path, tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(images, tmp_path, chosen, limit=5)
-    other = "across" if recipe.resize_order() != "across" else "shrink"
+    other = "pillow-10.0" if recipe.resize_order() != "pillow-10.0" else "pillow-13.0"
     monkeypatch.setattr(prep, "resize_order", lambda: other)
     with pytest.raises(OutputError, match="another Pillow"):
         run(images, tmp_path, chosen, resume=True)

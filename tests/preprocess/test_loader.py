@@ -349,24 +349,30 @@ def test_the_public_names() -> None:
 def test_a_batch_guards_its_slots(chosen: Recipe) -> None:
     batch = _core.Batch(chosen.plan(), 1)
     with pytest.raises(ValueError, match="not for files"):
-        batch.add_bytes(b"x", b"to", b"tmp")
+        batch.add_path("x", b"to", b"tmp")
     batch.clear()
-    batch.add_bytes(b"x")
+    batch.add_path("x")
     with pytest.raises(IndexError, match="holds 1"):
-        batch.add_bytes(b"y")
+        batch.add_path("y")
     with pytest.raises(IndexError):
         batch.outcome(1)
     with pytest.raises(ValueError, match="at least 1"):
         _core.Batch(chosen.plan(), 0)
 
 
-def test_a_pool_guards_its_batches(chosen: Recipe) -> None:
+def write_jpeg(folder: Path, height: int, width: int) -> str:
+    path = folder / "image.jpg"
+    path.write_bytes(jpegs.jpeg(height, width))
+    return str(path)
+
+
+def test_a_pool_guards_its_batches(chosen: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         _core.Pool(0)
     pool, batch = _core.Pool(1), _core.Batch(chosen.plan(), 2)
     with pytest.raises(ValueError, match="not submitted"):
         pool.wait(batch)
-    batch.add_bytes(jpegs.jpeg(50, 50))
+    batch.add_path(write_jpeg(tmp_path, 50, 50))
     pool.submit(batch)
     with pytest.raises(ValueError, match="running already"):
         pool.submit(batch)
@@ -386,21 +392,22 @@ def test_a_pool_writes_what_it_computed_even_when_it_is_closed(
     """Under its final name a file is whole; what was dropped left nothing."""
     pool = _core.Pool(2, writers=1)
     batch = _core.Batch(chosen.plan(), 60, for_files=True)
-    data = jpegs.jpeg(200, 200)
+    image, out = write_jpeg(tmp_path, 200, 200), tmp_path / "out"
+    out.mkdir()
     for i in range(60):
-        path = os.fsencode(tmp_path / f"{i}.bin")
-        batch.add_bytes(data, path, path + b".part")
+        path = os.fsencode(out / f"{i}.bin")
+        batch.add_path(image, path, path + b".part")
     pool.submit(batch)
-    while not list(tmp_path.glob("*.bin")):
+    while not list(out.glob("*.bin")):
         time.sleep(0.001)
     pool.close()
     outcomes = [batch.outcome(i) for i in range(60)]
     done = [i for i, outcome in enumerate(outcomes) if outcome.status == _core.Status.OK]
     assert done
     assert {outcome.status for outcome in outcomes} <= {_core.Status.OK, _core.Status.CANCELLED}
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{i}.bin" for i in done)
+    assert sorted(path.name for path in out.iterdir()) == sorted(f"{i}.bin" for i in done)
     expected = batch.tensor_bytes(done[0]).tobytes()
-    assert {(tmp_path / f"{i}.bin").read_bytes() for i in done} == {expected}
+    assert {(out / f"{i}.bin").read_bytes() for i in done} == {expected}
     assert all(outcomes[i].write_begin_ns >= outcomes[i].begin_ns > 0 for i in done)
     workers, writers, last = batch.busy()
     assert set(workers) == {outcome.worker for outcome in outcomes}
@@ -419,11 +426,11 @@ def test_files_need_a_writer(chosen: Recipe) -> None:
         _core.Pool(1, writers=-1)
 
 
-def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe) -> None:
+def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe, tmp_path: Path) -> None:
     pool, batch = _core.Pool(1), _core.Batch(chosen.plan(), 400)
-    data = jpegs.jpeg(400, 400)
+    image = write_jpeg(tmp_path, 400, 400)
     for _ in range(400):
-        batch.add_bytes(data)
+        batch.add_path(image)
     pool.submit(batch)
     pool.close()
     outcomes = [batch.outcome(i) for i in range(400)]
@@ -432,18 +439,18 @@ def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe) -> None:
     assert statuses <= {_core.Status.OK, _core.Status.CANCELLED}
     totals, ok = batch.totals(), [o for o in outcomes if o.status == _core.Status.OK]
     assert totals.not_ok == [i for i, o in enumerate(outcomes) if o.status != _core.Status.OK]
-    assert totals.nbytes_in == len(data) * len(ok)
+    assert totals.nbytes_in == os.path.getsize(image) * len(ok)
     assert totals.stage_ns == tuple(np.sum([o.stage_ns for o in outcomes], axis=0))
     by_decoder = [sum(o.decoder == i for o in ok) for i in range(len(_core.DECODERS))]
     assert list(totals.decoded) == by_decoder
 
 
-def test_many_pools_come_and_go(chosen: Recipe) -> None:
-    data = jpegs.jpeg(50, 50)
+def test_many_pools_come_and_go(chosen: Recipe, tmp_path: Path) -> None:
+    image = write_jpeg(tmp_path, 50, 50)
     for threads in (1, 2, 9) * 5:
         pool, batch = _core.Pool(threads), _core.Batch(chosen.plan(), 4)
         for _ in range(4):
-            batch.add_bytes(data)
+            batch.add_path(image)
         pool.submit(batch)
         pool.wait(batch)
         assert len({batch.array[i].tobytes() for i in range(4)}) == 1

@@ -145,21 +145,23 @@ class Recipe:
             resize=self.resize,
             resize_size=self.resize_size,
             filter=self.filter,
-            order=resize_order(),
+            pass_order=resize_order(),
             crop=self.crop or (0, 0),
-            crop_truncates=self.crop_rounding == "truncate",
+            crop_rounding=self.crop_rounding,
             out_size=self.size,
             nhwc=self.layout == "NHWC",
-            channel_at=[self.channels.index(c) for c in "RGB"],
+            channel_index=[self.channels.index(c) for c in "RGB"],
             table=self.normalization.table().astype(self.dtype),
         )
 
 
 def resize_order() -> str:
-    """Which pass the installed Pillow's resize makes first, as a key of _core.ORDERS.
+    """Which pass the installed Pillow's resize makes first, as a key of _core.PASS_ORDERS.
 
     Pillow 12.2 and 13.0 each changed it. Most pictures are not affected; those that shrink more
     in height than in width, such as tall ones, differ in the last bit.
     """
     release = tuple(int(part) for part in PIL.__version__.split(".")[:2])
-    return "across" if release < (12, 2) else "tall" if release < (13, 0) else "shrink"
+    if release < (12, 2):
+        return "pillow-10.0"
+    return "pillow-12.2" if release < (13, 0) else "pillow-13.0"

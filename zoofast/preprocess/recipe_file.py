@@ -182,9 +182,7 @@ class _Reader:
             resize_size=resize_size,
             filter=self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS)),
             crop=crop,
-            crop_rounding=self.get(
-                "crop", "rounding", "half-even", _one_of("half-even", "truncate")
-            ),
+            crop_rounding=self.get("crop", "rounding", "half-even", _one_of(*_core.CROP_ROUNDINGS)),
             size=size,
             dtype=dtype,
             layout=self.get("tensor", "layout", None, _one_of(*LAYOUTS)),

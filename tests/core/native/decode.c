@@ -1,10 +1,10 @@
 /*
- * Decodes JPEG files by the baseline decoder at one CPU level, and prints for
- * each a line: its name and the CRC-32 of its R, G, B (or gray) rows, or
- * "unsupported". Run by tests/test_native.py, which knows what Pillow makes of
- * the files; for aarch64 under qemu-user.
+ * Decodes JPEG files with the baseline decoder at one CPU level. For each file it
+ * prints a line: the name, and the CRC-32 of its R, G, B (or gray) rows, or
+ * "unsupported". tests/core/test_native.py runs it, also for aarch64 under
+ * qemu-user, and compares the lines with Pillow's pixels.
  *
- *     cc -D_GNU_SOURCE -Icsrc tests/native/decode.c csrc/jpeg_{header,baseline,entropy,pixels*}.c
+ * usage: decode LEVEL FILE...
  */
 #include "zf_jpeg_internal.h"
 
@@ -37,7 +37,8 @@ static zf_status add_row(void *ctx, int y, const uint8_t *const planes[3])
 int main(int argc, char **argv)
 {
     static uint8_t data[1 << 20];
-    zf_baseline *decoder = argc > 1 ? zf_baseline_open(argv[1]) : NULL;
+    zf_level level = argc > 1 ? zf_level_named(argv[1]) : ZF_LEVEL_COUNT;
+    zf_baseline *decoder = level < ZF_LEVEL_COUNT ? zf_baseline_open(level) : NULL;
     if (!decoder)
         return 2;
     for (int i = 2; i < argc; i++) {

@@ -1,11 +1,11 @@
 /*
- * The baseline decoder against libjpeg-turbo, at every CPU level of this
- * machine: on the files named, else on pictures that libjpeg-turbo encodes
- * with every kind of header the decoder takes. Whole and in windows.
+ * Compares the baseline decoder with libjpeg-turbo, at every CPU level that runs
+ * here: on the given files, or on random pictures that libjpeg-turbo encodes with
+ * every kind of header that the decoder supports; complete and in windows.
  *
- * Usage: jpeg_decoder [-n CASES] [-s SEED] [-w FOLDER] [FILE...]
+ * usage: jpeg_decoder [-n CASES] [-s SEED] [-w FOLDER] [FILE...]
  *
- * -w: also writes the pictures that it makes, as seeds for fuzzing.
+ * -w: also writes the random pictures to a folder, as seeds for fuzzing.
  */
 #include "jpeg_reference.h"
 #include "zf_jpeg_internal.h"
@@ -51,7 +51,7 @@ static zf_status compare_row(void *ctx, int y, const uint8_t *const planes[3])
 
 static int decoded, refused;
 
-/* Decodes a window; false where it differs from the reference. */
+/* Decodes a window; false if it differs from the reference. */
 static bool check_window(zf_baseline *decoder, const zf_jpeg *jpeg, zf_window w,
                          const reference_image *want, bool must)
 {
@@ -65,31 +65,12 @@ static bool check_window(zf_baseline *decoder, const zf_jpeg *jpeg, zf_window w,
     return status == ZF_OK && c.equal && c.next == w.y1;
 }
 
-static const char *const *levels(void)
-{
-    static const char *names[8];
-    int n = 0;
-    names[n++] = "scalar";
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (zf_jpeg_kernels_for("avx2") && __builtin_cpu_supports("avx2") &&
-        __builtin_cpu_supports("bmi2"))
-        names[n++] = "avx2";
-    if (zf_jpeg_kernels_for("avx512") && __builtin_cpu_supports("avx512vbmi") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        names[n++] = "avx512";
-#elif defined(__aarch64__)
-    names[n++] = "neon";
-#endif
-    return names;
-}
-
-/* must: the decoder has to take it. */
+/* must: the decoder has to support this file. */
 static bool check_jpeg(const uint8_t *data, size_t nbytes, bool must, const char *what)
 {
     static reference_image want;
     static zf_jpeg jpeg;
-    static zf_baseline *decoders[8];
+    static zf_baseline *decoders[ZF_LEVEL_COUNT];
 
     reference_decode(data, nbytes, 1u << 28, &want);
     if (zf_jpeg_parse(data, nbytes, &jpeg) != ZF_OK) {
@@ -99,9 +80,11 @@ static bool check_jpeg(const uint8_t *data, size_t nbytes, bool must, const char
         return !must;
     }
     uint64_t saved = seed;
-    for (int i = 0; levels()[i]; i++) {
-        const char *isa = levels()[i];
-        if (!decoders[i] && !(decoders[i] = zf_baseline_open(isa)))
+    for (zf_level i = 0; i < ZF_LEVEL_COUNT; i++) {
+        const char *isa = zf_level_name(i);
+        if (!zf_level_runs_here(i))
+            continue;
+        if (!decoders[i] && !(decoders[i] = zf_baseline_open(i)))
             abort();
         if (want.warnings != 0) {
             comparison c = {&want, {0, 0, 0, 0}, 0, false};
@@ -180,8 +163,8 @@ static void no_message(j_common_ptr cinfo, int level)
     (void)level;
 }
 
-/* A random picture; *gentle is false where its values may leave the range
- * that the decoder takes. */
+/* A random picture. *gentle is false if its values may leave the range that the
+ * decoder supports. */
 static unsigned char *random_jpeg(unsigned long *nbytes, bool *gentle, char *what, size_t size)
 {
     struct jpeg_compress_struct cinfo;
@@ -241,7 +224,7 @@ static unsigned char *random_jpeg(unsigned long *nbytes, bool *gentle, char *wha
     return data;
 }
 
-/* ---- ------------------------------------------------------------------- */
+/* ---- the program ----------------------------------------------------------- */
 
 static void write_seed(const char *folder, int number, const uint8_t *data, size_t nbytes)
 {
@@ -265,7 +248,7 @@ static bool check_random(const char *folder, int number)
     if (folder)
         write_seed(folder, number, data, nbytes);
 
-    /* and damaged: anything goes, but nothing that libjpeg warns of */
+    /* damaged copies: the decoder may refuse them, and must where libjpeg warns */
     for (int i = 0; ok && i < 8; i++) {
         uint8_t *copy = malloc(nbytes); /* of exactly this size, for ASan */
         size_t n = rnd(4) ? nbytes : rnd((uint32_t)nbytes);

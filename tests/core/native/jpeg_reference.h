@@ -1,5 +1,5 @@
-/* libjpeg-turbo as the oracle of the native tests, fuzzers and benchmarks:
- * what Pillow does with a JPEG, in a few lines. */
+/* libjpeg-turbo as the oracle of native tests, fuzzers and benchmarks: what Pillow
+ * does with a JPEG, in a few lines. */
 #ifndef JPEG_REFERENCE_H
 #define JPEG_REFERENCE_H
 
@@ -35,8 +35,8 @@ typedef struct {
     size_t capacity;
 } reference_image;
 
-/* Decodes into image, whose buffer is kept between calls. Pictures of more
- * than max_pixels are refused, as are other than 1 or 3 components. */
+/* Decodes into image, whose buffer is kept between calls. Refuses pictures of
+ * more than max_pixels pixels, or with a number of components other than 1 and 3. */
 static void reference_decode(const uint8_t *data, size_t nbytes, size_t max_pixels,
                              reference_image *image)
 {
@@ -71,7 +71,7 @@ static void reference_decode(const uint8_t *data, size_t nbytes, size_t max_pixe
         if (!image->pixels)
             abort();
     }
-    errors.warnings = 0; /* an odd JFIF version changes no pixel */
+    errors.warnings = 0; /* a warning about the JFIF version changes no pixel */
     jpeg_start_decompress(&cinfo);
     while (cinfo.output_scanline < cinfo.output_height) {
         JSAMPROW row = image->pixels + stride * cinfo.output_scanline;

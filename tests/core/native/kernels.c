@@ -1,10 +1,10 @@
 /*
- * Every CPU level that runs here against the scalar kernels, byte for byte,
- * on random tables and pixels. Inputs end ZF_PAD bytes before an unreadable
- * page, outputs are checked for writes past their padding. Built and run by
- * tests/test_native.py and, for aarch64 under qemu-user, by tools/check.sh.
+ * Compares the kernels of every CPU level that runs here with the scalar
+ * kernels, byte for byte, on random tables and pixels. Inputs end ZF_PAD bytes
+ * before an unreadable page; outputs end where their padding ends. Built and run
+ * by tests/core/test_native.py, also for aarch64 under qemu-user.
  *
- *     cc -D_GNU_SOURCE -Icsrc tests/native/kernels.c csrc/{cpu,resample,kernels_*}.c -lm
+ * usage: kernels [ROUNDS]
  */
 #include "zf_internal.h"
 
@@ -22,7 +22,7 @@ static uint32_t draw(uint32_t below)
     return (uint32_t)(state >> 33) % below;
 }
 
-/* nbytes whose end is the end of readable memory, filled at random. */
+/* nbytes of random values, followed by an unreadable page. */
 static uint8_t *guarded(size_t nbytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (nbytes + page - 1) / page * page;
@@ -43,8 +43,9 @@ static void release(uint8_t *start, size_t nbytes)
 }
 
 static int failures;
+static const char *isa; /* the name of the level under test */
 
-static void compare(const char *isa, const char *what, const void *made, const void *expected,
+static void compare(const char *what, const void *made, const void *expected,
                     size_t n)
 {
     if (memcmp(made, expected, n) != 0) {
@@ -62,7 +63,7 @@ static void check_resample(const zf_kernels *kernels)
     if (zf_taps_make(&taps, kernels, in, out, from, n, filter) != ZF_OK)
         abort();
     if (taps.first < 0 || taps.last > in || taps.first >= taps.last) {
-        fprintf(stderr, "%s: taps leave the image\n", kernels->name);
+        fprintf(stderr, "%s: taps leave the image\n", isa);
         failures++;
     }
 
@@ -71,16 +72,16 @@ static void check_resample(const zf_kernels *kernels)
     uint8_t *expected = malloc((size_t)n + ZF_PAD);
     kernels->resample_h(dst, src, &taps);
     zf_resample_h_scalar(expected, src, &taps);
-    compare(kernels->name, "resample_h", dst, expected, (size_t)n);
+    compare("resample_h", dst, expected, (size_t)n);
 
     int rows = taps.ksize;
     size_t pixels = 1 + draw(300), stride = pixels + ZF_PAD;
     uint8_t *block = guarded((size_t)rows * stride);
     uint8_t *made = guarded(pixels + ZF_PAD), *wanted = malloc(pixels);
     const int32_t *k = taps.k + (size_t)draw((uint32_t)n) * (size_t)taps.ksize;
-    kernels->resample_v(made, block, stride, k, rows, taps.wide, pixels);
-    zf_resample_v_scalar(wanted, block, stride, k, rows, taps.wide, pixels);
-    compare(kernels->name, "resample_v", made, wanted, pixels);
+    kernels->resample_v(made, block, stride, k, rows, taps.needs_32bit, pixels);
+    zf_resample_v_scalar(wanted, block, stride, k, rows, taps.needs_32bit, pixels);
+    compare("resample_v", made, wanted, pixels);
 
     release(src, padded);
     release(dst, (size_t)n + ZF_PAD);
@@ -102,23 +103,23 @@ static void check_pixels(const zf_kernels *kernels)
     kernels->deinterleave(planes, rgb, n);
     zf_deinterleave_scalar(expected, rgb, n);
     for (int c = 0; c < 3; c++)
-        compare(kernels->name, "deinterleave", planes[c], expected[c], n);
+        compare("deinterleave", planes[c], expected[c], n);
 
     uint8_t *out = guarded(3 * n);
     kernels->interleave(out, (const uint8_t *const *)planes, n);
-    compare(kernels->name, "interleave", out, rgb, 3 * n);
+    compare("interleave", out, rgb, 3 * n);
 
     uint32_t table[256];
     for (int i = 0; i < 256; i++)
         table[i] = draw(1u << 31) * 2 + draw(2);
-    uint32_t *found = (uint32_t *)(void *)guarded(4 * n), *wanted = malloc(4 * n);
-    kernels->lookup32(found, planes[0], table, n);
+    uint32_t *values = (uint32_t *)(void *)guarded(4 * n), *wanted = malloc(4 * n);
+    kernels->lookup32(values, planes[0], table, n);
     zf_lookup32_scalar(wanted, planes[0], table, n);
-    compare(kernels->name, "lookup32", found, wanted, 4 * n);
+    compare("lookup32", values, wanted, 4 * n);
 
     release(rgb, 3 * n + 3 * 64);
     release(out, 3 * n);
-    release((uint8_t *)found, 4 * n);
+    release((uint8_t *)values, 4 * n);
     for (int c = 0; c < 3; c++) {
         release(planes[c], padded);
         free(expected[c]);
@@ -129,18 +130,18 @@ static void check_pixels(const zf_kernels *kernels)
 int main(int argc, char **argv)
 {
     int rounds = argc > 1 ? atoi(argv[1]) : 2000, levels = 0;
-    for (const char *const *name = zf_kernels_all(); *name; name++) {
-        const zf_kernels *kernels = zf_kernels_named(*name);
-        if (!kernels) {
-            printf("%s: not on this CPU\n", *name);
+    for (zf_level level = 0; level < ZF_LEVEL_COUNT; level++) {
+        isa = zf_level_name(level);
+        if (!zf_level_runs_here(level)) {
+            printf("%s: not on this CPU\n", isa);
             continue;
         }
         levels++;
         for (int i = 0; i < rounds; i++) {
-            check_resample(kernels);
-            check_pixels(kernels);
+            check_resample(zf_kernels_of[level]);
+            check_pixels(zf_kernels_of[level]);
         }
-        printf("%s: %d rounds\n", *name, rounds);
+        printf("%s: %d rounds\n", isa, rounds);
     }
     return failures || levels == 0;
 }

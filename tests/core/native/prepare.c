@@ -1,11 +1,10 @@
 /*
- * Prepares the JPEGs named on the command line through the worker pool and
- * writes their tensors to standard output, one after the other: short side 40,
- * bilinear, centre crop 32, ImageNet's normalization, float32 NCHW. Written
- * for tests/test_native.py, which compares them with Pillow's, also for
- * aarch64 under qemu-user.
+ * Prepares JPEG files with a pool of threads, and writes their tensors to standard
+ * output, one after the other: short side 40, bilinear, centre crop 32, ImageNet's
+ * normalization, float32 NCHW. tests/core/test_native.py compares them with
+ * Pillow's, also for aarch64 under qemu-user.
  *
- * usage: prepare ORDER FILE...      ORDER: 0, 1 or 2, a zf_order
+ * usage: prepare PASS_ORDER FILE...      PASS_ORDER: 0, 1 or 2, a zf_pass_order
  */
 #include "zoofast.h"
 
@@ -34,21 +33,21 @@ int main(int argc, char **argv)
         .resize_w = 40,
         .resize_h = 40,
         .filter = ZF_BILINEAR,
-        .order = (zf_order)atoi(argv[1]),
+        .pass_order = (zf_pass_order)atoi(argv[1]),
         .crop_w = SIDE,
         .crop_h = SIDE,
-        .crop_rounding = ZF_HALF_EVEN,
+        .crop_rounding = ZF_CROP_HALF_EVEN,
         .out_w = SIDE,
         .out_h = SIDE,
         .layout = ZF_NCHW,
-        .channel_at = {0, 1, 2},
+        .channel_index = {0, 1, 2},
         .elem_size = sizeof(float),
         .table = table,
     };
     size_t n = (size_t)argc - 2, nbytes = zf_recipe_nbytes(&recipe);
     zf_job *jobs = calloc(n, sizeof *jobs);
     char *out = malloc(n * nbytes);
-    zf_pool *pool = zf_pool_open(3, 0, zf_kernels_best());
+    zf_pool *pool = zf_pool_open(3, 0, zf_level_best());
     if (!jobs || !out || !pool)
         return 1;
     for (size_t i = 0; i < n; i++) {

@@ -1,7 +1,7 @@
-/* Every use of threads, for ThreadSanitizer:
+/* Runs everything that uses threads, for ThreadSanitizer:
  *
- *   threads pool FOLDER JPEG...   pools that compute and write, closed at odd moments
- *   threads read FOLDER NAME...   result files, read by several threads while they are listed
+ *   threads pool FOLDER JPEG...   pools that compute and write, closed at various moments
+ *   threads read FOLDER NAME...   several threads that read result files
  */
 #include "logits.h"
 #include "zoofast.h"
@@ -37,15 +37,15 @@ static void fill(batch_of_files *b, const zf_recipe *recipe, int number, const c
     b->tensors = aligned_alloc(4096, stride * JOBS);
     check(b->tensors != NULL, "no memory");
     for (int i = 0; i < JOBS; i++) {
-        char *at = (char *)b->tensors + stride * (size_t)i;
+        char *tensor = (char *)b->tensors + stride * (size_t)i;
         snprintf(b->paths[i][0], sizeof b->paths[i][0], "%s/%d_%d.bin", folder, number, i);
         snprintf(b->paths[i][1], sizeof b->paths[i][1], "%s/%d_%d.part", folder, number, i);
         b->jobs[i] = (zf_job){.path = files[(number * JOBS + i) % nfiles],
                               .fd = -1,
-                              .out = at,
+                              .out = tensor,
                               .file_path = b->paths[i][0],
                               .file_tmp = b->paths[i][1],
-                              .file_data = at,
+                              .file_data = tensor,
                               .file_nbytes = nbytes};
     }
     b->batch = (zf_batch){.recipe = recipe, .jobs = b->jobs, .njobs = JOBS};
@@ -61,23 +61,23 @@ static void run_pool(const char *folder, char **files, int nfiles)
                         .filter = ZF_BILINEAR,
                         .crop_h = SIDE,
                         .crop_w = SIDE,
-                        .crop_rounding = ZF_HALF_EVEN,
+                        .crop_rounding = ZF_CROP_HALF_EVEN,
                         .out_h = SIDE,
                         .out_w = SIDE,
                         .layout = ZF_NCHW,
-                        .channel_at = {0, 1, 2},
+                        .channel_index = {0, 1, 2},
                         .elem_size = 4,
                         .table = table};
     for (int round = 0; round < ROUNDS; round++) {
         int done = 0;
-        zf_pool *pool = zf_pool_open(1 + round % 3, 1 + round % 2, zf_kernels_best());
+        zf_pool *pool = zf_pool_open(1 + round % 3, 1 + round % 2, zf_level_best());
         check(pool != NULL, "no pool");
         for (int i = 0; i < BATCHES; i++) {
             fill(&batches[i], &recipe, i, folder, files, nfiles);
             zf_pool_submit(pool, &batches[i].batch);
         }
         if (round % 2)
-            usleep((useconds_t)round * 3000); /* then it is closed with work left */
+            usleep((useconds_t)round * 3000); /* then it is closed with jobs left */
         for (int i = 0; i < BATCHES && round % 2 == 0; i++)
             while (!zf_pool_wait(pool, &batches[i].batch, 100))
                 ;
@@ -117,7 +117,7 @@ static void run_reading(const char *folder, char **names, int n)
                                  .classes = classes,
                                  .values = values};
         zf_logits_reading *reading = zf_logits_begin(&files, round % 4);
-        size_t enough = round % 2 ? (size_t)n / 3 : (size_t)n; /* or ended with files left */
+        size_t enough = round % 2 ? (size_t)n / 3 : (size_t)n; /* a third: then it ends with files left */
         check(reading != NULL, "no reading");
         while (zf_logits_help(reading, 7) < enough)
             ;
