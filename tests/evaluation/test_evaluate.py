@@ -27,6 +27,7 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto
 
 from tests.support import fake_aclruntime, models
+from tests.support.traces import read_trace
 from zoofast import _core, load_recipe
 from zoofast.base.rows import read_named_rows
 from zoofast.cli import main
@@ -41,7 +42,6 @@ from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import ScoreOptions
 from zoofast.scoring.tally import TITLE
-from zoofast.timing.trace import read_trace
 
 ZOOFAST = Path(sys.executable).with_name("zoofast")
 SPEC = oracle.Spec(size=(5, 5), crop=(4, 4))
@@ -253,7 +253,7 @@ def test_what_cannot_work_is_said_before(
     assert "the label of img0000 is 6" in said(other)
     assert "give the labels: LABELS or --labels-from DIR" in said([*other[:3], *other[4:]])
     assert "--resume needs -o FILE or --journal FILE" in said(words(run, "--resume"))
-    assert "there are onnxruntime" not in said([*words(run)[:1], "no.onnx", *words(run)[2:]])
+    assert "no.onnx: no such model file" in said([*words(run)[:1], "no.onnx", *words(run)[2:]])
     fixed = words(run, "--batchsize", "3")
     fixed[1] = models.write_model(tmp_path / "fixed.onnx", 2)
     assert "is made for batch size 2, not 3" in said(fixed)

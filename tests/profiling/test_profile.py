@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.traces import read_trace
 from zoofast import load_recipe, open_source
 from zoofast.conversion import models
 from zoofast.errors import ImageError, OutputError
@@ -24,7 +25,6 @@ from zoofast.profiling.profile import ProfileOptions, demands_of, profile, threa
 from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
 from zoofast.profiling.verdict import verdict
 from zoofast.timing.timeline import Timeline
-from zoofast.timing.trace import read_trace
 
 DECODING = {"decode", "entropy", "idct", "colour"}
 

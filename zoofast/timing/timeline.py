@@ -1,7 +1,7 @@
-"""What ran when: spans of work on threads, summed up, sampled for a picture, and traced.
+"""Records when each stage of the work ran: sums by thread and stage, a sample of spans, a trace.
 
-Whoever does timed work feeds one Timeline: the loader's outcomes, the thread of a backend, the
-scorer. Memory is bounded, however long the run.
+The loader, the devices and the scorer of a run report their spans to one Timeline. Its memory is
+bounded, however long the run.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from zoofast import _core
 from zoofast.preprocess.loader import BatchOutcome
 from zoofast.timing.trace import WAIT, TraceWriter, row_order
 
-# In the order of an image's way. The core's stages run in its workers; "pillow" is the decoding
-# of what the core leaves to Pillow; "wait" is a thread's waiting for its next batch; "h2d" and
-# "d2h" are copies to and from the device; "use" is whatever else the taker of a batch does.
+# The stages in the order in which an image passes through them. _core.STAGES run in the core's
+# threads. "pillow": decoding in Pillow. "wait": a thread waits for its next batch. "h2d", "d2h":
+# copies to the device and from the device. "use": other work of the thread that takes the batches.
 STAGES = (*_core.STAGES, "pillow", WAIT, "h2d", "infer", "d2h", "score", "use")
-# begin the names of the core's threads, those that compute and those that write files
+# The beginnings of the names of the core's threads: workers compute, writers write files.
 WORKER, WRITER = "worker ", "writer "
 WRITE = _core.STAGES[-1]
 CALLER = "main"  # the thread that takes the batches
-KEPT_BATCHES = 8  # in the sampled picture
+SAMPLED_BATCHES = 8  # consecutive batches whose spans are kept
 
 
 @dataclass(frozen=True)
 class Span:
-    """`stage` of `batch` on `thread`; nanoseconds of the monotonic clock."""
+    """The time of one stage of a batch on a thread, in nanoseconds of the monotonic clock."""
 
     thread: str
     stage: str
@@ -36,10 +36,10 @@ class Span:
 
 
 class Rate:
-    """Images a second over time, in at most 2 × BINS bins that widen as the run goes on."""
+    """Images a second over time, in at most 2 × BINS bins, which widen during the run."""
 
     BINS = 120
-    BATCHES = 8  # in a point: fewer would show the batches' own coarseness
+    BATCHES = 8  # per point, at least: with fewer, single batches would show as noise
 
     def __init__(self, begin_ns: int) -> None:
         self._begin = begin_ns
@@ -49,21 +49,21 @@ class Rate:
         self._last = begin_ns
 
     def add(self, images: int, at_ns: int) -> None:
-        """`images` were done at `at_ns`; times do not fall."""
+        """`images` were done at time `at_ns`, which is not before the last one."""
         self._last = at_ns
         self._batches += 1
-        at = (at_ns - self._begin) // self._width
-        while at >= 2 * self.BINS:
+        index = (at_ns - self._begin) // self._width
+        while index >= 2 * self.BINS:
             self._counts = [sum(self._counts[i : i + 2]) for i in range(0, len(self._counts), 2)]
             self._width *= 2
-            at = (at_ns - self._begin) // self._width
-        self._counts += [0] * (at + 1 - len(self._counts))
-        self._counts[at] += images
+            index = (at_ns - self._begin) // self._width
+        self._counts += [0] * (index + 1 - len(self._counts))
+        self._counts[index] += images
 
     def points(self) -> list[tuple[float, float]]:
-        """(seconds since the beginning, images a second), at the bins' middles.
+        """(seconds since the beginning, images a second), at the middle of each bin.
 
-        The last, unfinished bin joins the one before it.
+        The last bin is not full, so it is joined to the bin before it.
         """
         bins = -(-self.BATCHES * len(self._counts) // max(self._batches, 1))
         width = bins * self._width / 1e9
@@ -80,8 +80,8 @@ class Rate:
 class Timeline:
     """Takes spans from any thread. Raises OutputError when the trace cannot be written.
 
-    images: whether the loader's workers are recorded, who have a span for every stage of every
-    image; it costs a little. busy_ns: thread -> stage -> nanoseconds.
+    images: record the core's threads too, with a span for every stage of every image; that costs
+    some time. busy_ns: thread -> stage -> nanoseconds.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Timeline:
     def span(
         self, thread: str, stage: str, begin_ns: int, end_ns: int, batch: int, image: str = ""
     ) -> None:
-        """One piece of work, of one of STAGES."""
+        """Records one span. stage: one of STAGES."""
         with self._lock:
             busy = self._busy(thread)
             busy[stage] = busy.get(stage, 0) + end_ns - begin_ns
@@ -111,11 +111,12 @@ class Timeline:
                 self._trace.span(thread, stage, begin_ns, end_ns, batch, image)
 
     def prepared(self, batch: int, prepared: BatchOutcome, asked_ns: int) -> None:
-        """What was done for a batch that CALLER asked the loader for at `asked_ns`: by the
-        loader's workers, from the outcomes, and by Pillow.
+        """Records the work on a batch that CALLER asked the loader for at `asked_ns`: of the
+        core's threads, and of Pillow.
 
-        The core sums a stage's time over an image; decode and resize in truth alternate row by
-        row. Here an image's stages stand one after the other; its file has a writer's row.
+        The core measures the sum of a stage's time over an image, since decoding and resizing
+        alternate row by row. In the timeline the stages of an image follow each other. Writing
+        the file is in the row of a writer.
         """
         if self._images:
             self._by_workers(batch, prepared)
@@ -159,17 +160,17 @@ class Timeline:
                 begin = end
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """thread -> stage, in the order of STAGES, and "idle" -> part of the time so far."""
-        seconds = (self.end_ns - self.begin_ns) or 1
-        found = {}
+        """thread -> stage (in the order of STAGES) or "idle" -> part of the time so far."""
+        total_ns = (self.end_ns - self.begin_ns) or 1
+        shares = {}
         for thread in row_order(self.busy_ns):
             busy = self.busy_ns[thread]
-            shares = {stage: busy[stage] / seconds for stage in STAGES if stage in busy}
-            found[thread] = {**shares, "idle": max(0.0, 1.0 - sum(shares.values()))}
-        return found
+            parts = {stage: busy[stage] / total_ns for stage in STAGES if stage in busy}
+            shares[thread] = {**parts, "idle": max(0.0, 1.0 - sum(parts.values()))}
+        return shares
 
     def finish(self, batch: int, images: int, at_ns: int) -> None:
-        """`batch`, of so many images, is through; no more spans of it come."""
+        """`batch`, of `images` images, is done; no more spans of it come."""
         with self._lock:
             self.rate.add(images, at_ns)
             self.batches += 1
@@ -177,12 +178,13 @@ class Timeline:
                 self._trace.finish(batch)
 
     def window(self) -> list[Span]:
-        """All spans of KEPT_BATCHES consecutive batches, in the run's second half if it can be."""
+        """All spans of SAMPLED_BATCHES consecutive batches, from the run's second half if
+        possible."""
         with self._lock:
-            whole = [at for at in self._windows if at + KEPT_BATCHES <= self.batches]
-            if whole:
-                return list(self._windows[max(whole)])
-            return [span for at in sorted(self._windows) for span in self._windows[at]]
+            complete = [first for first in self._windows if first + SAMPLED_BATCHES <= self.batches]
+            if complete:
+                return list(self._windows[max(complete)])
+            return [span for first in sorted(self._windows) for span in self._windows[first]]
 
     def _busy(self, thread: str) -> dict[str, int]:
         busy = self.busy_ns.get(thread)
@@ -191,16 +193,17 @@ class Timeline:
         return busy
 
     def _window_of(self, batch: int) -> list[Span] | None:
-        """Where spans of `batch` are kept, if they are.
+        """The window that takes the spans of `batch`, or None.
 
-        A new window opens at every power of two, so that one is never far from the middle.
+        A new window opens at every power of two, so that one of the last two windows is in the
+        second half of the run.
         """
-        first = 0 if batch < KEPT_BATCHES else 1 << (batch.bit_length() - 1)
-        if batch >= first + KEPT_BATCHES:
+        first = 0 if batch < SAMPLED_BATCHES else 1 << (batch.bit_length() - 1)
+        if batch >= first + SAMPLED_BATCHES:
             return None
         if first not in self._windows:
             if first < min(self._windows, default=0):
-                return None  # late; the window was dropped
+                return None  # the window of this late span was dropped
             for old in sorted(self._windows)[:-1]:
                 del self._windows[old]
             self._windows[first] = []

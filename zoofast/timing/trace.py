@@ -1,29 +1,30 @@
-"""Chrome trace event files, as ui.perfetto.dev and chrome://tracing open them.
+"""Writes Chrome trace event files, which ui.perfetto.dev and chrome://tracing open.
 
-Format: "Trace Event Format", JSON object form. Threads are rows, stages are complete events
-("X"), and each batch is a flow: arrows from the thread that began it to whoever had it last.
+Format: "Trace Event Format", JSON object form. Every thread is a row and every span is a complete
+event ("X"). Every batch is a flow: arrows from the first thread that worked on it to the last.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from zoofast.errors import OutputError, ResultError
+from zoofast.base.files import atomic_output, write_errors
 
-PROCESS = 1
-PART = ".part"
-PENDING = 1000  # events, until they are written
-WAIT = "wait"  # the span that is no work on its batch, so no flow goes through it
+PROCESS = 1  # the number of the only process in a trace
+MAX_PENDING = 1000  # events that wait to be written
+WAIT = "wait"  # the name of a span without work; a flow does not go through it
 
 
 def row_order(threads: Iterable[str]) -> list[str]:
-    """Threads as rows: kinds ("worker 3" is a worker) as they first came, each by number."""
+    """Threads in the order of their rows: first by kind, in the order in which the kinds came, then
+    by number. "worker 3" has the kind "worker " and the number 3."""
     kinds: dict[str, list[tuple[int, str]]] = {}
     for name in threads:
         kind = name.rstrip("0123456789")
@@ -32,33 +33,33 @@ def row_order(threads: Iterable[str]) -> list[str]:
 
 
 class TraceWriter:
-    """Writes spans as they come; it holds a few, and one point per thread of each open batch.
+    """Writes spans to `path`. A context manager; without an exception the file is whole at its end,
+    otherwise there is no file.
 
-    The file stands under its final name only after the `with` block ended without an exception.
-    Times are nanoseconds of one clock; `origin_ns` becomes the trace's zero. Not thread-safe:
-    zoofast.timing.timeline.Timeline, which feeds it, locks. Raises OutputError.
+    Times are nanoseconds of one clock; `origin_ns` becomes the trace's zero. Memory is bounded:
+    MAX_PENDING events, and one point for each thread of a batch that is not finished. Not
+    thread-safe: zoofast.timing.timeline.Timeline locks. Raises OutputError.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], origin_ns: int, process: str = "zoofast"
     ) -> None:
         self._path = Path(path)
-        self._part = self._path.with_name(self._path.name + PART)
         self._origin = origin_ns
-        self._threads: dict[str, int] = {}
-        self._flows: dict[int, dict[int, int]] = {}  # batch -> thread -> its first begin
+        self._threads: dict[str, int] = {}  # name -> number
+        self._flows: dict[int, dict[int, int]] = {}  # batch -> thread -> begin of its first span
         self._pending: list[str] = []
-        self._last_of: tuple[int, str] | None = None  # whose arguments _args is
+        self._last_of: tuple[int, str] | None = None  # the batch and image that _args is for
         self._args = ""
-        try:
-            self._file: TextIO = self._part.open("w", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        self._output = ExitStack()
+        part = self._output.enter_context(atomic_output(self._path))
+        with write_errors(self._path):
+            self._file: TextIO = self._output.enter_context(part.open("w", encoding="utf-8"))
         first = {"ph": "M", "name": "process_name", "args": {"name": process}, "pid": PROCESS}
         self._put('{"displayTimeUnit":"ms","traceEvents":[\n' + json.dumps(first))
 
     def thread(self, name: str) -> int:
-        """The number of thread `name`, which gets a row."""
+        """The number of thread `name`. A new thread gets a row."""
         number = self._threads.get(name)
         if number is None:
             number = self._threads[name] = len(self._threads) + 1
@@ -68,26 +69,30 @@ class TraceWriter:
     def span(
         self, thread: str, name: str, begin_ns: int, end_ns: int, batch: int, image: str = ""
     ) -> None:
-        """`name`, a plain word, ran on `thread` for `batch` (from 0) and perhaps one image."""
+        """Work `name` on `thread`, for a batch (from 0) and possibly one image of the batch.
+
+        `name` needs no escaping in JSON.
+        """
         number = self._threads.get(thread) or self.thread(thread)
         begin = begin_ns - self._origin
         if name != WAIT:
             self._flows.setdefault(batch, {}).setdefault(number, begin)
-        if (batch, image) != self._last_of:  # an image has several spans
+        if (batch, image) != self._last_of:  # the spans of an image come one after the other
             self._last_of = (batch, image)
             self._args = f'"batch":{batch}'
             if image:
                 self._args += f',"image":{json.dumps(image)}'
-        # microseconds as exact decimals: floats would lose digits on long runs
-        took = end_ns - begin_ns
+        # Microseconds as exact decimals. A float would lose digits in long runs.
+        duration = end_ns - begin_ns
         self._put(
             f',\n{{"ph":"X","name":"{name}","pid":{PROCESS},"tid":{number},'
-            f'"ts":{begin // 1000}.{begin % 1000:03d},"dur":{took // 1000}.{took % 1000:03d},'
-            f'"args":{{{self._args}}}}}'
+            f'"ts":{begin // 1000}.{begin % 1000:03d},'
+            f'"dur":{duration // 1000}.{duration % 1000:03d},"args":{{{self._args}}}}}'
         )
 
     def finish(self, batch: int) -> None:
-        """No more spans of `batch` come: draws its flow, thread by thread, as time went."""
+        """Writes the flow of a batch, of which no more spans come. Its points are in order of
+        time."""
         points = sorted((begin, number) for number, begin in self._flows.pop(batch, {}).items())
         if len(points) < 2:
             return
@@ -104,15 +109,22 @@ class TraceWriter:
 
     def _put(self, text: str) -> None:
         self._pending.append(text)
-        if len(self._pending) >= PENDING:
+        if len(self._pending) >= MAX_PENDING:
             self._flush()
 
     def _flush(self) -> None:
-        try:
+        with write_errors(self._path):
             self._file.write("".join(self._pending))
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._pending.clear()
+
+    def _write_end(self) -> None:
+        for batch in list(self._flows):
+            self.finish(batch)
+        for place, name in enumerate(row_order(self._threads)):
+            order = {"name": "thread_sort_index", "args": {"sort_index": place}}
+            self._event({"ph": "M", **order}, self._threads[name])
+        self._put("\n]}\n")
+        self._flush()
 
     def __enter__(self) -> TraceWriter:
         return self
@@ -123,120 +135,10 @@ class TraceWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                for batch in list(self._flows):
-                    self.finish(batch)
-                for place, name in enumerate(row_order(self._threads)):
-                    order = {"name": "thread_sort_index", "args": {"sort_index": place}}
-                    self._event({"ph": "M", **order}, self._threads[name])
-                self._put("\n]}\n")
-                self._flush()
-            self._file.close()
-            if kind is None:
-                self._part.replace(self._path)
-        except OSError as failure:
-            raise OutputError(f"{self._path}: cannot be written: {failure.strerror}") from failure
-        finally:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One complete event; microseconds."""
-
-    thread: str
-    name: str
-    begin: float
-    end: float
-    batch: int
-    image: str
-
-
-@dataclass
-class Trace:
-    """A trace file, read and found sound. Flows: batch -> threads in the order of its arrows."""
-
-    threads: list[str] = field(default_factory=list)
-    slices: list[Slice] = field(default_factory=list)
-    flows: dict[int, list[str]] = field(default_factory=dict)
-
-
-def read_trace(path: str | os.PathLike[str]) -> Trace:
-    """Reads a trace of TraceWriter's and checks what a viewer relies on.
-
-    Raises ResultError, naming the file: not JSON, an event without what its phase needs, two
-    overlapping slices on a thread, a flow without beginning or end, one whose steps run
-    backwards, or one that points at no slice.
-    """
-    try:
-        events = json.loads(Path(path).read_bytes())["traceEvents"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{path}: is no trace: {error!r}") from error
-    try:
-        return _check(events)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{path}: is no sound trace: {error!r}") from error
-
-
-def _check(events: list[dict[str, Any]]) -> Trace:
-    trace = Trace()
-    names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    places = {
-        e["tid"]: int(e["args"]["sort_index"]) for e in events if e["name"] == "thread_sort_index"
-    }
-    trace.threads = [names[thread] for thread in sorted(names, key=lambda thread: places[thread])]
-    flows: dict[int, list[dict[str, Any]]] = {}
-    for event in events:
-        if event["pid"] != PROCESS:
-            raise ValueError(f"process {event['pid']} has no name")
-        if event["ph"] == "X":
-            begin, duration = float(event["ts"]), float(event["dur"])
-            if begin < 0 or duration < 0:
-                raise ValueError(f"negative time in {event}")
-            args = event["args"]
-            thread = names[event["tid"]]
-            trace.slices.append(
-                Slice(
-                    thread,
-                    event["name"],
-                    begin,
-                    begin + duration,
-                    int(args["batch"]),
-                    args.get("image", ""),
-                )
-            )
-        elif event["ph"] in ("s", "t", "f"):
-            flows.setdefault(int(event["id"]), []).append(event)
-        elif event["ph"] != "M":
-            raise ValueError(f"unknown phase {event['ph']!r}")
-    _check_overlaps(trace.slices)
-    begins = {(piece.thread, piece.begin, piece.batch) for piece in trace.slices}
-    for batch, points in flows.items():
-        phases = "".join(point["ph"] for point in points)
-        if (
-            phases[0] != "s"
-            or phases[-1] != "f"
-            or phases.strip("sf").strip("t")
-            or len(phases) < 2
-        ):
-            raise ValueError(f"flow {batch} has the phases {phases}")
-        times = [float(point["ts"]) for point in points]
-        if times != sorted(times):
-            raise ValueError(f"flow {batch} runs backwards")
-        for point, at in zip(points, times, strict=True):
-            if (names[point["tid"]], at, batch) not in begins:
-                raise ValueError(f"flow {batch} points at no slice of its batch: {point}")
-        trace.flows[batch] = [names[point["tid"]] for point in points]
-    return trace
-
-
-def _check_overlaps(slices: list[Slice]) -> None:
-    nanosecond = 1e-3
-    last: dict[str, Slice] = {}
-    for piece in sorted(slices, key=lambda piece: (piece.thread, piece.begin, piece.end)):
-        before = last.get(piece.thread)
-        if before is not None and piece.begin < before.end - nanosecond:
-            raise ValueError(f"on {piece.thread}, {piece} begins before {before} ends")
-        last[piece.thread] = piece
+        if kind is None:
+            try:
+                self._write_end()
+            except BaseException:
+                self._output.__exit__(*sys.exc_info())
+                raise
+        self._output.__exit__(kind, error, trace)
