@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.util
 import io
+import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from zoofast import _core
 from zoofast.base.cpus import cpu_name, usable_cpus
+from zoofast.base.text import counted
 from zoofast.conversion import atc, npu_smi
 from zoofast.errors import BackendError
 
 DISK_BYTES = 64 << 20  # written and read to measure the disk
+DEVICE_SECONDS = 30.0  # within which a device has to open
+ACL_LIBRARY = "libascendcl.so"
 _BLOCK_BYTES = 4 << 20
 
 # package -> (module to import, its purpose, the cure when it is missing)
@@ -36,6 +45,8 @@ PACKAGES = {
         "InceptionV4, NASNet",
         "pip install 'zoofast[torch]'",
     ),
+    "jinja2": ("jinja2", "pages of --report", "pip install 'zoofast[report]'"),
+    "matplotlib": ("matplotlib", "charts of --report", "pip install 'zoofast[report]'"),
     "aclruntime": (
         "aclruntime",
         "runs .om on the NPU",
@@ -63,6 +74,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _cann()
     yield _atc()
     yield _npus()
+    yield _devices()
 
 
 def _machine() -> Finding:
@@ -70,7 +82,7 @@ def _machine() -> Finding:
     return Finding(
         "CPU",
         "ok",
-        f"{cpu_name()}, {usable_cpus()} cores usable, zoofast's level {_core.isa()}, "
+        f"{cpu_name()}, {counted(usable_cpus(), 'core')} usable, zoofast's level {_core.isa()}, "
         f"{pages * page / 2**30:.0f} GiB memory, Python {platform.python_version()}",
     )
 
@@ -80,21 +92,21 @@ def _disk(folder: Path) -> Finding:
     path = folder / f".zoofast-doctor.{os.getpid()}"
     block = os.urandom(_BLOCK_BYTES)
     try:
-        try:
+        # O_EXCL: never write into a file, or through a link, that somebody else put there
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "r+b", buffering=0) as file:
+            path.unlink()  # the file ends with the process, however that ends
             begin = time.monotonic()
-            with path.open("wb", buffering=0) as file:
-                for _ in range(DISK_BYTES // _BLOCK_BYTES):
-                    file.write(block)
-                os.fsync(file.fileno())
-                written = time.monotonic()
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            for _ in range(DISK_BYTES // _BLOCK_BYTES):
+                file.write(block)
+            os.fsync(fd)
+            written = time.monotonic()
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            file.seek(0)
             dropped = time.monotonic()
-            with path.open("rb", buffering=0) as file:
-                while file.read(_BLOCK_BYTES):
-                    pass
+            while file.read(_BLOCK_BYTES):
+                pass
             read = time.monotonic()
-        finally:
-            path.unlink(missing_ok=True)
     except OSError as error:
         return Finding(
             "disk",
@@ -111,7 +123,9 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
     try:
         number = version(package)
     except PackageNotFoundError:
-        return Finding(package, "missing", purpose, cure)
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            return Finding(package, "missing", purpose, cure)
+        number = "version unknown"  # copied into sys.path rather than installed
     try:
         # Some packages print or warn at import; only whether the import works matters.
         with (
@@ -124,11 +138,38 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
                 from zoofast.conversion.models import torch_compat
 
                 torch_compat.define_missing_operators()
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
     except Exception as error:  # a broken package may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if "cannot open shared object file" in str(error) and package == "aclruntime":
+            cure = _source_environment()
         return Finding(package, "broken", f"{number} does not import: {reason}", cure)
+    if package == "aclruntime":
+        number += f", {aclruntime_generation(imported)}"
     return Finding(package, "ok", f"{number}: {purpose}")
+
+
+def aclruntime_generation(aclruntime: Any) -> str:
+    """Which of aclruntime's interfaces the module has, and from when.
+
+    All builds since 2022-11 have the version 0.0.2, so that only the features tell.
+    """
+    session = aclruntime.InferenceSession
+    if hasattr(session, "set_context"):
+        return "generation G4 (newest)"
+    if hasattr(session, "free_resource"):
+        return "generation G3 (from 2023-06)"
+    if hasattr(aclruntime, "BaseTensor"):
+        return "generation G2 (2022-11 to 2023-06)"
+    return "generation G0 or G1 (before 2022-11)"
+
+
+def _source_environment() -> str:
+    """The cure where CANN's environment is not set."""
+    script = atc.environment_script()
+    if script is not None:
+        return f"source {script}"
+    return "source CANN's set_env.sh; CANN comes from hiascend.com"
 
 
 def _cann() -> Finding:
@@ -136,9 +177,8 @@ def _cann() -> Finding:
     home = next(filter(None, homes), None)
     if home is not None:
         return Finding("CANN", "ok", home)
-    script = atc.environment_script()
-    if script is not None:
-        return Finding("CANN", "broken", "its environment is not set", f"source {script}")
+    if atc.environment_script() is not None:
+        return Finding("CANN", "broken", "its environment is not set", _source_environment())
     cure = "install the CANN toolkit from hiascend.com, then source its set_env.sh"
     return Finding("CANN", "missing", "compiles and runs .om", cure)
 
@@ -158,3 +198,92 @@ def _npus() -> Finding:
     except BackendError as error:
         return Finding("npu-smi", "broken", str(error), "reinstall the Ascend driver")
     return Finding("npu-smi", "ok", ", ".join(f"{n} x {soc}" for soc, n in sorted(chips.items())))
+
+
+def _devices() -> Finding:
+    """Opens every NPU, each in a process of its own, since a hung device never returns."""
+    answer = _finish(_start_probe(), time.monotonic() + DEVICE_SECONDS)
+    if answer.get("library") is False:
+        cure = "comes with CANN" if atc.environment_script() is None else _source_environment()
+        return Finding("devices", "missing", f"{ACL_LIBRARY}: opens the NPUs", cure)
+    if "error" in answer:
+        return Finding("devices", "broken", answer["error"], _device_cure(answer))
+    count = int(answer["count"])
+    if count == 0:
+        return Finding("devices", "missing", "ACL counts no NPU", "check npu-smi info")
+    probes = [_start_probe(device) for device in range(count)]
+    deadline = time.monotonic() + DEVICE_SECONDS
+    answers = [_finish(probe, deadline) for probe in probes]
+    failures = [(device, answer) for device, answer in enumerate(answers) if "error" in answer]
+    if failures:
+        errors = "; ".join(f"device {device}: {answer['error']}" for device, answer in failures)
+        detail = f"{count - len(failures)} of {count} open; {errors}"
+        return Finding("devices", "broken", detail, _device_cure(failures[0][1]))
+    chips = Counter(str(answer["soc"]) or "an unknown chip" for answer in answers)
+    named = ", ".join(f"{n} x {soc}" for soc, n in sorted(chips.items()))
+    return Finding("devices", "ok", f"{count} of {count} open: {named}")
+
+
+def _device_cure(answer: dict[str, Any]) -> str:
+    if answer.get("timed_out"):
+        return "see npu-smi info: is another process using the NPU? Else reset the card, or reboot"
+    return "is the driver loaded (npu-smi info), and may this user open /dev/davinci*?"
+
+
+def _start_probe(device: int | None = None) -> subprocess.Popen[str]:
+    """A process that counts the devices, or opens one, and prints a line of JSON."""
+    call = f"import json; from zoofast.doctor import probe; print(json.dumps(probe({device})))"
+    return subprocess.Popen(
+        [sys.executable, "-c", call],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+    )
+
+
+def _finish(process: subprocess.Popen[str], deadline: float) -> dict[str, Any]:
+    """The answer of a probe; one with "error" when there is none by `deadline` (monotonic)."""
+    try:
+        output, _ = process.communicate(timeout=max(deadline - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # a process stuck in the driver cannot end
+            process.communicate(timeout=1)
+        return {"error": f"no answer within {DEVICE_SECONDS:.0f} s", "timed_out": True}
+    for line in reversed(output.splitlines()):  # ACL prints lines of its own
+        with suppress(ValueError):
+            answer = json.loads(line)
+            if isinstance(answer, dict):
+                return answer
+    return {"error": f"the process that opens it ended with code {process.returncode}"}
+
+
+def probe(device: int | None) -> dict[str, Any]:
+    """The number of devices, or what `device` is after opening it; runs in a process of its own.
+
+    The functions are declared in the public documentation of the Ascend Computing Language.
+    """
+    try:
+        acl = ctypes.CDLL(ACL_LIBRARY)
+    except OSError:
+        return {"library": False}
+    acl.aclGetRecentErrMsg.restype = acl.aclrtGetSocName.restype = ctypes.c_char_p
+    count = ctypes.c_uint32()
+    calls: list[tuple[str, tuple[Any, ...]]] = [("aclInit", (None,))]
+    if device is None:
+        calls.append(("aclrtGetDeviceCount", (ctypes.byref(count),)))
+    else:
+        calls.append(("aclrtSetDevice", (device,)))
+    for name, arguments in calls:
+        code = getattr(acl, name)(*arguments)
+        if code != 0:
+            lines = (acl.aclGetRecentErrMsg() or b"").decode(errors="replace").split("\n")
+            reason = next((f": {line.strip()}" for line in lines if line.strip()), "")
+            return {"error": f"{name} failed with ACL's error {code}{reason}"}
+    answer = {"count": count.value, "soc": (acl.aclrtGetSocName() or b"").decode(errors="replace")}
+    if device is not None:
+        acl.aclrtResetDevice(device)
+    acl.aclFinalize()
+    return answer

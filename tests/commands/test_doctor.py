@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from tests.support import fake_aclruntime
+from tests.support.folders import without_privileges
+from tests.support.paths import ROOT
 from zoofast import doctor
+from zoofast.base.parsing import parse_toml
 from zoofast.cli import main
+from zoofast.conversion import atc
+
+PACKAGES = dict(doctor.PACKAGES)
 
 
 @pytest.fixture
@@ -17,7 +29,7 @@ def machine(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"):
+    for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "LD_LIBRARY_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(
         "zoofast.conversion.atc.ENVIRONMENT_SCRIPTS", (str(tmp_path / "set_env.sh"),)
@@ -29,7 +41,7 @@ def machine(tmp_path, monkeypatch):
 
 
 def examine(folder="."):
-    return {finding.name: finding for finding in doctor.examine(doctor.Path(folder))}
+    return {finding.name: finding for finding in doctor.examine(Path(folder))}
 
 
 def test_a_bare_machine(machine, tmp_path):
@@ -41,6 +53,7 @@ def test_a_bare_machine(machine, tmp_path):
         "CANN": "missing",
         "atc": "missing",
         "npu-smi": "missing",
+        "devices": "missing",
     }
     assert all(bool(finding.cure) == (finding.state != "ok") for finding in findings.values())
     assert "cores usable" in findings["CPU"].detail
@@ -85,6 +98,134 @@ def test_packages(machine, monkeypatch, tmp_path):
     assert findings["no-such-package"].state == "missing"
     assert findings["pytest"].state == "broken"
     assert "RuntimeError: built for another Python" in findings["pytest"].detail
+
+
+def test_every_package_of_the_extras_is_looked_for():
+    extras = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    required = {
+        re.match(r"[\w-]+", requirement)[0]
+        for extra in ("infer", "onnx", "torch", "report")
+        for requirement in extras[extra]
+    }
+    assert required - {"six", "zoofast"} <= set(PACKAGES)
+
+
+def test_an_aclruntime_that_finds_no_cann(machine, monkeypatch, tmp_path):
+    """It is installed; what is missing is the environment, not a build."""
+    monkeypatch.setattr(doctor, "PACKAGES", {"aclruntime": PACKAGES["aclruntime"]})
+    (tmp_path / "aclruntime.py").write_text(
+        "raise ImportError('libascendcl.so: cannot open shared object file: No such file')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    finding = examine()["aclruntime"]
+    assert finding.state == "broken"
+    assert finding.cure == "source CANN's set_env.sh; CANN comes from hiascend.com"
+    (tmp_path / "set_env.sh").write_text("")
+    assert examine()["aclruntime"].cure == f"source {tmp_path / 'set_env.sh'}"
+    (tmp_path / "aclruntime.py").write_text("raise ImportError('undefined symbol: _PyLong')\n")
+    assert examine()["aclruntime"].cure.startswith("build it from Ascend's ais_bench")
+
+
+@pytest.mark.parametrize("generation", fake_aclruntime.GENERATIONS)
+def test_the_generation_of_aclruntime(machine, monkeypatch, generation):
+    module = fake_aclruntime.build(generation)
+    monkeypatch.setitem(sys.modules, "aclruntime", module)
+    monkeypatch.setattr(doctor, "PACKAGES", {"aclruntime": PACKAGES["aclruntime"]})
+    monkeypatch.setattr(doctor, "version", lambda package: "0.0.2")
+    finding = examine()["aclruntime"]
+    assert finding.state == "ok"
+    words = re.findall(r"\bG\d\b", finding.detail)
+    assert generation in words
+    assert len(words) == (2 if generation in ("G0", "G1") else 1)
+
+
+# ACL as far as doctor calls it. ACL_STUB: fail (device 1 does not open), hang (the same, for ever),
+# crash, none (no device).
+STUB = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int is(const char *word) {
+    const char *mode = getenv("ACL_STUB");
+    return mode && !strcmp(mode, word);
+}
+int aclInit(const char *path) { puts("[INFO] acl init success"); return path ? 1 : 0; }
+int aclFinalize(void) { return 0; }
+int aclrtGetDeviceCount(unsigned *count) { *count = is("none") ? 0 : 2; return 0; }
+int aclrtResetDevice(int device) { return device < 2 ? 0 : 1; }
+const char *aclrtGetSocName(void) { return "Ascend310P3"; }
+const char *aclGetRecentErrMsg(void) { return "\n the driver is busy\n see the log"; }
+int aclrtSetDevice(int device) {
+    if (device == 1 && is("hang")) pause();
+    if (device == 1 && is("crash")) abort();
+    return device == 1 && is("fail") ? 507033 : 0;
+}
+"""
+
+
+@pytest.fixture
+def acl(machine, tmp_path, monkeypatch):
+    """A function that builds ACL in the given mode and examines the devices."""
+    (tmp_path / "stub.c").write_text(STUB)
+    words = ["cc", "-shared", "-fPIC", "-o", "libascendcl.so", "stub.c"]
+    if subprocess.run(words, cwd=tmp_path).returncode != 0:
+        pytest.skip("no C compiler")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def devices(mode):
+        monkeypatch.setenv("ACL_STUB", mode)
+        return examine()["devices"]
+
+    return devices
+
+
+def test_devices_that_open(acl):
+    finding = acl("")
+    assert (finding.state, finding.detail) == ("ok", "2 of 2 open: 2 x Ascend310P3")
+
+
+def test_devices_that_do_not_open(acl):
+    finding = acl("fail")
+    assert finding.state == "broken"
+    assert finding.detail == (
+        "1 of 2 open; device 1: aclrtSetDevice failed with ACL's error 507033: the driver is busy"
+    )
+    assert finding.cure.startswith("is the driver loaded")
+    assert acl("crash").detail == (
+        "1 of 2 open; device 1: the process that opens it ended with code -6"
+    )
+    assert acl("none").detail == "ACL counts no NPU"
+
+
+def test_a_device_that_hangs_is_named_in_bounded_time(acl, monkeypatch):
+    monkeypatch.setattr(doctor, "DEVICE_SECONDS", 2.0)
+    begin = time.monotonic()
+    finding = acl("hang")
+    assert time.monotonic() - begin < 20
+    assert finding.detail == "1 of 2 open; device 1: no answer within 2 s"
+    assert finding.cure.startswith("see npu-smi info")
+
+
+def test_an_acl_library_without_canns_environment(machine, tmp_path):
+    assert examine()["devices"].cure == "comes with CANN"
+    (tmp_path / "set_env.sh").write_text("")
+    assert examine()["devices"].cure == f"source {tmp_path / 'set_env.sh'}"
+
+
+def test_a_home_that_cannot_be_read(open_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(open_folder / "home"))
+    (open_folder / "home").mkdir(mode=0)
+    with without_privileges():
+        assert atc.environment_script() is None
+
+
+def test_the_disks_file_is_not_written_through_a_link(machine, tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / f".zoofast-doctor.{os.getpid()}").symlink_to("precious")
+    assert examine()["disk"].state == "broken"
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 def test_a_disk_that_cannot_be_written(machine):

@@ -357,15 +357,18 @@ class _FromG4(_FromG3):
 def build(generation: str) -> ModuleType:
     """A module of that generation, as in a fresh process."""
     state = _State(generation)
-    sessions = {0: Session, 1: Session, 2: _FromG2, 3: _FromG3, 4: _FromG4}
+    base: Any = (Session, Session, _FromG2, _FromG3, _FromG4)[state.level]
+
+    class InferenceSession(base):  # a class, whose methods tell the generation
+        def __init__(self, model_path: str, device_id: int, options: Any) -> None:
+            super().__init__(state, model_path, device_id, options)
+
     module: Any = ModuleType("aclruntime")
     module.__version__ = "0.0.1" if state.level < 2 else "0.0.2"
     module.state = state
     module.session_options = SessionOptions
     module.dtype = Datatype
-    module.InferenceSession = lambda model_path, device_id, options: sessions[state.level](
-        state, model_path, device_id, options
-    )
+    module.InferenceSession = InferenceSession
     module.Tensor = lambda array: Tensor(state, array)
     if state.level >= 2:
         module.BaseTensor = BaseTensor

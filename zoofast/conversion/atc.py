@@ -188,8 +188,8 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
 
 def environment_script() -> Path | None:
     """The path of CANN's set_env.sh, looked for where CANN is usually installed."""
-    scripts = (Path(script).expanduser() for script in ENVIRONMENT_SCRIPTS)
-    return next((script for script in scripts if script.is_file()), None)
+    scripts = (Path(os.path.expanduser(script)) for script in ENVIRONMENT_SCRIPTS)
+    return next((script for script in scripts if os.path.isfile(script)), None)
 
 
 def find() -> str:
