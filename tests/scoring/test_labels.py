@@ -157,8 +157,8 @@ def test_synset_ids_as_classes(tmp_path: Path) -> None:
         (" \n\n", "is empty"),
         ("a.JPEG 1\nb.JPEG\n", "line 2: has 1 words, not NAME CLASS"),
         ("a.JPEG 1 2\n", "line 1: has 3 words"),
-        ("a.JPEG one\n", "line 1: 'one' is no class index"),
-        ("a.JPEG -1\n", "line 1: '-1' is no class index"),
+        ("a.JPEG one\n", "line 1: the class 'one' is no whole number from 0"),
+        ("a.JPEG -1\n", "line 1: the class '-1' is no whole number from 0"),
         ("a.JPEG 1\na.png 1\n", "line 2: a has a label already"),
         ("a.JPEG\nb.JPEG\n", "neither NAME CLASS lines nor"),
         ("1\nn01440764\n", "neither NAME CLASS lines nor"),
@@ -173,7 +173,7 @@ def test_bad_texts_are_named(tmp_path: Path, text: str, why: str) -> None:
 
 
 def test_bad_paths_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="no such file or folder"):
+    with pytest.raises(LabelError, match="absent: no labels can be read: No such file"):
         load_labels(tmp_path / "absent")
     with pytest.raises(LabelError, match="holds no labels"):
         load_labels(tmp_path)

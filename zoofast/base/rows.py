@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.files import PART, write_errors
+from zoofast.base.npy import map_npy
 from zoofast.errors import ResultError
 
 HEADER_BYTES = 4096  # before the rows, so that rows begin on a page
@@ -140,10 +141,13 @@ def read_named_rows(path: Path) -> tuple[list[str], NDArray[Any]]:
     """
     try:
         names = _read_names(names_path(path))
-        rows: NDArray[Any] = np.load(path, mmap_mode="r") if names else np.load(path)
-    except (OSError, ValueError) as error:
-        where = getattr(error, "filename", None) or path
-        raise ResultError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+        rows = map_npy(path)
+    except OSError as error:
+        raise ResultError(f"{error.filename or path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ResultError(f"{path}: {error}") from error
     if rows.ndim < 1 or len(rows) != len(names):
-        raise ResultError(f"{path}: holds {rows.shape} and {names_path(path)} {len(names)} names")
+        raise ResultError(
+            f"{path}: holds {list(rows.shape)}, {names_path(path)} {len(names)} names"
+        )
     return names, rows

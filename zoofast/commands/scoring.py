@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoofast.scoring.score import Score, ScoreOptions
 
 BIN_DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int32")
+MAX_TOP_K = 1000
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
 
 
@@ -87,7 +88,11 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--top-k", type=arguments.positive, default=5, metavar="K", help="default: %(default)s"
+        "--top-k",
+        type=arguments.whole_number(1, MAX_TOP_K),
+        default=5,
+        metavar="K",
+        help="default: %(default)s",
     )
 
 

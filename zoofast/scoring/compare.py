@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.base.rows import read_named_rows
+from zoofast.base.parsing import parse_json, read_limited
+from zoofast.base.rows import names_path, read_named_rows
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.results import DEFAULT_READING, ReadOptions, list_results, read_logits
@@ -21,6 +22,7 @@ from zoofast.scoring.topk import TopK
 
 IMAGES_PER_CHUNK = 1024  # whose logits are in memory at a time
 MAX_WORST = 10  # images in each list of the worst
+_GUIDE_ACCURACY = re.compile(r"Top([0-9]{1,9}) accuracy")
 
 
 class LogitSource(Protocol):
@@ -65,8 +67,13 @@ class SavedLogits:
     def __init__(self, path: Path) -> None:
         self.source = str(path)
         self.names, self._rows = read_named_rows(path)
-        if self._rows.ndim != 2 or self._rows.dtype.kind != "f":
-            raise ResultError(f"{path}: holds {self._rows.dtype}{self._rows.shape}, no logits")
+        if self._rows.ndim != 2 or self._rows.dtype.kind != "f" or not self._rows.shape[1]:
+            raise ResultError(
+                f"{path}: holds {self._rows.dtype}{list(self._rows.shape)}; logits are floats of "
+                "shape [images, classes]"
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ResultError(f"{names_path(path)}: names a sample twice")
         self._index = {name: i for i, name in enumerate(self.names)}
 
     def row(self, name: str) -> NDArray[np.float32]:
@@ -88,17 +95,26 @@ def read_accuracies(path: Path) -> Accuracies:
     Raises ResultError naming the file.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_limited(path))
         if "value" in content:
             values = {entry["key"]: entry["value"] for entry in content["value"]}
+            images = int(values["Number of images"].strip())
             accuracy = {
-                f"top{key.split()[0].removeprefix('Top')}": float(value.rstrip("%")) / 100
-                for key, value in values.items()
-                if key.endswith("accuracy")
+                f"top{match[1]}": float(values[key].removesuffix("%")) / 100
+                for key in values
+                if (match := _GUIDE_ACCURACY.fullmatch(key))
             }
-            return Accuracies(str(path), int(values["Number of images"]), accuracy)
-        score = content.get("score", content)
-        return Accuracies(str(path), int(score["images"]), dict(score["accuracy"]))
+        else:
+            score = content.get("score", content)
+            if score is None:
+                raise ResultError(f"{path}: holds no score, because eval had no labels")
+            images, accuracy = score["images"], dict(score["accuracy"])
+        if type(images) is not int or not 0 <= images < 1 << 63 or not accuracy:
+            raise ValueError("no number of images, or no accuracy")
+        for value in accuracy.values():
+            if type(value) not in (int, float) or not 0 <= value <= 1:
+                raise ValueError(f"{value!r} is no accuracy")
+        return Accuracies(str(path), images, accuracy)
     except OSError as error:
         raise ResultError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

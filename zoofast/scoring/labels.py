@@ -6,17 +6,20 @@ framework. A model with a background class in front needs an offset, which scori
 
 from __future__ import annotations
 
-import json
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from zoofast.base.names import stem
+from zoofast.base.parsing import parse_json, read_limited
 from zoofast.errors import LabelError
 from zoofast.scoring.matfile import read_struct_array
 
-SYNSET = re.compile(r"n\d{8}")
+SYNSET = re.compile(r"n[0-9]{8}")
+MAX_CLASS = 999_999_999  # of a label, and the largest ILSVRC id
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 HIAI_INDEX = "HiAI_label.json"  # the only file of a HiAI folder that is not about an image
@@ -64,9 +67,11 @@ def load_labels(path: Path | str, synsets: Path | str | None = None) -> Labels:
     """
     path = Path(path)
     synset_list = None if synsets is None else load_synsets(synsets)
-    if not path.exists():
-        raise LabelError(f"{path}: no such file or folder of labels")
-    if not path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise LabelError(f"{path}: no labels can be read: {error.strerror}") from error
+    if not is_folder:
         return _from_text(path, synset_list)
     if any(path.glob("*.json")):
         return _from_hiai(path)
@@ -83,10 +88,7 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
     set that lacks some classes needs `synsets`. Raises LabelError.
     """
     path = Path(path)
-    try:
-        folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    except OSError as error:
-        raise LabelError(f"{path}: cannot be listed: {error.strerror}") from error
+    folders = [entry for entry in _list_folder(path) if entry.is_dir()]
     synset_list = None if synsets is None else load_synsets(synsets)
     index = (
         synset_list.index() if synset_list else {folder.name: i for i, folder in enumerate(folders)}
@@ -97,7 +99,7 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
             raise LabelError(f"{folder}: is no class of {synsets}")
         pairs += [
             (entry.name, index[folder.name])
-            for entry in sorted(folder.iterdir())
+            for entry in _list_folder(folder)
             if entry.is_file() and not entry.name.startswith(".")
         ]
     if not pairs:
@@ -108,6 +110,14 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
         synset_list.class_names() if synset_list else {index[f.name]: f.name for f in folders},
         len(index),
     )
+
+
+def _list_folder(path: Path) -> list[Path]:
+    """The entries of a folder, sorted."""
+    try:
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be listed: {error.strerror}") from error
 
 
 def load_synsets(path: Path | str) -> Synsets:
@@ -124,13 +134,18 @@ def load_synsets(path: Path | str) -> Synsets:
     numbered: dict[int, str] = {}
     words: dict[str, str] = {}
     for number, line in _lines(path):
-        match = re.fullmatch(r"(n\d{8})(?:\s+(\d+)(?=\s|$))?\s*(.*)", line)
+        match = re.fullmatch(r"(n[0-9]{8})(?!\S)(?:\s+([0-9]+)(?!\S))?\s*(.*)", line)
         if not match:
-            raise LabelError(f"{path}, line {number}: {line!r} does not begin with a synset id")
+            raise LabelError(
+                f"{path}, line {number}: {_quoted(line)} does not begin with a synset id"
+            )
         synset, ilsvrc_id, text = match.groups()
         if synset in words:
             raise LabelError(f"{path}, line {number}: {synset} is listed twice")
-        numbered[int(ilsvrc_id) if ilsvrc_id else number] = synset
+        try:
+            numbered[_whole_number(ilsvrc_id) if ilsvrc_id else number] = synset
+        except ValueError as error:
+            raise LabelError(f"{path}, line {number}: the ILSVRC id {error}") from error
         words[synset] = text
     if len(numbered) != len(words):
         raise LabelError(f"{path}: two synsets have the same ILSVRC id")
@@ -147,25 +162,45 @@ def _synsets_of_devkit(path: Path) -> Synsets:
         try:
             # leaves alone are classes; inner nodes of the WordNet tree have larger ids
             if int(entry["num_children"]) == 0:
-                by_id[int(entry["ILSVRC2012_ID"])] = entry["WNID"]
-                words[entry["WNID"]] = entry["words"]
-        except (KeyError, TypeError, ValueError) as error:
+                synset, text = entry["WNID"], entry["words"]
+                if not isinstance(text, str) or not SYNSET.fullmatch(synset):
+                    raise ValueError(f"{_quoted(str(synset))} is no synset id")
+                by_id[int(entry["ILSVRC2012_ID"])] = synset
+                words[synset] = text
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise LabelError(f"{path}: is not the devkit's meta.mat ({error!r})") from error
+    if not words or len(by_id) != len(words):
+        raise LabelError(f"{path}: is not the devkit's meta.mat: its synsets and ids do not match")
     return Synsets(sorted(words), words, by_id)
 
 
 def _lines(path: Path) -> Iterable[tuple[int, str]]:
     """(line number from 1, text) of the lines that are not blank."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_limited(path).decode("utf-8-sig")
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: is no text file") from error
+    except ValueError as error:
+        raise LabelError(f"{path}: {error}") from error
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise LabelError(f"{path}: is empty")
     return lines
+
+
+def _whole_number(text: str) -> int:
+    """A whole number from 0 to MAX_CLASS. Raises ValueError with the reason in words."""
+    digits = text.lstrip("0")
+    # int() itself takes time that grows with the square of the digits
+    if not (text.isascii() and text.isdecimal() and len(digits) <= len(str(MAX_CLASS))):
+        raise ValueError(f"{_quoted(text)} is no whole number from 0 to {MAX_CLASS}")
+    return int(digits or "0")
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
 def _from_text(path: Path, synsets: Synsets | None) -> Labels:
@@ -178,16 +213,19 @@ def _from_text(path: Path, synsets: Synsets | None) -> Labels:
         if len(words) != 2:
             raise LabelError(f"{path}, line {number}: has {len(words)} words, not NAME CLASS")
         name, label = stem(words[0]), words[1]
-        if label.isdecimal():
-            value = int(label)
-        elif label in index:
+        if label in index:
             value = index[label]
         elif SYNSET.fullmatch(label):
             raise LabelError(
                 f"{path}, line {number}: {label} is a synset id; give --synsets, the list of all"
             )
         else:
-            raise LabelError(f"{path}, line {number}: {label!r} is no class index from 0")
+            try:
+                value = _whole_number(label)
+            except ValueError as error:
+                raise LabelError(f"{path}, line {number}: the class {error}") from error
+        if not name:
+            raise LabelError(f"{path}, line {number}: {_quoted(words[0])} is no image's name")
         if name in by_name:
             raise LabelError(f"{path}, line {number}: {name} has a label already")
         by_name[name] = value
@@ -219,10 +257,14 @@ def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | Non
             )
         index = synsets.index()
         by_id = {number: index[synset] for number, synset in synsets.by_ilsvrc_id.items()}
-        unknown = next((label for label in labels if int(label) not in by_id), None)
-        if unknown:
+        try:
+            ilsvrc_ids = [_whole_number(label) for label in labels]
+        except ValueError as error:
+            raise LabelError(f"{path}: the ILSVRC id {error}") from error
+        unknown = next((number for number in ilsvrc_ids if number not in by_id), None)
+        if unknown is not None:
             raise LabelError(f"{path}: ILSVRC id {unknown} is not in the list of synsets")
-        classes = [by_id[int(label)] for label in labels]
+        classes = [by_id[number] for number in ilsvrc_ids]
         ids, class_names = synsets.ids, synsets.class_names()
     else:
         raise LabelError(f"{path}: is neither NAME CLASS lines nor a list of ids of one kind")
@@ -237,20 +279,35 @@ def _from_hiai(path: Path) -> Labels:
         if file.name == HIAI_INDEX:
             continue
         try:
-            annotation = json.loads(file.read_bytes())["image"]["annotations"][0]
-            label = int(annotation["category_id"])
+            annotation = parse_json(read_limited(file))["image"]["annotations"][0]
+            category = annotation["category_id"]
         except OSError as error:
             raise LabelError(f"{file}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise LabelError(f"{file}: has no image.annotations[0].category_id") from error
-        if label < 0:
-            raise LabelError(f"{file}: category_id {label} is negative")
+        try:
+            label = _category_index(category)
+        except ValueError as error:
+            raise LabelError(f"{file}: category_id {error}") from error
         pairs.append((file.name, label))
-        if annotation.get("category_name"):
-            class_names[label] = str(annotation["category_name"])
+        name = annotation.get("category_name")
+        if isinstance(name, str) and name:
+            class_names[label] = name
     if not pairs:
         raise LabelError(f"{path}: holds no JSON file about an image")
     return Labels(_by_name(pairs, path), f"{len(pairs)} JSON files of {path}", class_names)
+
+
+def _category_index(value: Any) -> int:
+    """The class of a JSON value: a whole number, also as text or with a point (3.0)."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_CLASS:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{_quoted(str(value))} is no whole number from 0 to {MAX_CLASS}")
+    if isinstance(value, int):
+        # hex, because str() refuses integers of more than 4,300 digits
+        value = str(value) if abs(value) <= MAX_CLASS else hex(value)
+    return _whole_number(value.strip())
 
 
 def _by_name(pairs: Iterable[tuple[str, int]], path: Path) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zoofast.base.parsing import MAX_BYTES, read_limited
 from zoofast.errors import LabelError
 
 _HEADER = 128
@@ -32,6 +34,7 @@ _DAMAGED = (
     struct.error,
     zlib.error,
     ValueError,
+    TypeError,
     KeyError,
     IndexError,
     RecursionError,
@@ -46,9 +49,11 @@ def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
     Raises LabelError when the file is unreadable, of another kind, damaged, or without `name`.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_limited(path)
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise LabelError(f"{path}: {error}") from error
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data.startswith(b"MATLAB 7.3"):
         raise LabelError(f"{path}: is a MAT 7.3 file; save it with MATLAB's -v7")
     if len(data) < _HEADER or data[126:128] not in (b"IM", b"MI"):
@@ -87,7 +92,9 @@ class _Reader:
         while offset < len(data):
             kind, content, offset = self.element(data, offset)
             if kind == _COMPRESSED:
-                kind, content, _ = self.element(zlib.decompress(content), 0)
+                # a few bytes can inflate to gigabytes
+                inflated = zlib.decompressobj().decompress(content, MAX_BYTES)
+                kind, content, _ = self.element(inflated, 0)
             if kind == _MATRIX:
                 variables.append(self.matrix(content))
         return variables
@@ -102,7 +109,12 @@ class _Reader:
         _, flags, offset = self.element(data, 0)
         array_class = struct.unpack_from(self.order + "I", flags)[0] & 0xFF
         kind, content, offset = self.element(data, offset)
-        count = int(np.prod(self.numbers(kind, content), dtype=np.int64))
+        dimensions = self.numbers(kind, content)
+        if dimensions.dtype.kind not in "iu":
+            raise ValueError("an array's dimensions are no whole numbers")
+        count = math.prod(dimensions.tolist())
+        if not 0 <= count <= len(data):  # every element takes a byte or more
+            raise ValueError(f"{count} elements in {len(data)} bytes")
         _, name, offset = self.element(data, offset)
         return name.decode("ascii"), self.value(array_class, count, data, offset)
 

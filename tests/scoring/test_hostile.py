@@ -1,0 +1,290 @@
+"""Malformed and hostile labels, synset lists, result JSONs and saved logits: one line, exit code 2.
+
+Each text is fed to the command, since a traceback would show there.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.scoring.test_labels import element, mat_file, matrix, struct_array
+from zoofast.base.parsing import MAX_BYTES
+from zoofast.cli import main
+
+HUGE = "9" * 5000  # int() refuses more than 4,300 digits
+DEEP_LIST = "[" * 100_000
+DEEP_OBJECT = '{"a":' * 100_000
+VALUES = [None, True, -1, 1.5, 1e400, 10**30, "x", HUGE, "", [], {}, [[]], [None], {"a": 1}]
+NOT_JSON = ["", "[", "nan", "\x00", DEEP_LIST, DEEP_OBJECT, HUGE, f'{{"image": {HUGE}}}', '"image"']
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line of the error."""
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (2, ""), (code, shown)
+    assert shown.err.startswith("zoofast: error: ")
+    assert shown.err.count("\n") == 1
+    assert len(shown.err) < 1000, "the error repeats the input"
+    return shown.err
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "a_0.txt").write_text("1 2 3 \n")
+    return folder
+
+
+def replaced(good: Any, path: tuple[str | int, ...]) -> Iterator[str]:
+    """`good` as JSON with the value at `path`, and at each of its parents, replaced or missing."""
+    for depth in range(len(path) + 1):
+        for value in VALUES:
+            copy = [json.loads(json.dumps(good))]
+            keys = [0, *path[:depth]]
+            parent = copy
+            for key in keys[:-1]:
+                parent = parent[key]
+            parent[keys[-1]] = value
+            yield json.dumps(copy[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a.JPEG {HUGE}\n",
+        f"a.JPEG 1\nb.JPEG {2**63}\n",
+        f"a.JPEG {2**31}\n",
+        "a.JPEG ٣\n",
+        "a.JPEG 1e400\n",
+        ".JPEG 1\n",
+        f"{HUGE}\n",
+        "x" * 1_000_000,
+        "a.JPEG " + "x" * 1_000_000,
+        "\0\n" * 10,
+        "n01440764\n" * 3 + HUGE,
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_label_texts(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text(text)
+    assert str(labels) in refused(capsys, "score", results, labels)
+
+
+def test_labels_that_no_model_has(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a.JPEG 999999999\n")
+    assert "outside the model's 3 classes" in refused(capsys, "score", results, labels)
+
+
+def test_label_files_of_other_kinds(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    huge = tmp_path / "huge.txt"
+    with huge.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert "huge.txt: is larger than 256 MiB" in refused(capsys, "score", results, huge)
+    assert "is larger than 256 MiB" in refused(capsys, "score", results, "/dev/zero")
+    for path in (tmp_path / ("x" * 300), tmp_path / "labels" / "none", results / "a_0.txt" / "b"):
+        assert "no labels can be read" in refused(capsys, "score", results, path)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    refused(capsys, "score", results, loop)
+    refused(capsys, "score", results, huge, "--synsets", huge)
+
+
+GOOD_HIAI = {"image": {"annotations": [{"category_id": 3}]}}
+HIAI_PATH = ("image", "annotations", 0, "category_id")
+
+
+def test_hiai_folders(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for text in (*NOT_JSON, *replaced(GOOD_HIAI, HIAI_PATH)):
+        (labels / "a.json").write_text(text)
+        assert "a.json" in refused(capsys, "score", results, labels)
+    (labels / "a.json").write_text('{"image": {"annotations": [{"category_id": 2.0}]}}')
+    assert main(["score", str(results), str(labels)]) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0", f"n01440764 {HUGE}\n", f"n01440764 {2**31}\n", "x" * 1_000_000, f"n{HUGE}\n"],
+    ids=lambda text: repr(text[:20]),
+)
+def test_synset_lists(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    labels, synsets = tmp_path / "labels.txt", tmp_path / "synsets.txt"
+    labels.write_text("a.JPEG n01440764\n")
+    synsets.write_text(text)
+    assert str(synsets) in refused(capsys, "score", results, labels, "--synsets", synsets)
+
+
+def double(value: float) -> bytes:
+    return matrix(6, (1, 1), "", element(9, struct.pack("<d", value)))
+
+
+def chars(text: str) -> bytes:
+    return matrix(4, (1, len(text)), "", element(16, text.encode()))
+
+
+def synsets_of(*rows: tuple[bytes, bytes, bytes, bytes]) -> bytes:
+    fields = ["ILSVRC2012_ID", "WNID", "words", "num_children"]
+    return struct_array("synsets", fields, [list(row) for row in rows])
+
+
+ZERO, ID, WNID, WORDS = double(0), double(1), chars("n01440764"), chars("tench")
+CELL_BOMB = matrix(1, (1, 1), "")
+for _ in range(2000):
+    CELL_BOMB = matrix(1, (1, 1), "", CELL_BOMB)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        synsets_of((double(np.inf), WNID, WORDS, ZERO)),
+        synsets_of((double(np.nan), WNID, WORDS, ZERO)),
+        synsets_of((ID, WNID, WORDS, double(np.inf))),
+        synsets_of((ID, ID, WORDS, ZERO)),
+        synsets_of((ID, chars("fish"), WORDS, ZERO)),
+        synsets_of((ID, WNID, ID, ZERO)),
+        synsets_of((WORDS, WNID, WORDS, ZERO)),
+        synsets_of((ID, WNID, WORDS, ZERO), (ID, chars("n02119789"), WORDS, ZERO)),
+        synsets_of((ID, WNID, WORDS, ID)),  # no leaf
+        struct_array("synsets", [], [[]] * 3),
+        matrix(2, (2**31 - 1, 2**31 - 1), "synsets", element(5, b"\x20\0\0\0"), element(1, b"")),
+        matrix(2, (1, 1), "synsets", element(5, struct.pack("<i", -1)), element(1, b"x")),
+        matrix(2, (1, 1), "synsets", element(9, struct.pack("<d", np.inf)), element(1, b"x")),
+        matrix(4, (1, 1), "synsets", element(9, struct.pack("<d", 65.0))),
+        matrix(4, (1, 1), "synsets", element(1, b"\xff")),
+        CELL_BOMB,
+        element(15, zlib.compress(b"\0" * (MAX_BYTES + 100), 9)),  # inflates a thousandfold
+        element(14, element(6, b"\2\0\0\0\0\0\0\0") + element(9, struct.pack("<d", 1e300))),
+    ],
+)
+def test_meta_mat(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], variables: bytes
+) -> None:
+    labels, meta = tmp_path / "labels.txt", tmp_path / "meta.mat"
+    labels.write_text("1\n")
+    meta.write_bytes(mat_file(variables))
+    assert str(meta) in refused(capsys, "score", results, labels, "--synsets", meta)
+
+
+# ---- compare -----------------------------------------------------------------
+
+
+def test_result_jsons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.json"
+    guide = {
+        "title": "",
+        "value": [
+            {"key": "Number of images", "value": "5"},
+            {"key": "Top1 accuracy", "value": "50.0%"},
+        ],
+    }
+    ours = {"images": 5, "accuracy": {"top1": 0.5}}
+    good = tmp_path / "good.json"
+    good.write_text(json.dumps(ours))
+    texts = [
+        *NOT_JSON,
+        *replaced(guide, ("value", 0, "value")),
+        *replaced(guide, ("value", 1, "value")),
+        *replaced(guide, ("value", 1, "key")),
+        *replaced(ours, ("accuracy", "top1")),
+        *replaced(ours, ("images",)),
+        *replaced({"score": ours}, ("score", "accuracy")),
+    ]
+    for text in texts:
+        path.write_text(text)
+        assert str(path) in refused(capsys, "compare", path, good)
+    path.write_text('{"score": null}')
+    assert "eval had no labels" in refused(capsys, "compare", path, good)
+
+
+def npy(header: str, payload: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + payload
+
+
+def saved(array: Any, path: Path) -> bytes:
+    np.save(path, array, allow_pickle=True)
+    return path.read_bytes()
+
+
+FLOATS = b"\0" * 24
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"PK\x03\x04 no zip",
+        npy(""),
+        npy("{"),
+        npy("(" * 3000),
+        npy("1" * 5000),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", FLOATS[:20]),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 1)}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0)}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, -3)}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 99999999999999999999)}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4611686018427387904)}", FLOATS),
+        npy("{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3)}", FLOATS),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}", FLOATS),
+        npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 3)}", FLOATS),
+        npy("{'descr': '<c8', 'fortran_order': False, 'shape': (1, 3)}", FLOATS),
+        npy("{'descr': 3, 'fortran_order': 7, 'shape': 'x'}", FLOATS),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3.0)}", FLOATS),
+    ],
+)
+def test_saved_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    path = tmp_path / "a.npy"
+    for names in ("a\nb\n", ""):
+        path.write_bytes(content)
+        (tmp_path / "a.names.txt").write_text(names)
+        assert str(path) in refused(capsys, "compare", path, path)
+
+
+def test_saved_logits_of_other_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, names = tmp_path / "a.npy", tmp_path / "a.names.txt"
+    names.write_text("a\nb\n")
+    with path.open("wb") as file:
+        np.savez(file, x=np.zeros((2, 3), np.float32))
+    refused(capsys, "compare", path, path)
+    path.write_bytes(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", FLOATS))
+    assert main(["compare", str(path), str(path)]) == 0
+    names.write_text("a\na\n")
+    assert "a.names.txt: names a sample twice" in refused(capsys, "compare", path, path)
+    names.write_text("a\n")
+    refused(capsys, "compare", path, path)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--threads=-1", "--threads=0", "--top-k=-1", "--top-k=1000000", f"--top-k={HUGE}"],
+    ids=lambda option: option[:20],
+)
+def test_numbers_of_the_command(results: Path, option: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["score", str(results), "labels.txt", option])
+    assert stopped.value.code == 2
