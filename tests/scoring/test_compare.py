@@ -250,5 +250,5 @@ def test_the_installed_command_and_its_page(tmp_path: Path) -> None:
     assert hostile in shown.page.text
     assert shown.page.all("img") == []
     comparison = json.loads((tmp_path / "c.json").read_text())
-    values = {a["data-at"]: a["value"] for a, _ in shown.page.all("data")}
+    values = {a["data-path"]: a["value"] for a, _ in shown.page.all("data")}
     assert float(str(values["figures.3.value"])) == comparison["max_difference"]
