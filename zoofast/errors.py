@@ -1,10 +1,10 @@
-"""What can go wrong, as types. Messages name the thing at fault and, if there is one, the cure."""
+"""The error types. A message names the file or value at fault and, if there is one, the cure."""
 
 from __future__ import annotations
 
 
 class ZoofastError(Exception):
-    """Base of all errors that zoofast raises on purpose; the CLI prints it as one line."""
+    """The base of all errors that zoofast raises on purpose. The command line prints one line."""
 
 
 class RecipeError(ZoofastError):
@@ -20,11 +20,11 @@ class CpuLevelError(ZoofastError, ValueError):
 
 
 class ImageError(ZoofastError):
-    """One image cannot be prepared; the message begins with its name."""
+    """An image cannot be prepared. The message begins with its path."""
 
 
 class OutputError(ZoofastError):
-    """The output folder cannot be used: full, read-only, or holding another run."""
+    """An output cannot be written: full disk, no permission, or it holds another run."""
 
 
 class LabelError(ZoofastError):

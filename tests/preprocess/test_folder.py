@@ -55,7 +55,7 @@ def manifest(out: Path) -> dict[str, object]:
 
 
 def tensors(out: Path, format: str, spec: oracle.Spec = folders.SPEC) -> dict[str, bytes]:
-    """name -> the tensor's bytes, read back by NumPy alone"""
+    """Each name's tensor bytes, as NumPy reads them back."""
     if format == "pack":
         array = np.load(out / "pack.npy")
         names = (out / "pack.names.txt").read_text().splitlines()
@@ -200,7 +200,7 @@ def test_stopping_at_the_first_failure(tmp_path: Path, chosen: Recipe, format: s
     with pytest.raises(ImageError, match=r"a12\.JPEG: not an image.*stopped at the first"):
         run(source, tmp_path / "out", chosen, on_error="stop", format=format)
     assert manifest(tmp_path / "out")["state"] == "interrupted"
-    # mended, it goes on
+    # after a repair the run can be continued
     (source / "a12.JPEG").write_bytes(jpegs.jpeg(40, 40, 12))
     files["a12.JPEG"] = jpegs.jpeg(40, 40, 12)
     report = run(source, tmp_path / "out", chosen, resume=True, format=format)
@@ -257,7 +257,7 @@ def test_resuming_redoes_what_is_not_whole(images: Path, tmp_path: Path, chosen:
 def test_resuming_a_pack_from_any_state(
     images: Path, tmp_path: Path, chosen: Recipe, damage: str
 ) -> None:
-    """The states that a kill can leave: data ahead of names, a torn line, one rename done."""
+    """The states that a kill can leave: more rows than names, half a name, one of two renames."""
     run(images, tmp_path, chosen, format="pack")
     sums = folders.sums(tmp_path, ".npy", ".txt")
     data, names = tmp_path / "pack.npy", tmp_path / "pack.names.txt"
@@ -293,7 +293,7 @@ def test_resuming_with_more_images(
 def test_a_pack_resumed_with_another_part_of_the_source(
     images: Path, tmp_path: Path, chosen: Recipe
 ) -> None:
-    """Rows must be those of the images asked for, in order, so foreign ones are dropped."""
+    """A pack has the rows of the chosen images alone, in their order. Others are dropped."""
     run(images, tmp_path / "out", chosen, format="pack", shard=(1, 2))
     run(images, tmp_path / "out", chosen, format="pack", shard=(2, 2), resume=True)
     run(images, tmp_path / "fresh", chosen, format="pack", shard=(2, 2))
@@ -338,10 +338,10 @@ def test_an_earlier_run_is_not_overwritten_unasked(
 def test_overwriting_leaves_nothing_of_the_earlier_run(
     images: Path, tmp_path: Path, chosen: Recipe, format: str, earlier_format: str
 ) -> None:
-    """Else it would later pass for this run's: --resume looks at names and sizes."""
+    """A tensor that stayed would count as this run's: --resume looks at names and sizes."""
     other = replace(chosen, crop_rounding="truncate")  # tensors of the same size
     run(images, tmp_path / "out", other, format=earlier_format)
-    # as if killed right after it began
+    # the state after a kill at the run's beginning
     with open_source(images) as source:
 
         def stop(*_: object) -> None:
@@ -359,7 +359,7 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(
     made = folders.sums(tmp_path / "out", *everything)
     for name, digest in folders.sums(tmp_path / "fresh", *everything).items():
         assert made.pop(name) == digest
-    # what the interrupted run had made beyond the limit is of this recipe too
+    # tensors beyond the limit, which the interrupted run made, are of this recipe too
     run(images, tmp_path / "all", chosen, format=format)
     assert made.items() <= folders.sums(tmp_path / "all", *everything).items()
 
@@ -382,7 +382,7 @@ def test_a_manifest_that_is_none(images: Path, tmp_path: Path, chosen: Recipe, t
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough images for a run to be killed in its middle, and bad ones among them."""
+    """So many images that a run can be killed in its middle. Some cannot be decoded."""
     files = {f"{i:04d}.JPEG": jpegs.jpeg(90 + i % 30, 120, i % 25) for i in range(600)}
     return folders.write(tmp_path_factory.mktemp("many"), {**files, **folders.BAD_FILES})
 
@@ -394,7 +394,7 @@ def command(*args: object) -> list[str]:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_killed_at_any_moment_and_resumed(tmp_path: Path, many: Path, format: str) -> None:
-    """Kill -9, again and again, then --resume: as if nothing had happened."""
+    """After several kill -9 and --resume the folder equals that of an undisturbed run."""
     recipe_file = folders.recipe_file(tmp_path / "r")
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
     args = [many, out, "--recipe", recipe_file, "--format", format, "--quiet", "--threads", 2]
@@ -408,7 +408,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path, many: Path, format: st
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        # let it begin its work, then strike
+        # it is killed once it has written something
         began = time.monotonic()
         while process.poll() is None and time.monotonic() - began < 60:
             if (out / MANIFEST).exists() and _grown(out, format) > whole:
@@ -423,7 +423,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path, many: Path, format: st
             break
         killed += 1
         for path in out.glob("*.bin"):
-            assert path.stat().st_size == 3 * 32 * 32 * 4  # final names hold whole files
+            assert path.stat().st_size == 3 * 32 * 32 * 4  # under its final name a file is whole
         whole = _grown(out, format)
         if killed == 4:
             break
@@ -433,7 +433,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path, many: Path, format: st
         capture_output=True,
         timeout=120,
     )
-    assert last.returncode == 1  # the bad images are still bad
+    assert last.returncode == 1  # the bad images fail in each run
     said = json.loads((tmp_path / "last.json").read_text())
     assert said["resumed"] + said["prepared"] == 600
     assert said["resumed"] >= min(whole, 600) > 0
@@ -443,7 +443,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path, many: Path, format: st
 
 
 def _grown(out: Path, format: str) -> int:
-    """Tensors that are surely whole by now."""
+    """How many tensors are whole, at least."""
     if format != "pack":
         return sum(1 for _ in out.glob(f"*.{format}"))
     names = out / "pack.names.txt.part"
@@ -507,7 +507,7 @@ def test_too_little_space_is_said_before_anything_is_written(
     with pytest.raises(OutputError, match="245,760 bytes are needed and 245,759 are free"):
         run(images, tmp_path / "out", chosen)
     assert not list((tmp_path / "out").glob("*.bin"))
-    # what is whole already needs no room
+    # tensors of an earlier run need no space
     monkeypatch.setattr(prep, "free_space", lambda folder: 20 * chosen.nbytes)
     run(images, tmp_path / "out", chosen, limit=10)
     monkeypatch.setattr(prep, "free_space", lambda folder: 10 * chosen.nbytes)
@@ -541,7 +541,9 @@ def test_a_full_disk(
     out = tiny_disk / "out"
     with pytest.raises(OutputError, match=r"are needed and .* are free"):
         run(images, out, chosen, format=format)
-    monkeypatch.setattr(prep, "free_space", lambda folder: 1 << 40)  # filled by others meanwhile
+    monkeypatch.setattr(
+        prep, "free_space", lambda folder: 1 << 40
+    )  # as if other processes filled the disk later
     (tiny_disk / "other").write_bytes(bytes(100_000))
     with pytest.raises(OutputError, match=r"No space left on device.*--resume") as caught:
         run(images, out, chosen, format=format)
@@ -559,7 +561,7 @@ def test_a_full_disk(
 def test_a_write_that_fails_halfway(
     images: Path, tmp_path: Path, chosen: Recipe, format: str
 ) -> None:
-    """The same without a disk of its own: a limit on the size of files."""
+    """A limit on the size of files has the same effect, and needs no file system to mount."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit = 4096 + 5 * chosen.nbytes if format == "pack" else chosen.nbytes // 2
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -62,7 +62,7 @@ def check(shared: Path, guide: str, chosen: recipe.Recipe, isa: str) -> None:
     wrong = []
     for path in images:
         status, *_ = workspace.prepare(path.read_bytes(), plan, out)
-        # none of the sample is odd enough to need Pillow
+        # the core decodes all images of the sample itself
         if status != _core.Status.OK or hashlib.sha256(out).hexdigest() != sums.pop(
             f"{path.stem}.bin"
         ):
@@ -93,7 +93,7 @@ def test_only_the_rounding_sets_that_mode_apart_from_the_guide(shared: Path, isa
 
 
 def test_squeezenet_without_aipp_is_alexnets_preprocessing() -> None:
-    """Both guides say: short side 256, centre 224, ImageNet's mean and deviation."""
+    """Both guides: short side 256, centre crop 224, the mean and standard deviation of ImageNet."""
     a, b = load_recipe("squeezenet1_1_float32"), load_recipe("alexnet")
     assert a.shape == b.shape
     assert np.array_equal(a.normalization.table(), b.normalization.table())

@@ -1,4 +1,4 @@
-"""Ordered batches from the ring, whatever the threads, the sizes and the broken images."""
+"""Batches come in order, for any number of threads, any batch size and any broken images."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_an_image_that_vanishes_or_changes_after_listing(tmp_path: Path, chosen:
         with Loader(source, chosen, threads=2) as loader:
             (batch,) = loader
     assert [failure.reason for failure in batch.failures] == ["No such file or directory"]
-    # the one that was replaced is what it is now
+    # the file that was replaced gives its new content
     assert batch.array[0].tobytes() == folders.tensor(files["img0002.JPEG"]).tobytes()
 
 
@@ -194,7 +194,7 @@ def test_stats_count_what_was_done(tmp_path: Path, chosen: Recipe) -> None:
 
 @pytest.mark.parametrize("isa", _core.isa_names())
 def test_decoders_tell_what_they_can(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sampled stages are estimates, but all of them make up the time."""
+    """Times of sampled stages are estimates; their sum is the time that the image took."""
     try:
         workspace = _core.Workspace(isa)
     except CpuLevelError as error:
@@ -249,7 +249,7 @@ def test_leaving_in_the_middle_ends_at_once(tmp_path: Path, chosen: Recipe) -> N
         for batch in loader:
             assert batch.names
             break
-    assert threading.active_count() == 1  # Pillow's threads too are gone
+    assert threading.active_count() == 1  # Pillow's threads have ended too
 
 
 def test_an_exception_of_the_caller_is_not_masked(tmp_path: Path, chosen: Recipe) -> None:
@@ -264,7 +264,7 @@ def test_an_exception_of_the_caller_is_not_masked(tmp_path: Path, chosen: Recipe
 
 
 def test_the_workers_run_while_the_caller_computes(tmp_path: Path, chosen: Recipe) -> None:
-    """No thread of the core needs the GIL: batches fill up while Python never lets go of it."""
+    """No thread of the core needs the GIL: a batch is filled while this thread keeps the GIL."""
     folders.write(tmp_path, {f"{i}.JPEG": jpegs.jpeg(60, 60, i) for i in range(8)})
     pool, batch = _core.Pool(2), _core.Batch(chosen.plan(), 8)
     for path in sorted(tmp_path.iterdir()):
@@ -285,7 +285,7 @@ def test_the_workers_run_while_the_caller_computes(tmp_path: Path, chosen: Recip
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
-    """2,500 images take no more memory than 100, in one process of its own."""
+    """2,500 images take no more memory than 100."""
     files = {f"{i}.JPEG": jpegs.jpeg(100 + i, 150, i) for i in range(20)}
     files["odd.JPEG"] = jpegs.save(jpegs.photo(100, 90), "PNG")
     folders.write(tmp_path, files)
@@ -300,7 +300,7 @@ with open_source(sys.argv[1]) as source:
         repeated = [items[i % len(items)] for i in range(n)]
         with Loader(source, load_recipe("alexnet"), items=repeated, threads=2) as loader:
             assert sum(len(batch.names) for batch in loader) == n
-        # not ru_maxrss, which begins with what the parent process had
+        # not ru_maxrss, which begins at the value of the parent process
         return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1])
     print(peak(100), peak(2500))
 """
@@ -379,7 +379,7 @@ def test_a_pool_guards_its_batches(chosen: Recipe, tmp_path: Path) -> None:
     pool.wait(batch)
     assert batch.outcome(0).status == _core.Status.OK
     batch.clear()
-    pool.submit(batch)  # an empty one is done at once
+    pool.submit(batch)  # an empty batch is done at once
     pool.wait(batch)
     pool.close()
     with pytest.raises(ValueError, match="closed"):
@@ -389,7 +389,7 @@ def test_a_pool_guards_its_batches(chosen: Recipe, tmp_path: Path) -> None:
 def test_a_pool_writes_what_it_computed_even_when_it_is_closed(
     chosen: Recipe, tmp_path: Path
 ) -> None:
-    """Under its final name a file is whole; what was dropped left nothing."""
+    """A file under its final name is whole; a dropped job leaves no file."""
     pool = _core.Pool(2, writers=1)
     batch = _core.Batch(chosen.plan(), 60, for_files=True)
     image, out = write_jpeg(tmp_path, 200, 200), tmp_path / "out"
@@ -447,11 +447,12 @@ def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe, tmp_path: Path) 
 
 def test_many_pools_come_and_go(chosen: Recipe, tmp_path: Path) -> None:
     image = write_jpeg(tmp_path, 50, 50)
+    expected = folders.tensor(Path(image).read_bytes()).tobytes()
     for threads in (1, 2, 9) * 5:
         pool, batch = _core.Pool(threads), _core.Batch(chosen.plan(), 4)
         for _ in range(4):
             batch.add_path(image)
         pool.submit(batch)
         pool.wait(batch)
-        assert len({batch.array[i].tobytes() for i in range(4)}) == 1
+        assert [batch.array[i].tobytes() for i in range(4)] == [expected] * 4
         pool.close()

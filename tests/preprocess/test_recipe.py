@@ -1,4 +1,4 @@
-"""Recipes: the packaged ones, a user's own, and every way to get one wrong."""
+"""Recipes: those of the package, a user's own, and each kind of mistake in one."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_the_guides_feed(
         (changed("0.229", "0"), ["normalize.std", "above 0"]),
         (changed("0.229", "-0.229"), ["normalize.std", "above 0"]),
         (changed("0.229", "1e-60"), ["normalize", "float32"]),
-        (changed("classes = 1000", "classes = 0"), ["model.classes = 0", "from 1"]),
+        (changed("classes = 1000", "classes = 0"), ["model.classes = 0", "1 or more"]),
         (changed("classes = 1000", "classes = 1000\nlabel_offset = -1"), ["model.label_offset"]),
         (changed("classes = 1000", "classes = 1000\ntop1 = 101"), ["model.top1", "percentage"]),
         (changed('input = "image"', 'input = ""'), ["model.input"]),
@@ -213,7 +213,7 @@ def test_digest_ignores_names_comments_and_order() -> None:
 
 
 def _tables(pieces: list[str]) -> list[str]:
-    """Pieces between brackets put together again: a list value is no table."""
+    """Joins pieces between brackets again: a list value is no table."""
     tables: list[str] = []
     for piece in pieces:
         if piece[0].isalpha():
@@ -277,7 +277,7 @@ def test_normalization_is_one_float32_operation_after_the_other() -> None:
 
 
 def test_every_guide_of_the_catalogue_can_be_said() -> None:
-    """One of each kind among the other classification guides."""
+    """A recipe of each kind that the other classification guides use."""
     kinds = [
         oracle.Spec(size=(256, 256), crop=(224, 224), filter="bicubic"),
         oracle.Spec(size=(256, 256), crop=(224, 224), rounding="truncate"),

@@ -87,7 +87,7 @@ def test_extreme_shapes(isa: str, shape: tuple[int, int], filter: str, side: int
 def test_pixels_of_black_and_white_only(
     isa: str, rgb: NDArray[np.uint8], filter: str, size: tuple[int, int]
 ) -> None:
-    """Overshoot above 255 and below 0 between the passes is where shortcuts show."""
+    """Values above 255 and below 0 between the passes show whether each pass clips."""
     spec = oracle.Spec(mode="exact", size=size, crop=None, filter=filter, dtype="uint8")
     assert np.array_equal(from_rgb(rgb, spec, isa), expected(rgb, spec))
 
@@ -108,8 +108,8 @@ def is_down_first(order: str, w: int, h: int, new_w: int, new_h: int) -> bool:
 def test_the_order_of_passes_of_every_pillow(
     isa: str, order: str, size: tuple[int, int], new: tuple[int, int], filter: str
 ) -> None:
-    """Pillow changed it in 12.2 and 13.0. A resize of one side leaves no choice, so two of them
-    say what the whole one should give, whichever Pillow is installed."""
+    """Pillow changed the order in 12.2 and 13.0. A resize of one side alone has one pass, so two
+    such resizes give the expected pixels of either order with any Pillow."""
     (h, w), (new_h, new_w) = size, new
     rgb, method = jpegs.photo(h, w, h), Image.Resampling[filter.upper()]
     image = Image.fromarray(rgb)
@@ -124,7 +124,7 @@ def test_the_order_of_passes_of_every_pillow(
 
 
 def test_tall_photos_are_of_the_kind_that_the_order_changes() -> None:
-    """Not a rarity: in short-side recipes, whatever is more than twice as tall as wide."""
+    """In short-side recipes the order matters for images more than twice as tall as wide."""
     rgb = jpegs.photo(700, 300, 4)
     spec = oracle.Spec(size=(256, 256), crop=(224, 224), dtype="uint8")
     made = {}
@@ -168,7 +168,7 @@ def test_every_small_ratio(isa: str, source: int, filter: str) -> None:
 
 @pytest.mark.parametrize("rounding", ["half-even", "truncate"])
 def test_crop_origins_of_every_difference(isa: str, rounding: str) -> None:
-    """side - crop from -12 to 12, odd and even, where the two rules differ and where not."""
+    """side - crop from -12 to 12, odd and even: the two rules differ for some of them."""
     for side in range(8, 21):
         for crop in range(8, 21):
             rgb = jpegs.photo(side, 31 - side, side)
@@ -182,7 +182,7 @@ def test_roundings_differ_where_they_should() -> None:
         expected(rgb, oracle.Spec(mode="none", crop=(28, 28), rounding=rule, dtype="uint8"))
         for rule in ("half-even", "truncate")
     ]
-    assert not np.array_equal(*tensors)  # 1.5 is 2 by the one, 1 by the other
+    assert not np.array_equal(*tensors)  # 1.5 is rounded to 2 by one rule, to 1 by the other
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
@@ -207,7 +207,7 @@ def test_a_size_that_the_recipe_does_not_make_is_named() -> None:
 
 @given(height=SIDES, width=SIDES, spec=specs())
 def test_the_slow_reference_agrees(height: int, width: int, spec: oracle.Spec) -> None:
-    """zoofast.preprocess.reference judges users' runs (--verify), so it must itself be right."""
+    """`prep --verify` compares with zoofast.preprocess.reference, which must itself be right."""
     rgb = jpegs.photo(height, width)
     made = reference.prepare_image(Image.fromarray(rgb), parse_recipe(spec.toml(), "test"))
     wanted = oracle.tensor(rgb, spec)

@@ -1,4 +1,4 @@
-"""Which CPUs these are, and how many this process may use."""
+"""The CPU's name, and how many CPUs this process may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_name() -> str:
-    """The CPU's name, where the kernel tells it, else its architecture."""
+    """The CPU's name; its architecture where the kernel does not give the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -21,7 +21,7 @@ def cpu_name() -> str:
 
 
 def usable_cpus() -> int:
-    """CPUs in the affinity mask, or fewer where a cgroup's quota allows less. At least 1."""
+    """How many CPUs this process may use: its affinity mask and its cgroup's quota. At least 1."""
     count = len(os.sched_getaffinity(0))
     quota = _cgroup_quota(CGROUP, Path("/proc/self/cgroup"))
     if quota is not None:
@@ -37,21 +37,24 @@ def _read(path: Path) -> str | None:
 
 
 def _cgroup_quota(root: Path, membership: Path) -> float | None:
-    """The smallest CPU quota on the way from this process's cgroup to the root, in CPUs."""
+    """The smallest CPU quota of this process's cgroup and the cgroups above it, in CPUs.
+
+    None: there is no quota. membership: the file /proc/self/cgroup.
+    """
     quotas: list[float] = []
     for line in (_read(membership) or "").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2
-            at = root / path.lstrip("/")
-            for folder in (at, *at.parents):
+        if controllers == "":  # cgroup version 2
+            own = root / path.lstrip("/")
+            for folder in (own, *own.parents):
                 words = (_read(folder / "cpu.max") or "").split()
                 if len(words) == 2 and words[0] != "max":
                     quotas.append(int(words[0]) / int(words[1]))
                 if folder == root:
                     break
         elif "cpu" in controllers.split(","):
-            at = root / controllers / path.lstrip("/")
-            for folder in (at, root / controllers):
+            own = root / controllers / path.lstrip("/")
+            for folder in (own, root / controllers):
                 quota, period = (
                     _read(folder / "cpu.cfs_quota_us"),
                     _read(folder / "cpu.cfs_period_us"),

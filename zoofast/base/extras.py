@@ -1,4 +1,4 @@
-"""Packages that only some commands need: a missing one is an error that names the cure."""
+"""Optional packages: the error for a missing one says how to install it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from zoofast.errors import ModelError
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Around imports of optional packages; turns a missing one into a ModelError.
+    """Turns a failed import in the block into a ModelError.
 
-    `extra` is the name in pyproject.toml's optional-dependencies that installs it.
+    extra: the name in pyproject.toml's optional-dependencies that installs the package.
     """
     try:
         yield

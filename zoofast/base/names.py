@@ -1,4 +1,4 @@
-"""How names of images, bins and results relate, as in the guides and ais_bench."""
+"""The sample name, which joins an image, its tensor and its results."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 
 
 def stem(path: str) -> str:
-    """The name up to the FIRST dot of its last component: what the guides call a sample.
+    """The sample name of a path: its last component up to the FIRST dot.
 
+    The guides' scripts and ais_bench name samples in this way.
     `val/ILSVRC2012_val_00000001.JPEG` -> `ILSVRC2012_val_00000001`; `a.1.bin` -> `a`.
     """
     return os.path.basename(path).split(".", 1)[0]

@@ -27,7 +27,7 @@ from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sinks import FORMATS
 from zoofast.preprocess.sources import Source, open_source
 
-SHOWN = 10  # failures on the screen; all are in the manifest
+MAX_SHOWN = 10  # failures on the screen; the manifest has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_tensors(parser)
     parser.add_argument(
-        "--resume", action="store_true", help="continue an earlier run in OUT; whole files are kept"
+        "--resume",
+        action="store_true",
+        help="continue an earlier run in OUT; its tensors are not prepared again",
     )
     parser.add_argument(
         "--overwrite",
@@ -56,9 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.positive,
         default=0,
         metavar="N",
-        help="re-do N random images with Pillow and compare",
+        help="prepare N random images with Pillow too, and compare the tensors",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and write nothing"
+    )
     arguments.add_file(parser, "--json", "FILE", "write the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
 
@@ -82,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
             report = _prepare(source, args.folder, recipe, options, args.quiet)
         except KeyboardInterrupt:
             print(
-                "zoofast: interrupted; what is whole stays; the same command with --resume "
-                "continues",
+                "zoofast: interrupted; the tensors written so far stay; the same command with "
+                "--resume continues",
                 file=sys.stderr,
             )
             return 130
@@ -93,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
         except OutputError as error:
             raise OutputError(f"{error}; {args.folder}/{MANIFEST} says the same") from error
     if not args.quiet:
-        _show(report)
-    _show_failures(report)
+        print_summary(report)
+    print_failures(report)
     bad_verify = report.verified is not None and report.verified.differing
     return 1 if report.failures or bad_verify else 0
 
@@ -126,7 +130,7 @@ def _prepare(
         return prepare_folder(source, folder, recipe, options, progress)
 
 
-def _show(report: PrepReport) -> None:
+def print_summary(report: PrepReport) -> None:
     recipe = report.recipe
     table = Table(title=f"{recipe.name} → {report.folder}", title_justify="left", show_header=False)
     table.add_column(style="bold")
@@ -159,15 +163,15 @@ def _show(report: PrepReport) -> None:
     Console().print(table)
 
 
-def _show_failures(report: PrepReport) -> None:
-    for failure in report.failures[:SHOWN]:
+def print_failures(report: PrepReport) -> None:
+    for failure in report.failures[:MAX_SHOWN]:
         print(f"zoofast: failed: {failure}", file=sys.stderr)
-    if len(report.failures) > SHOWN:
-        more = len(report.failures) - SHOWN
+    if len(report.failures) > MAX_SHOWN:
+        more = len(report.failures) - MAX_SHOWN
         print(
             f"zoofast: and {more} more; all are in {report.folder}/{MANIFEST}",
             file=sys.stderr,
         )
     if report.verified is not None:
-        for name in report.verified.differing[:SHOWN]:
+        for name in report.verified.differing[:MAX_SHOWN]:
             print(f"zoofast: differs from Pillow: {name}", file=sys.stderr)

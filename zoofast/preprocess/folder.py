@@ -206,7 +206,9 @@ def _store(
     try:
         sink.store(source, items, report.threads, count)
     except OutputError as error:
-        raise OutputError(f"{error}; what is whole stays, and --resume continues") from error
+        raise OutputError(
+            f"{error}; the tensors written so far stay, and --resume continues"
+        ) from error
 
 
 def _open_folder(folder: Path, recipe: Recipe, options: PrepOptions) -> bool:

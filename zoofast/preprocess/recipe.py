@@ -1,4 +1,4 @@
-"""Recipes: how a model wants its images, as data. zoofast.preprocess.recipe_file reads them."""
+"""The type Recipe: which tensor a model needs from an image, and what scoring needs to know."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Normalization:
-    """From 8-bit values to a network's input: (x / divisor - mean) / std, in float32.
+    """From 8-bit values x to a network's input: (x / divisor - mean) / std, in float32.
 
-    `scale` "0-1" divides by 255 first, "0-255" does not. Means and deviations are in R, G, B
-    order, whatever the order of the tensor's channels.
+    The divisor is 255 for `scale` "0-1", and 1 for "0-255". `mean` and `std` (standard deviations)
+    are in the order R, G, B, also where the tensor's channels are B, G, R.
     """
 
     scale: str = "0-255"
@@ -36,10 +36,10 @@ class Normalization:
         return self == Normalization()
 
     def table(self) -> NDArray[np.float32]:
-        """What each 8-bit value becomes: (3, 256) float32.
+        """The normalized value of each 8-bit value of each channel: (3, 256) float32.
 
-        One float32 operation after the other, in the order of torchvision's ToTensor and
-        Normalize and of the guides' NumPy scripts, whose results are thereby equal bit for bit.
+        The float32 operations are those of torchvision's ToTensor and Normalize and of the guides'
+        NumPy scripts, in their order. So the results are equal to theirs bit for bit.
         """
         x = np.arange(256, dtype=np.float32)
         if self.scale == "0-1":
@@ -51,49 +51,49 @@ class Normalization:
         return table
 
     def fits(self, dtype: str) -> bool:
-        """Whether all values of the table are finite numbers of that dtype."""
+        """Whether `dtype` can hold all values of the table as finite numbers."""
         with np.errstate(all="ignore"):
             return bool(np.isfinite(self.table().astype(dtype)).all())
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model's preprocessing and what scoring needs to know of the model.
+    """One model's preprocessing, and what scoring needs to know of the model.
 
-    Sizes are (height, width) in pixels.
+    docs/recipes.md explains the fields. Sizes are (height, width) in pixels.
     """
 
     name: str
     summary: str
-    resize: str  # short, exact or none
-    resize_size: Size  # short: twice the short side; none: (0, 0)
+    resize: str  # "short", "exact" or "none"
+    resize_size: Size  # for "short": the short side, twice; for "none": (0, 0)
     filter: str
     crop: Size | None
-    crop_rounding: str  # half-even or truncate, of (side - crop) / 2
+    crop_rounding: str  # "half-even" or "truncate": how (side - crop) / 2 becomes a whole number
     size: Size  # of the tensor
     dtype: str
     layout: str
-    channels: str  # RGB or BGR
-    normalization: Normalization  # made here
-    on_device: Normalization | None  # made by AIPP from the uint8 tensor
+    channels: str  # "RGB" or "BGR"
+    normalization: Normalization  # that zoofast computes
+    on_device: Normalization | None  # that the NPU's AIPP computes from the uint8 tensor
     input_name: str
     output_name: str
     input_size: Size  # the network's; smaller than `size` where AIPP crops
     classes: int
-    label_offset: int  # class index of label 0
-    top1: float | None  # the guide's published accuracy, percent
+    label_offset: int  # the model's class index of label 0
+    top1: float | None  # accuracy in percent, as the guide publishes it
     top5: float | None
 
     @property
     def accuracy(self) -> dict[str, float] | None:
-        """The guide's published accuracy in percent, {"top1": …, "top5": …}, where known."""
+        """The guide's published accuracy in percent, {"top1": …, "top5": …}; None where unknown."""
         if self.top1 is None or self.top5 is None:
             return None
         return {"top1": self.top1, "top5": self.top5}
 
     @property
     def digest(self) -> str:
-        """Identifies everything but the name and summary: 16 hexadecimal digits."""
+        """16 hexadecimal digits that identify all fields but the name and the summary."""
         fields = asdict(self)
         del fields["name"], fields["summary"]
         text = json.dumps(fields, sort_keys=True)
@@ -116,10 +116,10 @@ class Recipe:
         )
 
     def with_output(self, dtype: str | None = None, layout: str | None = None) -> Recipe:
-        """The same pixels as another dtype or layout (None keeps the recipe's).
+        """The recipe with another dtype or layout of the same pixels. None: the recipe's own.
 
-        uint8 leaves the normalization to the device; floats from a uint8 recipe get the one
-        that the device would have made.
+        With uint8 the normalization moves from zoofast to the device; with floats instead of uint8
+        it moves from the device to zoofast. Raises RecipeError.
         """
         recipe = self
         if dtype is not None and dtype != self.dtype:
@@ -140,7 +140,7 @@ class Recipe:
         return recipe
 
     def plan(self) -> _core.Plan:
-        """The recipe as the C core takes it."""
+        """The recipe in the form that the C core takes."""
         return _core.Plan(
             resize=self.resize,
             resize_size=self.resize_size,
@@ -156,10 +156,10 @@ class Recipe:
 
 
 def resize_order() -> str:
-    """Which pass the installed Pillow's resize makes first, as a key of _core.PASS_ORDERS.
+    """The pass, horizontal or vertical, that the installed Pillow resizes with first.
 
-    Pillow 12.2 and 13.0 each changed it. Most pictures are not affected; those that shrink more
-    in height than in width, such as tall ones, differ in the last bit.
+    A key of _core.PASS_ORDERS. Pillow 12.2 and 13.0 changed the order. Most images are not
+    affected; an image that shrinks more in height than in width differs in the last bit.
     """
     release = tuple(int(part) for part in PIL.__version__.split(".")[:2])
     if release < (12, 2):

@@ -1,8 +1,4 @@
-"""Recipe files: TOML, checked key by key, to a Recipe.
-
-The guides' recipes lie in `zoofast/preprocess/recipes/`; a user's own file works the same way.
-docs/recipes.md explains every key.
-"""
+"""Reads recipe files: TOML, checked key by key, to a Recipe. docs/recipes.md explains each key."""
 
 from __future__ import annotations
 
@@ -20,16 +16,16 @@ from zoofast.preprocess.recipe import DTYPES, LAYOUTS, Floats3, Normalization, R
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package, sorted."""
+    """The names of the recipes that come with zoofast, sorted."""
     files = resources.files("zoofast.preprocess.recipes").iterdir()
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a file when `name` ends in `.toml`.
+    """The recipe `name`, or the recipe in the file `name` when that ends in `.toml`.
 
-    Raises RecipeError: an unknown name, an unreadable file, or a key that is missing, unknown or
-    out of range (it names the key and the nearest valid one).
+    Raises RecipeError for an unknown name, an unreadable file, and a key that is missing, unknown
+    or out of range; the error names the key and the nearest valid one.
     """
     if name.endswith(".toml"):
         try:
@@ -59,7 +55,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
         values = parse_toml(text)
     except ValueError as error:
         raise RecipeError(f"{where}: not TOML: {error}") from error
-    return _Reader(values, where).recipe()
+    return _RecipeReader(values, where).recipe()
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -67,7 +63,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-# Every key of the format. The second part says whether it may be left out.
+# Every key of the format, by table, and whether it may be left out.
 _TABLES: dict[str, dict[str, bool]] = {
     "": {"name": False, "summary": True},
     "resize": {"mode": False, "size": True, "filter": True},
@@ -88,8 +84,8 @@ _TABLES: dict[str, dict[str, bool]] = {
 _OPTIONAL_TABLES = ("crop", "normalize", "aipp")
 
 
-class _Reader:
-    """Takes TOML values apart, checking each."""
+class _RecipeReader:
+    """The TOML values of one recipe file, and the Recipe that they make. Checks each value."""
 
     def __init__(self, values: dict[str, Any], where: str) -> None:
         self.where = where
@@ -137,28 +133,64 @@ class _Reader:
         )
 
     def recipe(self) -> Recipe:
-        mode = self.get("resize", "mode", None, _one_of("short", "exact", "none"))
-        resize_size: Size = (0, 0)
-        if mode != "none":
-            for key in ("size", "filter"):
-                if key not in self.tables["resize"]:
-                    raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
-            resize_size = self.get("resize", "size", None, _side if mode == "short" else _size)
-        elif "size" in self.tables["resize"]:
-            raise self.error("key 'resize.size' means nothing when resize.mode is 'none'")
+        mode, resize_size = self.resize()
         crop = self.get("crop", "size", None, _size)
-        size = crop or (resize_size if mode == "exact" else None)
-        given = self.get("tensor", "size", None, _size)
-        if size is None and given is None:
-            raise self.error(
-                "key 'tensor.size' is missing (without a crop or an exact size, the tensor's "
-                "size must be said)"
-            )
-        if size is not None and given is not None and size != given:
-            raise self.error(f"tensor.size = {list(given)}, but crop or resize make {list(size)}")
-        size = size or given
-        assert size is not None
+        size = self.tensor_size(crop or (resize_size if mode == "exact" else None))
         dtype = self.get("tensor", "dtype", None, _one_of(*DTYPES))
+        normalization, on_device = self.normalizations(dtype)
+        input_size = self.get("model", "size", size, _size)
+        if input_size[0] > size[0] or input_size[1] > size[1]:
+            raise self.error(f"model.size {list(input_size)} exceeds the tensor's {list(size)}")
+        return Recipe(
+            name=self.get("", "name", None, _text),
+            summary=self.get("", "summary", "", _text),
+            resize=mode,
+            resize_size=resize_size,
+            filter=self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS)),
+            crop=crop,
+            crop_rounding=self.get("crop", "rounding", "half-even", _one_of(*_core.CROP_ROUNDINGS)),
+            size=size,
+            dtype=dtype,
+            layout=self.get("tensor", "layout", None, _one_of(*LAYOUTS)),
+            channels=self.get("tensor", "channels", "RGB", _one_of("RGB", "BGR")),
+            normalization=normalization,
+            on_device=on_device,
+            input_name=self.get("model", "input", None, _text),
+            output_name=self.get("model", "output", None, _text),
+            input_size=input_size,
+            classes=self.get("model", "classes", None, _integer(1)),
+            label_offset=self.get("model", "label_offset", 0, _integer(0)),
+            top1=self.get("model", "top1", None, _percent),
+            top5=self.get("model", "top5", None, _percent),
+        )
+
+    def resize(self) -> tuple[str, Size]:
+        """resize.mode, and resize.size as Recipe.resize_size."""
+        mode: str = self.get("resize", "mode", None, _one_of("short", "exact", "none"))
+        if mode == "none":
+            if "size" in self.tables["resize"]:
+                raise self.error("key 'resize.size' has no meaning when resize.mode is 'none'")
+            return mode, (0, 0)
+        for key in ("size", "filter"):
+            if key not in self.tables["resize"]:
+                raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
+        return mode, self.get("resize", "size", None, _side if mode == "short" else _size)
+
+    def tensor_size(self, made: Size | None) -> Size:
+        """The tensor's size. made: the size that crop or resize make, None where it varies."""
+        given: Size | None = self.get("tensor", "size", None, _size)
+        if made is not None and given is not None and made != given:
+            raise self.error(f"tensor.size = {list(given)}, but crop or resize make {list(made)}")
+        size = made or given
+        if size is None:
+            raise self.error(
+                "key 'tensor.size' is missing; it is needed where there is neither a crop nor an "
+                "exact size"
+            )
+        return size
+
+    def normalizations(self, dtype: str) -> tuple[Normalization, Normalization | None]:
+        """Recipe.normalization and Recipe.on_device, of [normalize] and [aipp]."""
         normalization = self.normalization("normalize")
         if dtype == "uint8" and not normalization.is_identity:
             raise self.error(
@@ -171,32 +203,7 @@ class _Reader:
         on_device = self.normalization("aipp") if "aipp" in self.tables else None
         if on_device is not None and not on_device.fits("float32"):
             raise self.error("[aipp] makes values that float32 cannot hold")
-        channels = self.get("tensor", "channels", "RGB", _one_of("RGB", "BGR"))
-        model_size = self.get("model", "size", size, _size)
-        if model_size[0] > size[0] or model_size[1] > size[1]:
-            raise self.error(f"model.size {list(model_size)} exceeds the tensor's {list(size)}")
-        return Recipe(
-            name=self.get("", "name", None, _text),
-            summary=self.get("", "summary", "", _text),
-            resize=mode,
-            resize_size=resize_size,
-            filter=self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS)),
-            crop=crop,
-            crop_rounding=self.get("crop", "rounding", "half-even", _one_of(*_core.CROP_ROUNDINGS)),
-            size=size,
-            dtype=dtype,
-            layout=self.get("tensor", "layout", None, _one_of(*LAYOUTS)),
-            channels=channels,
-            normalization=normalization,
-            on_device=on_device,
-            input_name=self.get("model", "input", None, _text),
-            output_name=self.get("model", "output", None, _text),
-            input_size=model_size,
-            classes=self.get("model", "classes", None, _count(1)),
-            label_offset=self.get("model", "label_offset", 0, _count(0)),
-            top1=self.get("model", "top1", None, _percent),
-            top5=self.get("model", "top5", None, _percent),
-        )
+        return normalization, on_device
 
 
 def _path(table: str, key: str) -> str:
@@ -223,10 +230,10 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _count(least: int) -> Callable[[Any], int]:
+def _integer(minimum: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
-        if not _is_int(value) or value < least:
-            raise ValueError(f"a whole number from {least}")
+        if not _is_int(value) or value < minimum:
+            raise ValueError(f"a whole number, {minimum} or more")
         return int(value)
 
     return check
