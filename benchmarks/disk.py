@@ -1,15 +1,16 @@
-"""Preprocessing to disk: bins, beside what the slower of computing and writing allows.
+"""Preprocessing to disk: bins, and the limits that computing alone and writing alone set.
 
     python benchmarks/disk.py [--images DIR] [--folder DIR] [--count N] [--rounds N] [--json FILE]
                               [--write]
 
-In turn, each in a fresh folder: zoofast's preparation of COUNT images into files; the same images
-into memory only; raw writing of as many files of the same size by the same function, one after
-another and with threads; and the guide's script. Run it on the disk that matters: --folder.
+In turn, each in a new folder: zoofast prepares COUNT images into files; zoofast prepares the same
+images in memory only; the function that zoofast writes with writes as many files of the same size,
+with one thread and with several; the guide's script prepares images into files. --folder chooses
+the disk.
 
-Nothing is deleted before the end, and folders are spread over the disk: for five minutes ext4 steps
-over every deleted inode near a folder whenever it makes a file there, which a benchmark that cleans
-up after itself would measure instead of the writing.
+Nothing is deleted before the end, and the folders are spread over the disk: for five minutes after
+a file was deleted, ext4 skips its inode whenever it makes a file nearby. A benchmark that deletes
+its files would measure that.
 """
 
 from __future__ import annotations
@@ -27,12 +28,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness import BenchmarkError, Images, Timing, benchmark_parser, find_images, in_turn, run_main
+from harness import (
+    BenchmarkError,
+    Images,
+    Timing,
+    add_images,
+    benchmark_parser,
+    find_images,
+    in_turn,
+    run_main,
+)
 from peers.guide_script import prepare_strided
-from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+from report import Table, conditions, load_note, publish
 
 from zoofast import Loader, _core, load_recipe
 from zoofast.base.cpus import usable_cpus
+from zoofast.base.text import counted
+from zoofast.commands.arguments import positive
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.sources import Item, Source
 
@@ -40,10 +52,6 @@ RECIPE = load_recipe("alexnet")
 # linux/fs.h
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 GUIDE_COUNT = 100  # images for the guide's script, which is slow
-
-
-def threads(n: int) -> str:
-    return "1 thread" if n == 1 else f"{n} threads"
 
 
 def spread_folders(folder: Path) -> None:
@@ -60,7 +68,7 @@ def spread_folders(folder: Path) -> None:
 
 
 class Contenders:
-    """What is timed; each call prepares or writes and returns the seconds per image."""
+    """What is timed; each method returns seconds per image."""
 
     def __init__(self, images: Images, count: int, folder: Path) -> None:
         paths = list(itertools.islice(itertools.cycle(images.paths), count))
@@ -68,12 +76,12 @@ class Contenders:
         self.folder = folder
 
     def fresh_folder(self) -> Path:
-        """An empty folder; what earlier runs wrote is on the disk by then."""
+        """An empty folder. The files of earlier runs are on the disk by then."""
         os.sync()
         return Path(tempfile.mkdtemp(dir=self.folder))
 
     def prepare(self, threads: int) -> float:
-        """`zoofast prep`, whole."""
+        """`zoofast prep`."""
         folder, source = self.fresh_folder(), Source("files", self.items)
         begin = time.perf_counter()
         report = prepare_folder(source, folder, RECIPE, PrepOptions(threads=threads))
@@ -83,7 +91,7 @@ class Contenders:
         return seconds / len(self.items)
 
     def compute(self, threads: int) -> float:
-        """The same into memory."""
+        """The same in memory only."""
         begin = time.perf_counter()
         done = 0
         with Loader(Source("files", self.items), RECIPE, threads=threads) as loader:
@@ -94,7 +102,7 @@ class Contenders:
         return (time.perf_counter() - begin) / done
 
     def write(self, threads: int) -> float:
-        """Page-aligned buffers written by the function that the core writes with."""
+        """Writes page-aligned buffers, by the function that the core writes with."""
         folder = self.fresh_folder()
         paths = [str(folder / f"{item.name}.bin") for item in self.items]
         errors: list[Exception] = []
@@ -134,7 +142,9 @@ def run(args: argparse.Namespace) -> int:
     runs_to_files = args.rounds * (2 * len(counts) + 1)
     needed = runs_to_files * args.count * RECIPE.nbytes
     if not folder.is_dir() or shutil.disk_usage(folder).free < needed:
-        raise BenchmarkError(f"{folder}: no folder with {needed:,} bytes free; see --folder")
+        raise BenchmarkError(
+            f"{folder}: not a folder with {needed:,} bytes free; name another by --folder"
+        )
     with tempfile.TemporaryDirectory(prefix="zoofast-bench-", dir=folder) as scratch:
         spread_folders(Path(scratch))
         return compare(args, images, Contenders(images, args.count, Path(scratch)), counts)
@@ -143,13 +153,13 @@ def run(args: argparse.Namespace) -> int:
 def compare(
     args: argparse.Namespace, images: Images, contenders: Contenders, counts: list[int]
 ) -> int:
-    """Times all, prints and writes."""
+    """Times all, and publishes the figures."""
     note = load_note()
     runs: dict[str, Callable[[], float]] = {"guide's script, to files": contenders.guide}
     for n in counts:
-        runs[f"raw writing, {threads(n)}"] = partial(contenders.write, n)
-        runs[f"zoofast in memory, {threads(n)}"] = partial(contenders.compute, n)
-        runs[f"zoofast to files, {threads(n)}"] = partial(contenders.prepare, n)
+        runs[f"raw writing, {counted(n, 'thread')}"] = partial(contenders.write, n)
+        runs[f"zoofast in memory, {counted(n, 'thread')}"] = partial(contenders.compute, n)
+        runs[f"zoofast to files, {counted(n, 'thread')}"] = partial(contenders.prepare, n)
     timings = {name: Timing() for name in runs}
 
     def once(name: str) -> None:
@@ -159,42 +169,36 @@ def compare(
 
     rows = []
     for name, timing in timings.items():
-        low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
         rate = 1 / timing.median
-        row = [name, f"{timing.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}", f"{rate:,.0f}"]
-        rows.append([*row, f"{rate * RECIPE.nbytes / 1e6:,.0f}"])
+        speed = f"{rate * RECIPE.nbytes / 1e6:,.0f}"
+        rows.append([name, *timing.milliseconds(), f"{rate:,.0f}", speed])
     table = Table(["", "ms/image", "min…max", "images/s", "MB/s of tensors"], rows)
     reached = {}
     for n in counts:
-        mine = timings[f"zoofast to files, {threads(n)}"]
+        mine = timings[f"zoofast to files, {counted(n, 'thread')}"]
         bounds = [
-            timings[f"zoofast in memory, {threads(n)}"],
-            timings[f"raw writing, {threads(1)}"],
+            timings[f"zoofast in memory, {counted(n, 'thread')}"],
+            timings["raw writing, 1 thread"],
         ]
         slower = max(bounds, key=lambda timing: timing.median)
         reached[n] = 1 / mine.ratio_to(slower)
-    said = "; ".join(f"{share:.0%} with {threads(n)}" for n, share in reached.items())
-    verdict = f"To files, of what the slower of computing and raw sequential writing allows: {said}"
+    shares = "; ".join(f"{share:.0%} with {counted(n, 'thread')}" for n, share in reached.items())
+    verdict = f"The rate to files ÷ the lower of the rates of computing and raw writing: {shares}."
     about = (
-        f"{images.what}, repeated to {args.count}, as {RECIPE.nbytes:,}-byte files; medians of "
-        f"{args.rounds} rounds; {machine()}; {note}; {today()}"
+        f"{images.description}, repeated to {args.count}, as {RECIPE.nbytes:,}-byte files; medians "
+        f"of {args.rounds} rounds; {conditions(note)}"
     )
-    table.show("Preprocessing to disk")
-    print(f"{verdict}\n{about}")
-    if args.json:
-        results = {name: timing.as_dict() for name, timing in timings.items()}
-        write_json(
-            args.json, {"benchmark": "disk", "about": about, "runs": results, "reached": reached}
-        )
-    if args.write:
-        replace_block(RESULTS, "disk", f"{about}.\n\n{table.markdown()}\n\n{verdict}.")
+    runs_as_dict = {name: timing.as_dict() for name, timing in timings.items()}
+    figures = {"runs": runs_as_dict, "reached": reached}
+    publish(args, "disk", {"Preprocessing to disk": table}, about, figures, [verdict])
     return 0
 
 
 def main() -> int:
     parser = benchmark_parser("Preprocessing to disk.", rounds=5)
+    add_images(parser)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write; default: /tmp")
-    parser.add_argument("--count", type=int, default=500, metavar="N", help="default: 500")
+    parser.add_argument("--count", type=positive, default=500, metavar="N", help="default: 500")
     return run_main(run, parser)
 
 

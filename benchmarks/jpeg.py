@@ -1,10 +1,11 @@
-"""The baseline JPEG decoder beside libjpeg-turbo: by stage, sampling and quality, one thread.
+"""The baseline JPEG decoder and libjpeg-turbo: by stage, sampling and quality, one thread.
 
     python benchmarks/jpeg.py [--images DIR] [--rounds N] [--json FILE] [--write]
 
-Builds jpeg_stages.c, which verifies every picture against libjpeg-turbo before it times any, and
-takes all stages in turn on every file. First the images as they are; then a part of them encoded
-anew, by Pillow, at several qualities and samplings. Exit code 1: a floor is not reached.
+Builds jpeg_stages.c, which compares every image with libjpeg-turbo's before it times any image,
+and runs all stages in turn on every file. The images come first as they are; then some of them
+come encoded again by Pillow, at several qualities and samplings. Exit code 1: a stage is slower
+than its limit.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import ROOT, BenchmarkError, benchmark_parser, find_images, run_main
+from harness import ROOT, BenchmarkError, add_images, benchmark_parser, find_images, run_main
 from PIL import Image
-from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+from report import Table, conditions, load_note, publish
 
 from zoofast import _core
 
 PARTS = ("levels", "jpeg_baseline", "jpeg_entropy", "jpeg_header")
 QUALITIES = (50, 75, 90, 96)
 SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2, "gray": None}  # Pillow's numbers
-ENCODED = 40  # images of each
-ENTROPY_FLOOR, RGB_FLOOR = 1.9, 1.5
+ENCODED = 40  # images of each quality and sampling
+MIN_ENTROPY_RATIO, MIN_RGB_RATIO = 1.9, 1.5  # times as fast as libjpeg-turbo
 NAMES = {"1x1,1x1,1x1": "4:4:4", "2x1,1x1,1x1": "4:2:2", "2x2,1x1,1x1": "4:2:0"}
 
 
@@ -54,14 +55,14 @@ class Group:
     kind: str
     stages: dict[str, Stage]
 
-    def ratio(self, what: str) -> float:
-        """How many times as fast as libjpeg-turbo's at `what`, by medians."""
-        theirs, ours = self.stages[f"libjpeg-turbo {what}"], self.stages[f"zoofast {what}"]
+    def ratio(self, stage: str) -> float:
+        """How many times as fast as libjpeg-turbo a stage is, by medians."""
+        theirs, ours = self.stages[f"libjpeg-turbo {stage}"], self.stages[f"zoofast {stage}"]
         return theirs.median / ours.median
 
     def row(self, name: str) -> list[str]:
         entropy, rgb = self.stages["zoofast coefficients"], self.stages["zoofast rgb"]
-        whole = self.stages["libjpeg-turbo rgb"].median / self.stages["zoofast window"].median
+        window = self.stages["libjpeg-turbo rgb"].median / self.stages["zoofast window"].median
         return [
             name,
             str(rgb.files),
@@ -73,7 +74,7 @@ class Group:
             f"{rgb.nbytes / rgb.median / 1e6:.0f}",
             f"{rgb.ticks_per_byte:.1f}",
             f"{self.ratio('rgb'):.2f}",
-            f"{whole:.2f}",
+            f"{window:.2f}",
         ]
 
 
@@ -88,7 +89,7 @@ HEADINGS = [
     "RGB MB/s",
     "ticks/byte",
     "× libjpeg-turbo",
-    "crop's window, × its whole RGB",
+    "crop only, × its full RGB",
 ]
 
 
@@ -108,7 +109,7 @@ def build(folder: Path) -> Path:
 
 
 def measure(program: Path, paths: Sequence[Path], rounds: int) -> list[Group]:
-    """All files first, then each kind among them."""
+    """The stages of all files, then of each kind of file."""
     command = [str(program), "-t", "-r", str(rounds), "-i", _core.isa()]
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
     if done.returncode:
@@ -122,7 +123,7 @@ def measure(program: Path, paths: Sequence[Path], rounds: int) -> list[Group]:
 
 
 def encode(paths: Sequence[Path], folder: Path, quality: int, sampling: int | None) -> list[Path]:
-    made = []
+    encoded = []
     for path in paths:
         with Image.open(path) as image:
             target = folder / path.name
@@ -131,8 +132,8 @@ def encode(paths: Sequence[Path], folder: Path, quality: int, sampling: int | No
             else:
                 pixels = image.convert("RGB")
                 pixels.save(target, "JPEG", quality=quality, subsampling=sampling)
-        made.append(target)
-    return made
+        encoded.append(target)
+    return encoded
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,8 +143,8 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         program = build(folder)
-        found = measure(program, images.paths, args.rounds)
-        rows = [group.row(NAMES.get(group.kind, group.kind)) for group in found]
+        groups = measure(program, images.paths, args.rounds)
+        rows = [group.row(NAMES.get(group.kind, group.kind)) for group in groups]
         some = images.paths[:: max(1, len(images.paths) // ENCODED)][:ENCODED]
         encoded: list[Group] = []
         for quality in QUALITIES:
@@ -156,29 +157,26 @@ def run(args: argparse.Namespace) -> int:
                 rows.append(group.row(f"quality {quality}, {name}"))
     table = Table(HEADINGS, rows)
     about = (
-        f"{images.what}, and every {max(1, len(images.paths) // ENCODED)}th of them encoded anew; "
+        f"{images.description}, and {len(some)} of them encoded again; "
         f"level {_core.isa()}, one thread, bytes in memory; medians of {args.rounds} rounds in "
-        f"turn; ticks of the time stamp counter; {machine()}; {note}; {today()}"
+        f"turn; ticks of the time stamp counter; {conditions(note)}"
     )
-    table.show("JPEG decoding")
-    print(about)
-    if args.json:
-        figures = {
-            "as they are": [asdict(s) for group in found for s in group.stages.values()],
-            "encoded": [asdict(s) for group in encoded for s in group.stages.values()],
-        }
-        write_json(args.json, {"benchmark": "jpeg", "about": about, "stages": figures})
-    if args.write:
-        replace_block(RESULTS, "jpeg", f"{about}.\n\n{table.markdown()}")
-    whole = found[0]
-    if whole.ratio("coefficients") < ENTROPY_FLOOR or whole.ratio("rgb") < RGB_FLOOR:
-        print("zoofast: a floor of the decoder was not reached", file=sys.stderr)
+    figures = {
+        "as they are": [asdict(s) for group in groups for s in group.stages.values()],
+        "encoded": [asdict(s) for group in encoded for s in group.stages.values()],
+    }
+    publish(args, "jpeg", {"JPEG decoding": table}, about, {"stages": figures})
+    everything = groups[0]
+    ratios = everything.ratio("coefficients"), everything.ratio("rgb")
+    if ratios[0] < MIN_ENTROPY_RATIO or ratios[1] < MIN_RGB_RATIO:
+        print("zoofast: the decoder is slower than its limit", file=sys.stderr)
         return 1
     return 0
 
 
 def main() -> int:
-    parser = benchmark_parser("The JPEG decoder beside libjpeg-turbo.", rounds=9)
+    parser = benchmark_parser("The JPEG decoder and libjpeg-turbo.", rounds=9)
+    add_images(parser)
     return run_main(run, parser)
 
 

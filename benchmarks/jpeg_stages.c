@@ -1,21 +1,22 @@
 /*
- * The baseline decoder against libjpeg-turbo, one thread, bytes in memory.
- * Verifies first, then times in turns and prints the median round, and the sum
- * of each file's fastest time ("best"), which a busy machine disturbs less.
+ * The baseline decoder and libjpeg-turbo, one thread, bytes in memory. Verifies
+ * every image first, then times all stages in turn. Prints the median round,
+ * and "best": the sum of each file's shortest time, which other work on the
+ * machine changes less.
  *
  * Usage: jpeg_stages [-r ROUNDS] [-i ISA] [-t] FILE...
  *
- * -t: tab-separated figures instead, a line a kind of file and stage: kind,
- * stage, files, bytes and pixels of one, seconds of one (median, best), and
- * ticks of the time stamp counter (x86: TSC, Arm: CNTVCT) a byte by the median;
- * benchmarks/jpeg.py makes tables of them.
+ * -t: prints tab-separated figures, one line per kind of file and stage: kind,
+ * stage, files, mean bytes and mean pixels per file, mean seconds per file
+ * (median, best), and median ticks of the time stamp counter (x86: TSC, Arm:
+ * CNTVCT) per byte. benchmarks/jpeg.py makes tables of them.
  *
  *     cc -std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -Icsrc -Itests/core/native \
  *         benchmarks/jpeg_stages.c csrc/levels.c csrc/jpeg_{baseline,entropy,header}.c \
  *         csrc/jpeg_pixels*.c -ljpeg -o jpeg_stages
  *
- * Stages: `coefficients` is entropy decoding alone (jpeg_read_coefficients
- * there); `rgb` is the whole picture as RGB or gray rows; `window` is the
+ * Stages: `coefficients` is entropy decoding alone (jpeg_read_coefficients in
+ * libjpeg-turbo); `rgb` is the full image as RGB or gray rows; `window` is the
  * centred part that a 256/224 crop reads.
  */
 #include "jpeg_reference.h"
@@ -81,9 +82,9 @@ static zf_baseline *decoder;
 static const zf_jpeg_kernels *kernels;
 static uint8_t *unstuffed;
 
-/* Entropy decoding as zf_baseline_decode does it, of a picture without
- * restart markers, every block stored. The tables are made anew where the
- * DHT changes, as there. */
+/* Entropy decoding as in zf_baseline_decode, of an image without restart
+ * markers; stores every block. Builds the tables again where the DHT changes,
+ * as zf_baseline_decode does. */
 static void zoofast_coefficients(const file *f)
 {
     static zf_dc_table dc_tables[4];
@@ -118,7 +119,7 @@ static void zoofast_coefficients(const file *f)
         if (!kernels->mcu(&bits, &mcu, dc, blocks, last))
             abort();
     if ((int64_t)(unstuffed - bits.p + (int64_t)n) * 8 + bits.left >= 8)
-        abort(); /* it did not end where the picture ends */
+        abort(); /* the data did not end where the image ends */
 }
 
 static zf_status drop_row(void *ctx, int y, const uint8_t *const planes[3])
@@ -211,7 +212,7 @@ static uint64_t ticks(void)
 static bool tabs;
 static double ticks_per_second;
 
-/* Prints the median and the best over the rounds of one kind's files. */
+/* Prints the median and the best of the rounds, for the files of one kind. */
 static void report(const char *kind, const file *files, int n, double *const *seconds, int rounds)
 {
     double nbytes = 0, pixels = 0, median[NSTAGES], best[NSTAGES];
@@ -260,7 +261,7 @@ static void report(const char *kind, const file *files, int n, double *const *se
                stages[s].name, 1e3 * median[s] / count, 1e3 * best[s] / count,
                nbytes / best[s] / 1e6, pixels / best[s] / 1e6);
     printf("  coefficients %.2fx (best %.2fx), rgb %.2fx (%.2fx), window against "
-           "libjpeg-turbo's whole rgb %.2fx (%.2fx)\n",
+           "libjpeg-turbo's full rgb %.2fx (%.2fx)\n",
            median[0] / median[1], best[0] / best[1], median[2] / median[3], best[2] / best[3],
            median[2] / median[4], best[2] / best[4]);
 }
@@ -331,8 +332,8 @@ int main(int argc, char **argv)
     if (n == 0 || !unstuffed)
         return 1;
 
-    /* every stage takes its turn on every file, so that whatever else the
-     * machine does meets all of them */
+    /* All stages run in turn on every file, so that other work on the machine
+     * slows all of them. */
     uint64_t begin_ticks = ticks(), begin = zf_now();
     for (int r = -1; r < rounds; r++) /* round -1 warms up */
         for (int i = 0; i < n; i++)

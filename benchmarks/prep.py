@@ -1,9 +1,9 @@
-"""Preprocessing in memory, zoofast beside its peers: AlexNet's recipe, JPEG bytes to float32 CHW.
+"""Preprocessing in memory, zoofast and its peers: AlexNet's recipe, JPEG bytes to float32 CHW.
 
     python benchmarks/prep.py [--images DIR] [--rounds N] [--json FILE] [--write]
 
-Each peer runs in a process of its own, is checked against Pillow, then timed in turn with the
-others. Exit code 1: a peer that claims to equal Pillow does not, or a peer could not run.
+Each peer runs in a process of its own. Its results are compared with Pillow's first; then all
+peers are timed in turn. Exit code 1: a peer claims to equal Pillow and does not, or cannot run.
 """
 
 from __future__ import annotations
@@ -19,22 +19,14 @@ from harness import (
     BenchmarkError,
     Images,
     Peer,
+    add_images,
     benchmark_parser,
     find_images,
     in_turn,
     run_main,
     write_reference,
 )
-from report import (
-    README,
-    RESULTS,
-    Table,
-    load_note,
-    machine,
-    replace_block,
-    today,
-    write_json,
-)
+from report import README, Table, conditions, load_note, publish, replace_block, today
 
 from zoofast import load_recipe
 from zoofast.base.cpus import cpu_name
@@ -62,7 +54,7 @@ STAGE_PASSES = 5
 def open_peers(
     names: list[str], images_list: Path, reference: Path
 ) -> tuple[list[Peer], list[str]]:
-    """The peers that run and give the answer that they claim, and why the others do not."""
+    """The peers whose results are what they claim, and the errors of the others."""
     peers, problems = [], []
     with console.progress("verify", len(names)) as meter:
         for name in names:
@@ -108,12 +100,13 @@ def peers_table(peers: list[Peer]) -> Table:
     rows = []
     for peer in sorted(peers, key=lambda peer: -peer.timing.median):
         timing = peer.timing
-        low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
-        row = [peer.about["label"], f"{timing.median * 1e3:.3f}", f"{low:.3f}…{high:.3f}"]
-        row.append(f"{1 / timing.median:,.0f}")
-        for base in (OURS, BARE):
-            row.append(f"{timing.ratio_to(by_name[base]):.2f}" if base in by_name else "–")
-        rows.append([*row, equals_pillow(peer)])
+        ratios = [
+            f"{timing.ratio_to(by_name[base]):.2f}" if base in by_name else "–"
+            for base in (OURS, BARE)
+        ]
+        rate = f"{1 / timing.median:,.0f}"
+        equal = equals_pillow(peer)
+        rows.append([peer.about["label"], *timing.milliseconds(), rate, *ratios, equal])
     headings = ["", "ms/image", "min…max", "images/s", "÷ zoofast", "÷ bare decode"]
     return Table([*headings, "equals Pillow"], rows)
 
@@ -135,7 +128,7 @@ def readme_table(peers: list[Peer]) -> Table:
 
 
 def stage_seconds(images: Images) -> dict[str, float]:
-    """Seconds per image of each stage, one thread, files to files: the least of some passes."""
+    """Seconds per image of each stage, one thread, files to files: the minimum of some passes."""
     recipe = load_recipe("alexnet")
     source = Source("files", [Item(path.stem, str(path)) for path in images.paths])
     passes = []
@@ -147,8 +140,8 @@ def stage_seconds(images: Images) -> dict[str, float]:
                     if batch.failures:
                         raise BenchmarkError(str(batch.failures[0]))
                 passes.append(loader.stats.stage_seconds)
-    least = {stage: min(seconds[stage] for seconds in passes) for stage in passes[0]}
-    return {stage: seconds / len(images.paths) for stage, seconds in least.items() if seconds}
+    shortest = {stage: min(seconds[stage] for seconds in passes) for stage in passes[0]}
+    return {stage: seconds / len(images.paths) for stage, seconds in shortest.items() if seconds}
 
 
 def stages_table(seconds: dict[str, float]) -> Table:
@@ -175,34 +168,26 @@ def run(args: argparse.Namespace) -> int:
     versions: dict[str, str] = {}
     for peer in peers:
         versions |= peer.about["versions"]
-    table, stage_table = peers_table(peers), stages_table(stages)
     share = min((peer.timing.cpu_share for peer in peers), default=0.0)
     about = (
-        f"{images.what}; medians of {args.rounds} rounds, in which each peer had a CPU for at "
-        f"least {share:.0%} of the time; {machine()}; {note}; {today()}"
+        f"{images.description}; medians of {args.rounds} rounds, in which each peer had a CPU for "
+        f"at least {share:.0%} of the time; {conditions(note)}"
     )
     stated = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    table.show("One image's bytes to a float32 tensor, one thread")
-    stage_table.show("zoofast's stages, files to files, one thread")
-    print(f"{about}\n{stated}")
     for problem in problems:
         print(f"zoofast: not measured: {problem}", file=sys.stderr)
-    if args.json:
-        write_json(args.json, as_dict(peers, problems, stages, about, versions))
     if args.write and (problems or set(args.peers) != set(PEERS)):
-        raise BenchmarkError("nothing was written, since not every peer was measured")
+        raise BenchmarkError("nothing is written, because not every peer was measured")
+    tables = {
+        "One image's bytes to a float32 tensor, one thread": peers_table(peers),
+        "zoofast's stages, files to files, one thread": stages_table(stages),
+    }
+    figures = as_dict(peers, problems, stages, versions)
+    publish(args, "prep", tables, about, figures, [f"Versions: {stated}."])
     if args.write:
-        replace_block(
-            RESULTS,
-            "prep",
-            f"{about}.\n\n{table.markdown()}\n\n{stage_table.markdown()}\n\nVersions: {stated}.",
-        )
-        replace_block(
-            README,
-            "prep",
-            f"{readme_table(peers).markdown()}\n\n{images.what}; medians of {args.rounds} rounds; "
-            f"{cpu_name()}; {today()}.",
-        )
+        table = readme_table(peers).markdown()
+        short = f"{images.description}; medians of {args.rounds} rounds; {cpu_name()}; {today()}."
+        replace_block(README, "prep", f"{table}\n\n{short}")
     return 1 if problems else 0
 
 
@@ -210,12 +195,9 @@ def as_dict(
     peers: list[Peer],
     problems: list[str],
     stages: dict[str, float],
-    about: str,
     versions: dict[str, str],
 ) -> dict[str, Any]:
     return {
-        "benchmark": "prep",
-        "about": about,
         "versions": versions,
         "peers": {
             peer.name: {**peer.about, **peer.verified, **peer.timing.as_dict()} for peer in peers
@@ -226,7 +208,8 @@ def as_dict(
 
 
 def main() -> int:
-    parser = benchmark_parser("Preprocessing in memory, beside the peers.", rounds=7)
+    parser = benchmark_parser("Preprocessing in memory, zoofast and its peers.", rounds=7)
+    add_images(parser)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME")
     return run_main(run, parser)
 

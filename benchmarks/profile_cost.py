@@ -1,9 +1,9 @@
-"""What profiling costs: the Loader without any clock, with the core's timers, and traced.
+"""The cost of profiling: the Loader without a clock, with the core's timers, and with a trace.
 
     python benchmarks/profile_cost.py [--images DIR] [--rounds N] [--json FILE] [--write]
 
-CPU time per image is compared, which a busy machine disturbs least; rounds are short and many.
-Exit code 1: the core's timers and the timeline cost more than 2 %.
+The CPU time per image is compared, since other work on the machine changes it least. Rounds are
+short and many. Exit code 1: the core's timers and the timeline cost more than 2 %.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ from harness import (
     ROOT,
     BenchmarkError,
     Images,
+    LineProcess,
     Timing,
+    add_images,
     benchmark_parser,
     find_images,
     in_turn,
     run_main,
 )
-from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+from report import Table, conditions, load_note, publish
 
 from zoofast import _core
 from zoofast.base.cpus import usable_cpus
+from zoofast.base.text import counted
 
-FLOOR = 1.02
-PROFILED = "timers and timeline"  # what `zoofast profile` always has
+MAX_COST = 0.02
+PROFILED = "timers and timeline"  # as in `zoofast profile`
 PER_ROUND = 64  # images
 
 WORKER = """
@@ -70,44 +73,26 @@ for _ in sys.stdin:
 """
 
 
-class Contender:
-    """A process that prepares all images each time it is asked. A context manager."""
+class Contender(LineProcess):
+    """A process that prepares all images each time it is asked to."""
 
     def __init__(self, core: str, kind: str, threads: int, images: Images, folder: str) -> None:
-        self.timing = Timing()
         setting = [core, kind, threads, os.path.join(folder, "trace.json")]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, json.dumps(setting)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._say(json.dumps([str(path.resolve()) for path in images.paths[:PER_ROUND]]))
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin
-        print(line, file=self._process.stdin, flush=True)
+        super().__init__(kind or "bare", "-c", WORKER, json.dumps(setting))
+        self.timing = Timing()
+        self.send(json.dumps([str(path.resolve()) for path in images.paths[:PER_ROUND]]))
 
     def run(self, counts: bool = True) -> None:
-        """One round; the first one, to warm up, does not count."""
-        self._say("go")
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchmarkError(f"a contender's process ended ({self._process.wait()})")
-        seconds, cpu_seconds = json.loads(line)
+        """One round. counts: False for the first round, which warms up."""
+        self.send("go")
+        seconds, cpu_seconds = self.receive()
         if counts:
             self.timing.seconds.append(seconds)
             self.timing.cpu_seconds.append(cpu_seconds)
 
-    def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
-
 
 def build_without_clock(folder: str) -> str:
-    """The core, built with a clock that stands still; its path."""
+    """Builds the core with a clock that always returns 0; returns its path."""
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", folder,
          "--build-temp", os.path.join(folder, "objects")],
@@ -119,12 +104,6 @@ def build_without_clock(folder: str) -> str:
     if done.returncode:
         raise BenchmarkError(f"cannot build the core: {done.stderr.strip().splitlines()[-1]}")
     return str(next(Path(folder, "zoofast").glob("_core.*.so")))
-
-
-def cpu_ratio(timing: Timing, other: Timing) -> float:
-    """How many times as much CPU time as `other`: the median over rounds."""
-    pairs = zip(timing.cpu_seconds, other.cpu_seconds, strict=True)
-    return statistics.median(mine / theirs for mine, theirs in pairs)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -149,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
             for contender in contenders.values():
                 contender.close()
     base = contenders["no clock"].timing
-    ratios = {name: cpu_ratio(c.timing, base) for name, c in contenders.items()}
+    ratios = {name: c.timing.cpu_ratio_to(base) for name, c in contenders.items()}
     rows = [
         [
             name,
@@ -159,29 +138,23 @@ def run(args: argparse.Namespace) -> int:
         ]
         for name, c in contenders.items()
     ]
-    table = Table(["", "CPU µs/image", "µs/image by the clock", "CPU time"], rows)
+    table = Table(["", "CPU µs/image", "µs/image, wall time", "CPU time"], rows)
     about = (
-        f"{PER_ROUND} at a time of {images.what}, squeezenet1_1 to memory, {threads} threads; "
-        f"medians of {args.rounds} rounds in turn; {machine()}; {note}; {today()}"
+        f"{PER_ROUND} at a time of {images.description}, squeezenet1_1 to memory, "
+        f"{counted(threads, 'thread')}; medians of {args.rounds} rounds in turn; {conditions(note)}"
     )
-    table.show("What profiling costs")
-    print(about)
-    if args.json:
-        timings = {name: c.timing.as_dict() for name, c in contenders.items()}
-        write_json(
-            args.json,
-            {"benchmark": "profile_cost", "about": about, "timings": timings, "cpu": ratios},
-        )
-    if args.write:
-        replace_block(RESULTS, "profile_cost", f"{about}.\n\n{table.markdown()}")
-    if ratios[PROFILED] > FLOOR:
-        print(f"zoofast: profiling costs more than {FLOOR - 1:.0%}", file=sys.stderr)
+    timings = {name: c.timing.as_dict() for name, c in contenders.items()}
+    figures = {"timings": timings, "cpu": ratios}
+    publish(args, "profile_cost", {"The cost of profiling": table}, about, figures)
+    if ratios[PROFILED] > 1 + MAX_COST:
+        print(f"zoofast: profiling costs more than {MAX_COST:.0%}", file=sys.stderr)
         return 1
     return 0
 
 
 def main() -> int:
-    parser = benchmark_parser("What profiling costs.", rounds=301)
+    parser = benchmark_parser("The cost of profiling.", rounds=301)
+    add_images(parser)
     return run_main(run, parser)
 
 

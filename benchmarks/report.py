@@ -1,7 +1,8 @@
-"""How the benchmarks show and keep their results: rich tables, Markdown, JSON, marked blocks."""
+"""How the benchmarks show and keep their results: tables, Markdown, JSON, marked blocks."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from zoofast.base.cpus import cpu_name, usable_cpus
+from zoofast.base.files import write_atomic
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 README = ROOT / "README.md"
@@ -53,31 +55,51 @@ def machine() -> str:
 
 
 def load_note() -> str:
-    """How busy the machine is beside us, in words."""
+    """How busy the machine is with other work."""
     return f"load average before the run {os.getloadavg()[0]:.1f}"
+
+
+def conditions(load: str) -> str:
+    """The machine, its load and the date. load: from `load_note`, before the run."""
+    return f"{machine()}; {load}; {today()}"
 
 
 def today() -> str:
     return datetime.date.today().isoformat()
 
 
-def write_json(path: str, results: dict[str, Any]) -> None:
-    try:
-        Path(path).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BenchmarkError(f"cannot write {path}: {error.strerror}") from error
+def publish(
+    args: argparse.Namespace,
+    name: str,
+    tables: dict[str, Table],
+    about: str,
+    figures: dict[str, Any],
+    notes: Sequence[str] = (),
+) -> None:
+    """Prints the tables, by title, and what they are about; writes --json and, with --write, the
+    block `name` of RESULTS.md. notes: sentences below the tables."""
+    for title, table in tables.items():
+        table.show(title)
+    for text in (*notes, about):
+        print(text)
+    if args.json:
+        content = {"benchmark": name, "about": about, **figures}
+        write_atomic(args.json, (json.dumps(content, indent=1) + "\n").encode())
+    if args.write:
+        blocks = [f"{about}.", *(table.markdown() for table in tables.values()), *notes]
+        replace_block(RESULTS, name, "\n\n".join(blocks))
 
 
 def replace_block(path: Path, name: str, text: str) -> None:
     """Replaces what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in a file.
 
-    Raises BenchmarkError when the file or the markers are not there.
+    Raises BenchmarkError when the file or a marker is missing.
     """
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     if not path.exists():
         raise BenchmarkError(f"{path} does not exist; create it with the lines {begin} and {end}")
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found or not found_end:
-        raise BenchmarkError(f"{path} lacks the lines {begin} and {end}; add them where it belongs")
-    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+    before, begin_found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, end_found, after = rest.partition(end)
+    if not begin_found or not end_found:
+        raise BenchmarkError(f"{path} lacks the lines {begin} and {end}; add them")
+    write_atomic(path, f"{before}{begin}\n{text.strip()}\n{end}{after}".encode())

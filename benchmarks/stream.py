@@ -1,13 +1,16 @@
-"""Streaming: what evaluation reaches of the device's rate, of the host's, and beside the disk way.
+"""Streaming: the rate of an evaluation, the rates of host and device alone, and the way over disk.
 
     python benchmarks/stream.py [--images DIR] [--model M.onnx] [--count N] [--rounds N]
                                 [--json FILE] [--write]
 
-In turn: the Loader alone; evaluations on simulated NPUs of half the host's rate, also in a process
-of its own as real ones have it, and of twice that rate; and
-with --model (squeezenet1_1_float32's input), on ONNX Runtime: preprocessing alone, inference
-alone, as ONNX Runtime does it by itself and with a batch a core, the stream, and the three steps
-over the disk. Exit code 1: a result differs between the ways, or a floor is not reached.
+In turn: the Loader alone; evaluations on simulated NPUs, one of half the host's rate, the same in a
+process of its own as a real NPU has, and one of twice the host's rate.
+
+With --model (which takes the tensors of squeezenet1_1_float32), also on ONNX Runtime: preprocessing
+alone; inference alone, with ONNX Runtime's own threads and with one batch per core; both streamed;
+and prep, infer and score one after the other over the disk.
+
+Exit code 1: a result differs between stream and disk, or a rate is lower than its limit.
 """
 
 from __future__ import annotations
@@ -24,15 +27,23 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from harness import BenchmarkError, Timing, benchmark_parser, find_images, in_turn, run_main
-from report import RESULTS, Table, load_note, machine, replace_block, today, write_json
+from harness import (
+    BenchmarkError,
+    Timing,
+    add_images,
+    benchmark_parser,
+    find_images,
+    in_turn,
+    run_main,
+)
+from report import Table, conditions, load_note, publish
 
 from zoofast import Loader, load_recipe
 from zoofast.base.cpus import usable_cpus
+from zoofast.base.text import counted
+from zoofast.commands.arguments import positive
 from zoofast.evaluation.evaluate import EvalOptions, evaluate
-from zoofast.evaluation.result import Evaluation
 from zoofast.inference.backends import open_backend
 from zoofast.inference.devices import PREFETCH
 from zoofast.inference.job import dummy_batch
@@ -43,8 +54,8 @@ from zoofast.scoring.labels import Labels
 
 RECIPE = load_recipe("squeezenet1_1_float32")
 BATCH = 8  # of the simulated NPUs; ONNX Runtime has zoofast eval's default
-IN_MEMORY = 4  # times all images through ONNX Runtime: beginning and end weigh less
-OF_DEVICE, OF_HOST, OF_SUM = 0.97, 0.95, 1.0  # the floors
+REPEATS = 4  # of all images through ONNX Runtime, so that start and end take little of the time
+MIN_OF_DEVICE, MIN_OF_HOST, MAX_OF_SUM = 0.97, 0.95, 1.0  # limits of the ratios
 
 
 def source_of(paths: Sequence[Path], count: int) -> Source:
@@ -53,16 +64,16 @@ def source_of(paths: Sequence[Path], count: int) -> Source:
 
 
 def labels_of(source: Source) -> Labels:
-    """Made up: here only the equality of results counts."""
-    return Labels({item.name: hash_of(item) for item in source.items}, "made up")
+    """Arbitrary labels: only the equality of results matters here."""
+    return Labels({item.name: label_of(item) for item in source.items}, "arbitrary labels")
 
 
-def hash_of(item: Item) -> int:
+def label_of(item: Item) -> int:
     return sum(os.fsencode(os.path.basename(item.path))) % RECIPE.classes
 
 
-def alone(source: Source, timing: Timing) -> None:
-    """Adds the seconds per image of the Loader, tensors thrown away."""
+def prepare(source: Source, timing: Timing) -> None:
+    """Adds the seconds per image of the Loader, which throws the tensors away."""
     begin, done = time.perf_counter(), 0
     with Loader(source, RECIPE, batch_size=BATCH, depth=ring_depth(BATCH, PREFETCH)) as loader:
         for batch in loader:
@@ -72,13 +83,12 @@ def alone(source: Source, timing: Timing) -> None:
     timing.seconds.append((time.perf_counter() - begin) / done)
 
 
-def streamed(source: Source, spec: ModelSpec, timing: Timing) -> Evaluation:
-    """Adds the seconds per image of an evaluation; loading the model is not in them."""
-    found = evaluate(source, source.items, RECIPE, labels_of(source), EvalOptions([spec]))
-    if found.score is None or found.score.tally.images != len(source.items):
-        raise BenchmarkError(f"{spec.model}: scored {found.images} of {len(source.items)}")
-    timing.seconds.append(found.seconds / found.images)
-    return found
+def evaluate_all(source: Source, spec: ModelSpec, timing: Timing) -> None:
+    """Adds the seconds per image of an evaluation, without those of loading the model."""
+    evaluation = evaluate(source, source.items, RECIPE, labels_of(source), EvalOptions([spec]))
+    if evaluation.score is None or evaluation.score.tally.images != len(source.items):
+        raise BenchmarkError(f"{spec.model}: scored {evaluation.images} of {len(source.items)}")
+    timing.seconds.append(evaluation.seconds / evaluation.images)
 
 
 def simulated(fps: float) -> str:
@@ -87,13 +97,13 @@ def simulated(fps: float) -> str:
 
 
 class InProcess(ModelSpec):
-    """In a process of its own, as models of aclruntime are."""
+    """A model in a process of its own, as the models of aclruntime are."""
 
     own_process = True
 
 
-def inferred(model: str, count: int, concurrency: int, timing: Timing) -> None:
-    """Adds the seconds per image of inference alone, over a batch that is always the same."""
+def infer_alone(model: str, count: int, concurrency: int, timing: Timing) -> None:
+    """Adds the seconds per image of inference alone, always of the same batch."""
     with open_backend(model, batch=DEFAULT_BATCH, concurrency=concurrency) as loaded:
         batch = dummy_batch(loaded.input, "random")
         begin = time.perf_counter()
@@ -104,7 +114,7 @@ def inferred(model: str, count: int, concurrency: int, timing: Timing) -> None:
 
 
 class OverDisk:
-    """The three steps as a user runs them, and what they write."""
+    """prep, infer and score, as a user runs them."""
 
     def __init__(self, source: Source, model: str, folder: Path) -> None:
         self._model, self._folder = model, folder
@@ -115,20 +125,20 @@ class OverDisk:
             (links / f"{item.name}.JPEG").symlink_to(item.path)
         self._list.write_text("".join(f"{links / item.name}.JPEG\n" for item in source.items))
         self._labels.write_text(
-            "".join(f"{item.name}.JPEG {hash_of(item)}\n" for item in source.items)
+            "".join(f"{item.name}.JPEG {label_of(item)}\n" for item in source.items)
         )
         self.written = 0
         self.result = ""
 
-    def _zoofast(self, *words: str | Path) -> None:
+    def _zoofast(self, *words: object) -> None:
         command = [sys.executable, "-c", "from zoofast.cli import main; exit(main())"]
-        done = subprocess.run([*command, *words], capture_output=True, text=True)
+        done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True)
         if done.returncode:
             raise BenchmarkError(f"{words[0]}: {done.stderr.strip()}")
 
     def steps(self, timing: Timing, two: Timing, count: int) -> None:
-        """Adds the seconds per image of all three commands to `timing`, of the first two, which
-        are preprocessing alone and inference alone, to `two`."""
+        """Adds the seconds per image of the three commands to `timing`, and those of prep and infer
+        to `two`."""
         with tempfile.TemporaryDirectory(dir=self._folder) as work:
             begin = time.perf_counter()
             bins, results, out = Path(work, "bins"), Path(work, "r"), Path(work, "result.json")
@@ -150,30 +160,28 @@ class OverDisk:
             self._zoofast("eval", *words, "--quiet")
             timing.seconds.append((time.perf_counter() - begin) / count)
             if out.read_text() != self.result and self.result:
-                raise BenchmarkError("the stream's result.json differs from the three steps'")
+                raise BenchmarkError("the result.json of eval differs from that of score")
 
 
 def row(name: str, timing: Timing, verdict: str = "") -> list[str]:
-    low, high = min(timing.seconds) * 1e3, max(timing.seconds) * 1e3
-    spread = f"{low:.3f}…{high:.3f}"
-    return [name, f"{timing.median * 1e3:.3f}", spread, f"{1 / timing.median:,.0f}", verdict]
+    return [name, *timing.milliseconds(), f"{1 / timing.median:,.0f}", verdict]
 
 
 def run(args: argparse.Namespace) -> int:
     images, note = find_images(args.images, args.limit), load_note()
     source = source_of(images.paths, args.count)
     host, guess = Timing(), Timing()
-    alone(source, Timing())  # reads the files into the page cache
-    alone(source, guess)
+    prepare(source, Timing())  # reads the files into the page cache
+    prepare(source, guess)
     rate = 1 / guess.median
     half, process, twice = Timing(), Timing(), Timing()
     slow, fast = simulated(rate / 2), simulated(rate * 2)
     in_turn(
         [
-            partial(alone, source, host),
-            partial(streamed, source, ModelSpec(slow, "sim"), half),
-            partial(streamed, source, InProcess(slow, "sim"), process),
-            partial(streamed, source, ModelSpec(fast, "sim"), twice),
+            partial(prepare, source, host),
+            partial(evaluate_all, source, ModelSpec(slow, "sim"), half),
+            partial(evaluate_all, source, InProcess(slow, "sim"), process),
+            partial(evaluate_all, source, ModelSpec(fast, "sim"), twice),
         ],
         args.rounds,
         "stream",
@@ -194,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         row("NPU of twice that rate", twice, f"{ratios['of the host']:.1%} of the host's rate"),
     ]
-    missed = [ratios["of the device"] < OF_DEVICE, ratios["of the host"] < OF_HOST]
+    missed = [ratios["of the device"] < MIN_OF_DEVICE, ratios["of the host"] < MIN_OF_HOST]
     timings = {"host": host, "half": half, "process": process, "twice": twice}
     if args.model:
         more = on_ort(images.paths, args, timings)
@@ -202,12 +210,12 @@ def run(args: argparse.Namespace) -> int:
         rows += [
             row("preprocessing alone", timings["prep"]),
             row("ONNX Runtime alone", timings["infer"]),
-            row("the same, a batch a core", timings["concurrent"]),
+            row("the same, one batch per core", timings["concurrent"]),
             row(
                 "both, streamed",
                 timings["both"],
                 f"{more['of the sum in memory']:.2f}× the sum with ONNX Runtime alone, "
-                f"{more['of the sum with concurrency']:.2f}× with a batch a core",
+                f"{more['of the sum with concurrency']:.2f}× with one batch per core",
             ),
             row(
                 "three commands, over the disk",
@@ -222,30 +230,24 @@ def run(args: argparse.Namespace) -> int:
                 f"{more['of the sum']:.2f}× prep and infer, nothing written",
             ),
         ]
-        missed += [more["of the sum"] > OF_SUM, more["of the sum in memory"] > OF_SUM]
+        missed += [more["of the sum"] > MAX_OF_SUM, more["of the sum in memory"] > MAX_OF_SUM]
     table = Table(["", "ms/image", "min…max", "images/s", ""], rows)
     model = ""
     if args.model:
         name = Path(args.model).name
         model = (
-            f"; ONNX Runtime with {name}, batch {DEFAULT_BATCH}, in memory on the images "
-            f"{IN_MEMORY} times, by commands once"
+            f"; ONNX Runtime with {name}, batch {DEFAULT_BATCH}, in memory {REPEATS} times "
+            "over the images, by commands once"
         )
     about = (
-        f"{images.what}, repeated to {args.count}, {RECIPE.name}, batch {BATCH}, {usable_cpus()} "
-        f"threads; medians of {args.rounds} rounds{model}; {machine()}; {note}; {today()}"
+        f"{images.description}, repeated to {args.count}, {RECIPE.name}, batch {BATCH}, "
+        f"{counted(usable_cpus(), 'thread')}; medians of {args.rounds} rounds{model}; "
+        f"{conditions(note)}"
     )
-    table.show("Streaming")
-    print(about)
-    if args.json:
-        figures: dict[str, Any] = {name: timing.as_dict() for name, timing in timings.items()}
-        write_json(
-            args.json, {"benchmark": "stream", "about": about, "timings": figures, "ratios": ratios}
-        )
-    if args.write:
-        replace_block(RESULTS, "stream", f"{about}.\n\n{table.markdown()}")
+    figures = {name: timing.as_dict() for name, timing in timings.items()}
+    publish(args, "stream", {"Streaming": table}, about, {"timings": figures, "ratios": ratios})
     if any(missed):
-        print("zoofast: a floor of streaming was not reached", file=sys.stderr)
+        print("zoofast: the stream is slower than its limit", file=sys.stderr)
     return 1 if any(missed) else 0
 
 
@@ -255,17 +257,17 @@ def on_ort(
     """Fills in the timings with a real model on this machine; returns the ratios."""
     names = ("prep", "infer", "concurrent", "both", "disk", "two commands", "command")
     timings |= {name: Timing() for name in names}
-    once, source = source_of(paths, len(paths)), source_of(paths, IN_MEMORY * len(paths))
+    once, source = source_of(paths, len(paths)), source_of(paths, REPEATS * len(paths))
     few, many = len(once.items), len(source.items)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         over_disk = OverDisk(once, args.model, Path(folder))
         spec = ModelSpec(args.model, batch=DEFAULT_BATCH)
         in_turn(
             [
-                partial(alone, source, timings["prep"]),
-                partial(inferred, args.model, many, 1, timings["infer"]),
-                partial(inferred, args.model, many, usable_cpus(), timings["concurrent"]),
-                partial(streamed, source, spec, timings["both"]),
+                partial(prepare, source, timings["prep"]),
+                partial(infer_alone, args.model, many, 1, timings["infer"]),
+                partial(infer_alone, args.model, many, usable_cpus(), timings["concurrent"]),
+                partial(evaluate_all, source, spec, timings["both"]),
                 partial(over_disk.steps, timings["disk"], timings["two commands"], few),
                 partial(over_disk.stream, timings["command"], few),
             ],
@@ -275,7 +277,7 @@ def on_ort(
 
         def of_sum(infer: str) -> float:
             rounds = zip(*(timings[name].seconds for name in ("both", "prep", infer)), strict=True)
-            return statistics.median(both / (prep + infer) for both, prep, infer in rounds)
+            return float(statistics.median(both / (prep + infer) for both, prep, infer in rounds))
 
         return {
             "of the sum in memory": of_sum("infer"),
@@ -287,9 +289,10 @@ def on_ort(
 
 def main() -> int:
     parser = benchmark_parser("Streaming evaluation.", rounds=7)
+    add_images(parser)
     parser.add_argument("--model", metavar="M.onnx", help="also measure with ONNX Runtime")
     parser.add_argument("--folder", type=Path, help="where the three steps write")
-    parser.add_argument("--count", type=int, default=3000, metavar="N", help="default: 3000")
+    parser.add_argument("--count", type=positive, default=3000, metavar="N", help="default: 3000")
     return run_main(run, parser)
 
 

@@ -1,11 +1,11 @@
 """One peer in its own process: `worker.py PEER IMAGES REFERENCE`. Started by harness.py.
 
-IMAGES is a text file of paths, REFERENCE a folder with what Pillow makes of them (see
-harness.write_reference). Every line on standard input is a command, answered by a line of JSON:
+IMAGES is a text file of paths, REFERENCE a folder with the results of Pillow (see
+harness.write_reference). The worker answers each line on standard input by a line of JSON:
 
-    hello    what the peer is
-    verify   how many of its answers equal the reference, and the largest difference
-    time     seconds, by the clock and of CPU, for one pass over all images
+    hello    the peer's name, kind, claim and versions
+    verify   how many of its results equal the reference, and the largest difference
+    time     wall and CPU seconds of one pass over all images
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 
 class Worker:
-    """A peer and the images it works on, their bytes held in memory."""
+    """A peer and its images, whose bytes are in memory."""
 
     def __init__(self, name: str, paths: list[Path], reference: Path) -> None:
         self.peer = importlib.import_module(f"peers.{name}")
@@ -34,7 +34,7 @@ class Worker:
         self.kind = "decode" if hasattr(self.peer, "decode") else "prepare"
 
     def answers(self) -> Iterator[NDArray[Any]]:
-        """What the peer makes of each image; valid until the next one."""
+        """The peer's result for each image, valid until the next result."""
         if hasattr(self.peer, "prepare_files"):
             return iter(self.peer.prepare_files(self.paths))
         return map(getattr(self.peer, self.kind), self.images)
@@ -55,15 +55,15 @@ class Worker:
         answers = self.answers()
         for i, _ in enumerate(self.paths):
             expected = np.load(self.reference / f"{i}.{self.kind}.npy")
-            made = next(answers)
-            if made.shape != expected.shape or made.dtype != expected.dtype:
+            result = next(answers)
+            if result.shape != expected.shape or result.dtype != expected.dtype:
                 raise ValueError(
-                    f"made {made.shape} {made.dtype}, not {expected.shape} {expected.dtype}"
+                    f"{result.shape} {result.dtype}, not {expected.shape} {expected.dtype}"
                 )
-            if made.tobytes() == expected.tobytes():
+            if result.tobytes() == expected.tobytes():
                 equal += 1
             else:
-                difference = np.abs(made.astype(np.float64) - expected.astype(np.float64))
+                difference = np.abs(result.astype(np.float64) - expected.astype(np.float64))
                 largest = max(largest, float(difference.max()))
         return {"images": len(self.paths), "equal": equal, "largest_difference": largest}
 
@@ -78,7 +78,7 @@ class Worker:
 
 def main() -> int:
     name, images, reference = sys.argv[1:]
-    # What a peer prints goes to standard error; only answers go to standard output.
+    # Only answers go to standard output; what a peer prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker: Worker | None = None
@@ -88,7 +88,7 @@ def main() -> int:
                 paths = [Path(path) for path in Path(images).read_text("utf-8").splitlines()]
                 worker = Worker(name, paths, Path(reference))
             answer = getattr(worker, line.strip())()
-        except Exception as error:  # handed to the runner, which reports it
+        except Exception as error:  # the harness reports it
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         print(json.dumps(answer), file=answers, flush=True)
     return 0

@@ -27,7 +27,8 @@ def picture(width: int, height: int, rng: np.random.Generator) -> NDArray[np.uin
     def noise() -> NDArray[np.float64]:
         phase = rng.uniform(0, 2 * np.pi, falloff.shape)
         field = np.fft.irfft2(falloff * np.exp(1j * phase), (height, width))
-        return (field - field.mean()) / field.std()
+        normalized: NDArray[np.float64] = (field - field.mean()) / field.std()
+        return normalized
 
     y, x = np.mgrid[0:height, 0:width]
     light = noise() * 45 + 118

@@ -1,7 +1,8 @@
-"""torchvision, also where its compiled half does not load.
+"""torchvision, also where its compiled part cannot be loaded.
 
-PyPI's torchvision is compiled against the CUDA build of torch. Beside a CPU torch its import ends
-at an operator that nothing here uses; saying what the operator looks like lets it go on.
+PyPI's torchvision is compiled for the CUDA build of torch. With a CPU build of torch, its import
+fails because an operator is missing that no benchmark uses. Defining the operator makes the import
+work.
 """
 
 from __future__ import annotations

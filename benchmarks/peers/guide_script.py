@@ -1,4 +1,4 @@
-"""As the guides' scripts prepare an image: Pillow, then NumPy, one step after the other."""
+"""Prepares an image as the guides' scripts do: Pillow, then NumPy, one step after the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def prepare_strided(data: bytes) -> NDArray[np.float32]:
-    """The tensor as the scripts hold it: a transposed view."""
+    """The tensor as the scripts have it: a transposed view."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = image.size
     if min(width, height) != 256:

@@ -1,6 +1,6 @@
-/* A full decode to RGB through the system's libjpeg-turbo, at its least cost:
- * one decompressor for all images, rows straight into the caller's buffer.
- * The images have been decoded by Pillow before, so errors end the process. */
+/* A full decode to RGB by the system's libjpeg-turbo, as fast as possible: one
+ * decompressor for all images, and rows go directly into the caller's buffer.
+ * Pillow has decoded the images before, so an error ends the process. */
 #include <stdio.h>
 
 #include <jpeglib.h>

@@ -1,4 +1,4 @@
-"""The system's libjpeg-turbo, bare: the one that zoofast links, called from a few lines of C."""
+"""The system's libjpeg-turbo, which zoofast links too, called from a few lines of C."""
 
 from __future__ import annotations
 

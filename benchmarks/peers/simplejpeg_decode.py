@@ -1,4 +1,4 @@
-"""A full decode through simplejpeg, which brings its own libjpeg-turbo."""
+"""A full decode by simplejpeg, which contains a libjpeg-turbo of its own."""
 
 from __future__ import annotations
 

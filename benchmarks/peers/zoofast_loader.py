@@ -1,4 +1,4 @@
-"""zoofast's Loader with two threads. It reads the files itself, which the others are spared."""
+"""zoofast's Loader with two threads. It reads the files; the other peers get bytes in memory."""
 
 from __future__ import annotations
 

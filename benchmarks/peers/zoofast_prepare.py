@@ -1,4 +1,4 @@
-"""zoofast, an image a call."""
+"""zoofast, one image per call."""
 
 from __future__ import annotations
 
