@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
+from zoofast.base.text import counted, first_line
 from zoofast.errors import ModelError
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+MAX_RANDOM_VALUES = 1 << 28  # 1 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,21 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"{self.images} image{'s' if self.images != 1 else ''}: largest difference "
+            f"{counted(self.images, 'image')}: largest difference "
             f"{self.max_difference:.3g} (logits up to {self.max_logit:.3g}), "
             f"top-1 agreement {self.top1:.2%}"
         )
 
 
 def compare(reference: NDArray[np.float32], other: NDArray[np.float32]) -> Agreement:
-    """The Agreement of two arrays of logits, (N, classes) each. ModelError when shapes differ."""
+    """The Agreement of two arrays of logits, (N, classes) each.
+
+    Raises ModelError when the shapes differ, or are not those of logits.
+    """
     if reference.shape != other.shape:
         raise ModelError(f"outputs have different shapes: {reference.shape} and {other.shape}")
+    if reference.ndim < 2 or reference.size == 0:
+        raise ModelError(f"the output's shape is {reference.shape}; logits are (images, classes)")
     max_difference = float("inf")
     if np.isfinite(reference).all() and np.isfinite(other).all():
         max_difference = float(np.abs(reference.astype(np.float64) - other).max())
@@ -74,7 +80,7 @@ def run_onnx(
     with needs("onnx"):
         import onnxruntime
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings concern the graph's style, not its result
+    options.log_severity_level = 4  # its errors are raised as well; its warnings concern style
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -89,9 +95,9 @@ def run_onnx(
             padding = np.repeat(chunk[:1], batch - len(chunk), axis=0)
             padded = np.ascontiguousarray(np.concatenate([chunk, padding]))
             logits.append(session.run(None, {port.name: padded})[0][: len(chunk)])
+        return np.concatenate(logits)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        raise ModelError(f"{path}: ONNX Runtime: {str(error).splitlines()[0]}") from error
-    return np.concatenate(logits)
+        raise ModelError(f"{path}: ONNX Runtime: {first_line(error)}") from error
 
 
 def random_images(shape: tuple[int | None, ...], count: int) -> NDArray[np.float32]:
@@ -104,4 +110,6 @@ def random_images(shape: tuple[int | None, ...], count: int) -> NDArray[np.float
         raise ModelError(
             f"input sizes {shape} are dynamic beyond the batch; give the model fixed sizes"
         )
+    if count * math.prod(sizes) > MAX_RANDOM_VALUES:
+        raise ModelError(f"the input of {count} x {sizes} is too large to compute")
     return np.random.default_rng(0).standard_normal((count, *sizes), dtype=np.float32)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
+from zoofast.base.text import first_line
 from zoofast.conversion.agreement import Agreement, compare, require_agreement, run_onnx
 from zoofast.conversion.models import KnownModel
 from zoofast.conversion.models.torch_compat import build
@@ -192,8 +193,7 @@ def export(
             )
         except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
             raise ModelError(
-                f"{target.factory}: cannot be exported with opset {opset}: "
-                f"{str(error).splitlines()[0]}"
+                f"{target.factory}: cannot be exported with opset {opset}: {first_line(error)}"
             ) from error
         if images is None:
             return None

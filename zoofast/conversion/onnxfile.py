@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
+from zoofast.base.text import first_line
 from zoofast.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
+
+
+MAX_PROTOBUF_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,28 @@ def read(path: Path) -> onnx.ModelProto:
         import onnx
         from google.protobuf.message import DecodeError
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), format="protobuf")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except DecodeError as error:
+    except (DecodeError, ValueError) as error:  # ValueError: a name that is not UTF-8
         raise ModelError(f"{path}: not an ONNX model") from error
+    except onnx.checker.ValidationError as error:  # weights in other files, missing or outside
+        raise ModelError(f"{path}: {first_line(error)}") from error
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model (it has no nodes)")
+    return model
+
+
+def read_valid(path: Path) -> onnx.ModelProto:
+    """As `read`; ModelError also for a graph that breaks ONNX's rules."""
+    model = read(path)
+    import onnx
+
+    try:
+        # A model with more than 2 GB of weights can only be checked as a file.
+        onnx.checker.check_model(str(path) if model.ByteSize() >= MAX_PROTOBUF_BYTES else model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
     return model
 
 
@@ -55,7 +74,7 @@ def _port(value: onnx.ValueInfoProto) -> Port:
     dims = value.type.tensor_type.shape.dim
     return Port(
         value.name,
-        tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims),
+        tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims),
     )
 
 

@@ -39,7 +39,7 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> OptimizeResult:
     with needs("onnx"):
         import onnx
     chosen = [rewrites.load(name) for name in names]
-    model = onnxfile.read(source)
+    model = onnxfile.read_valid(source)
     shape = onnxfile.image_input(model, source).shape
     before = len(model.graph.node)
     applied = {rewrite.name: rewrite.apply(model) for rewrite in chosen}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.files import atomic_output
+from zoofast.base.parsing import parse_json
 from zoofast.base.provenance import file_sha256
 from zoofast.conversion import atc, trial
 from zoofast.conversion.aipp import Aipp
@@ -56,12 +57,16 @@ class StepCache:
         self._path = folder / CACHE_NAME
         self._digests: dict[Path, str] = {}
         try:
-            entries = json.loads(self._path.read_text(encoding="utf-8"))
+            entries = parse_json(self._path.read_bytes())
         except FileNotFoundError:
             entries = {}
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ModelError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
             raise ModelError(f"{self._path}: damaged ({error}); delete it to start anew") from error
-        self._entries: dict[str, Any] = entries
+        if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
+            raise ModelError(f"{self._path}: damaged; delete it to start anew")
+        self._entries: dict[str, dict[str, Any]] = entries
 
     def run(self, step: Step) -> StepResult:
         """Makes the step's output unless it exists, unchanged, from the same inputs."""
@@ -94,6 +99,15 @@ class StepCache:
             except OSError as error:
                 raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
         return self._digests[path]
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether the value has the form that StepCache.run writes."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("inputs"), dict)
+        and isinstance(entry.get("output"), str)
+    )
 
 
 def onnx_steps(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
+from zoofast.base.text import first_line
 from zoofast.conversion import onnxfile
 from zoofast.conversion.agreement import (
     Agreement,
@@ -42,7 +43,7 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResul
     with needs("onnx"):
         import onnx
         import onnxsim
-    model = onnxfile.read(source)
+    model = onnxfile.read_valid(source)
     port = onnxfile.image_input(model, source)
     if batch is not None and port.batch not in (None, batch):
         raise ModelError(
@@ -53,7 +54,7 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResul
     try:
         simplified, _ = onnxsim.simplify(model, overwrite_input_shapes=shapes)
     except Exception as error:  # onnxsim's C++ core raises bare RuntimeError, ValueError, …
-        raise ModelError(f"{source}: onnxsim: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{source}: onnxsim: {first_line(error)}") from error
     after = Counter(node.op_type for node in simplified.graph.node)
     del model
     with atomic_output(out) as partial:

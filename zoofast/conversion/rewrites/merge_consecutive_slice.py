@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,7 @@ class _Merger:
         tensors = {tensor.name: tensor for tensor in self.graph.initializer}
         for value in self.graph.input:
             tensors.pop(value.name, None)
-        lists = {}
+        lists: dict[str, list[int]] = {}
         for node in self.graph.node:
             if node.op_type == "Constant":
                 for entry in node.attribute:
@@ -179,13 +180,15 @@ class _Merger:
                     elif entry.name == "value_ints":
                         lists[node.output[0]] = list(entry.ints)
         integer = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-        return lists | {
-            name: onnx.numpy_helper.to_array(tensor).tolist()
-            for name, tensor in tensors.items()
-            if tensor.data_type in integer
-            and len(tensor.dims) == 1
-            and tensor.data_location != onnx.TensorProto.EXTERNAL
-        }
+        for name, tensor in tensors.items():
+            if (
+                tensor.data_type in integer
+                and len(tensor.dims) == 1
+                and tensor.data_location != onnx.TensorProto.EXTERNAL
+            ):
+                with suppress(ValueError):  # a tensor with more or fewer values than its shape
+                    lists[name] = onnx.numpy_helper.to_array(tensor).tolist()
+        return lists
 
     def _rank(self, name: str) -> int | None:
         if self._ranks is None:
