@@ -17,6 +17,7 @@ The folder holds the names that the pages use: see `make_data`.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import io
 import itertools
 import os
@@ -199,6 +200,11 @@ def test_every_console_block_runs(page: Path, tmp_path: Path) -> None:
                 assert normal(each) in printed, f"$ {line}\n{each}\n{done.stdout}"
 
 
+def once(lines: list[str]) -> list[str]:
+    """The lines without repetitions, which loops make."""
+    return [line for line, _ in itertools.groupby(lines)]
+
+
 @pytest.mark.parametrize("page", with_blocks("python"), ids=name_of)
 def test_every_python_block_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,8 +217,8 @@ def test_every_python_block_runs(
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(text, str(page), "exec"), names)
-        lines = [line for line, _ in itertools.groupby(printed.getvalue().splitlines())]
-        assert lines == re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
+        expected = re.findall(r"^ *print\(.*\)  # (.*)$", text, re.MULTILINE)
+        assert once(printed.getvalue().splitlines()) == once(expected)
 
 
 def test_the_pages_have_commands_and_code() -> None:
@@ -229,3 +235,33 @@ def test_the_api_page_names_everything_public() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     for name in zoofast.__all__:
         assert re.search(rf"^\|.*`{name}\b.*\|$", page, re.MULTILINE), name
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which links reach the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]), ids=name_of)
+def test_links_lead_to_pages_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_names_every_script_of_the_guides() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    patterns = re.findall(r"`([*\w]+\.py)`", table)
+    scripts = {path.name for path in (ROOT / "tools/guides").glob("*/*.py")}
+    assert len(scripts) > 10
+    for script in scripts:
+        assert any(fnmatch.fnmatch(script, pattern) for pattern in patterns), script
+    page = ROOT / "docs/guides.md"
+    assert {path.name.lower() for path in (ROOT / "tools/guides").iterdir() if path.is_dir()} <= (
+        anchors(page)
+    )
