@@ -13,8 +13,9 @@ import pytest
 from zoofast.cli import main
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
+from zoofast.scoring.listing import list_results
 from zoofast.scoring.mistakes import MAX_EXAMPLES, confusions, most_confident_mistakes
-from zoofast.scoring.results import ReadOptions, ResultReader, list_results
+from zoofast.scoring.results import ReadOptions, ResultReader
 from zoofast.scoring.score import ScoreOptions, score_folder
 from zoofast.scoring.tally import Tally
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
 from zoofast.errors import LabelError
+from zoofast.scoring.formats import BIN_DTYPES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from zoofast.scoring.labels import Labels
     from zoofast.scoring.score import Score, ScoreOptions
 
-BIN_DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int32")
 MAX_TOP_K = 1000
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
 
@@ -49,9 +49,8 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_output_index(parser, None, "the lowest that has files")
     parser.add_argument(
         "--bin-dtype",
-        default="float32",
         choices=BIN_DTYPES,
-        help="element type of .bin files (default: %(default)s)",
+        help="element type of .bin files (default: as infer has recorded it, or float32)",
     )
 
 

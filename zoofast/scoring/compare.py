@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from zoofast.base.parsing import parse_json, read_limited
 from zoofast.base.rows import names_path, read_named_rows
 from zoofast.errors import LabelError, ResultError
+from zoofast.scoring.formats import find_record, result_format
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.results import DEFAULT_READING, ReadOptions, list_results, read_logits
+from zoofast.scoring.listing import list_results
+from zoofast.scoring.results import DEFAULT_READING, ReadOptions, read_logits
 from zoofast.scoring.score import DEFAULT_SCORING, ScoreOptions, automatic_offset, true_classes
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
@@ -50,13 +52,19 @@ class FolderLogits:
     def __init__(self, folder: Path, reading: ReadOptions = DEFAULT_READING) -> None:
         listing = list_results(folder, reading.output_index, reading.kind)
         self.source, self.names, self.duplicates = str(folder), listing.names, listing.duplicates
-        self._bin_dtype = reading.bin_dtype
+        record = find_record(folder)
+        self._bin_dtype, self._values = result_format(listing, reading.bin_dtype, record)
         self._files = {
             name: folder / file for name, file in zip(listing.names, listing.files, strict=True)
         }
 
     def row(self, name: str) -> NDArray[np.float32]:
-        return read_logits(self._files[name], bin_dtype=self._bin_dtype)
+        row = read_logits(self._files[name], bin_dtype=self._bin_dtype)
+        if self._values not in (None, len(row)):
+            raise ResultError(
+                f"{self._files[name]}: has {len(row)} values, by infer's record {self._values}"
+            )
+        return row
 
 
 class SavedLogits:

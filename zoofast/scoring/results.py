@@ -1,11 +1,10 @@
-"""Result files as ais_bench writes them: NAME_<output>.txt, .bin or .npy, one image each."""
+"""Result files -> the best classes of each, read by C threads; one file -> its logits."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from zoofast import _logits
 from zoofast.errors import ResultError
+from zoofast.scoring.formats import find_record, probable_dtype, result_format
+from zoofast.scoring.listing import file_names, list_results
 from zoofast.scoring.topk import TopK
 
 KINDS = {"txt": _logits.TXT, "bin": _logits.BIN, "npy": _logits.NPY}
@@ -21,110 +22,32 @@ KINDS = {"txt": _logits.TXT, "bin": _logits.BIN, "npy": _logits.NPY}
 FIRST_FILES, GROWTH = 512, 8
 FILES_PER_STEP = 2048  # between two calls of `progress`, when Ctrl-C is seen as well
 
-_RESULT = re.compile(r"(?P<name>[^.]+)_(?P<output>\d+)\.(?P<kind>txt|bin|npy)", re.IGNORECASE)
-_DEVICE_FOLDER = re.compile(r"device\d+(_\d+)?")  # one per device in ais_bench's parallel runs
-
 
 @dataclass(frozen=True)
 class ReadOptions:
     """How a folder of results is read.
 
     output_index: which of the model's outputs; None: the lowest that has files. kind: only "txt",
-    "bin" or "npy" files; None: all. bin_dtype: element type of .bin files. threads: 1 to 1024.
+    "bin" or "npy" files; None: all. bin_dtype: element type of .bin files; None: the type that
+    infer has recorded, or float32 without a record. threads: 1 to 1024.
     """
 
     output_index: int | None = None
     kind: str | None = None
-    bin_dtype: DTypeLike = "float32"
+    bin_dtype: str | None = None
     threads: int = 1
 
 
 DEFAULT_READING = ReadOptions()
 
 
-@dataclass(frozen=True)
-class ResultFolder:
-    """The result files of one output, sorted by sample name, and the other files of a folder."""
-
-    folder: Path
-    output_index: int
-    names: list[str]
-    files: list[str]  # relative to folder
-    duplicates: dict[str, list[str]]  # sample -> its several files; in neither list above
-    unrecognized_files: list[str]  # files that are no results
-    other_outputs: dict[int, int]  # output index -> number of samples
-
-
-def list_results(
-    folder: Path | str,
-    output_index: int | None = None,
-    kind: str | None = None,
-    *,
-    paths: Sequence[str] | None = None,
-) -> ResultFolder:
-    """Lists a result folder, and its folders device0, device1 … of a parallel run.
-
-    output_index, kind: as in ReadOptions. paths: the folder's files, if they are known already.
-    Raises ResultError when there is no result file.
-    """
-    folder = Path(folder)
-    by_output: dict[int, dict[str, str]] = {}  # output -> sample -> file
-    duplicates: dict[int, dict[str, list[str]]] = {}  # output -> sample -> its several files
-    unrecognized = []
-    for path in _file_names(folder) if paths is None else paths:
-        base = path[path.rfind("/") + 1 :]
-        match = _RESULT.fullmatch(base)
-        if match:
-            name, output, suffix = match.groups()
-            if kind is None or suffix.lower() == kind:
-                index = int(output)
-                first = by_output.setdefault(index, {}).setdefault(name, path)
-                if first is not path:
-                    duplicates.setdefault(index, {}).setdefault(name, [first]).append(path)
-        elif not base.endswith("summary.json"):  # ais_bench's own file is none of a sample
-            unrecognized.append(path)
-    if not by_output:
-        suffixes = f".{kind}" if kind else ".txt, .bin or .npy"
-        raise ResultError(f"{folder}: holds no result files (NAME_0{suffixes})")
-    if output_index is None:
-        output_index = min(by_output)
-    if output_index not in by_output:
-        outputs = ", ".join(map(str, sorted(by_output)))
-        raise ResultError(f"{folder}: has no results of output {output_index}, only of {outputs}")
-    chosen = by_output.pop(output_index)
-    several = duplicates.get(output_index, {})
-    names = sorted(chosen.keys() - several.keys() if several else chosen)
-    return ResultFolder(
-        folder,
-        output_index,
-        names,
-        [chosen[name] for name in names],
-        {name: sorted(files) for name, files in sorted(several.items())},
-        sorted(unrecognized),
-        {index: len(files) for index, files in sorted(by_output.items())},
-    )
-
-
-def _file_names(folder: Path, prefix: str = "") -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_dir():
-                    yield prefix + entry.name
-                elif not prefix and _DEVICE_FOLDER.fullmatch(entry.name):
-                    yield from _file_names(folder / entry.name, entry.name + "/")
-                else:
-                    yield f"{prefix}{entry.name}/"
-    except OSError as error:
-        raise ResultError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
 class ResultReader:
     """Lists a folder's results and ranks them, on C threads without the GIL. A context manager.
 
     All threads but the caller's begin to read while the folder is being listed and sorted; `finish`
-    reads along with them. k: how many classes of each file are ranked. Raises ResultError as
-    list_results does. A broken file does not raise: see `read_failure`.
+    reads along with them. k: how many classes of each file are ranked. `values`: how many values
+    each file must have by infer's record; None without a record. Raises ResultError as list_results
+    and result_format do. A broken file does not raise: see `read_failure`.
     """
 
     def __init__(self, folder: Path | str, k: int, options: ReadOptions = DEFAULT_READING) -> None:
@@ -136,8 +59,11 @@ class ResultReader:
         self._k, self._options = k, options
         self._readings: list[tuple[list[str], _logits.Reading]] = []
         try:
+            record = find_record(folder)
+            self._bin_dtype = probable_dtype(record, options.output_index or 0, options.bin_dtype)
             paths = self._list_and_begin(folder)
             self.listing = list_results(folder, options.output_index, options.kind, paths=paths)
+            self._bin_dtype, self.values = result_format(self.listing, options.bin_dtype, record)
         except BaseException:
             self.close()
             raise
@@ -147,7 +73,7 @@ class ResultReader:
         needed files that this guess has missed."""
         index, kind = self._options.output_index or 0, self._options.kind
         endings = tuple(f"_{index}.{suffix}" for suffix in KINDS if kind in (None, suffix))
-        listed, paths, count = _file_names(folder), [], FIRST_FILES
+        listed, paths, count = file_names(folder), [], FIRST_FILES
         while part := list(itertools.islice(listed, count)):
             self._begin([path for path in part if path.endswith(endings)])
             paths += part
@@ -160,7 +86,7 @@ class ResultReader:
             list(map(os.fsencode, files)),
             _kinds(files),
             self._k,
-            bin_dtype=self._options.bin_dtype,
+            bin_dtype=self._bin_dtype,
             want_confidence=True,
             threads=self._options.threads,
         )

@@ -13,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.errors import LabelError, ResultError
+from zoofast.scoring.formats import recorded_in
 from zoofast.scoring.labels import Labels
+from zoofast.scoring.listing import ResultFolder
 from zoofast.scoring.mistakes import Confusion, Mistake, confusions, most_confident_mistakes
-from zoofast.scoring.results import (
-    DEFAULT_READING,
-    ReadOptions,
-    ResultFolder,
-    ResultReader,
-    read_failure,
-)
+from zoofast.scoring.results import DEFAULT_READING, ReadOptions, ResultReader, read_failure
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
 
@@ -216,7 +212,7 @@ def score_folder(
         )
         has_label = match_labels(listing.names, listing.duplicates, labels, problems)
         results, best = reader.finish(progress)
-    classes = _class_count(listing, results, problems)
+    classes = _class_count(listing, results, reader.values, problems)
     usable = np.flatnonzero((results["status"] == 0) & (results["count"] == classes) & has_label)
     if not len(usable):
         raise ResultError(
@@ -234,9 +230,11 @@ def score_folder(
     return score_predictions(predictions, labels, problems, samples, options)
 
 
-def _class_count(listing: ResultFolder, results: NDArray[np.void], problems: Problems) -> int:
-    """How many classes most results have. Adds the results of other lengths, and those that cannot
-    be read, to `problems`."""
+def _class_count(
+    listing: ResultFolder, results: NDArray[np.void], recorded: int | None, problems: Problems
+) -> int:
+    """How many classes the results have: as recorded by infer, or else as most results have. Adds
+    the results of other lengths, and those that cannot be read, to `problems`."""
     readable = results["status"] == 0
     for i in np.flatnonzero(~readable).tolist():
         problems.unreadable[listing.files[i]] = read_failure(results[i]) or ""
@@ -246,6 +244,12 @@ def _class_count(listing: ResultFolder, results: NDArray[np.void], problems: Pro
         raise ResultError(f"{listing.folder}: no result can be read ({reason})")
     lengths, times = np.unique(results["count"][readable], return_counts=True)
     classes = int(lengths[np.argmax(times)])
+    if recorded not in (None, classes):
+        raise ResultError(
+            f"{listing.folder}: most results have {classes} values, but by infer's record "
+            f"({recorded_in(listing)}) {recorded}; run infer anew, or delete the record if another "
+            "program has made the results"
+        )
     for i in np.flatnonzero(readable & (results["count"] != classes)).tolist():
         problems.wrong_length[listing.files[i]] = int(results["count"][i])
     return classes

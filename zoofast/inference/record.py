@@ -1,0 +1,100 @@
+"""<folder>_run.json beside a folder of results: the run that made them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoofast.base.files import write_atomic
+from zoofast.base.parsing import parse_json, read_limited
+from zoofast.errors import ResultError
+from zoofast.inference.outputs import FORMATS, sibling_path
+
+
+@dataclass(frozen=True)
+class RecordedOutput:
+    """One output of the model, as one result file has it. dtype: "float32" and so on; shape: of the
+    file's content, the images first."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if not all(type(size) is int and size >= 0 for size in self.shape):
+            raise ValueError(f"{self.shape} is no shape")
+        if not isinstance(self.dtype, str) or np.dtype(self.dtype).kind not in "fiub":
+            raise ValueError(f"{self.dtype!r} is no dtype")
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run of `zoofast infer`.
+
+    model: the digest of the model. input: where the images' files were. outfmt: BIN, NPY or TXT.
+    images_per_file: images whose results one file holds. outputs: in the model's order; empty
+    before the model is loaded. samples: the names of the results, without `_0.bin`; empty when they
+    are not recorded.
+    """
+
+    model: str
+    input: str | None
+    outfmt: str
+    images_per_file: int = 1
+    outputs: tuple[RecordedOutput, ...] = ()
+    samples: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Writes the record of `folder`. Raises OutputError."""
+        write_atomic(record_path(folder), json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord | None:
+        """The record of `folder`; None when there is none. Raises ResultError for a damaged one."""
+        path = record_path(folder)
+        try:
+            return cls._of_json(parse_json(read_limited(path)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ResultError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultError(
+                f"{path}: is a damaged record of {folder}; delete it, or run infer anew"
+            ) from error
+
+    @classmethod
+    def _of_json(cls, content: Any) -> RunRecord:
+        outputs = tuple(
+            RecordedOutput(output["dtype"], output["shape"])
+            for output in content.get("outputs", ())
+        )
+        record = cls(
+            content["model"],
+            content["input"],
+            content["outfmt"],
+            content.get("images_per_file", 1),
+            outputs,
+            tuple(content.get("samples", ())),
+        )
+        if not isinstance(content.get("samples", []), list):
+            raise ValueError("samples are no list")
+        texts = (record.model, record.input or "", *record.samples)
+        if record.outfmt not in FORMATS or not all(isinstance(text, str) for text in texts):
+            raise ValueError("a key of the record has another type")
+        if type(record.images_per_file) is not int or record.images_per_file < 1:
+            raise ValueError("images_per_file is no number from 1")
+        return record
+
+
+def record_path(folder: Path) -> Path:
+    """<folder>_run.json. A relative folder such as `.` gets its full name first."""
+    return sibling_path(Path(os.path.abspath(folder)), "_run.json")
