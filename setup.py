@@ -56,15 +56,17 @@ if switched_on("ZOOFAST_SANITIZE"):
     cflags += ["-O1", *sanitize]
     ldflags += sanitize
 
-# csrc/logits.c stands alone: reading results needs neither the core nor libjpeg.
-logits_sources = ["csrc/logits.c"]
+# The extension _logits has no libjpeg: it reads results without the rest of the core.
+logits_sources = sorted(map(str, Path("csrc").glob("logits_*.c")))
 core_sources = sorted({str(path) for path in Path("csrc").glob("*.c")} - set(logits_sources))
+logits_sources += ["csrc/levels.c", "csrc/threads.c"]
+headers = [str(path) for path in Path("csrc").glob("*.h")]
 
 core = Extension(
     "zoofast._core",
     ["zoofast/_core.pyx", *core_sources],
     include_dirs=["csrc"],
-    depends=[str(path) for path in Path("csrc").glob("*.h")],
+    depends=headers,
     extra_compile_args=[*cflags, *pkg_config("--cflags", "libjpeg")],
     extra_link_args=[*ldflags, *pkg_config("--libs", "libjpeg"), "-lm"],
 )
@@ -73,8 +75,8 @@ logits = Extension(
     "zoofast._logits",
     ["zoofast/_logits.pyx", *logits_sources],
     include_dirs=["csrc"],
-    depends=["csrc/logits.h"],
-    # lets GCC vectorize comparisons of floats; no value changes, only unread exception flags
+    depends=headers,
+    # lets GCC vectorize comparisons of floats: only exception flags change, which nothing reads
     extra_compile_args=[*cflags, "-fno-trapping-math"],
     extra_link_args=[*ldflags, "-lm"],
 )

@@ -1,12 +1,14 @@
 /*
- * Class scores ("logits"): read from result files, rank, write as text.
+ * Class scores ("logits"): read from result files, ranked, written as text.
  *
- * Like the core, this part knows nothing of Python, never prints, and owns
- * nothing after a call returns. It stands alone: no other file of csrc/ is
- * needed. All functions may be called from several threads at once.
+ * Like the core, this part does not use Python, never prints, and owns no memory
+ * after a call has returned. It needs none of the core's files but levels.c and
+ * threads.c, and no libjpeg. Several threads may call any function at once.
  */
 #ifndef ZF_LOGITS_H
 #define ZF_LOGITS_H
+
+#include "levels.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -14,52 +16,49 @@
 typedef enum zf_logits_status {
     ZF_LOGITS_OK = 0,
     ZF_LOGITS_NOMEM,  /* out of memory */
-    ZF_LOGITS_READ,   /* cannot be opened or read; see sys_errno */
-    ZF_LOGITS_EMPTY,  /* no number in the first row */
-    ZF_LOGITS_NUMBER, /* something that is no number, at byte `at` */
+    ZF_LOGITS_READ,   /* the file cannot be opened or read; see sys_errno */
+    ZF_LOGITS_EMPTY,  /* the first row has no number */
+    ZF_LOGITS_NUMBER, /* the text at byte `offset` is not a number */
     ZF_LOGITS_NPY,    /* not an .npy of plain little-endian numbers in C order */
-    ZF_LOGITS_BYTES   /* `at` bytes: no multiple of the element, or fewer than the header says */
+    ZF_LOGITS_BYTES   /* `offset` bytes: not a multiple of the element's size, or fewer than
+                         the header says */
 } zf_logits_status;
 
 typedef enum zf_logits_kind { ZF_LOGITS_TXT, ZF_LOGITS_BIN, ZF_LOGITS_NPY_FILE } zf_logits_kind;
 
-/* ---- CPU levels ---------------------------------------------------------- */
-
-/* Runs everything on this CPU level from now on: "scalar" or, where this CPU
- * has it, "avx2"; NULL: the best, as without a call. Every level gives the same
- * bits. Returns 0, and changes nothing, for any other. */
-int zf_logits_use(const char *isa);
+/* Where a function takes a level, this CPU must run it. All levels give the same
+ * bits. */
 
 /* ---- text ---------------------------------------------------------------- */
 
-/* Parses numbers separated by blanks from text[0, nbytes) into out, which
- * must have room for nbytes / 2 + 1 values. What counts as a number, and its
- * value, are those of Python's float(), then rounded to float (as
- * np.float32(text) does): decimals, exponents, inf, infinity, nan in any
- * case; no hexadecimal, no underscores. *at is the offset of the offender
- * when the status is ZF_LOGITS_NUMBER. */
-zf_logits_status zf_logits_parse(const char *text, size_t nbytes, float *out, size_t *count,
-                                 size_t *at);
+/* Parses numbers separated by blanks from text[0, nbytes) into out, which must
+ * have room for nbytes / 2 + 1 values. Accepts the decimal numbers that Python's
+ * float() accepts, with exponents, inf, infinity and nan in any case, but without
+ * underscores. Values are rounded to double, then to float, as by
+ * np.float32(text). If the status is ZF_LOGITS_NUMBER, *offset is where the text
+ * that is not a number begins. */
+zf_logits_status zf_logits_parse(zf_level level, const char *text, size_t nbytes, float *out,
+                                 size_t *count, size_t *offset);
 
-/* Bytes that zf_logits_format may need for n values. */
+/* The most bytes that zf_logits_format writes for n values. */
 size_t zf_logits_format_bound(size_t n);
 
-/* Writes row[0, n) as C's "%f " each (nan and inf without a sign of nan) and
- * one '\n' at the end; no '\0'. Returns the bytes written. */
+/* Writes each value of row[0, n) as C's "%f " (nan without a sign), then one
+ * '\n', no '\0'. Returns the bytes written. */
 size_t zf_logits_format(const float *row, size_t n, char *out);
 
 /* ---- ranking ------------------------------------------------------------- */
 
-/* The k best of row[0, n), best first: their classes and, where values is
- * not NULL, their scores. Equal scores (+0 and -0 are equal): the lower class
- * first. NaN comes last. Needs 1 <= k <= n <= INT32_MAX. */
+/* The classes of the k largest values of row[0, n), largest first, and if values
+ * is not NULL, those values. Of equal values (+0 equals -0) the lower class comes
+ * first; NaN comes last. Needs 1 <= k <= n <= INT32_MAX. */
 void zf_logits_topk(const float *row, size_t n, size_t k, int32_t *classes, float *values);
 
-/* The softmax of the largest value of row[0, n), NaN taken as impossible; NaN
- * when the largest is not finite. *sum is the plain sum of the values and
- * *least the smallest, by which probabilities can be told from logits. Plain
- * float32 arithmetic in a fixed order: every CPU gives the same bits. */
-float zf_logits_confidence(const float *row, size_t n, float *sum, float *least);
+/* The softmax of the largest value of row[0, n), in which NaN counts as -inf; NaN
+ * if the largest value is not finite. *sum gets the sum of the values, *min the
+ * smallest value: a caller can tell probabilities from logits by them. float32
+ * arithmetic in a fixed order, so every CPU gives the same bits. */
+float zf_logits_confidence(zf_level level, const float *row, size_t n, float *sum, float *min);
 
 /* ---- files --------------------------------------------------------------- */
 
@@ -67,48 +66,56 @@ float zf_logits_confidence(const float *row, size_t n, float *sum, float *least)
 typedef struct zf_logits_result {
     int32_t status; /* zf_logits_status */
     int32_t sys_errno;
-    int64_t at;     /* see the statuses */
+    int64_t offset; /* see the statuses */
     int64_t count;  /* values in the row */
-    float confidence, sum, least; /* as by zf_logits_confidence */
+    float confidence, sum, min; /* as by zf_logits_confidence */
     int32_t padding;
 } zf_logits_result;
 
+/* The type of the elements in .bin files: float, int or unsigned int of 1, 2, 4
+ * or 8 bytes. */
+typedef struct zf_logits_element {
+    char type; /* 'f', 'i' or 'u' */
+    int size;
+} zf_logits_element;
+
 typedef struct zf_logits_files {
-    int dir_fd;                /* names are relative to it */
+    zf_level level;
+    int dir_fd;                /* names are relative to this folder */
     const char *const *names;  /* nfiles paths */
     const uint8_t *kinds;      /* nfiles of zf_logits_kind */
     size_t nfiles;
-    char bin_type;             /* element of .bin files: 'f', 'i' or 'u' ... */
-    int bin_size;              /* ... of this many bytes */
+    zf_logits_element bin_element;
     size_t k;
     int want_confidence;
-    /* output, one per file; rows shorter than k fill what they have, the
-     * rest is class -1, score NaN */
+    /* output: an entry for each file. If a row has fewer than k values, the
+     * remaining classes are -1 and their values NaN. */
     zf_logits_result *results;
     int32_t *classes;          /* nfiles * k */
     float *values;             /* nfiles * k */
 } zf_logits_files;
 
-/* Reading and ranking files on several threads. A file's row: the first line
- * of a text; all of a .bin; the first run along the last dimension longer than
- * 1 of an .npy. A text with a single number in its first line and more lines is
- * one column (an output of shape N,C,1,1): the row is all of it. */
+/* Threads that read and rank files. A file's row is the first line of a text, all
+ * of a .bin, and of an .npy the first run along the last dimension that is longer
+ * than 1. If the first line of a text is a single number and more lines follow, the
+ * row is the whole text: a column (an output of shape N,C,1,1). */
 typedef struct zf_logits_reading zf_logits_reading;
 
-/* Begins to read on nthreads (>= 0) threads, or fewer when no more can be
- * started; what files points to must last until the end. NULL: out of memory. */
+/* Starts nthreads >= 0 threads, or fewer when the system has no more. What files
+ * points to must exist until zf_logits_end. NULL when out of memory. */
 zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads);
 
-/* Reads `most` files (>= 1), or a few more, on the calling thread as well.
- * Returns how many some thread has taken by then: nfiles when none is left. */
-size_t zf_logits_help(zf_logits_reading *reading, size_t most);
+/* Reads and ranks max_files >= 1 files, or a few more, on the calling thread.
+ * Returns how many files any thread has begun so far: nfiles when none is left. */
+size_t zf_logits_rank_files(zf_logits_reading *reading, size_t max_files);
 
-/* Waits for the threads and frees; files that no thread has taken stay unread,
- * so help until there is none. */
+/* Waits for the threads and frees. Files that no thread has begun stay unread, so
+ * call zf_logits_rank_files before, until none is left. */
 void zf_logits_end(zf_logits_reading *reading);
 
-/* One file's row into a buffer that the caller frees with free(). */
-zf_logits_result zf_logits_read_file(int dir_fd, const char *name, zf_logits_kind kind,
-                                     char bin_type, int bin_size, float **row);
+/* Reads one file's row into a buffer that the caller frees with free(). */
+zf_logits_result zf_logits_read_file(zf_level level, int dir_fd, const char *name,
+                                     zf_logits_kind kind, zf_logits_element bin_element,
+                                     float **row);
 
 #endif

@@ -1,3 +1,9 @@
+"""Result files and class scores ("logits") in C (zoofast/_logits.pyx). Private to zoofast.
+
+isa: the CPU level, as in _core.isa(). All levels give the same bits. Raises CpuLevelError if the
+level is unknown or this CPU cannot run it.
+"""
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -17,43 +23,40 @@ NPY: int
 
 RESULT_DTYPE: np.dtype[np.void]
 
-def use(isa: str | None = None) -> None:
-    """Sets the CPU level for all that follows: "scalar" or "avx2", which give the same bits;
-    None: the best here, or scalar where the environment says ZOOFAST_ISA=scalar.
-
-    Raises ValueError for any other, and for one that this CPU lacks.
-    """
-
-def parse(text: bytes) -> NDArray[np.float32]:
+def parse(text: bytes, isa: str | None = None) -> NDArray[np.float32]:
     """The numbers in `text`, separated by blanks; values as np.float32(token).
 
-    Raises ValueError at something that is no number.
+    Raises ValueError if a token is not a number.
     """
 
 def format_rows(rows: NDArray[np.float32]) -> bytes:
-    """rows (N, C), C-contiguous -> each number as '%f ', a newline after each row."""
+    """Each number of rows (N, C), C-contiguous, as '%f '; a newline after each row."""
 
 def topk(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """scores (N, C), C-contiguous -> the k best classes and their scores, (N, k), best first.
+    """The k best classes of scores (N, C), C-contiguous, and their scores: (N, k), best first.
 
-    Equal scores: the lower class first. NaN last. Raises ValueError unless 1 <= k <= C.
+    Of equal scores the lower class comes first; NaN comes last. Raises ValueError unless
+    1 <= k <= C.
     """
 
 def confidence(
-    scores: NDArray[np.float32],
+    scores: NDArray[np.float32], isa: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """scores (N, C) -> softmax of the largest (NaN where that is not finite), sum, smallest."""
+    """Of each row of scores (N, C): softmax of the largest, sum, and smallest score, each (N,).
+
+    The softmax is NaN if the largest score is not finite.
+    """
 
 class Reading:
-    """Files (names relative to dir_fd, kinds TXT, BIN or NPY) being read and ranked.
+    """Reads and ranks N files; `names` are relative to the folder dir_fd, `kinds` TXT, BIN or NPY.
 
-    threads - 1 threads begin at once and need no GIL. Call `rank_files` until it returns N, then
+    threads - 1 threads begin at once, without the GIL. Call `rank_files` until it returns N, then
     `end`.
     """
 
     results: NDArray[np.void]  # RESULT_DTYPE, (N,)
-    classes: NDArray[np.int32]  # the k best, (N, k); -1 where a row is shorter, or not OK
-    values: NDArray[np.float32]  # their scores, (N, k); NaN there
+    classes: NDArray[np.int32]  # the k best, (N, k); -1 past the end of a short or unreadable row
+    values: NDArray[np.float32]  # their scores, (N, k); NaN where the class is -1
     def __init__(
         self,
         dir_fd: int,
@@ -64,15 +67,21 @@ class Reading:
         bin_dtype: DTypeLike = "float32",
         want_confidence: bool = False,
         threads: int = 1,
+        isa: str | None = None,
     ) -> None: ...
     def rank_files(self, max_files: int) -> int:
-        """Reads and ranks about `max_files` (>= 1) files in the caller's thread. Returns how many
-        files any thread has started with so far."""
+        """Read and rank about `max_files` (>= 1) files in the caller's thread. Returns how many
+        files any thread has begun so far."""
 
     def end(self) -> None:
-        """Waits for the threads. Files that none had taken stay unread. Idempotent."""
+        """Wait for the threads. Files that no thread has begun stay unread. Can be called again."""
 
 def read_file(
-    dir_fd: int, name: bytes, kind: int, *, bin_dtype: DTypeLike = "float32"
+    dir_fd: int,
+    name: bytes,
+    kind: int,
+    *,
+    bin_dtype: DTypeLike = "float32",
+    isa: str | None = None,
 ) -> tuple[np.void, NDArray[np.float32]]:
-    """One file's row and its RESULT_DTYPE; the row is empty unless status is OK."""
+    """One file's RESULT_DTYPE and its row, which is empty unless the status is OK."""

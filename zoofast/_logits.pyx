@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The skin of csrc/logits.h: buffers are checked here, the GIL is released around each call."""
+"""csrc/logits.h for Python: checks buffers, and releases the GIL around each call."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
-import os
-
 import numpy as np
+
+include "_levels.pxi"
 
 
 cdef extern from "<fcntl.h>" nogil:
@@ -29,40 +29,44 @@ cdef extern from "logits.h" nogil:
     ctypedef struct zf_logits_result:
         int32_t status
         int32_t sys_errno
-        int64_t at
+        int64_t offset
         int64_t count
         float confidence
         float sum
-        float least
+        float min
         int32_t padding
+    ctypedef struct zf_logits_element:
+        char type
+        int size
     ctypedef struct zf_logits_files:
+        int level
         int dir_fd
         const char *const *names
         const uint8_t *kinds
         size_t nfiles
-        char bin_type
-        int bin_size
+        zf_logits_element bin_element
         size_t k
         int want_confidence
         zf_logits_result *results
         int32_t *classes
         float *values
-    int zf_logits_use(const char *isa) noexcept
     zf_logits_status zf_logits_parse(
-        const char *text, size_t nbytes, float *out, size_t *count, size_t *at) noexcept
+        int level, const char *text, size_t nbytes, float *out, size_t *count,
+        size_t *offset) noexcept
     size_t zf_logits_format_bound(size_t n) noexcept
     size_t zf_logits_format(const float *row, size_t n, char *out) noexcept
     void zf_logits_topk(
         const float *row, size_t n, size_t k, int32_t *classes, float *values) noexcept
-    float zf_logits_confidence(const float *row, size_t n, float *sum, float *least) noexcept
+    float zf_logits_confidence(
+        int level, const float *row, size_t n, float *sum, float *min) noexcept
     ctypedef struct zf_logits_reading:
         pass
     zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads) noexcept
-    size_t zf_logits_help(zf_logits_reading *reading, size_t most) noexcept
+    size_t zf_logits_rank_files(zf_logits_reading *reading, size_t max_files) noexcept
     void zf_logits_end(zf_logits_reading *reading) noexcept
     zf_logits_result zf_logits_read_file(
-        int dir_fd, const char *name, zf_logits_kind kind, char bin_type, int bin_size,
-        float **row) noexcept
+        int level, int dir_fd, const char *name, zf_logits_kind kind,
+        zf_logits_element bin_element, float **row) noexcept
 
 
 OK = ZF_LOGITS_OK
@@ -80,38 +84,28 @@ BIN = ZF_LOGITS_BIN
 NPY = ZF_LOGITS_NPY_FILE
 
 RESULT_DTYPE = np.dtype([
-    ("status", np.int32), ("sys_errno", np.int32), ("at", np.int64), ("count", np.int64),
-    ("confidence", np.float32), ("sum", np.float32), ("least", np.float32),
+    ("status", np.int32), ("sys_errno", np.int32), ("offset", np.int64), ("count", np.int64),
+    ("confidence", np.float32), ("sum", np.float32), ("min", np.float32),
     ("padding", np.int32),
 ])
 if RESULT_DTYPE.itemsize != sizeof(zf_logits_result):
     raise ImportError("zoofast._logits does not fit its header; build zoofast anew")
 
 
-def use(isa=None):
-    if isa is None and os.environ.get("ZOOFAST_ISA") == "scalar":
-        isa = "scalar"
-    cdef bytes name = b"" if isa is None else isa.encode()
-    if not zf_logits_use(NULL if isa is None else <char *>name):
-        raise ValueError(f"{isa} is no CPU level here")
-
-
-use()
-
-
-def parse(const uint8_t[::1] text not None):
+def parse(const uint8_t[::1] text not None, isa=None):
     cdef float[::1] out = np.empty(text.shape[0] // 2 + 1, np.float32)
-    cdef size_t count = 0, at = 0
+    cdef size_t count = 0, offset = 0
+    cdef int level = level_of(isa)
     cdef zf_logits_status status
     cdef const char *start = <const char *>&text[0] if text.shape[0] else NULL
     if start == NULL:
         return np.empty(0, np.float32)
     with nogil:
-        status = zf_logits_parse(start, text.shape[0], &out[0], &count, &at)
+        status = zf_logits_parse(level, start, text.shape[0], &out[0], &count, &offset)
     if status == ZF_LOGITS_NOMEM:
         raise MemoryError
     if status != ZF_LOGITS_OK:
-        raise ValueError(f"byte {at} begins something that is no number")
+        raise ValueError(f"byte {offset} begins something that is not a number")
     return np.asarray(out)[:count].copy()
 
 
@@ -151,22 +145,25 @@ def topk(const float[:, ::1] scores not None, Py_ssize_t k):
     return np.asarray(classes), np.asarray(values)
 
 
-def confidence(const float[:, ::1] scores not None):
+def confidence(const float[:, ::1] scores not None, isa=None):
+    cdef int level = level_of(isa)
     _check_scores(scores)
     cdef Py_ssize_t n = scores.shape[0], i
     cdef float[:, ::1] out = np.empty((3, n), np.float32)
     with nogil:
         for i in range(n):
-            out[0, i] = zf_logits_confidence(&scores[i, 0], scores.shape[1], &out[1, i],
-                                             &out[2, i])
+            out[0, i] = zf_logits_confidence(level, &scores[i, 0], scores.shape[1],
+                                             &out[1, i], &out[2, i])
     return tuple(np.asarray(out))
 
 
-def _element(bin_dtype):
+cdef zf_logits_element element_of(bin_dtype) except *:
+    cdef zf_logits_element element
     dtype = np.dtype(bin_dtype)
     if dtype.kind not in "fiu" or dtype.itemsize > 8 or not dtype.isnative:
         raise ValueError(f"{dtype} is no type of result files; float32, float16, int8 … are")
-    return ord(dtype.kind), dtype.itemsize
+    element.type, element.size = ord(dtype.kind), dtype.itemsize
+    return element
 
 
 cdef class Reading:
@@ -178,7 +175,7 @@ cdef class Reading:
 
     def __cinit__(self, int dir_fd, list names not None, const uint8_t[::1] kinds not None,
                   Py_ssize_t k, *, bin_dtype="float32", bint want_confidence=False,
-                  int threads=1):
+                  int threads=1, isa=None):
         cdef Py_ssize_t n = len(names), i
         if kinds.shape[0] != n:
             raise ValueError(f"{n} names but {kinds.shape[0]} kinds")
@@ -201,11 +198,12 @@ cdef class Reading:
         for i in range(n):
             name = self.names[i]
             self.pointers[i] = name
+        files.level = level_of(isa)
         files.dir_fd = dir_fd
         files.names = self.pointers
         files.kinds = &kinds[0]
         files.nfiles = n
-        files.bin_type, files.bin_size = _element(bin_dtype)
+        files.bin_element = element_of(bin_dtype)
         files.k = k
         files.want_confidence = want_confidence
         files.results = &result_view[0]
@@ -221,7 +219,7 @@ cdef class Reading:
             raise ValueError("max_files must be 1 or more")
         if self.reading != NULL:
             with nogil:
-                started = zf_logits_help(self.reading, max_files)
+                started = zf_logits_rank_files(self.reading, max_files)
         return started
 
     def end(self):
@@ -237,22 +235,21 @@ cdef class Reading:
         free(self.pointers)
 
 
-def read_file(int dir_fd, bytes name not None, int kind, *, bin_dtype="float32"):
+def read_file(int dir_fd, bytes name not None, int kind, *, bin_dtype="float32", isa=None):
     cdef float *row = NULL
     cdef zf_logits_result result
-    cdef int bin_type, bin_size
     cdef const char *path = name
-    bin_type, bin_size = _element(bin_dtype)
+    cdef zf_logits_element element = element_of(bin_dtype)
+    cdef int level = level_of(isa)
     with nogil:
-        result = zf_logits_read_file(dir_fd, path, <zf_logits_kind>kind, <char>bin_type,
-                                     bin_size, &row)
+        result = zf_logits_read_file(level, dir_fd, path, <zf_logits_kind>kind, element, &row)
     try:
         out = np.empty(result.count, np.float32)
         if result.status == ZF_LOGITS_OK:
             out[:] = <float[:result.count]>row
         described = np.array(
-            [(result.status, result.sys_errno, result.at, result.count, result.confidence,
-              result.sum, result.least, 0)], RESULT_DTYPE)[0]
+            [(result.status, result.sys_errno, result.offset, result.count, result.confidence,
+              result.sum, result.min, 0)], RESULT_DTYPE)[0]
         return described, out
     finally:
         free(row)

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from zoofast import _logits
-from zoofast.errors import ResultError
+from zoofast import _core, _logits
+from zoofast.errors import CpuLevelError, ResultError
 from zoofast.scoring.results import read_logits
 
 anything = st.integers(0, 2**32 - 1).map(lambda bits: np.uint32(bits).view(np.float32))
 scores = st.floats(-1e4, 1e4, width=32).map(np.float32) | anything
-
-
-@pytest.fixture(params=["scalar", "avx2"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A CPU level, in force during the test."""
-    try:
-        _logits.use(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    _logits.use()
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -41,8 +29,6 @@ def numpy_parse(tokens: list[str]) -> np.ndarray:
     return np.array([np.float32(token) for token in tokens], np.float32)
 
 
-same_level = [HealthCheck.function_scoped_fixture]  # the level stays for all examples
-
 decimals = st.from_regex(
     r"[+-]?([0-9]{1,25}(\.[0-9]{0,25})?|\.[0-9]{1,25})([eE][+-]?[0-9]{1,3})?", fullmatch=True
 )
@@ -54,14 +40,14 @@ specials = st.sampled_from(["nan", "-nan", "inf", "-inf", "Infinity", "NaN", "IN
 @example(["9007199254740993", "9007199254740992e22", "1e-400", "1e400", "-0", "0.000000"])
 @example(["123456789012345678901234567890." + "1" * 100])
 @example(["-1.000000", "12.345678", "1234567.000001", "12345678.000001", "-123456.654321"] * 4)
-@settings(max_examples=500, suppress_health_check=same_level)
+@settings(max_examples=500)
 def test_parse_equals_numpy(isa: str, tokens: list[str]) -> None:
     with np.errstate(over="ignore"):
         expected = numpy_parse(tokens)
     for separator in (" ", "\t", " \r\n "):
         text = separator.join(tokens)
-        assert same_bits(_logits.parse(text.encode()), expected)
-        assert same_bits(_logits.parse(f" {text} \n".encode()), expected)
+        assert same_bits(_logits.parse(text.encode(), isa), expected)
+        assert same_bits(_logits.parse(f" {text} \n".encode(), isa), expected)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +75,7 @@ def test_parse_refuses_what_is_no_number(isa: str, token: str) -> None:
         offender = before + token
         at = offender.rfind(" ") + 1
         with pytest.raises(ValueError, match=f"byte {at} "):
-            _logits.parse(f"{offender} 1.000000 2.000000 3.000000".encode())
+            _logits.parse(f"{offender} 1.000000 2.000000 3.000000".encode(), isa)
 
 
 @pytest.mark.parametrize("below", [1, 100, 10**9])
@@ -100,7 +86,7 @@ def test_parse_of_long_rows_equals_numpy(isa: str, below: int) -> None:
     tokens = [f"{x:f}" for x in row]
     for end in ("", " ", " \n"):
         text = " ".join(tokens) + end
-        assert same_bits(_logits.parse(text.encode()), numpy_parse(tokens))
+        assert same_bits(_logits.parse(text.encode(), isa), numpy_parse(tokens))
 
 
 # Each is put among numbers as "%f " writes them, where SIMD takes four at a time.
@@ -119,28 +105,46 @@ def test_parse_of_an_odd_number_among_many(isa: str, odd: str) -> None:
             expected = numpy_parse([word.decode() for word in text.split()])
         except ValueError:
             with pytest.raises(ValueError, match=f"byte {len(' '.join(words[:at])) + 1} "):
-                _logits.parse(text)
+                _logits.parse(text, isa)
         else:
-            assert same_bits(_logits.parse(text), expected)
+            assert same_bits(_logits.parse(text, isa), expected)
 
 
-def test_every_cpu_level_gives_the_same_confidence() -> None:
+def test_every_cpu_level_gives_the_same_confidence(isa: str) -> None:
     rows = np.random.default_rng(3).normal(0, 9, (50, 1003)).astype(np.float32)
     rows[0, 5], rows[1] = np.nan, np.inf
-    given = []
-    for level in ("scalar", None):
-        _logits.use(level)
-        given.append(_logits.confidence(rows))
-    for plain, best in zip(*given, strict=True):
-        assert same_bits(plain, best)
+    rows[2, -1], rows[3] = np.nan, -np.inf
+    for n in (1, 7, 8, 9, 1003):
+        part = np.ascontiguousarray(rows[:, :n])
+        pairs = zip(_logits.confidence(part, "scalar"), _logits.confidence(part, isa), strict=True)
+        assert all(same_bits(*pair) for pair in pairs)
+
+
+def test_levels_are_checked_as_in_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.ones((1, 3), np.float32)
+    for wrong in ("sse9", "AVX2"):
+        monkeypatch.setenv("ZOOFAST_ISA", wrong)
+        with pytest.raises(CpuLevelError) as core:
+            _core.Workspace()
+        for call in (
+            lambda: _logits.parse(b"1"),
+            lambda: _logits.confidence(rows),
+            lambda: _logits.read_file(_logits.CWD, b"a", _logits.TXT),
+            lambda: _logits.Reading(_logits.CWD, [b"a"], np.zeros(1, np.uint8), 1),
+        ):
+            with pytest.raises(CpuLevelError) as logits:
+                call()
+            assert str(logits.value) == str(core.value)
+    monkeypatch.setenv("ZOOFAST_ISA", "scalar")
+    assert _logits.parse(b"1.5").tolist() == [1.5]
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=300, suppress_health_check=same_level)
+@settings(max_examples=300)
 def test_parse_survives_any_bytes(isa: str, data: bytes) -> None:
     """Reads nothing outside its buffer (run under ASan) and accepts only what float() does."""
     try:
-        values = _logits.parse(data)
+        values = _logits.parse(data, isa)
     except ValueError:
         return
     # bytes.split's blanks are those of C's isspace
@@ -317,6 +321,7 @@ def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, why: 
         (PLAIN.replace("False", "True"), "no .npy"),
         (PLAIN.replace("<f4", ">f4"), "no .npy"),
         (PLAIN.replace("<f4", "<f3"), "no .npy"),
+        (PLAIN.replace("<f4", "<f0"), "no .npy"),
         (PLAIN.replace("<f4", "|S4"), "no .npy"),
         (PLAIN.replace("'shape'", "'shade'"), "no .npy"),
     ],

@@ -121,9 +121,7 @@ class ResultReader:
             np.concatenate([getattr(reading, array) for _, reading in self._readings])[order]
             for array in ("results", "classes", "values")
         )
-        return results, TopK(
-            classes, values, results["confidence"], results["sum"], results["least"]
-        )
+        return results, TopK(classes, values, results["confidence"], results["sum"], results["min"])
 
     def close(self) -> None:
         """Stops reading. Idempotent."""
@@ -147,7 +145,7 @@ def _kinds(files: Sequence[str]) -> NDArray[np.uint8]:
 
 def read_failure(result: np.void) -> str | None:
     """Why a file has no row, in words; None when it has one. result: a _logits.RESULT_DTYPE."""
-    status, at = int(result["status"]), int(result["at"])
+    status, at = int(result["status"]), int(result["offset"])
     if status == _logits.OK:
         return None
     if status == _logits.READ:

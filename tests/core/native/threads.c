@@ -105,12 +105,12 @@ static void run_reading(const char *folder, char **names, int n)
     memset(kinds, ZF_LOGITS_TXT, (size_t)n);
     for (int round = 0; round < ROUNDS; round++) {
         memset(results, 0, (size_t)n * sizeof *results);
-        zf_logits_files files = {.dir_fd = fd,
+        zf_logits_files files = {.level = zf_level_best(),
+                                 .dir_fd = fd,
                                  .names = (const char *const *)names,
                                  .kinds = kinds,
                                  .nfiles = (size_t)n,
-                                 .bin_type = 'f',
-                                 .bin_size = 4,
+                                 .bin_element = {'f', 4},
                                  .k = TOP,
                                  .want_confidence = 1,
                                  .results = results,
@@ -119,7 +119,7 @@ static void run_reading(const char *folder, char **names, int n)
         zf_logits_reading *reading = zf_logits_begin(&files, round % 4);
         size_t enough = round % 2 ? (size_t)n / 3 : (size_t)n; /* a third: then it ends with files left */
         check(reading != NULL, "no reading");
-        while (zf_logits_help(reading, 7) < enough)
+        while (zf_logits_rank_files(reading, 7) < enough)
             ;
         zf_logits_end(reading);
         for (int i = 0; i < n && round % 2 == 0; i++)
