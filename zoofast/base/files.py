@@ -1,15 +1,24 @@
-"""Output files that appear whole or not at all."""
+"""Output files that appear whole or not at all, and input files of any content.
+
+An output is written under a temporary name, `.NAME.part`, and renamed when it is complete. The
+temporary file is locked while it is written; one that a killed process left is replaced by the next
+run that writes NAME.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zoofast.base.lock import HeldError, claim, release
 from zoofast.errors import OutputError
 
 PART = ".part"  # ends the name of a file that is not whole
+MAX_FILE_BYTES = 256_000_000  # of an input file, unless the user sets another limit
 
 
 @contextmanager
@@ -21,29 +30,61 @@ def write_errors(path: Path | str) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def part_path(path: Path, folder: Path | None = None) -> Path:
+    """The temporary file of an output, in `folder` or beside the output."""
+    return (folder or path.parent) / f".{path.name}{PART}"
+
+
 @contextmanager
-def atomic_output(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` when the block ends well.
+def atomic_output(path: Path | str, part_folder: Path | None = None) -> Iterator[Path]:
+    """A temporary path to write to; renamed to `path` when the block ends without an error.
 
     So no reader sees half a file. After an error the temporary file is removed, and an earlier
-    `path` is untouched. Raises OutputError that names `path`, also for an OSError of the block.
+    `path` is untouched. The temporary file lies beside `path`, or in `part_folder`, which must be
+    on the same file system. A device or pipe is written to directly. Raises OutputError that names
+    `path`, also for an OSError of the block.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise OutputError(
             f"{path}: the folder {path.parent} does not exist: mkdir -p {path.parent}"
         )
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a device or a pipe
+        with write_errors(path):
+            yield path
+        return
+    part = part_path(path, part_folder)
     with write_errors(path):
+        try:
+            fd = claim(part)
+        except HeldError:
+            raise OutputError(f"{path}: another process is writing it now") from None
         try:
             yield part
             part.replace(path)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise
+        finally:
+            with suppress(OSError):  # the file was written through another descriptor
+                release(fd)
 
 
-def write_atomic(path: Path | str, data: bytes) -> None:
+def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None) -> None:
     """Writes `data` to `path`, whole or not at all. Raises OutputError that names `path`."""
-    with atomic_output(path) as part:
+    with atomic_output(path, part_folder) as part:
         part.write_bytes(data)
+
+
+def read_file(path: Path | str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other."""
+    # O_NONBLOCK: without it, opening a pipe waits for a writer
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", path)
+    return data

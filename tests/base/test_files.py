@@ -1,0 +1,113 @@
+"""Files that are whole or absent, and the reading of files of any kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoofast.base.files import atomic_output, part_path, read_file, write_atomic
+from zoofast.errors import OutputError
+
+
+def test_the_file_is_whole_or_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_atomic(path, b"first")
+    with pytest.raises(ZeroDivisionError), atomic_output(path) as part:
+        part.write_bytes(b"half")
+        assert path.read_bytes() == b"first"
+        _ = 1 / 0
+    assert path.read_bytes() == b"first"
+    write_atomic(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_in_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with atomic_output(tmp_path / "out" / "x", tmp_path) as part:
+        assert part.parent == tmp_path
+        part.write_bytes(b"whole")
+        assert list((tmp_path / "out").iterdir()) == []
+    assert (tmp_path / "out" / "x").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_a_killed_process_or_an_attacker_left_is_replaced(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "x", tmp_path / "other"
+    other.write_text("precious")
+    if kind == "file":
+        part_path(path).write_text("half")
+    else:
+        part_path(path).symlink_to(other)
+    write_atomic(path, b"whole")
+    assert path.read_bytes() == b"whole" and not path.is_symlink()
+    assert other.read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == [other, path]
+
+
+def test_kill_9_leaves_what_the_next_run_replaces(tmp_path: Path) -> None:
+    code = """
+import sys
+from zoofast.base.files import atomic_output
+with atomic_output(sys.argv[1]) as part:
+    part.write_text("half")
+    print("wrote", flush=True)
+    sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "x")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "wrote\n"
+    with pytest.raises(OutputError, match="x: another process is writing it now"):
+        write_atomic(tmp_path / "x", b"second")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == [".x.part"]
+    write_atomic(tmp_path / "x", b"second")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    write_atomic("/dev/null", b"x")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(OutputError, match="/dev/full: cannot be written: No space left on device"):
+        write_atomic("/dev/full", b"x")
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"no/x: the folder .*no does not exist: mkdir -p"):
+        write_atomic(tmp_path / "no" / "x", b"")
+    with pytest.raises(OutputError, match="cannot be written: Is a directory"):
+        write_atomic(tmp_path, b"")
+    assert list(tmp_path.iterdir()) == []
+    output = atomic_output(tmp_path / "x")
+    with pytest.raises(OutputError, match="x: cannot be written: No space left on device"), output:
+        Path("/dev/full").write_bytes(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_file_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"12345")
+    assert read_file(path, 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        read_file(path, 4)
+    with path.open("wb") as sparse:
+        sparse.truncate(100 << 30)
+    with pytest.raises(OSError, match="larger than 256,000,000 bytes"):
+        read_file(path)
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_file(other)
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path)
