@@ -311,7 +311,12 @@ class TestCommand:
         ("arguments", "message"),
         [
             ("lenet --weights random", "unknown model 'lenet'; known are alexnet, resnet34,"),
-            ("alexnet --weights none.pth", "none.pth: no such file"),
+            ("alexnet --weights none.pth", "none.pth: no such file; the guide gets alexnet-owt"),
+            ("mine --factory a:b --size 9", "no weights are given; --weights random tries without"),
+            (
+                "inceptionv4",
+                "no weights are given; the guide gets inceptionv4-8e4777a0.pth from http://data.",
+            ),
             ("alexnet --weights random --size 9", "--size belongs to --factory"),
             ("mine --weights random --factory a:b", "--factory needs --size"),
             ("mine --weights random --factory a:b --size 9 --check", "needs its --recipe"),
@@ -344,6 +349,15 @@ class TestCommand:
         (tmp_path / "jpegs" / "1.jpg").write_bytes(b"broken")
         assert main([*arguments, "--images", str(tmp_path / "jpegs")]) == 2
         assert "1.jpg: not an image" in capsys.readouterr().err
+
+    def test_what_goes_on_is_named(self, tmp_path):
+        """The comparison of --check takes longer than the export."""
+        network, steps = build_network(SMALL, None), []
+        images = random_images((1, 3, 16, 16), 2)
+        export(network, SMALL, tmp_path / "a", report_step=steps.append)
+        assert steps == []
+        export(network, SMALL, tmp_path / "a", images=images, report_step=steps.append)
+        assert steps == ["comparing"]
 
     def test_check_fails_beyond_the_tolerance(self, tmp_path, capsys):
         arguments = "export squeezenet1_1 --weights random --check --count 1 --tolerance 1e-12"

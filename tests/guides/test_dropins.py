@@ -164,6 +164,17 @@ EXPORT = [
 ]
 
 
+def test_inceptionv4_without_weights_says_where_they_are(tmp_path: Path) -> None:
+    """The guide's script downloads them."""
+    done = run(tmp_path, "InceptionV4", "inceptionv4_pth2onnx.py --onnx ./inceptionv4.onnx")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "zoofast: error: no weights are given; the guide gets inceptionv4-8e4777a0.pth from "
+        "http://data.lip6.fr/cadene/pretrainedmodels/inceptionv4-8e4777a0.pth; --weights random "
+        "tries without\n"
+    )
+
+
 @pytest.mark.parametrize(("script", "arguments", "expected"), EXPORT)
 def test_exporting_calls_zoofast_export(
     monkeypatch: pytest.MonkeyPatch, script: str, arguments: str, expected: str
@@ -202,7 +213,9 @@ def test_missing_arguments_show_the_usage(tmp_path: Path, script: Path) -> None:
     done = run(tmp_path, script.parent.name, script.name)
     assert done.returncode == 2
     if script.name == "vision_metric.py":  # the guide has a default for every argument
-        assert "HiAI_label.json: no such file" in done.stderr
+        assert "error: HiAI_label.json: " in done.stderr
+    elif script.name == "inceptionv4_pth2onnx.py":  # likewise
+        assert "no weights are given" in done.stderr
     else:
         assert done.stderr.startswith("usage: ")
         assert "arguments are required" in done.stderr

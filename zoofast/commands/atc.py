@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from zoofast.commands import arguments
+from zoofast.commands.conversion import add_soc_and_options, print_at_once
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
 from zoofast.preprocess.recipe_file import load_recipe
-
-
-def option(text: str) -> tuple[str, str]:
-    """`name=value` -> (name, value), for argparse."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
-    return name, value
-
-
-def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `zoofast atc` and `zoofast convert` share."""
-    parser.add_argument(
-        "--soc", default="auto", help="chip, such as 310P3; auto asks npu-smi (default: auto)"
-    )
-    parser.add_argument(
-        "--option",
-        type=option,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another option of ATC, or another value, e.g. op_select_implmode=high_precision",
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +51,6 @@ def run(args: argparse.Namespace) -> int:
     for command, batch in zip(commands, args.batchsize, strict=True):
         atc.check(command, recipe, batch)
     for command in commands:
-        om = atc.run(command, atc.log_path(command), echo)
+        om = atc.run(command, atc.log_path(command), print_at_once)
         print(f"{om}: {om.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def echo(text: str) -> None:
-    """Prints a piece of ATC's output at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -86,7 +86,10 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Says on a terminal what goes on while the block runs, for work without a count."""
-    with Console(stderr=True).status(what):
-        yield
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Says on a terminal what goes on while the block runs, for work without a count.
+
+    Gives a function that shows another text from then on.
+    """
+    with Console(stderr=True).status(what) as status:
+        yield status.update

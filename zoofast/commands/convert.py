@@ -9,10 +9,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from zoofast.commands import arguments
-from zoofast.commands.atc import add_soc_and_options, echo
 from zoofast.commands.console import working
+from zoofast.commands.conversion import (
+    add_soc_and_options,
+    add_weights,
+    print_at_once,
+    weights_file,
+)
 from zoofast.conversion import atc, models
 from zoofast.conversion.export import OPSET
+from zoofast.conversion.models import KnownModel
 from zoofast.conversion.npu_smi import soc_version
 from zoofast.conversion.pipeline import Step, StepCache, atc_commands, atc_step, onnx_steps
 from zoofast.errors import BackendError, ModelError
@@ -20,9 +26,7 @@ from zoofast.errors import BackendError, ModelError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=", ".join(models.names()))
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="the .pth file, or 'random' for a trial"
-    )
+    add_weights(parser)
     parser.add_argument(
         "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
     )
@@ -33,32 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     known = models.load(args.model)
-    weights = None if args.weights == "random" else Path(args.weights)
-    if weights is not None and not weights.is_file():
-        raise ModelError(f"{weights}: no such file; --weights random tries without any")
+    weights = weights_file(args.weights, known)
     folder = args.output or Path(known.name)
     missing_atc = _missing_atc()
-    soc = _soc(args.soc, missing_atc)
+    soc, is_assumed = _soc(args.soc, known, missing_atc)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be made: {error.strerror}") from error
     cache = StepCache(folder)
     _run_steps(cache, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
-    if soc is not None:
-        commands = atc_commands(known, args.batchsize, folder, soc, dict(args.option))
-        if missing_atc is None:
-            _run_steps(
-                cache,
-                (
-                    atc_step(known, command, batch, echo)
-                    for command, batch in zip(commands, args.batchsize, strict=True)
-                ),
-            )
-            return 0
-        for command in commands:
-            print(command)
-    hint = "" if soc else " (--soc 310P3 shows it)"
+    commands = atc_commands(known, args.batchsize, folder, soc, dict(args.option))
+    if missing_atc is None:
+        steps = (
+            atc_step(known, command, batch, print_at_once)
+            for command, batch in zip(commands, args.batchsize, strict=True)
+        )
+        _run_steps(cache, steps)
+        return 0
+    for command in commands:
+        print(command)
+    hint = f"; {soc} is the guide's chip, --soc names yours" if is_assumed else ""
     print(f"zoofast: not compiled: {missing_atc}{hint}", file=sys.stderr)
     return 1
 
@@ -71,11 +70,17 @@ def _missing_atc() -> BackendError | None:
     return None
 
 
-def _soc(chip: str, missing_atc: BackendError | None) -> str | None:
-    """ATC's name of the chip; None where it is not given and there is no atc to compile with."""
-    if chip == "auto" and missing_atc is not None:
-        return None
-    return soc_version(chip)
+def _soc(chip: str, known: KnownModel, missing_atc: BackendError | None) -> tuple[str, bool]:
+    """ATC's name of the chip, and whether it is only assumed: the guide's first chip.
+
+    A chip is assumed where it is neither given nor here, and the commands are only printed.
+    """
+    try:
+        return soc_version(chip), False
+    except BackendError:
+        if chip != "auto" or missing_atc is None:
+            raise
+        return f"Ascend{next(iter(known.fps))}", True
 
 
 def _run_steps(cache: StepCache, steps: Iterable[Step]) -> None:

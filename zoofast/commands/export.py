@@ -11,18 +11,20 @@ from numpy.typing import NDArray
 
 from zoofast.commands import arguments
 from zoofast.commands.console import working
+from zoofast.commands.conversion import add_weights, weights_file
 from zoofast.conversion import models, trial
 from zoofast.conversion.export import OPSET, TOLERANCE, ExportTarget, build_network, export
+from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError
 from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=f"{', '.join(models.names())}; any name with --factory")
+    add_weights(parser)
     parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="the .pth file, or 'random' for a trial"
+        "-o", "--output", type=Path, help="ONNX to write [the guide's name, or MODEL.onnx]"
     )
-    parser.add_argument("-o", "--output", type=Path, help="the ONNX to write [MODEL.onnx]")
     parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
     parser.add_argument(
         "--seed", type=arguments.count, default=0, help="seed of random weights [%(default)s]"
@@ -61,16 +63,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    target = _target(args)
-    weights = None if args.weights == "random" else Path(args.weights)
-    if weights is not None and not weights.is_file():
-        raise ModelError(f"{weights}: no such file; --weights random tries without any")
-    images = _images(args, target) if args.check else None
-    out = args.output or Path(f"{args.model}.onnx")
-    with working(f"exporting {out}"):
+    known = models.load(args.model) if args.factory is None else None
+    target = _target(args, known)
+    weights = weights_file(args.weights, known)
+    images = _images(args, target, known) if args.check else None
+    out = args.output or Path(f"{known.onnx if known else args.model}.onnx")
+    with working(f"exporting {out}") as show:
         network = build_network(target, weights, args.seed)
         agreement = export(
-            network, target, out, args.opset, images=images, tolerance=args.tolerance
+            network,
+            target,
+            out,
+            args.opset,
+            images=images,
+            tolerance=args.tolerance,
+            report_step=lambda step: show(f"{step} {out}"),
         )
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "
@@ -81,12 +88,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _images(args: argparse.Namespace, target: ExportTarget) -> NDArray[np.float32]:
+def _images(
+    args: argparse.Namespace, target: ExportTarget, known: KnownModel | None
+) -> NDArray[np.float32]:
     name = args.recipe
     if name is None:
-        if args.factory is not None:
+        if known is None:
             raise ModelError("--check of a model of your own needs its --recipe")
-        name = models.load(args.model).recipe
+        name = known.recipe
     recipe = load_recipe(name)
     if recipe.input_size != (target.height, target.width):
         height, width = recipe.input_size
@@ -97,11 +106,11 @@ def _images(args: argparse.Namespace, target: ExportTarget) -> NDArray[np.float3
     return trial.images(recipe, args.images, args.count)
 
 
-def _target(args: argparse.Namespace) -> ExportTarget:
-    if args.factory is None:
+def _target(args: argparse.Namespace, known: KnownModel | None) -> ExportTarget:
+    if known is not None:
         if args.size is not None:
             raise ModelError("--size belongs to --factory; a known model has its own size")
-        return ExportTarget.from_known_model(models.load(args.model))
+        return ExportTarget.from_known_model(known)
     if args.size is None:
         raise ModelError("--factory needs --size, the model's input height and width")
     # A console script's sys.path begins with the script's folder, not the working directory.

@@ -13,6 +13,8 @@ from zoofast.conversion import atc, models
 from zoofast.conversion.models import KnownModel
 from zoofast.preprocess.recipe_file import load_recipe
 
+SOURCE_WIDTH = 76  # columns of a terminal that has room for the source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="show this model in full")
@@ -43,25 +45,35 @@ def _as_dict(known: KnownModel) -> dict[str, object]:
 
 
 def _print_all(known_models: list[KnownModel]) -> None:
+    console = Console()
+    show_source = console.width >= SOURCE_WIDTH
     table = Table(box=None, pad_edge=False)
-    for heading in ("model and recipe", "source", "input"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("top-1 %", "top-5 %", "best img/s"):
+    table.add_column("model and recipe", overflow="fold")  # only names are broken, no numbers
+    if show_source:
+        table.add_column("source", no_wrap=True)
+    for heading in ("input", "top-1", "top-5", "img/s"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("chip", no_wrap=True)
     for known in known_models:
         recipe = load_recipe(known.recipe)
         height, width = recipe.input_size
         accuracy = recipe.accuracy or {}
+        rates = _best_by_chip(known)
         table.add_row(
             known.name if known.recipe == known.name else f"{known.name} ({known.recipe})",
-            known.package,
+            *([known.package] if show_source else []),
             f"{height}x{width}",
             f"{accuracy.get('top1', '')}",
             f"{accuracy.get('top5', '')}",
-            "\n".join(f"{rate:,.0f} on {chip}" for chip, (_, rate) in _best_by_chip(known).items()),
+            "\n".join(f"{rate:,.0f}" for _, rate in rates.values()),
+            "\n".join(rates),
         )
-    Console().print(table)
-    print("accuracy and speed are the guides'; `zoofast models NAME` shows a model in full")
+    console.print(table)
+    console.print(
+        "top-1 and top-5 accuracy in %, and images/s at the best batch size, as in the guides; "
+        "`zoofast models NAME` shows a model in full",
+        highlight=False,
+    )
 
 
 def _best_by_chip(known: KnownModel) -> dict[str, tuple[int, float]]:
@@ -80,7 +92,7 @@ def _print_one(known: KnownModel) -> None:
     if recipe.accuracy:
         print(f"accuracy  top-1 {recipe.accuracy['top1']} %, top-5 {recipe.accuracy['top5']} %")
     batch = next(iter(_best_by_chip(known).values()))[0]
-    model = f"{known.name}_sim{{batch}}_merge.onnx" if known.simplify else f"{known.name}.onnx"
+    model = known.atc_input("{batch}")
     print(f"compile   {atc.build(recipe, model, batch, f'Ascend{next(iter(known.fps))}')}")
     table = Table("batch", box=None, pad_edge=False)
     for chip in known.fps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from zoofast.base.text import counted
 from zoofast.commands.console import working
 from zoofast.conversion import rewrites
 from zoofast.conversion.optimize import optimize
@@ -25,7 +26,12 @@ def run(args: argparse.Namespace) -> int:
     with working(f"rewriting {args.model}"):
         result = optimize(args.model, args.output, args.knowledges.split(","))
     for name, count in result.applied.items():
-        print(f"{name}: applied {count} times" if count else f"{name}: nothing to do")
+        if count:
+            print(f"{name}: applied {counted(count, 'time')}")
+        else:
+            print(f"{name}: nothing to do: {rewrites.load(name).unused}")
     print(f"{args.output}: {result.nodes_before} nodes -> {result.nodes_after}")
-    print(f"equal in every bit on {result.agreement.images} random images (ONNX Runtime)")
+    print(
+        f"equal in every bit on {counted(result.agreement.images, 'random image')} (ONNX Runtime)"
+    )
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,12 +159,14 @@ def export(
     *,
     images: NDArray[np.float32] | None = None,
     tolerance: float = TOLERANCE,
+    report_step: Callable[[str], None] = lambda step: None,
 ) -> Agreement | None:
     """Writes `network` as ONNX to `out`, with a dynamic batch axis.
 
     images: float32 (N, 3, H, W), the network's input. With images, PyTorch and ONNX Runtime
         compute their logits, which must differ by at most `tolerance` times the largest logit;
         their Agreement is returned.
+    report_step: is called with "comparing" when the export is done and the comparison begins.
 
     Raises ModelError for an unknown opset, an operator that cannot be exported, or logits that
     differ more. Then an earlier `out` is as it was before.
@@ -197,6 +199,7 @@ def export(
             ) from error
         if images is None:
             return None
+        report_step("comparing")
         agreement = check(network, partial, images)
         require_agreement(agreement, tolerance, f"{out}: the ONNX")
         return agreement

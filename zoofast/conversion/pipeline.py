@@ -16,7 +16,7 @@ from typing import Any
 
 from zoofast.base.files import atomic_output
 from zoofast.base.parsing import parse_json
-from zoofast.base.provenance import file_sha256
+from zoofast.base.provenance import file_sha256, sha256
 from zoofast.conversion import atc, trial
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.export import ExportTarget, build_network, export
@@ -39,6 +39,7 @@ class Step:
     files: tuple[Path, ...]
     output: Path
     make: Callable[[], object] = field(compare=False)  # writes the output
+    text: str | None = None  # the whole output, where it is a text that users may edit
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class StepCache:
             and entry["output"] == self._digest(step.output)
         ):
             return StepResult(step, made=False, seconds=0.0)
+        if step.text is not None and step.output.exists():
+            unedited = {sha256(step.text.encode()), entry["output"] if entry else None}
+            self._require_unedited(step.output, unedited)
         begin = time.monotonic()
         step.make()
         self._digests.pop(step.output, None)
@@ -91,6 +95,13 @@ class StepCache:
         with atomic_output(self._path) as partial:
             partial.write_text(json.dumps(self._entries, indent=1), encoding="utf-8")
         return StepResult(step, made=True, seconds=time.monotonic() - begin)
+
+    def _require_unedited(self, path: Path, digests: set[str | None]) -> None:
+        if self._digest(path) not in digests:
+            raise ModelError(
+                f"{path}: is not as zoofast wrote it; delete it to have it written anew, or "
+                f"compile with it: zoofast atc ONNX --recipe NAME --aipp {path}"
+            )
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests:
@@ -121,16 +132,17 @@ def onnx_steps(
 ) -> list[Step]:
     """The steps up to the files that ATC reads.
 
-    They export, then simplify and rewrite for each batch size where the guide does so, and write
-    the AIPP file where the guide has one. weights: None draws random weights with `seed`.
+    They write the AIPP file where the guide has one, export, and simplify and rewrite for each
+    batch size where the guide does so. weights: None draws random weights with `seed`.
     """
-    exported = folder / f"{known.name}.onnx"
-    steps = [_export_step(known, weights, exported, opset, seed)]
+    steps = []
+    if load_recipe(known.recipe).on_device is not None:
+        steps.append(_aipp_step(known, folder / atc.AIPP_CONFIG))
+    exported = folder / f"{known.onnx}.onnx"
+    steps.append(_export_step(known, weights, exported, opset, seed))
     if known.simplify:
         for batch in batches:
             steps += _fixed_batch_steps(known, exported, batch, folder)
-    if load_recipe(known.recipe).on_device is not None:
-        steps.append(_aipp_step(known, folder / atc.AIPP_CONFIG))
     return steps
 
 
@@ -159,11 +171,11 @@ def _aipp_step(known: KnownModel, output: Path) -> Step:
         with atomic_output(output) as partial:
             partial.write_text(text, encoding="ascii")
 
-    return Step("aipp", {"text": text}, (), output, make)
+    return Step("aipp", {"text": text}, (), output, make, text)
 
 
 def _fixed_batch_steps(known: KnownModel, exported: Path, batch: int, folder: Path) -> list[Step]:
-    simplified = folder / f"{known.name}_sim{batch}.onnx"
+    simplified = folder / f"{known.onnx}_sim{batch}.onnx"
     steps = [
         Step(
             "simplify",
@@ -174,7 +186,7 @@ def _fixed_batch_steps(known: KnownModel, exported: Path, batch: int, folder: Pa
         )
     ]
     if known.rewrites:
-        rewritten = _atc_input(known, batch, folder)
+        rewritten = folder / known.atc_input(batch)
         steps.append(
             Step(
                 "optimize",
@@ -187,13 +199,6 @@ def _fixed_batch_steps(known: KnownModel, exported: Path, batch: int, folder: Pa
     return steps
 
 
-def _atc_input(known: KnownModel, batch: int, folder: Path) -> Path:
-    """The ONNX that ATC compiles for a batch size."""
-    if not known.simplify:
-        return folder / f"{known.name}.onnx"
-    return folder / f"{known.name}_sim{batch}{'_merge' if known.rewrites else ''}.onnx"
-
-
 def atc_commands(
     known: KnownModel, batches: Sequence[int], folder: Path, soc: str, options: Mapping[str, str]
 ) -> list[atc.Command]:
@@ -202,7 +207,7 @@ def atc_commands(
     return [
         atc.build(
             recipe,
-            str(_atc_input(known, batch, folder)),
+            str(folder / known.atc_input(batch)),
             batch,
             soc,
             output=str(folder / Path(known.atc_output).name),

@@ -3,4 +3,4 @@
 from zoofast.guide_script import run
 
 if __name__ == "__main__":
-    run("export inceptionv4 --weights {ckpt} -o {onnx}", "--ckpt", "--onnx=out.onnx")
+    run("export inceptionv4 --weights {ckpt} -o {onnx}", "--ckpt=", "--onnx=out.onnx")

@@ -21,6 +21,7 @@ class KnownModel:
     factory: str
     weights: str
     url: str
+    onnx: str
     recipe: str
     atc: tuple[str, ...]
     atc_output: str
@@ -28,6 +29,12 @@ class KnownModel:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     simplify: bool = False
     rewrites: tuple[str, ...] = ()
+
+    def atc_input(self, batch: int | str) -> str:
+        """The name of the ONNX that ATC compiles for a batch size."""
+        if not self.simplify:
+            return f"{self.onnx}.onnx"
+        return f"{self.onnx}_sim{batch}{'_merge' if self.rewrites else ''}.onnx"
 
     @property
     def package(self) -> str:

@@ -1,7 +1,8 @@
 """Graph rewrites by name. Each module of this package is one rewrite.
 
 A module has NAME, which `zoofast optimize -k` takes (auto_optimizer's name where it has the same
-rewrite), SUMMARY, one line of text, and `apply(model) -> int`. `apply` changes the model in place,
+rewrite), SUMMARY, one line of text, UNUSED, why a graph may have nothing to rewrite, and
+`apply(model) -> int`. `apply` changes the model in place,
 keeps the results equal, and returns the number of changes.
 """
 
@@ -25,6 +26,7 @@ class Rewrite:
 
     name: str
     summary: str
+    unused: str
     apply: Callable[[onnx.ModelProto], int]
 
 
@@ -34,7 +36,10 @@ def registry() -> dict[str, Rewrite]:
         importlib.import_module(f"{__name__}.{module.name}")
         for module in pkgutil.iter_modules(__path__)
     ]
-    return {module.NAME: Rewrite(module.NAME, module.SUMMARY, module.apply) for module in modules}
+    return {
+        module.NAME: Rewrite(module.NAME, module.SUMMARY, module.UNUSED, module.apply)
+        for module in modules
+    }
 
 
 def load(name: str) -> Rewrite:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "KnowledgeMergeConsecutiveSlice"
 SUMMARY = "merge chains of Slice nodes on distinct axes into one"
+UNUSED = "no consecutive Slices on distinct axes; newer versions of onnxsim merge them themselves"
 
 FIRST_OPSET_WITH_INPUTS = 10  # before it, starts, ends and axes are attributes
 FIRST_IR_WITH_FREE_INITIALIZERS = 4  # before it, an initializer is also an input of the graph
