@@ -220,6 +220,25 @@ def test_other_classes_and_names_are_refused(
     assert "names" in capsys.readouterr().err
 
 
+def test_identical_logits_are_called_identical(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = logits(1)
+    rows[0, 0], rows[1] = np.nan, np.inf
+    a, b = (str(save(tmp_path / name, rows)) for name in ("a.npy", "b.npy"))
+    comparison = compared(tmp_path, Path(a), Path(b), "--min-cosine", "1", "--max-difference", "0")
+    shown = capsys.readouterr().out
+    assert "the logits are identical\n" in shown
+    assert "largest difference" not in shown
+    assert (comparison["lowest_cosines"], comparison["largest_differences"]) == ([], [])
+    assert (comparison["min_cosine"], comparison["max_difference"]) == (1.0, 0.0)
+    rows[2, 3] += 1
+    save(tmp_path / "b.npy", rows)
+    comparison = compared(tmp_path, Path(a), Path(b))
+    assert [each["name"] for each in comparison["largest_differences"]] == ["i2"]
+    assert "largest difference: 1 (class 3 of i2)" in capsys.readouterr().out
+
+
 def test_chunks_do_not_change_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

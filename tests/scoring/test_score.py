@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import oracle
 from zoofast.cli import main
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.labels import Labels
@@ -128,15 +129,15 @@ def test_report_and_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None
         "100.0%",
     ]
     with Path(outputs[1]).open() as file:
-        by_class = {row["class"]: row for row in csv.DictReader(file)}
+        by_class = {row["model_class"]: row for row in csv.DictReader(file)}
     assert by_class["0"]["images"] == "2"
     assert by_class["0"]["top1"] == "0.5"
-    assert by_class["0"]["most_often_mistaken_for"] == "1"
+    assert by_class["0"]["mistaken_for_model_class"] == by_class["0"]["mistaken_for_label"] == "1"
     everything = json.loads(Path(outputs[2]).read_text())
     assert everything["accuracy"] == {"top1": 0.5, "top2": 0.75, "top3": 1.0}
     assert everything["confused"] == [
-        {"true": 0, "predicted": 1, "images": 1},
-        {"true": 2, "predicted": 1, "images": 1},
+        {"true": 0, "predicted": 1, "true_label": 0, "predicted_label": 1, "images": 1},
+        {"true": 2, "predicted": 1, "true_label": 2, "predicted_label": 1, "images": 1},
     ]
     assert not any(everything["problems"].values())
 
@@ -433,5 +434,51 @@ def test_published_accuracy_is_compared_on_all_of_imagenet(
         assert print_score(score, False, published={"top1": 59.5, "top5": 100.0}) == 0
         return capsys.readouterr().out
 
-    assert "60.00 % │ 30000 │    0 │    59.5 % │      +0.50 │" in shown(50_000)
-    assert "published" not in shown(49_000)
+    complete = shown(50_000)
+    assert "┃ published ┃" in complete
+    assert "60.00 % │ 30000 │    0 │    59.5 % │      +0.50 │" in complete
+    some = shown(49_000)
+    assert "┃ published ┃" not in some
+    assert "not compared with the published accuracy (top-1 59.5 %, top-5 100.0 %)" in some
+
+
+def test_a_recipe_without_a_published_accuracy_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = run / "r.toml"
+    recipe.write_text(oracle.Spec().toml())
+    assert score(run, "--recipe", str(recipe)) == 0
+    assert "has no published accuracy to compare with\n" in capsys.readouterr().out
+
+
+def test_models_of_1001_classes_show_labels_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r").mkdir()
+    for name, best in (("a", 5), ("b", 0), ("c", 1)):
+        write_row(tmp_path / "r" / f"{name}_0.txt", np.eye(1001)[best].tolist())
+    labels, synsets = tmp_path / "labels.txt", tmp_path / "synsets.txt"
+    labels.write_text("a.JPEG 3\nb.JPEG 3\nc.JPEG 0\n")
+    synsets.write_text("".join(f"n{i:08d} word{i}\n" for i in range(1000)))
+    csv_file, json_file = tmp_path / "c.csv", tmp_path / "s.json"
+    options = ["--synsets", str(synsets), "--per-class", str(csv_file), "--json", str(json_file)]
+    assert main(["score", str(tmp_path / "r"), str(labels), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "most confused (classes of the model: label +1)" in shown
+    assert "4 (label 3) word3 │ 5 (label 4) word4 " in shown
+    assert "4 (label 3) word3 │ 0 background " in shown
+    with csv_file.open() as file:
+        rows = {row["model_class"]: row for row in csv.DictReader(file)}
+    assert (rows["4"]["label"], rows["4"]["name"]) == ("3", "word3")
+    assert (rows["4"]["mistaken_for_model_class"], rows["4"]["mistaken_for_label"]) == ("0", "")
+    confused = json.loads(json_file.read_text())["confused"]
+    assert [(pair["true"], pair["true_label"]) for pair in confused] == [(4, 3), (4, 3)]
+    assert [pair["predicted_label"] for pair in confused] == [None, 4]
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "r", other)
+    write_row(other / "a_0.txt", np.eye(1001)[4].tolist())
+    compared = ["compare", str(tmp_path / "r"), str(other), str(labels), "--synsets", str(synsets)]
+    assert main(compared) == 0
+    shown = capsys.readouterr().out
+    assert "changed their class (classes of the model: label +1)" in shown
+    assert "│ a     │ 5 (label 4) word4 │ 4 (label 3) word3 │ 4 (label 3) word3 │" in shown

@@ -173,6 +173,9 @@ def print_summary(comparison: Comparison) -> None:
         return
     images, flips = comparison.images, len(comparison.flips)
     console.print(f"same best class: {images - flips} of {images} ({1 - flips / images:.2%})")
+    if comparison.identical:
+        console.print("the logits are identical")
+        return
     lowest, largest = comparison.lowest_cosines[0], comparison.largest_differences[0]
     console.print(
         f"cosine: mean {comparison.mean_cosine:.8f}, minimum {lowest.cosine:.8f} "
@@ -206,10 +209,17 @@ def _flips_table(comparison: Comparison) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="changed their class", title_justify="left")
+    from zoofast.scoring.score import describe_class
+
+    offset = comparison.label_offset
+    note = f" (classes of the model: label {offset:+d})" if offset else ""
+    table = Table(title=f"changed their class{note}", title_justify="left")
     for heading in ("image", "A", "B", "truth"):
         table.add_column(heading)
     for flip in comparison.flips[:SHOWN]:
-        truth = "" if flip.truth is None else str(flip.truth)
-        table.add_row(escape(flip.name), str(flip.a), str(flip.b), truth)
+        classes = [
+            "" if index is None else describe_class(index, offset, comparison.class_names)
+            for index in (flip.a, flip.b, flip.truth)
+        ]
+        table.add_row(*map(escape, (flip.name, *classes)))
     return table

@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
         page = score_report(score, ["zoofast", *args.argv], args.results, recipe, args.images)
         write_report(args.report, page)
     published = recipe.accuracy if recipe else None
-    return print_score(score, args.allow_missing, args.quiet, args.confused, published)
+    code = print_score(score, args.allow_missing, args.quiet, args.confused, published)
+    if recipe and not published and not args.quiet:
+        print(f"the recipe {recipe.name} has no published accuracy to compare with")
+    return code
 
 
 def _score(args: argparse.Namespace, labels: Labels) -> Score:

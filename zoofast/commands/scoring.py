@@ -135,9 +135,11 @@ def print_score(
     confused: int = 5,
     published: dict[str, float] | None = None,
 ) -> int:
-    """Prints a score and its problems; returns the exit code. published: percent by "top1" …"""
+    """Prints a score and its problems; returns the exit code. published: percent by "top1" …, which
+    is compared if all images of ImageNet are scored."""
     from rich.console import Console
 
+    from zoofast.scoring.score import ALL_OF_IMAGENET
     from zoofast.scoring.tally import ECE_BINS
 
     tally, problems = score.tally, score.problems
@@ -153,6 +155,14 @@ def print_score(
             console.print(f"calibration error (ECE, {ECE_BINS} bins): {100 * ece:.2f} %")
         if tally.confused(confused):
             console.print(_confused_table(score, confused))
+        if published and tally.images != ALL_OF_IMAGENET:
+            named = [
+                f"{name.replace('top', 'top-')} {value} %" for name, value in published.items()
+            ]
+            print(
+                f"not compared with the published accuracy ({', '.join(named)}): that is of "
+                f"{ALL_OF_IMAGENET} images, this of {tally.images}"
+            )
     print_problems(problems.lines())
     for index, files in score.other_outputs.items():
         print(
@@ -197,11 +207,13 @@ def _confused_table(score: Score, limit: int) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="most confused", title_justify="left")
+    offset = score.label_offset
+    note = f" (classes of the model: label {offset:+d})" if offset else ""
+    table = Table(title=f"most confused{note}", title_justify="left")
     for heading in ("class", "mistaken for"):
         table.add_column(heading)
     table.add_column("images", justify="right")
     for true, predicted, n in score.tally.confused(limit):
-        names = [f"{index} {score.class_name(index)}".strip() for index in (true, predicted)]
-        table.add_row(*map(escape, names), str(n))
+        classes = [escape(score.describe_class(index)) for index in (true, predicted)]
+        table.add_row(*classes, str(n))
     return table

@@ -28,7 +28,6 @@ from zoofast.scoring.score import (
     Predictions,
     Problems,
     ScoreOptions,
-    automatic_offset,
     match_labels,
     score_predictions,
     true_classes,
@@ -284,9 +283,7 @@ class _Run:
         no time."""
         if self._labels is None:
             return
-        offset = self._options.scoring.label_offset
-        if offset is None:
-            offset = automatic_offset(self._classes)
+        offset = self._options.scoring.offset(self._classes)
         names = [item.name for item in self._items if item.name in self._labels.by_name]
         truth = true_classes(names, self._labels, self._classes, offset)
         self._label_of = dict(zip(names, truth.tolist(), strict=True))

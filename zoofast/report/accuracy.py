@@ -36,12 +36,13 @@ ReadImage = Callable[[str], bytes | None]  # sample name -> the image file's byt
 
 
 def accuracy_figures(score: Score, published: Mapping[str, float] | None = None) -> list[Figure]:
-    """The headline figures of a score. published: "top1" … -> percent; they are shown where all
-    images of ImageNet are scored."""
+    """The headline figures of a score. published: "top1" … -> percent, of all images of ImageNet."""
     figures, complete = [], score.tally.images == ALL_OF_IMAGENET
     for place in sorted({1, score.tally.k}):
-        known = published.get(f"top{place}") if published and complete else None
+        known = published.get(f"top{place}") if published else None
         note = "" if known is None else f"the guide: {known} %"
+        if note and not complete:
+            note += f", of all {ALL_OF_IMAGENET:,} images"
         figures.append(
             Figure(f"top-{place}", 100 * score.tally.accuracy()[place - 1], "%", 2, note)
         )
@@ -106,12 +107,11 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _class(score: Score, index: int) -> str:
-    return f"{index} {score.class_name(index)}".rstrip()
-
-
 def _classes(score: Score) -> list[Block]:
-    rows = sorted(score.classes(), key=lambda row: (row["top1"], -row["images"], row["class"]))
+    def tie_break(row: dict[str, Any]) -> tuple[int, int]:
+        return -row["images"], row["model_class"]
+
+    rows = sorted(score.classes(), key=lambda row: (row["top1"], *tie_break(row)))
     counts = [0] * 10
     for row in rows:
         counts[min(int(row["top1"] * 10), 9)] += 1
@@ -120,7 +120,7 @@ def _classes(score: Score) -> list[Block]:
     if not score.labels.class_names:
         note += " --synsets FILE gives classes their names."
     spread = Bars("Classes by top-1 accuracy", labels, counts, "classes", note=note)
-    best = sorted(rows, key=lambda row: (-row["top1"], -row["images"], row["class"]))
+    best = sorted(rows, key=lambda row: (-row["top1"], *tie_break(row)))
     return [
         spread,
         _class_table("Worst classes", score, rows[:MAX_CLASSES]),
@@ -132,9 +132,10 @@ def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
     last = f"top{score.tally.k}"
     cells: list[list[Cell]] = []
     for row in rows:
-        mistaken_for = row["most_often_mistaken_for"]
-        mistaken = "" if mistaken_for == "" else f"{_class(score, mistaken_for)} ({row['times']}×)"
-        name = f"{row['class']} {row['name']}".rstrip()
+        mistaken_for, mistaken = row["mistaken_for_model_class"], ""
+        if mistaken_for is not None:
+            mistaken = f"{score.describe_class(mistaken_for)} ({row['times']}×)"
+        name = score.describe_class(row["model_class"])
         cells.append([name, row["images"], 100 * row["top1"], 100 * row[last], mistaken])
     columns = [
         Column("class"),
@@ -151,8 +152,8 @@ def _class_table(title: str, score: Score, rows: list[dict[str, Any]]) -> Table:
 def _confused(score: Score, read: ReadImage | None) -> Pairs:
     pairs = [
         Pair(
-            _class(score, pair.truth),
-            _class(score, pair.predicted),
+            score.describe_class(pair.truth),
+            score.describe_class(pair.predicted),
             pair.images,
             [_picture(score, mistake, read, PAIR_SIDE) for mistake in pair.examples],
         )
@@ -173,8 +174,8 @@ def _picture(score: Score, mistake: Mistake, read: ReadImage | None, side: int) 
     return Picture(
         None if data is None else thumbnail(data, side),
         mistake.name,
-        _class(score, mistake.truth),
-        _class(score, mistake.predicted),
+        score.describe_class(mistake.truth),
+        score.describe_class(mistake.predicted),
         mistake.confidence * 100,
     )
 

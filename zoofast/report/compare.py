@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from zoofast.report.about import about
 from zoofast.report.data import Block, Column, Figure, ReportData, Section, Table
 from zoofast.scoring.compare import Comparison, LogitDifference
+from zoofast.scoring.score import describe_class
 
 FLIPS_SHOWN = 200
 NAMES_SHOWN = 20
@@ -29,7 +30,7 @@ def compare_report(
         sections.append(Section("Accuracy", [_accuracy(comparison)]))
     if comparison.flips:
         sections.append(Section("Images that change their class", [_flips(comparison)]))
-    if comparison.has_logits:
+    if comparison.has_logits and not comparison.identical:
         differences: list[Block] = [
             _differences("Lowest cosines", comparison.lowest_cosines),
             _differences("Largest differences", comparison.largest_differences),
@@ -44,6 +45,8 @@ def compare_report(
     summary = [f"Beyond the threshold: {line}." for line in failed]
     if not summary:
         summary = ["No threshold that was given is exceeded."]
+    if comparison.identical:
+        summary.append("The logits are identical.")
     return ReportData("Comparison", f"{comparison.a} · {comparison.b}", figures, summary, sections)
 
 
@@ -64,12 +67,18 @@ def _accuracy(comparison: Comparison) -> Table:
 
 def _flips(comparison: Comparison) -> Table:
     rows = [
-        (flip.name, str(flip.a), str(flip.b), "" if flip.truth is None else str(flip.truth))
+        (flip.name, *(_class(comparison, index) for index in (flip.a, flip.b, flip.truth)))
         for flip in comparison.flips[:FLIPS_SHOWN]
     ]
     more = len(comparison.flips) - len(rows)
     note = f"And {more:,} more." if more else ""
     return Table("", [Column("image"), Column("A"), Column("B"), Column("truth")], rows, note)
+
+
+def _class(comparison: Comparison, index: int | None) -> str:
+    if index is None:
+        return ""
+    return describe_class(index, comparison.label_offset, comparison.class_names)
 
 
 def _differences(title: str, worst: Sequence[LogitDifference]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from zoofast.scoring.formats import find_record, result_format
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.listing import list_results
 from zoofast.scoring.results import DEFAULT_READING, ReadOptions, read_logits
-from zoofast.scoring.score import DEFAULT_SCORING, ScoreOptions, automatic_offset, true_classes
+from zoofast.scoring.score import DEFAULT_SCORING, ScoreOptions, true_classes
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
 
@@ -177,11 +177,13 @@ class Comparison:
     b: str
     images: int  # compared
     classes: int = 0
+    label_offset: int = 0  # of the model's classes, in which flips are
+    class_names: Mapping[int, str] = field(default_factory=dict)  # by label
     flips: list[Flip] = field(default_factory=list)
     min_cosine: float = 1.0
     mean_cosine: float = 1.0
     max_difference: float = 0.0
-    lowest_cosines: list[LogitDifference] = field(default_factory=list)
+    lowest_cosines: list[LogitDifference] = field(default_factory=list)  # of logits that differ
     largest_differences: list[LogitDifference] = field(default_factory=list)
     accuracy: dict[str, tuple[float, float]] = field(default_factory=dict)  # "top1" -> (A, B)
     scored: tuple[int, int] = (0, 0)  # images that the accuracies are of
@@ -190,6 +192,11 @@ class Comparison:
     no_label: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # sample -> why it is not compared
     has_logits: bool = True
+
+    @property
+    def identical(self) -> bool:
+        """All compared logits are equal."""
+        return self.has_logits and self.max_difference == 0
 
     def accuracy_drop(self) -> float:
         """The largest drop from an accuracy of A to that of B, in percentage points."""
@@ -208,8 +215,10 @@ class Comparison:
         return [(what, names) for what, names in kinds if names]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON. NaN and infinite numbers become None."""
-        return {key: _finite(value) for key, value in asdict(self).items()}
+        """Everything but the class names, for JSON. NaN and infinite numbers become None."""
+        values = asdict(replace(self, class_names={}))
+        del values["class_names"]
+        return {key: _finite(value) for key, value in values.items()}
 
 
 def _finite(value: Any) -> Any:
@@ -273,20 +282,23 @@ def compare_logits(
         names, rows = _read_rows(chunk, (a, b), comparison)
         if names:
             classes = comparison.classes = rows[0].shape[1]
+            comparison.label_offset = options.offset(classes)
             tallies = tallies or [Tally(classes, options.top_k) for _ in rows]
             differences = logit_differences(names, *rows)
             cosine_sum += float(np.sum([each.cosine for each in differences]))
             comparison.images += len(names)
             _keep_worst(comparison, differences)
-            count_flips(comparison, names, rows, labels, options.label_offset, tallies)
+            count_flips(comparison, names, rows, labels, tallies)
         progress(begin + len(chunk), len(common))
     if not tallies:
         name, why = next(iter(comparison.failed.items()))
         raise ResultError(f"{a.source} and {b.source}: nothing can be compared ({name}: {why})")
     comparison.mean_cosine = cosine_sum / comparison.images
-    comparison.min_cosine = comparison.lowest_cosines[0].cosine
-    comparison.max_difference = comparison.largest_differences[0].difference
+    if comparison.largest_differences:
+        comparison.min_cosine = comparison.lowest_cosines[0].cosine
+        comparison.max_difference = comparison.largest_differences[0].difference
     if labels is not None:
+        comparison.class_names = labels.class_names
         of_a, of_b = tallies
         comparison.scored = (of_a.images, of_b.images)
         both = zip(of_a.accuracy(), of_b.accuracy(), strict=True)
@@ -364,7 +376,7 @@ def _keep_worst(comparison: Comparison, differences: Iterable[LogitDifference]) 
     def cosine(each: LogitDifference) -> float:
         return -2.0 if np.isnan(each.cosine) else each.cosine  # NaN is the worst
 
-    known = list(differences)
+    known = [each for each in differences if each.difference > 0]
     lowest = sorted([*comparison.lowest_cosines, *known], key=cosine)
     comparison.lowest_cosines = lowest[:MAX_WORST]
     largest = sorted([*comparison.largest_differences, *known], key=lambda each: -each.difference)
@@ -376,7 +388,6 @@ def count_flips(
     names: Sequence[str],
     rows: Sequence[NDArray[np.float32]],
     labels: Labels | None,
-    label_offset: int | None,
     tallies: Sequence[Tally],
 ) -> None:
     """Adds the images whose best class differs to `comparison`, and all that have a label to
@@ -384,11 +395,10 @@ def count_flips(
     best = [TopK.of_logits(logits, tallies[0].k + 1) for logits in rows]
     truth: dict[str, int] = {}
     if labels is not None:
-        offset = automatic_offset(comparison.classes) if label_offset is None else label_offset
         comparison.no_label += [name for name in names if name not in labels.by_name]
         labelled = [i for i, name in enumerate(names) if name in labels.by_name]
         labelled_names = [names[i] for i in labelled]
-        classes = true_classes(labelled_names, labels, comparison.classes, offset)
+        classes = true_classes(labelled_names, labels, comparison.classes, comparison.label_offset)
         truth = dict(zip(labelled_names, classes.tolist(), strict=True))
         for tally, side in zip(tallies, best, strict=True):
             tally.add(classes, side.classes[labelled])

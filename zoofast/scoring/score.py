@@ -39,6 +39,13 @@ class ScoreOptions:
     label_offset: int | None = None
     scores: str = "auto"
 
+    def offset(self, classes: int) -> int:
+        """The label offset of a model with so many classes. Of 1001 classes, class 0 is a
+        background class, as in the guides."""
+        if self.label_offset is not None:
+            return self.label_offset
+        return 1 if classes == 1001 else 0
+
 
 DEFAULT_SCORING = ScoreOptions()
 
@@ -112,14 +119,20 @@ class Score:
     confusions: list[Confusion]  # the most frequent
 
     def class_name(self, index: int) -> str:
-        """The name of one of the model's classes; '' when unknown."""
-        if self.label_offset == 1 and index == 0:
-            return "background"
-        return self.labels.class_names.get(index - self.label_offset, "")
+        """The name of the model's class `index`; '' when unknown."""
+        return class_name(index, self.label_offset, self.labels.class_names)
+
+    def describe_class(self, index: int) -> str:
+        """The model's class `index` as text, see describe_class."""
+        return describe_class(index, self.label_offset, self.labels.class_names)
+
+    def label(self, index: int) -> int | None:
+        """The label of the model's class `index`; None for the background class."""
+        return index - self.label_offset if index >= self.label_offset else None
 
     def classes(self) -> list[dict[str, Any]]:
-        """A row for each class that has images: index, name, images, hits, accuracies (0 to 1),
-        and the class that it is most often mistaken for."""
+        """A row for each class that has images: the model's class, its label and name, images,
+        hits, accuracies (0 to 1), and the class that it is most often mistaken for."""
         most_frequent: dict[int, tuple[int, int]] = {}
         for true, predicted, n in self.tally.confused():
             most_frequent.setdefault(true, (predicted, n))
@@ -127,12 +140,19 @@ class Score:
         for index in np.flatnonzero(self.tally.class_images).tolist():
             images = int(self.tally.class_images[index])
             hits = self.tally.class_hits[index]
-            mistaken_for, times = most_frequent.get(index, ("", 0))
-            row = {"class": index, "name": self.class_name(index), "images": images}
+            row: dict[str, Any] = {
+                "model_class": index,
+                "label": self.label(index),
+                "name": self.class_name(index),
+                "images": images,
+            }
             for place in sorted({1, self.tally.k}):
                 row[f"top{place}_hits"] = int(hits[place - 1])
                 row[f"top{place}"] = int(hits[place - 1]) / images
-            rows.append(row | {"most_often_mistaken_for": mistaken_for, "times": times})
+            mistaken_for, times = most_frequent.get(index, (None, 0))
+            row["mistaken_for_model_class"] = mistaken_for
+            row["mistaken_for_label"] = None if mistaken_for is None else self.label(mistaken_for)
+            rows.append(row | {"times": times})
         return rows
 
     def classes_csv(self) -> str:
@@ -160,7 +180,13 @@ class Score:
             "ece": self.tally.ece(),
             "calibration": self.tally.calibration(),
             "confused": [
-                {"true": true, "predicted": predicted, "images": n}
+                {
+                    "true": true,
+                    "predicted": predicted,
+                    "true_label": self.label(true),
+                    "predicted_label": self.label(predicted),
+                    "images": n,
+                }
                 for true, predicted, n in self.tally.confused()
             ],
             "by_class": self.classes(),
@@ -168,9 +194,18 @@ class Score:
         }
 
 
-def automatic_offset(classes: int) -> int:
-    """1 for 1001 classes, where class 0 is a background class, else 0: as in the guides."""
-    return 1 if classes == 1001 else 0
+def class_name(index: int, label_offset: int, class_names: Mapping[int, str]) -> str:
+    """The name of the model's class `index`, '' when unknown. class_names: by label."""
+    if label_offset == 1 and index == 0:
+        return "background"
+    return class_names.get(index - label_offset, "")
+
+
+def describe_class(index: int, label_offset: int, class_names: Mapping[int, str]) -> str:
+    """The model's class `index` with its name; with its label too, where the label is another
+    number: "4 tench", "5 (label 4) tench"."""
+    label = f" (label {index - label_offset})" if label_offset and index >= label_offset else ""
+    return f"{index}{label} {class_name(index, label_offset, class_names)}".rstrip()
 
 
 def true_classes(
@@ -285,9 +320,7 @@ def score_predictions(
     result. Raises LabelError for labels that the model cannot have.
     """
     names, best, classes = predictions.names, predictions.best, predictions.classes
-    offset = options.label_offset
-    if offset is None:
-        offset = automatic_offset(classes)
+    offset = options.offset(classes)
     if labels.class_count not in (None, classes, classes - offset):
         raise LabelError(
             f"{labels.source}: has {labels.class_count} classes, the results {classes}; "
