@@ -36,7 +36,7 @@ ReadImage = Callable[[str], bytes | None]  # sample name -> the image file's byt
 
 
 def accuracy_figures(score: Score, published: Mapping[str, float] | None = None) -> list[Figure]:
-    """The headline figures of a score. published: "top1" … -> percent, of all images of ImageNet."""
+    """The headline figures of a score. published: "top1" … -> percent, of all of ImageNet."""
     figures, complete = [], score.tally.images == ALL_OF_IMAGENET
     for place in sorted({1, score.tally.k}):
         known = published.get(f"top{place}") if published else None
