@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.scoring.test_labels import element, mat_file, matrix, struct_array
-from zoofast.base.parsing import MAX_BYTES
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.cli import main
 
 HUGE = "9" * 5000  # int() refuses more than 4,300 digits
@@ -97,9 +97,9 @@ def test_label_files_of_other_kinds(
 ) -> None:
     huge = tmp_path / "huge.txt"
     with huge.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)
-    assert "huge.txt: is larger than 256 MiB" in refused(capsys, "score", results, huge)
-    assert "is larger than 256 MiB" in refused(capsys, "score", results, "/dev/zero")
+        file.truncate(MAX_FILE_BYTES + 1)
+    assert "huge.txt: is larger than 256,000,000 bytes" in refused(capsys, "score", results, huge)
+    assert "is larger than 256,000,000 bytes" in refused(capsys, "score", results, "/dev/zero")
     for path in (tmp_path / ("x" * 300), tmp_path / "labels" / "none", results / "a_0.txt" / "b"):
         assert "no labels can be read" in refused(capsys, "score", results, path)
     loop = tmp_path / "loop"
@@ -174,7 +174,7 @@ for _ in range(2000):
         matrix(4, (1, 1), "synsets", element(9, struct.pack("<d", 65.0))),
         matrix(4, (1, 1), "synsets", element(1, b"\xff")),
         CELL_BOMB,
-        element(15, zlib.compress(b"\0" * (MAX_BYTES + 100), 9)),  # inflates a thousandfold
+        element(15, zlib.compress(b"\0" * (MAX_FILE_BYTES + 100), 9)),  # inflates a thousandfold
         element(14, element(6, b"\2\0\0\0\0\0\0\0") + element(9, struct.pack("<d", 1e300))),
     ],
 )

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from zoofast.base.files import write_atomic
-from zoofast.base.parsing import parse_json, read_limited
+from zoofast.base.files import read_file, write_atomic
+from zoofast.base.parsing import parse_json
 from zoofast.errors import ResultError
 from zoofast.inference.outputs import FORMATS, sibling_path
 
@@ -61,7 +61,7 @@ class RunRecord:
         """The record of `folder`; None when there is none. Raises ResultError for a damaged one."""
         path = record_path(folder)
         try:
-            return cls._of_json(parse_json(read_limited(path)))
+            return cls._of_json(parse_json(read_file(path)))
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.base.parsing import parse_json, read_limited
+from zoofast.base.files import read_file
+from zoofast.base.parsing import parse_json
 from zoofast.base.rows import names_path, read_named_rows
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.formats import find_record, result_format
@@ -103,7 +104,7 @@ def read_accuracies(path: Path) -> Accuracies:
     Raises ResultError naming the file.
     """
     try:
-        content = parse_json(read_limited(path))
+        content = parse_json(read_file(path))
         if "value" in content:
             values = {entry["key"]: entry["value"] for entry in content["value"]}
             images = int(values["Number of images"].strip())

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import stem
-from zoofast.base.parsing import parse_json, read_limited
+from zoofast.base.parsing import parse_json
 from zoofast.errors import LabelError
 from zoofast.scoring.matfile import read_struct_array
 
@@ -177,13 +178,15 @@ def _synsets_of_devkit(path: Path) -> Synsets:
 def _lines(path: Path) -> Iterable[tuple[int, str]]:
     """(line number from 1, text) of the lines that are not blank."""
     try:
-        text = read_limited(path).decode("utf-8-sig")
+        with path.open("rb") as file:  # not read_file: labels may come through a pipe
+            data = file.read(MAX_FILE_BYTES + 1)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: is no text file") from error
-    except ValueError as error:
-        raise LabelError(f"{path}: {error}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise LabelError(f"{path}: is larger than {MAX_FILE_BYTES:,} bytes")
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise LabelError(f"{path}: is empty")
@@ -279,7 +282,7 @@ def _from_hiai(path: Path) -> Labels:
         if file.name == HIAI_INDEX:
             continue
         try:
-            annotation = parse_json(read_limited(file))["image"]["annotations"][0]
+            annotation = parse_json(read_file(file))["image"]["annotations"][0]
             category = annotation["category_id"]
         except OSError as error:
             raise LabelError(f"{file}: cannot be read: {error.strerror}") from error

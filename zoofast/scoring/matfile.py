@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoofast.base.parsing import MAX_BYTES, read_limited
+from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.errors import LabelError
 
 _HEADER = 128
@@ -49,11 +49,9 @@ def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
     Raises LabelError when the file is unreadable, of another kind, damaged, or without `name`.
     """
     try:
-        data = read_limited(path)
+        data = read_file(path)
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise LabelError(f"{path}: {error}") from error
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data.startswith(b"MATLAB 7.3"):
         raise LabelError(f"{path}: is a MAT 7.3 file; save it with MATLAB's -v7")
     if len(data) < _HEADER or data[126:128] not in (b"IM", b"MI"):
@@ -93,7 +91,7 @@ class _Reader:
             kind, content, offset = self.element(data, offset)
             if kind == _COMPRESSED:
                 # a few bytes can inflate to gigabytes
-                inflated = zlib.decompressobj().decompress(content, MAX_BYTES)
+                inflated = zlib.decompressobj().decompress(content, MAX_FILE_BYTES)
                 kind, content, _ = self.element(inflated, 0)
             if kind == _MATRIX:
                 variables.append(self.matrix(content))
