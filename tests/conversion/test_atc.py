@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support import paths
 from zoofast.cli import main
 from zoofast.conversion import atc, models
 from zoofast.conversion.npu_smi import Npu, parse, soc_version
-from zoofast.errors import BackendError, ModelError
+from zoofast.errors import BackendError, ModelError, OutputError
 from zoofast.preprocess.recipe_file import load_recipe
 
 STAND_IN = paths.ROOT / "tests/support/stand_in_atc.py"
@@ -280,6 +282,13 @@ def stand_in(programs):
     programs("atc", f'exec "{sys.executable}" "{STAND_IN}" "$@"')
 
 
+# Writes half a file as ATC's output, in a shell.
+WRITE_HALF = (
+    "for word; do case $word in --output=*) out=${word#--output=};; esac; done; "
+    'echo half > "$out.om"'
+)
+
+
 AIPP_TEXT = """aipp_op {
     aipp_mode: static  # comment
     input_format : RGB888_U8
@@ -288,6 +297,14 @@ AIPP_TEXT = """aipp_op {
     min_chn_0 : 123.675
 }
 """
+
+
+def is_running(pid):
+    """Whether a process exists and has not ended, also where nobody has waited for its end."""
+    try:
+        return not re.search(r"^State:\s+Z", Path("/proc", pid, "status").read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -414,9 +431,49 @@ class TestRun:
         assert heard == ["first.", ".second"]
         assert Path("log.txt").read_text() == "first..second"
 
-    def test_an_interrupt_ends_atc_and_puts_the_earlier_model_back(self, command, programs):
+    def test_a_killed_run_loses_nothing(self, command, programs, tmp_path):
+        """While ATC works, the earlier .om is in its place, and ATC writes elsewhere."""
         command.output.write_text("earlier")
-        programs("atc", "echo half > resnet34_bs1.om; echo begun; exec sleep 600")
+        programs("atc", WRITE_HALF + "; echo $$ > pid; echo begun; exec sleep 600")
+        script = (
+            "import sys; from pathlib import Path; from zoofast.conversion import atc;"
+            "command = atc.Command((('--output', 'resnet34_bs1'),));"
+            "atc.run(command, Path('log.txt'), lambda text: print(text, end='', flush=True))"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(paths.ROOT)}
+        words = [sys.executable, "-c", script]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout.readline() == b"begun\n"
+            with pytest.raises(
+                OutputError, match=f"resnet34_bs1.om is in use by process {process.pid}"
+            ):
+                atc.run(command, Path("log2.txt"), lambda text: None)
+            process.kill()
+        deadline = time.monotonic() + 30
+        while is_running(Path("pid").read_text().strip()):
+            assert time.monotonic() < deadline, "ATC goes on without zoofast"
+            time.sleep(0.05)
+        assert command.output.read_text() == "earlier"
+        programs("atc", f'exec "{sys.executable}" "{STAND_IN}" "$@"')
+        atc.run(command, Path("log.txt"), lambda text: None)
+        assert command.output.read_text() != "earlier"
+        assert list(tmp_path.glob(".*")) == []
+
+    def test_other_files_that_atc_writes_come_along(self, command, programs, tmp_path):
+        (tmp_path / "weight").mkdir()
+        (tmp_path / "weight" / "old").write_text("")
+        programs(
+            "atc",
+            WRITE_HALF + '; mkdir "${out%/*}/weight"; echo w > "${out%/*}/weight/new"; '
+            "echo ATC run success",
+        )
+        assert atc.run(command, Path("log.txt"), lambda text: None) == command.output
+        assert command.output.read_text() == "half\n"
+        assert sorted(path.name for path in (tmp_path / "weight").iterdir()) == ["new", "old"]
+
+    def test_an_interrupt_ends_atc_and_keeps_the_earlier_model(self, command, programs):
+        command.output.write_text("earlier")
+        programs("atc", WRITE_HALF + "; echo begun; exec sleep 600")
 
         def interrupt(text):
             raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import paths
+from zoofast.base.lock import output_lock
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
 from zoofast.conversion.pipeline import CACHE_NAME, Step, StepCache
@@ -226,6 +227,14 @@ def test_an_edited_aipp_file_is_not_overwritten(here, capsys):
     aipp.unlink()
     assert main(ALL.split()) == 1
     assert aipp.read_text() == written
+
+
+def test_two_runs_into_one_folder(here, capsys):
+    Path("squeezenet1_1").mkdir()
+    with output_lock("squeezenet1_1"):
+        assert main(ALL.split()) == 2
+    assert f"squeezenet1_1 is in use by process {os.getpid()}" in capsys.readouterr().err
+    assert list(Path("squeezenet1_1").iterdir()) == []
 
 
 def test_a_file_of_another_version_is_overwritten(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
+from zoofast.base.lock import output_lock
 from zoofast.commands import arguments
 from zoofast.commands.console import working
 from zoofast.commands.conversion import (
@@ -45,16 +46,17 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be made: {error.strerror}") from error
-    cache = StepCache(folder)
-    _run_steps(cache, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
     commands = atc_commands(known, args.batchsize, folder, soc, dict(args.option))
-    if missing_atc is None:
-        steps = (
-            atc_step(known, command, batch, print_at_once)
-            for command, batch in zip(commands, args.batchsize, strict=True)
-        )
-        _run_steps(cache, steps)
-        return 0
+    with output_lock(folder):
+        cache = StepCache(folder)
+        _run_steps(cache, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
+        if missing_atc is None:
+            steps = (
+                atc_step(known, command, batch, print_at_once)
+                for command, batch in zip(commands, args.batchsize, strict=True)
+            )
+            _run_steps(cache, steps)
+            return 0
     for command in commands:
         print(command)
     hint = f"; {soc} is the guide's chip, --soc names yours" if is_assumed else ""

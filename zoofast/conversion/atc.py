@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import ctypes
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoofast.base.lock import output_lock
 from zoofast.conversion import models, onnxfile
-from zoofast.errors import BackendError, ModelError
+from zoofast.errors import BackendError, ModelError, OutputError
 from zoofast.preprocess.recipe import Recipe
 
 AIPP_CONFIG = "aipp.config"  # the guides' name of the AIPP file
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 SUCCESS = "ATC run success"  # in ATC's output when it succeeded
 ENVIRONMENT_SCRIPTS = (  # where CANN's installers put set_env.sh
     "/usr/local/Ascend/ascend-toolkit/set_env.sh",
@@ -79,6 +83,12 @@ class Command:
     def output(self) -> Path:
         """The .om that the command makes; ATC appends the suffix to the option's value."""
         return Path(f"{self['output']}.om")
+
+    def with_output(self, path: Path) -> Command:
+        """The command with another output."""
+        return Command(
+            tuple((key, str(path) if key == "--output" else value) for key, value in self.options)
+        )
 
     def argv(self) -> list[str]:
         """The arguments, without `atc` itself."""
@@ -215,38 +225,48 @@ def run(command: Command, log: Path, echo: Callable[[str], None]) -> Path:
     """Runs ATC and returns the path of the .om.
 
     ATC's output goes to `echo` as it comes, and to the file `log`. ATC has succeeded when its exit
-    code is 0, its output says so, and the .om exists. Otherwise an earlier .om of that name is
-    restored, and ModelError gives ATC's error and the cure. Raises BackendError when there is no
-    atc.
+    code is 0, its output says so, and the .om exists. Otherwise an earlier .om of that name stays
+    as it is, and ModelError gives ATC's error and the cure. Raises BackendError when there is no
+    atc, OutputError when another process compiles to the same .om.
     """
     executable = find()
-    backups = {path: path.with_name(f".{path.name}.previous") for path in _results(command)}
-    for path, backup in backups.items():
-        path.replace(backup)
-    try:
-        code, output = _run_and_echo([executable, *command.argv()], log, echo)
-        results = _results(command)
-        if code != 0 or SUCCESS not in output or not results:
-            raise ModelError(_failure_message(command, code, output, log))
-    except BaseException:
-        for path in _results(command):
-            path.unlink()
-        for path, backup in backups.items():
-            backup.replace(path)
-        raise
-    for backup in backups.values():
-        backup.unlink()
-    return results[0]
-
-
-def _results(command: Command) -> list[Path]:
-    """What ATC may have written: X.om, or X_linux_aarch64.om for a model with parts on the CPU."""
     om = command.output
+    folder = om.with_name(f".{om.name}.part")  # ATC writes here, also when it is killed
+    with output_lock(om):
+        try:
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)  # of a run that was killed
+            folder.mkdir()
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+        try:
+            argv = [executable, *command.with_output(folder / om.stem).argv()]
+            code, output = _run_and_echo(argv, log, echo)
+            results = _results(folder, om)
+            if code != 0 or SUCCESS not in output or not results:
+                raise ModelError(_failure_message(command, code, output, log))
+            for path in sorted(folder.iterdir(), key=lambda path: path in results):  # .om last
+                _move(path, om.with_name(path.name))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return om.with_name(results[0].name)
+
+
+def _results(folder: Path, om: Path) -> list[Path]:
+    """What ATC may have written: X.om, or X_linux_aarch64.om for a model with parts on the CPU."""
     return [
         path
-        for path in om.parent.glob("*.om")
+        for path in folder.glob("*.om")
         if path.name == om.name or path.name.startswith(f"{om.stem}_linux_")
     ]
+
+
+def _move(path: Path, target: Path) -> None:
+    """Renames a file; adds a folder, such as ATC's external weights, to an earlier one."""
+    if path.is_dir():
+        shutil.copytree(path, target, dirs_exist_ok=True)
+    else:
+        path.replace(target)
 
 
 def _run_and_echo(argv: list[str], log: Path, echo: Callable[[str], None]) -> tuple[int, str]:
@@ -255,7 +275,9 @@ def _run_and_echo(argv: list[str], log: Path, echo: Callable[[str], None]) -> tu
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     with (
         log.open("w", encoding="utf-8") as file,
-        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+        ) as process,
     ):
         assert process.stdout is not None
         try:
@@ -269,6 +291,11 @@ def _run_and_echo(argv: list[str], log: Path, echo: Callable[[str], None]) -> tu
             process.kill()
             raise
     return process.returncode, "".join(texts)
+
+
+def _end_with_parent() -> None:
+    """In the child: the kernel kills it when zoofast ends, also by kill -9."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _failure_message(command: Command, code: int, output: str, log: Path) -> str:
