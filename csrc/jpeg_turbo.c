@@ -151,7 +151,7 @@ static bool has_all_scans(j_decompress_ptr cinfo)
 }
 
 /* Reads the header and begins the decoding; false where Pillow has to decide. */
-static bool begin(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w)
+static bool begin(zf_turbo *turbo, const zf_jpeg *jpeg)
 {
     j_decompress_ptr cinfo = &turbo->cinfo;
 
@@ -162,10 +162,12 @@ static bool begin(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w)
     cinfo->out_color_space = jpeg->ncomp == 1 ? JCS_GRAYSCALE : JCS_RGB;
     cinfo->dct_method = JDCT_ISLOW;
     cinfo->do_fancy_upsampling = TRUE;
-    /* Rows below the window are not decoded, so a file that is truncated there
-     * would go unnoticed. Pillow refuses it. */
-    if (!jpeg_has_multiple_scans(cinfo) && w.y1 < jpeg->height &&
-        marker_after_scan(jpeg) != 0xD9)
+    /* Pillow reads up to the end-of-image marker, and refuses the file if the data
+     * ends before it or if a marker is wrong. The library does the same for files
+     * with several scans, before it decodes. If there is one scan, nothing but the
+     * end of the image may follow it: rows below the window are not decoded, so a
+     * wrong marker there would not be noticed. */
+    if (!jpeg_has_multiple_scans(cinfo) && marker_after_scan(jpeg) != 0xD9)
         return false;
     return jpeg_start_decompress(cinfo) && has_all_scans(cinfo);
 }
@@ -198,7 +200,7 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
     j_decompress_ptr cinfo = &turbo->cinfo;
     int left, y;
 
-    if (!begin(turbo, jpeg, w) || !skip_to_window(turbo, jpeg, w, &left, &y))
+    if (!begin(turbo, jpeg) || !skip_to_window(turbo, jpeg, w, &left, &y))
         return ZF_UNSUPPORTED;
     size_t channels = (size_t)cinfo->output_components;
     size_t stride = round_up((size_t)cinfo->output_width * channels + 1 + ZF_PAD);
@@ -237,7 +239,8 @@ static zf_status decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window w, zf_ro
                 return status;
         }
     }
-    return ZF_OK;
+    /* If all rows were decoded, only the end of the image may be left. */
+    return y < jpeg->height || jpeg_finish_decompress(cinfo) ? ZF_OK : ZF_UNSUPPORTED;
 }
 
 static zf_status create_and_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,

@@ -17,9 +17,16 @@ typedef struct {
     int warnings;
 } reference_errors;
 
+/* Also called at the end of the data: Pillow refuses a truncated file. */
 static void reference_exit(j_common_ptr cinfo)
 {
     longjmp(((reference_errors *)cinfo->err)->fatal, 1);
+}
+
+static boolean reference_no_more(j_decompress_ptr cinfo)
+{
+    reference_exit((j_common_ptr)cinfo);
+    return FALSE;
 }
 
 static void reference_message(j_common_ptr cinfo, int level)
@@ -53,7 +60,10 @@ static void reference_decode(const uint8_t *data, size_t nbytes, size_t max_pixe
         jpeg_destroy_decompress(&cinfo);
         return;
     }
+    if (nbytes == 0) /* which jpeg_mem_src does not accept */
+        reference_exit((j_common_ptr)&cinfo);
     jpeg_mem_src(&cinfo, data, (unsigned long)nbytes);
+    cinfo.src->fill_input_buffer = reference_no_more;
     jpeg_read_header(&cinfo, TRUE);
     size_t pixels = (size_t)cinfo.image_width * cinfo.image_height;
     if (pixels > max_pixels || (cinfo.num_components != 1 && cinfo.num_components != 3)) {
