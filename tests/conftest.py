@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support import paths
+from tests.support import once, paths
 from zoofast import _core
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests interrupt.
@@ -29,6 +29,15 @@ def shared() -> Path:
     if not (paths.SHARED / "golden").is_dir():
         pytest.skip(f"no golden files at {paths.SHARED}; set ZOOFAST_SHARED")
     return paths.SHARED
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> once.Once:
+    """What is made once a run; see tests/support/once.py."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each worker has a folder in that of the run
+    return once.Once(folder / "made")
 
 
 @pytest.fixture(scope="session", params=_core.isa_names())

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support import paths
-
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-
-
-def build(compiler: str, program: str, binary: Path, *flags: str) -> Path:
-    """Compiles native/`program` with the decoder; flags come last."""
-    sources = [paths.ROOT / "tests/core/native" / program, paths.ROOT / "csrc/levels.c"]
-    sources += [paths.ROOT / "csrc/jpeg_entropy.c"]
-    sources += sorted((paths.ROOT / "csrc").glob("jpeg_pixels*.c"))
-    if program == "jpeg_decoder.c":
-        sources += [paths.ROOT / "csrc/jpeg_baseline.c", paths.ROOT / "csrc/jpeg_header.c"]
-    include = ["-I", paths.ROOT / "csrc", "-I", paths.ROOT / "tests/core/native"]
-    subprocess.run([compiler, *FLAGS, *include, *sources, "-o", binary, *flags], check=True)
-    return binary
+from tests.support import native, once, paths
 
 
 def run(*command: str | Path) -> str:
@@ -32,33 +16,28 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_kernels_equal_scalar(tmp_path: Path) -> None:
-    binary = build("cc", "jpeg_kernels.c", tmp_path / "kernels", *SANITIZE)
-    assert "scalar: 200 rounds" in run(binary, "200")
-
-
-def test_kernels_equal_scalar_on_aarch64(tmp_path: Path) -> None:
-    compiler, qemu = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
-    if compiler is None or qemu is None:
-        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
-    binary = build(compiler, "jpeg_kernels.c", tmp_path / "kernels", "-static")
-    assert "neon: 100 rounds" in run(qemu, binary, "100")
+@pytest.mark.parametrize(
+    ("build", "rounds", "level"), [("checked", 200, "scalar"), ("aarch64", 100, "neon")]
+)
+def test_kernels_equal_scalar(made: once.Once, build: str, rounds: int, level: str) -> None:
+    out = run(*native.program(made, "jpeg_kernels", build), str(rounds))
+    assert f"{level}: {rounds} rounds" in out
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    binary = tmp_path_factory.mktemp("native") / "decoder"
-    return build("cc", "jpeg_decoder.c", binary, *SANITIZE, "-ljpeg")
+def decoder(made: once.Once) -> str:
+    (binary,) = native.program(made, "jpeg_decoder", "checked", "-ljpeg")
+    return binary
 
 
-def test_random_pictures_equal_libjpeg(decoder: Path) -> None:
+def test_random_pictures_equal_libjpeg(decoder: str) -> None:
     """Whole and in windows, every level; damaged ones are never taken where libjpeg warns."""
     out = run(decoder, "-n", "150", "-s", "20")
     assert out.endswith(" 0 pictures failed\n")
     assert int(out.split()[0]) > 3_000, out
 
 
-def test_sample_equals_libjpeg(decoder: Path) -> None:
+def test_sample_equals_libjpeg(decoder: str) -> None:
     files = sorted((paths.SHARED / "imagenet-sample/val").rglob("*.JPEG"))[::6]
     if not files:
         pytest.skip("needs the ImageNet sample")
