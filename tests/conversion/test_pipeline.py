@@ -297,11 +297,7 @@ def test_trained_weights_through_every_step_score_as_the_guides_scripts_do(here,
     assert Path("streamed.json").read_bytes() == golden
 
 
-@pytest.mark.slow
-def test_nasnet_through_every_step(with_atc, capsys):
-    for package in ("pretrainedmodels", "onnxsim"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"no {package}")
+def test_nasnet_through_every_step(slim_nasnet, with_atc, capsys):
     arguments = "convert nasnetalarge --weights random --batchsize 1 --soc 310P3 -o out"
     assert main(arguments.split()) == 0
     made = [

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoofast.cli import main
-from zoofast.conversion import models, onnxfile
+from zoofast.conversion import onnxfile
 from zoofast.conversion.export import ExportTarget, build_network, export
 from zoofast.conversion.optimize import optimize
 from zoofast.conversion.rewrites import load, registry
@@ -363,12 +361,8 @@ class TestCommands:
             simplify(model, tmp_path / "out.onnx", 4)
 
 
-@pytest.mark.slow
-def test_nasnet_as_exported_is_merged(tmp_path):
-    pytest.importorskip("torch")
-    if importlib.util.find_spec("pretrainedmodels") is None:
-        pytest.skip("no pretrainedmodels")
-    target = ExportTarget.from_known_model(models.load("nasnetalarge"))
+def test_nasnet_as_exported_is_merged(slim_nasnet, tmp_path):
+    target = ExportTarget.from_known_model(slim_nasnet)
     export(build_network(target, None), target, tmp_path / "nasnet.onnx")
     result = optimize(tmp_path / "nasnet.onnx", tmp_path / "merged.onnx", [NAME])
     assert result.applied == {NAME: 11}  # its eleven `x[:, :, 1:, 1:]`
