@@ -34,7 +34,7 @@ demo: .venv/ready$(if $(MODEL),-infer)
 	$(PYTHON) tools/demo.py $(IMAGES) $(if $(MODEL),--model $(MODEL)) $(if $(LABELS),--labels $(LABELS))
 
 test: .venv/ready-test
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/ready-test
 	.venv/bin/ruff format --check .

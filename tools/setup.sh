@@ -36,12 +36,15 @@ install() {
         exit 1
     }
 }
-install -U pip
 case " $* " in
 *" dev "*)
-    # torchvision and pretrainedmodels would ask for a torch of their own choice
-    install torch==2.13.0
-    install --no-deps torchvision==0.28.0 pretrainedmodels munch tqdm six
+    # Python compiles what is imported; to compile all of torch beforehand takes far longer.
+    # torchvision and pretrainedmodels would ask for a torch of their own choice.
+    install --no-compile torch==2.13.0
+    install --no-compile --no-deps torchvision==0.28.0 pretrainedmodels munch tqdm six
+    install --no-compile -e ".[$extras]"
+    ;;
+*)
+    install -e ".${extras:+[$extras]}"
     ;;
 esac
-install -e ".${extras:+[$extras]}"
