@@ -95,6 +95,18 @@ def test_the_library_prints_nothing(path: Path) -> None:
             assert node.func.id != "print", f"{path}:{node.lineno}: use a callback"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((paths.ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem
+)
+def test_tests_import_modules_of_support(path: Path) -> None:
+    """`from tests.support import jpegs`: one way, and no test imports another."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+            assert node.module == "tests.support", (
+                f"{path}:{node.lineno}: import the module: from tests.support import …"
+            )
+
+
 def test_there_is_something_to_check() -> None:
     assert len(MODULES) > 50
     assert {layer_of(path) for path in MODULES} >= set(LAYERS) - {"_core", "_logits"}

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import fake_aclruntime
-from tests.support.folders import without_privileges
-from tests.support.paths import ROOT
+from tests.support import fake_aclruntime, folders, paths
 from zoofast import doctor
 from zoofast.base.parsing import parse_toml
 from zoofast.cli import main
@@ -101,7 +99,9 @@ def test_packages(machine, monkeypatch, tmp_path):
 
 
 def test_every_package_of_the_extras_is_looked_for():
-    extras = parse_toml((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = parse_toml((paths.ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     required = {
         re.match(r"[\w-]+", requirement)[0]
         for extra in ("infer", "onnx", "torch", "report")
@@ -172,7 +172,7 @@ def acl(machine, tmp_path, monkeypatch):
     if subprocess.run(words, cwd=tmp_path).returncode != 0:
         pytest.skip("no C compiler")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))
 
     def devices(mode):
         monkeypatch.setenv("ACL_STUB", mode)
@@ -217,7 +217,7 @@ def test_an_acl_library_without_canns_environment(machine, tmp_path):
 def test_a_home_that_cannot_be_read(open_folder, monkeypatch):
     monkeypatch.setenv("HOME", str(open_folder / "home"))
     (open_folder / "home").mkdir(mode=0)
-    with without_privileges():
+    with folders.without_privileges():
         assert atc.environment_script() is None
 
 

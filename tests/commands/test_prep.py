@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preprocess.test_golden import GUIDES, golden
-from tests.support import folders, jpegs
+from tests.support import folders, golden, jpegs
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab and newline
@@ -74,14 +73,14 @@ def test_a_plain_run(images: Path, tmp_path: Path, recipe_file: str, command: st
     assert not CONTROL.search(done.stdout)
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", golden.GUIDES)
 def test_the_guides_bins(shared: Path, tmp_path: Path, guide: str) -> None:
     out = tmp_path / "out"
     source = shared / "imagenet-sample" / "val"
-    done = prep(source, out, "--recipe", GUIDES[guide], "--threads", 2, "--quiet")
+    done = prep(source, out, "--recipe", golden.GUIDES[guide], "--threads", 2, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     made = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.bin")}
-    assert made == golden(shared, guide)
+    assert made == golden.sums(shared, guide)
 
 
 def test_a_tar_gives_what_its_folder_gives(images: Path, tmp_path: Path, recipe_file: str) -> None:

@@ -36,11 +36,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import zoofast
-from tests.support import fake_aclruntime, jpegs
-from tests.support.paths import ROOT
+from tests.support import fake_aclruntime, jpegs, paths
 from zoofast.cli import COMMANDS, main
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -58,7 +57,7 @@ class Command(NamedTuple):
 
 
 def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
+    return page.relative_to(paths.ROOT).as_posix()
 
 
 def blocks(page: Path, kind: str) -> Iterator[tuple[str, bool]]:
@@ -163,7 +162,7 @@ def environment(folder: Path) -> dict[str, str]:
     tools = Path(sys.executable).parent
     return os.environ | {
         "PATH": f"{tools}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{folder / 'stand-in'}:{ROOT}",
+        "PYTHONPATH": f"{folder / 'stand-in'}:{paths.ROOT}",
         "FAKE_ACLRUNTIME": "G3",
         "COLUMNS": "100",
     }
@@ -228,11 +227,11 @@ def test_the_pages_have_commands_and_code() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
+    assert len((paths.ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
 
 
 def test_the_api_page_names_everything_public() -> None:
-    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    page = (paths.ROOT / "docs/api.md").read_text(encoding="utf-8")
     for name in zoofast.__all__:
         assert re.search(rf"^\|.*`{name}\b.*\|$", page, re.MULTILINE), name
 
@@ -243,7 +242,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]), ids=name_of)
+@pytest.mark.parametrize(
+    "page", sorted([*paths.ROOT.glob("*.md"), *paths.ROOT.glob("*/*.md")]), ids=name_of
+)
 def test_links_lead_to_pages_and_headings(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):
@@ -255,13 +256,13 @@ def test_links_lead_to_pages_and_headings(page: Path) -> None:
 
 
 def test_the_readme_names_every_script_of_the_guides() -> None:
-    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     patterns = re.findall(r"`([*\w]+\.py)`", table)
-    scripts = {path.name for path in (ROOT / "tools/guides").glob("*/*.py")}
+    scripts = {path.name for path in (paths.ROOT / "tools/guides").glob("*/*.py")}
     assert len(scripts) > 10
     for script in scripts:
         assert any(fnmatch.fnmatch(script, pattern) for pattern in patterns), script
-    page = ROOT / "docs/guides.md"
-    assert {path.name.lower() for path in (ROOT / "tools/guides").iterdir() if path.is_dir()} <= (
-        anchors(page)
-    )
+    page = paths.ROOT / "docs/guides.md"
+    assert {
+        path.name.lower() for path in (paths.ROOT / "tools/guides").iterdir() if path.is_dir()
+    } <= (anchors(page))

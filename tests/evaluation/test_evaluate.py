@@ -26,8 +26,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.support import fake_aclruntime, models
-from tests.support.traces import read_trace
+from tests.support import fake_aclruntime, models, traces
 from zoofast import _core, load_recipe
 from zoofast.base.rows import read_named_rows
 from zoofast.cli import main
@@ -201,7 +200,7 @@ def test_the_trace_has_a_row_for_all_that_computes(
 ) -> None:
     monkeypatch.setattr("zoofast.inference.spec.usable_cpus", lambda: cpus)
     assert main(words(run, "--trace", tmp_path / "t.json", "--batchsize", "4")) == 0
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     rows = {"device 0"} if cpus == 1 else {f"device 0 executor {i}" for i in range(cpus)}
     found = {s.thread for s in trace.slices if s.name == "infer"}
     assert found <= rows

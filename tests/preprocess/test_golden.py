@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import golden
 from zoofast import _core
 from zoofast.preprocess import recipe
 from zoofast.preprocess.recipe_file import load_recipe
 
-# guide -> recipe
-GUIDES = {
-    "AlexNet": "alexnet",
-    "ResNet34": "resnet34",
-    "SqueezeNet1_1": "squeezenet1_1",
-    "InceptionV4": "inceptionv4",
-    "NASNetALarge": "nasnetalarge",
-}
 # The ResNet34 guide's script in its inceptionv4 mode rounds the crop's origin to even.
 SCRIPT_RECIPE = """
 name = "inceptionv4 by the resnet34 script"
@@ -45,16 +38,8 @@ classes = 1001
 """
 
 
-def golden(shared: Path, guide: str) -> dict[str, str]:
-    """name of the bin -> sha256"""
-    lines = (shared / "golden" / "bins" / f"{guide}.sha256").read_text().splitlines()
-    sums = {name: digest for digest, name in (line.split() for line in lines)}
-    assert len(sums) == 300
-    return sums
-
-
 def check(shared: Path, guide: str, chosen: recipe.Recipe, isa: str) -> None:
-    sums = golden(shared, guide)
+    sums = golden.sums(shared, guide)
     workspace, plan = _core.Workspace(isa), chosen.plan()
     out = np.empty(chosen.nbytes, np.uint8)
     images = sorted((shared / "imagenet-sample" / "val").iterdir())
@@ -71,9 +56,9 @@ def check(shared: Path, guide: str, chosen: recipe.Recipe, isa: str) -> None:
     assert sums == {}
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", golden.GUIDES)
 def test_guide(shared: Path, guide: str, isa: str) -> None:
-    check(shared, guide, load_recipe(GUIDES[guide]), isa)
+    check(shared, guide, load_recipe(golden.GUIDES[guide]), isa)
 
 
 def test_resnet34_script_in_its_inceptionv4_mode(shared: Path, isa: str, tmp_path: Path) -> None:
@@ -88,8 +73,10 @@ def test_only_the_rounding_sets_that_mode_apart_from_the_guide(shared: Path, isa
     guide = load_recipe("inceptionv4")
     assert guide.crop_rounding == "truncate"
     check(shared, "ResNet34-script-inceptionv4", replace(guide, crop_rounding="half-even"), isa)
-    script = golden(shared, "ResNet34-script-inceptionv4")
-    assert all(script[name] != digest for name, digest in golden(shared, "InceptionV4").items())
+    script = golden.sums(shared, "ResNet34-script-inceptionv4")
+    assert all(
+        script[name] != digest for name, digest in golden.sums(shared, "InceptionV4").items()
+    )
 
 
 def test_squeezenet_without_aipp_is_alexnets_preprocessing() -> None:

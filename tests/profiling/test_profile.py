@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.traces import read_trace
+from tests.support import traces
 from zoofast import load_recipe, open_source
 from zoofast.conversion import models
 from zoofast.errors import ImageError, OutputError
@@ -196,7 +196,7 @@ def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
     assert f"{result.rate:,.0f} images per second" in result.verdict[0]
     json.dumps(result.as_dict(), allow_nan=False)
 
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     assert trace.threads[-1] == "main"
     assert {piece.name for piece in trace.slices} - {"wait", "use", "pillow"} == set(names)
     assert trace.flows and all(flow[-1] == "main" for flow in trace.flows.values())
@@ -246,7 +246,7 @@ def test_the_command(images: Path, tmp_path: Path) -> None:
     figures: dict[str, Any] = json.loads((tmp_path / "r.json").read_text())
     assert len(figures["demands"]) == 6
     assert figures["verdict"][0].split()[0] in done.stdout
-    read_trace(tmp_path / "t.json")
+    traces.read_trace(tmp_path / "t.json")
     shown = browser.show(tmp_path / "r.html")
     assert shown.console == []
     page = shown.page
@@ -277,7 +277,7 @@ def test_a_model_is_evaluated(images: Path, tmp_path: Path) -> None:
     assert 0 < stream["rate"] < 220
     assert "The evaluation of 4x224x224x3:uint8:1000@200 reaches" in done.stdout
     assert "device 0" in figures["per_thread"]
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     named = {piece.name for piece in trace.slices}
     assert "infer" in named and named & DECODING
     other = _zoofast(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.traces import read_trace
+from tests.support import traces
 from zoofast.errors import OutputError
 from zoofast.timing.timeline import SAMPLED_BATCHES, Rate, Timeline
 from zoofast.timing.trace import TraceWriter, row_order
@@ -33,7 +33,7 @@ def test_a_trace_holds_every_span_row_and_flow(tmp_path: Path) -> None:
     begin = 987_654_321_012_345_678  # the monotonic clock of a host that is up for long
     with TraceWriter(tmp_path / "t.json", begin) as writer:
         _feed(Timeline(begin, writer), 3, begin)
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     assert trace.threads == ["worker 0", "worker 1", "device"]
     assert len(trace.slices) == 12
     assert [s.name for s in trace.slices[:4]] == ["decode", "decode", "wait", "infer"]
@@ -55,7 +55,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     name = 'x"\\\n</script>\udcff'
     with TraceWriter(tmp_path / "t.json", 0) as writer:
         writer.span('thread "1"', "use", 0, 5, 0, name)
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     assert trace.slices[0].image == name
     assert trace.threads == ['thread "1"']
 
@@ -114,10 +114,10 @@ def test_a_damaged_trace_is_refused(
     path = tmp_path / "t.json"
     with TraceWriter(path, 0) as writer:
         _feed(Timeline(0, writer), 2)
-    read_trace(path)
+    traces.read_trace(path)
     damage(path)
     with pytest.raises(ValueError, match=complaint):
-        read_trace(path)
+        traces.read_trace(path)
 
 
 def test_a_timeline_sums_and_samples() -> None:
@@ -149,7 +149,7 @@ def test_a_timeline_holds_little_however_long_the_run(tmp_path: Path) -> None:
         assert held <= 2 * 4 * SAMPLED_BATCHES
         assert writer._flows == {}
         assert len(timeline.rate._counts) <= 2 * Rate.BINS
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     assert len(trace.slices) == 20_000 and len(trace.flows) == 5000
 
 
@@ -167,7 +167,7 @@ def test_threads_may_feed_a_timeline_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert timeline.busy_ns == {f"device {i}": {"infer": 3500} for i in range(4)}
-    trace = read_trace(tmp_path / "t.json")
+    trace = traces.read_trace(tmp_path / "t.json")
     assert len(trace.slices) == 2000
     assert all(sorted(flow) == trace.threads for flow in trace.flows.values())
 
