@@ -101,4 +101,6 @@ logits = Extension(
     extra_link_args=[*ldflags, "-lm"],
 )
 
-setup(ext_modules=cythonize([core, logits], language_level=3), cmdclass={"build_ext": ParallelBuild})
+setup(
+    ext_modules=cythonize([core, logits], language_level=3), cmdclass={"build_ext": ParallelBuild}
+)
