@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scoring.test_hostile import DEEP_OBJECT, refused
+from tests.support import hostile
 from zoofast.cli import main
 from zoofast.inference.record import RecordedOutput, RunRecord, record_path
 from zoofast.scoring.formats import BIN_DTYPES, MAX_SAMPLED
@@ -81,7 +81,7 @@ def test_without_a_record_another_type_must_be_named(
     rows = scores(1000)
     folder, labels = write_run(tmp_path, rows, dtype, record=False)
     for arguments in (["score", folder, labels], ["compare", folder, folder]):
-        assert "with --bin-dtype" in refused(capsys, *arguments)
+        assert "with --bin-dtype" in hostile.refused(capsys, *arguments)
     assert accuracy(folder, labels, tmp_path, "--bin-dtype", dtype) == hits(rows, labels)
 
 
@@ -97,7 +97,7 @@ def test_values_tell_another_type_of_any_number_of_classes(
         rng = np.random.default_rng(0)
         for file in folder.iterdir():
             (np.fromfile(file, dtype) + rng.standard_normal(classes)).tofile(file)
-    assert "give its type with --bin-dtype" in refused(capsys, "score", folder, labels)
+    assert "give its type with --bin-dtype" in hostile.refused(capsys, "score", folder, labels)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 999, 1000, 1001, 2048, 21843])
@@ -121,7 +121,7 @@ def test_sizes_of_two_types_need_one_named(
 ) -> None:
     rows = scores(classes)
     folder, labels = write_run(tmp_path, rows, "float32", record=False)
-    error = refused(capsys, "score", folder, labels)
+    error = hostile.refused(capsys, "score", folder, labels)
     assert "which are 1000 values if they are" in error
     assert other in error
     assert accuracy(folder, labels, tmp_path, "--bin-dtype", "float32") == hits(rows, labels)
@@ -131,17 +131,17 @@ def test_sizes_and_types_that_disagree_with_the_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, labels = write_run(tmp_path, scores(1000), "float32")
-    error = refused(capsys, "score", folder, labels, "--bin-dtype", "float16")
+    error = hostile.refused(capsys, "score", folder, labels, "--bin-dtype", "float16")
     assert "infer has written float32[1,1000]; give no --bin-dtype" in error
     recorded(folder, RecordedOutput("float16", (1, 1000)))
-    error = refused(capsys, "score", folder, labels)
+    error = hostile.refused(capsys, "score", folder, labels)
     assert "most results have 2000 values, but by infer's record" in error
     assert str(record_path(folder)) in error
-    refused(capsys, "compare", folder, folder)
+    hostile.refused(capsys, "compare", folder, folder)
     recorded(folder, RecordedOutput("bool", (1, 4000)))
-    assert "bool[1,4000], no scores" in refused(capsys, "score", folder, labels)
+    assert "bool[1,4000], no scores" in hostile.refused(capsys, "score", folder, labels)
     recorded(folder, RecordedOutput("float32", (1, 1000)), images_per_file=4)
-    assert "the results of 4 images" in refused(capsys, "score", folder, labels)
+    assert "the results of 4 images" in hostile.refused(capsys, "score", folder, labels)
 
 
 def test_one_result_of_another_size_is_left_out(
@@ -162,13 +162,13 @@ def test_results_of_another_run_are_refused(
     stray = folder / "other_0.bin"
     np.zeros(7, np.float32).tofile(stray)
     for arguments in (["score", folder, labels], ["compare", folder, folder]):
-        error = refused(capsys, *arguments)
+        error = hostile.refused(capsys, *arguments)
         assert "1 results are not of the run that" in error
         assert "other_0.bin is not of its images" in error
         assert "run infer into an empty folder, or delete the record" in error
     stray.rename(folder / "i3_0.txt")
-    assert "(i3_0.txt is no .bin file)" in refused(capsys, "score", folder, labels)
-    refused(capsys, "score", folder, labels, "--format", "txt")
+    assert "(i3_0.txt is no .bin file)" in hostile.refused(capsys, "score", folder, labels)
+    hostile.refused(capsys, "score", folder, labels, "--format", "txt")
     assert main(["score", str(folder), str(labels), "--format", "bin"]) == 0
     (folder / "i3_0.txt").unlink()
     record_path(folder).unlink()
@@ -221,7 +221,7 @@ def test_damaged_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     folder, labels = write_run(tmp_path, scores(9), "float32")
     path = record_path(folder)
     good = json.loads(path.read_text())
-    texts = ["", "{", "[]", "3", "null", DEEP_OBJECT, "{}"]
+    texts = ["", "{", "[]", "3", "null", hostile.DEEP_OBJECT, "{}"]
     for key in good:
         for value in (5.5, [5], {"a": 1}, [{"dtype": "float32"}], True):
             texts.append(json.dumps({**good, key: value}))
@@ -231,10 +231,10 @@ def test_damaged_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         texts.append(json.dumps({**good, "outputs": [{"dtype": "float32", "shape": shape}]}))
     for text in texts:
         path.write_text(text)
-        assert "is a damaged record" in refused(capsys, "score", folder, labels)
+        assert "is a damaged record" in hostile.refused(capsys, "score", folder, labels)
     path.unlink()
     path.mkdir()
-    assert "cannot be read: Is a directory" in refused(capsys, "score", folder, labels)
+    assert "cannot be read: Is a directory" in hostile.refused(capsys, "score", folder, labels)
 
 
 def test_only_some_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

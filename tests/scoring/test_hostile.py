@@ -15,27 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.scoring.test_labels import element, mat_file, matrix, struct_array
+from tests.support import hostile, matfiles
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.cli import main
-
-HUGE = "9" * 5000  # int() refuses more than 4,300 digits
-DEEP_LIST = "[" * 100_000
-DEEP_OBJECT = '{"a":' * 100_000
-VALUES = [None, True, -1, 1.5, 1e400, 10**30, "x", HUGE, "", [], {}, [[]], [None], {"a": 1}]
-NOT_JSON = ["", "[", "nan", "\x00", DEEP_LIST, DEEP_OBJECT, HUGE, f'{{"image": {HUGE}}}', '"image"']
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line of the error."""
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    shown = capsys.readouterr()
-    assert (code, shown.out) == (2, ""), (code, shown)
-    assert shown.err.startswith("zoofast: error: ")
-    assert shown.err.count("\n") == 1
-    assert len(shown.err) < 1000, "the error repeats the input"
-    return shown.err
 
 
 @pytest.fixture
@@ -49,7 +31,7 @@ def results(tmp_path: Path) -> Path:
 def replaced(good: Any, path: tuple[str | int, ...]) -> Iterator[str]:
     """`good` as JSON with the value at `path`, and at each of its parents, replaced or missing."""
     for depth in range(len(path) + 1):
-        for value in VALUES:
+        for value in hostile.VALUES:
             copy = [json.loads(json.dumps(good))]
             keys = [0, *path[:depth]]
             parent = copy
@@ -62,17 +44,17 @@ def replaced(good: Any, path: tuple[str | int, ...]) -> Iterator[str]:
 @pytest.mark.parametrize(
     "text",
     [
-        f"a.JPEG {HUGE}\n",
+        f"a.JPEG {hostile.HUGE}\n",
         f"a.JPEG 1\nb.JPEG {2**63}\n",
         f"a.JPEG {2**31}\n",
         "a.JPEG ٣\n",
         "a.JPEG 1e400\n",
         ".JPEG 1\n",
-        f"{HUGE}\n",
+        f"{hostile.HUGE}\n",
         "x" * 1_000_000,
         "a.JPEG " + "x" * 1_000_000,
         "\0\n" * 10,
-        "n01440764\n" * 3 + HUGE,
+        "n01440764\n" * 3 + hostile.HUGE,
     ],
     ids=lambda text: repr(text[:20]),
 )
@@ -81,7 +63,7 @@ def test_label_texts(
 ) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text(text)
-    assert str(labels) in refused(capsys, "score", results, labels)
+    assert str(labels) in hostile.refused(capsys, "score", results, labels)
 
 
 def test_labels_that_no_model_has(
@@ -89,7 +71,7 @@ def test_labels_that_no_model_has(
 ) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("a.JPEG 999999999\n")
-    assert "outside the model's 3 classes" in refused(capsys, "score", results, labels)
+    assert "outside the model's 3 classes" in hostile.refused(capsys, "score", results, labels)
 
 
 def test_label_files_of_other_kinds(
@@ -98,14 +80,18 @@ def test_label_files_of_other_kinds(
     huge = tmp_path / "huge.txt"
     with huge.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    assert "huge.txt: is larger than 256,000,000 bytes" in refused(capsys, "score", results, huge)
-    assert "is larger than 256,000,000 bytes" in refused(capsys, "score", results, "/dev/zero")
+    assert "huge.txt: is larger than 256,000,000 bytes" in hostile.refused(
+        capsys, "score", results, huge
+    )
+    assert "is larger than 256,000,000 bytes" in hostile.refused(
+        capsys, "score", results, "/dev/zero"
+    )
     for path in (tmp_path / ("x" * 300), tmp_path / "labels" / "none", results / "a_0.txt" / "b"):
-        assert "no labels can be read" in refused(capsys, "score", results, path)
+        assert "no labels can be read" in hostile.refused(capsys, "score", results, path)
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    refused(capsys, "score", results, loop)
-    refused(capsys, "score", results, huge, "--synsets", huge)
+    hostile.refused(capsys, "score", results, loop)
+    hostile.refused(capsys, "score", results, huge, "--synsets", huge)
 
 
 GOOD_HIAI = {"image": {"annotations": [{"category_id": 3}]}}
@@ -115,16 +101,23 @@ HIAI_PATH = ("image", "annotations", 0, "category_id")
 def test_hiai_folders(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = tmp_path / "labels"
     labels.mkdir()
-    for text in (*NOT_JSON, *replaced(GOOD_HIAI, HIAI_PATH)):
+    for text in (*hostile.NOT_JSON, *replaced(GOOD_HIAI, HIAI_PATH)):
         (labels / "a.json").write_text(text)
-        assert "a.json" in refused(capsys, "score", results, labels)
+        assert "a.json" in hostile.refused(capsys, "score", results, labels)
     (labels / "a.json").write_text('{"image": {"annotations": [{"category_id": 2.0}]}}')
     assert main(["score", str(results), str(labels)]) == 0
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\0", f"n01440764 {HUGE}\n", f"n01440764 {2**31}\n", "x" * 1_000_000, f"n{HUGE}\n"],
+    [
+        "",
+        "\0",
+        f"n01440764 {hostile.HUGE}\n",
+        f"n01440764 {2**31}\n",
+        "x" * 1_000_000,
+        f"n{hostile.HUGE}\n",
+    ],
     ids=lambda text: repr(text[:20]),
 )
 def test_synset_lists(
@@ -133,26 +126,26 @@ def test_synset_lists(
     labels, synsets = tmp_path / "labels.txt", tmp_path / "synsets.txt"
     labels.write_text("a.JPEG n01440764\n")
     synsets.write_text(text)
-    assert str(synsets) in refused(capsys, "score", results, labels, "--synsets", synsets)
+    assert str(synsets) in hostile.refused(capsys, "score", results, labels, "--synsets", synsets)
 
 
 def double(value: float) -> bytes:
-    return matrix(6, (1, 1), "", element(9, struct.pack("<d", value)))
+    return matfiles.matrix(6, (1, 1), "", matfiles.element(9, struct.pack("<d", value)))
 
 
 def chars(text: str) -> bytes:
-    return matrix(4, (1, len(text)), "", element(16, text.encode()))
+    return matfiles.matrix(4, (1, len(text)), "", matfiles.element(16, text.encode()))
 
 
 def synsets_of(*rows: tuple[bytes, bytes, bytes, bytes]) -> bytes:
     fields = ["ILSVRC2012_ID", "WNID", "words", "num_children"]
-    return struct_array("synsets", fields, [list(row) for row in rows])
+    return matfiles.struct_array("synsets", fields, [list(row) for row in rows])
 
 
 ZERO, ID, WNID, WORDS = double(0), double(1), chars("n01440764"), chars("tench")
-CELL_BOMB = matrix(1, (1, 1), "")
+CELL_BOMB = matfiles.matrix(1, (1, 1), "")
 for _ in range(2000):
-    CELL_BOMB = matrix(1, (1, 1), "", CELL_BOMB)
+    CELL_BOMB = matfiles.matrix(1, (1, 1), "", CELL_BOMB)
 
 
 @pytest.mark.parametrize(
@@ -167,15 +160,39 @@ for _ in range(2000):
         synsets_of((WORDS, WNID, WORDS, ZERO)),
         synsets_of((ID, WNID, WORDS, ZERO), (ID, chars("n02119789"), WORDS, ZERO)),
         synsets_of((ID, WNID, WORDS, ID)),  # no leaf
-        struct_array("synsets", [], [[]] * 3),
-        matrix(2, (2**31 - 1, 2**31 - 1), "synsets", element(5, b"\x20\0\0\0"), element(1, b"")),
-        matrix(2, (1, 1), "synsets", element(5, struct.pack("<i", -1)), element(1, b"x")),
-        matrix(2, (1, 1), "synsets", element(9, struct.pack("<d", np.inf)), element(1, b"x")),
-        matrix(4, (1, 1), "synsets", element(9, struct.pack("<d", 65.0))),
-        matrix(4, (1, 1), "synsets", element(1, b"\xff")),
+        matfiles.struct_array("synsets", [], [[]] * 3),
+        matfiles.matrix(
+            2,
+            (2**31 - 1, 2**31 - 1),
+            "synsets",
+            matfiles.element(5, b"\x20\0\0\0"),
+            matfiles.element(1, b""),
+        ),
+        matfiles.matrix(
+            2,
+            (1, 1),
+            "synsets",
+            matfiles.element(5, struct.pack("<i", -1)),
+            matfiles.element(1, b"x"),
+        ),
+        matfiles.matrix(
+            2,
+            (1, 1),
+            "synsets",
+            matfiles.element(9, struct.pack("<d", np.inf)),
+            matfiles.element(1, b"x"),
+        ),
+        matfiles.matrix(4, (1, 1), "synsets", matfiles.element(9, struct.pack("<d", 65.0))),
+        matfiles.matrix(4, (1, 1), "synsets", matfiles.element(1, b"\xff")),
         CELL_BOMB,
-        element(15, zlib.compress(b"\0" * (MAX_FILE_BYTES + 100), 9)),  # inflates a thousandfold
-        element(14, element(6, b"\2\0\0\0\0\0\0\0") + element(9, struct.pack("<d", 1e300))),
+        matfiles.element(
+            15, zlib.compress(b"\0" * (MAX_FILE_BYTES + 100), 9)
+        ),  # inflates a thousandfold
+        matfiles.element(
+            14,
+            matfiles.element(6, b"\2\0\0\0\0\0\0\0")
+            + matfiles.element(9, struct.pack("<d", 1e300)),
+        ),
     ],
 )
 def test_meta_mat(
@@ -183,8 +200,8 @@ def test_meta_mat(
 ) -> None:
     labels, meta = tmp_path / "labels.txt", tmp_path / "meta.mat"
     labels.write_text("1\n")
-    meta.write_bytes(mat_file(variables))
-    assert str(meta) in refused(capsys, "score", results, labels, "--synsets", meta)
+    meta.write_bytes(matfiles.mat_file(variables))
+    assert str(meta) in hostile.refused(capsys, "score", results, labels, "--synsets", meta)
 
 
 # ---- compare -----------------------------------------------------------------
@@ -203,7 +220,7 @@ def test_result_jsons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     good = tmp_path / "good.json"
     good.write_text(json.dumps(ours))
     texts = [
-        *NOT_JSON,
+        *hostile.NOT_JSON,
         *replaced(guide, ("value", 0, "value")),
         *replaced(guide, ("value", 1, "value")),
         *replaced(guide, ("value", 1, "key")),
@@ -213,9 +230,9 @@ def test_result_jsons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ]
     for text in texts:
         path.write_text(text)
-        assert str(path) in refused(capsys, "compare", path, good)
+        assert str(path) in hostile.refused(capsys, "compare", path, good)
     path.write_text('{"score": null}')
-    assert "eval had no labels" in refused(capsys, "compare", path, good)
+    assert "eval had no labels" in hostile.refused(capsys, "compare", path, good)
 
 
 def npy(header: str, payload: bytes = b"") -> bytes:
@@ -262,7 +279,7 @@ def test_saved_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str], conten
     for names in ("a\nb\n", ""):
         path.write_bytes(content)
         (tmp_path / "a.names.txt").write_text(names)
-        assert str(path) in refused(capsys, "compare", path, path)
+        assert str(path) in hostile.refused(capsys, "compare", path, path)
 
 
 def test_saved_logits_of_other_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,18 +287,18 @@ def test_saved_logits_of_other_kinds(tmp_path: Path, capsys: pytest.CaptureFixtu
     names.write_text("a\nb\n")
     with path.open("wb") as file:
         np.savez(file, x=np.zeros((2, 3), np.float32))
-    refused(capsys, "compare", path, path)
+    hostile.refused(capsys, "compare", path, path)
     path.write_bytes(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", FLOATS))
     assert main(["compare", str(path), str(path)]) == 0
     names.write_text("a\na\n")
-    assert "a.names.txt: names a sample twice" in refused(capsys, "compare", path, path)
+    assert "a.names.txt: names a sample twice" in hostile.refused(capsys, "compare", path, path)
     names.write_text("a\n")
-    refused(capsys, "compare", path, path)
+    hostile.refused(capsys, "compare", path, path)
 
 
 @pytest.mark.parametrize(
     "option",
-    ["--threads=-1", "--threads=0", "--top-k=-1", "--top-k=1000000", f"--top-k={HUGE}"],
+    ["--threads=-1", "--threads=0", "--top-k=-1", "--top-k=1000000", f"--top-k={hostile.HUGE}"],
     ids=lambda option: option[:20],
 )
 def test_numbers_of_the_command(results: Path, option: str) -> None:

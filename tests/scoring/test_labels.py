@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import matfiles
 from zoofast.errors import LabelError
 from zoofast.scoring.labels import labels_from_folders, load_labels, load_synsets
 from zoofast.scoring.matfile import read_struct_array
@@ -202,34 +203,14 @@ def test_bad_synset_lists_are_named(tmp_path: Path, text: str, why: str) -> None
 # ---- MAT files ---------------------------------------------------------------
 
 
-def element(kind: int, content: bytes) -> bytes:
-    return struct.pack("<II", kind, len(content)) + content + b"\0" * (-len(content) % 8)
-
-
-def matrix(array_class: int, dims: tuple[int, ...], name: str, *rest: bytes) -> bytes:
-    head = element(6, struct.pack("<II", array_class, 0)) + element(
-        5, struct.pack(f"<{len(dims)}i", *dims)
-    )
-    return element(14, head + element(1, name.encode()) + b"".join(rest))
-
-
-def mat_file(*variables: bytes) -> bytes:
-    return (
-        b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM" + b"".join(variables)
-    )
-
-
-def struct_array(name: str, fields: list[str], rows: list[list[bytes]]) -> bytes:
-    names = b"".join(field.encode().ljust(32, b"\0") for field in fields)
-    values = b"".join(b"".join(row) for row in rows)
-    small = struct.pack("<HHi", 5, 4, 32)  # the field width, packed into its tag
-    return matrix(2, (len(rows), 1), name, small, element(1, names), values)
-
-
 def small_mat() -> bytes:
-    number = matrix(6, (1, 1), "", element(2, b"\x07"))  # a double, stored as a byte
-    text = matrix(4, (1, 2), "", element(16, "é".encode() + b"x"))
-    return mat_file(struct_array("s", ["n", "text"], [[number, text], [number, text]]))
+    number = matfiles.matrix(
+        6, (1, 1), "", matfiles.element(2, b"\x07")
+    )  # a double, stored as a byte
+    text = matfiles.matrix(4, (1, 2), "", matfiles.element(16, "é".encode() + b"x"))
+    return matfiles.mat_file(
+        matfiles.struct_array("s", ["n", "text"], [[number, text], [number, text]])
+    )
 
 
 def test_mat_by_hand(tmp_path: Path) -> None:
@@ -238,7 +219,7 @@ def test_mat_by_hand(tmp_path: Path) -> None:
     path.write_bytes(small_mat())
     assert read_struct_array(path, "s") == expected
     packed = zlib.compress(small_mat()[128:])
-    path.write_bytes(mat_file(struct.pack("<II", 15, len(packed)) + packed))
+    path.write_bytes(matfiles.mat_file(struct.pack("<II", 15, len(packed)) + packed))
     assert read_struct_array(path, "s") == expected
     with pytest.raises(LabelError, match="no struct array named t"):
         read_struct_array(path, "t")
