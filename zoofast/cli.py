@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
+import threading
 from typing import NoReturn
 
-from zoofast.errors import ZoofastError
+from zoofast.commands import console
+from zoofast.errors import OutputError, ZoofastError
+
+INTERRUPTED = 130  # the exit code
+EXIT_SECONDS = 5.0  # after an interrupt, for threads to end
 
 # name -> one line of help; the module zoofast.commands.<name> has add_arguments(parser) and
 # run(args) -> int, and is imported only when its command is the one asked for.
@@ -65,31 +72,69 @@ def _version_line() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `zoofast` with argv (default: sys.argv[1:]) and returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    chosen = next((word for word in argv if not word.startswith("-")), None)
-    try:
-        parser = _parser(chosen)
-        args = parser.parse_args(argv, argparse.Namespace(argv=argv))
-        if args.version:
-            print(_version_line())
-            return 0
-        if args.command is None:
-            parser.print_help()
-            return 2
-        code: int = args.run(args)
-        return code
-    except ZoofastError as error:
-        print(f"zoofast: error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"zoofast: error: {error or 'out of memory'}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("zoofast: interrupted", file=sys.stderr)
-        return 130
+    """Runs `zoofast` with argv and returns the exit code. argv: None for sys.argv[1:], in the
+    process of the installed command, which ends after the call."""
+    with console.safe_streams():
+        code = _run(sys.argv[1:] if argv is None else argv)
+    if code == INTERRUPTED and argv is None:
+        _end_in_any_case()
+    return code
 
 
 def prep_main() -> int:
     """The `zoofast-prep` command: the same as `zoofast prep`."""
-    return main(["prep", *sys.argv[1:]])
+    sys.argv.insert(1, "prep")
+    return main()
+
+
+def _run(argv: list[str]) -> int:
+    """Runs a command; an error is one line."""
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    try:
+        args = _parser(chosen).parse_args(argv, argparse.Namespace(argv=argv))
+        if args.version:
+            console.say(_version_line())
+            return 0
+        if args.command is None:
+            _parser(None).print_help()
+            return 2
+        with console.only_data_on_stdout(_writes_to_stdout(args)):
+            code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except ZoofastError as error:
+        return _fail(str(error))
+    except MemoryError as error:
+        return _fail(str(error) or "out of memory")
+    except RecursionError:
+        return _fail("an input is nested too deeply")
+    except OSError as error:
+        return _fail(f"{error.filename or chosen}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        console.warn("interrupted")
+        return INTERRUPTED
+
+
+def _fail(reason: str) -> int:
+    console.warn(f"error: {reason}")
+    return 2
+
+
+def _writes_to_stdout(args: argparse.Namespace) -> bool:
+    """Whether a result goes to standard output. Raises OutputError where several do."""
+    names = [name for name, value in vars(args).items() if value is console.STDOUT]
+    if len(names) > 1:
+        raise OutputError(f"{' and '.join(names)}: only one result can go to standard output")
+    return bool(names)
+
+
+def _end_in_any_case() -> None:
+    """The process will end within EXIT_SECONDS, at once at another Ctrl-C.
+
+    Python waits for its threads at the end. A thread may be in a call to a device that never
+    returns.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    timer = threading.Timer(EXIT_SECONDS, os._exit, [INTERRUPTED])
+    timer.daemon = True
+    timer.start()

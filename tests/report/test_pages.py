@@ -41,7 +41,6 @@ from zoofast.report import (
     charts,
     render,
     thumbnail,
-    write_report,
 )
 from zoofast.timing.timeline import STAGES
 
@@ -56,6 +55,10 @@ HOSTILE = [
     '#000010 style="fill: #000011" ]]>',
     "n\u2028l\x01\x7f \u202e猫 🐈 &lt;b&gt;",
 ]
+
+
+def write_report(path: Path, report: ReportData) -> None:
+    path.write_text(render(report), "utf-8")
 
 
 def _png(folder: Path) -> bytes:

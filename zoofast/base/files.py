@@ -72,7 +72,14 @@ def atomic_output(path: Path | str, part_folder: Path | None = None) -> Iterator
 
 
 def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None) -> None:
-    """Writes `data` to `path`, whole or not at all. Raises OutputError that names `path`."""
+    """Writes `data` to `path`, whole or not at all. Raises OutputError that names `path`.
+
+    A device or a pipe, such as /dev/null, is written to and not replaced.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with write_errors(path), open(path, "wb") as file:
+            file.write(data)
+        return
     with atomic_output(path, part_folder) as part:
         part.write_bytes(data)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.files import atomic_output
+from zoofast.commands.console import say
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.atc import AIPP_CONFIG
 from zoofast.preprocess.recipe_file import load_recipe
@@ -24,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     with atomic_output(args.output) as partial:
         partial.write_text(Aipp.from_recipe(recipe).text(), encoding="ascii")
     height, width = recipe.size
-    print(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")
+    say(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")
     if recipe != original:
-        print(
+        say(
             f"prepare them with: zoofast prep SRC OUT --recipe {args.recipe} "
             "--dtype uint8 --layout NHWC"
         )

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from zoofast.commands.console import STDOUT
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS
 
 MAX_COUNT = 1_000_000_000
@@ -111,6 +112,8 @@ def file_to_write(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name of the file is empty")
     folder = Path(text).parent
+    if os.path.exists(text) and not os.path.isdir(text) and not os.path.isfile(text):
+        return text  # a device or a pipe, such as /dev/null
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
     if not os.path.isdir(folder):
@@ -122,9 +125,25 @@ def file_to_write(text: str) -> str:
     return text
 
 
+def result_file(text: str) -> str:
+    """A file to write, or "-" for standard output; see console.write_result."""
+    return STDOUT if text == STDOUT else file_to_write(text)
+
+
 def add_file(parser: argparse.ArgumentParser, name: str, metavar: str, what: str) -> None:
-    """A file that is to be written."""
+    """A file that is to be written, by `atomic_output` or piece by piece."""
     parser.add_argument(name, type=file_to_write, metavar=metavar, help=what)
+
+
+def add_result(parser: argparse.ArgumentParser, *names: str, metavar: str, text: str) -> None:
+    """A file for a result that is written at once, by console.write_result."""
+    help = f"{text}; - is standard output"
+    parser.add_argument(*names, type=result_file, metavar=metavar, help=help)
+
+
+def add_json_and_report(parser: argparse.ArgumentParser) -> None:
+    add_result(parser, "--json", metavar="FILE", text="write all results as JSON")
+    add_result(parser, "--report", metavar="FILE.html", text="write a page of charts and tables")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

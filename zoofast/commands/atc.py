@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoofast.commands import arguments
+from zoofast.commands.console import say
 from zoofast.commands.conversion import add_soc_and_options, print_at_once
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
@@ -45,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
         for batch in args.batchsize
     ]
     for command in commands:
-        print(command)
+        say(str(command))
     if args.dry_run:
         return 0
     for command, batch in zip(commands, args.batchsize, strict=True):
         atc.check(command, recipe, batch)
     for command in commands:
         om = atc.run(command, atc.log_path(command), print_at_once)
-        print(f"{om}: {om.stat().st_size / 1e6:.1f} MB")
+        say(f"{om}: {om.stat().st_size / 1e6:.1f} MB")
     return 0

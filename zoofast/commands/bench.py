@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
+from zoofast.commands.console import Table, progress, warn, write_json, write_result
 from zoofast.commands.infer import add_model_arguments
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS = ("mean", "median", "p90", "p99")
 
@@ -36,20 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
     )
-    arguments.add_file(parser, "--markdown", "FILE", "write the table")
-    arguments.add_file(parser, "--json", "FILE", "write the numbers")
-    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
+    arguments.add_result(parser, "--markdown", metavar="FILE", text="write the table")
+    arguments.add_json_and_report(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from zoofast.commands.console import progress
-
     if args.report:
         with needs("report"):  # before the work
-            from zoofast.report import write_report
+            from zoofast.report import render
             from zoofast.report.bench import bench_report
     models = {size: args.model.replace("{bs}", str(size)) for size in args.batchsize}
     if args.backend not in WITHOUT_FILE:
@@ -78,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
         "failures": {str(size): why for size, why in failures.items()},
     }
     if args.markdown:
-        write_atomic(args.markdown, _markdown(rows).encode())
+        write_result(args.markdown, _markdown(rows))
     if args.json:
-        write_atomic(args.json, json.dumps(numbers, indent=1).encode())
+        write_json(args.json, numbers)
     if args.report:
-        write_report(args.report, bench_report(numbers, ["zoofast", *args.argv]))
-    Console(highlight=False).print(_table(rows, args.model))
+        write_result(args.report, render(bench_report(numbers, ["zoofast", *args.argv])))
+    _table(rows, args.model).print()
     for size, why in failures.items():
-        print(f"zoofast: batch size {size} is not measured: {why}", file=sys.stderr)
+        warn(f"batch size {size} is not measured: {why}")
     return 1 if failures else 0
 
 
@@ -116,16 +106,10 @@ HEADINGS = ["batch size", "img/s", *(f"{column} ms" for column in COLUMNS)]
 
 
 def _table(rows: list[dict[str, Any]], model: str) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(model), title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    table = Table(*HEADINGS, "", title=model, words=0)
     for row in rows:
         style = "bold green" if row["best"] else None
-        table.add_row(*_cells(row), "best" if row["best"] else "", style=style)
+        table.add(*_cells(row), "best" if row["best"] else "", style=style)
     return table
 
 

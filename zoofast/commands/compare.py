@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
+from zoofast.commands.console import Table, progress, say, warn, write_json, write_result
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_read_arguments,
@@ -21,8 +19,6 @@ from zoofast.commands.scoring import (
 from zoofast.errors import ResultError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from zoofast.scoring.compare import Comparison
 
 SHOWN = 10  # of each list on the screen; --json has all
@@ -66,36 +62,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="exit 0 although not all could be compared"
     )
-    arguments.add_file(parser, "--json", "FILE", "write everything")
-    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
+    arguments.add_json_and_report(parser)
     parser.add_argument("--quiet", action="store_true", help="only what fails")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.report:
         with needs("report"):  # before the work
-            from zoofast.report import write_report
+            from zoofast.report import render
             from zoofast.report.compare import compare_report
     comparison = _compare(args)
     failures = _failures(args, comparison)
     if args.json:
-        write_atomic(args.json, (json.dumps(comparison.as_dict(), indent=1) + "\n").encode())
+        write_json(args.json, comparison.as_dict())
     if args.report:
         page = compare_report(comparison, failures, ["zoofast", *args.argv])
-        write_report(args.report, page)
+        write_result(args.report, render(page))
     if not args.quiet:
         print_summary(comparison)
     problems = comparison.problems()
     print_problems(problems, SHOWN)
     for line in failures:
-        print(f"zoofast: failed: {line}", file=sys.stderr)
+        warn(f"failed: {line}")
     samples = comparison.images + len(comparison.only_a) + len(comparison.only_b)
-    print(f"compared {comparison.images} of {samples + len(comparison.failed)}")
+    say(f"compared {comparison.images} of {samples + len(comparison.failed)}")
     return 1 if failures or (problems and not args.allow_missing) else 0
 
 
 def _compare(args: argparse.Namespace) -> Comparison:
-    from zoofast.commands.console import progress
     from zoofast.scoring.compare import (
         Accuracies,
         accuracies_of,
@@ -163,63 +157,46 @@ def _failures(args: argparse.Namespace, comparison: Comparison) -> list[str]:
 
 def print_summary(comparison: Comparison) -> None:
     """Prints accuracies, differences of the logits, and the images whose class changes."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False)
     if comparison.accuracy:
-        console.print(_accuracy_table(comparison))
+        _accuracy_table(comparison).print()
     if not comparison.has_logits:
         return
     images, flips = comparison.images, len(comparison.flips)
-    console.print(f"same best class: {images - flips} of {images} ({1 - flips / images:.2%})")
+    say(f"same best class: {images - flips} of {images} ({1 - flips / images:.2%})")
     if comparison.identical:
-        console.print("the logits are identical")
+        say("the logits are identical")
         return
     lowest, largest = comparison.lowest_cosines[0], comparison.largest_differences[0]
-    console.print(
-        f"cosine: mean {comparison.mean_cosine:.8f}, minimum {lowest.cosine:.8f} "
-        f"({escape(lowest.name)})"
-    )
-    console.print(
+    say(f"cosine: mean {comparison.mean_cosine:.8f}, minimum {lowest.cosine:.8f} ({lowest.name})")
+    say(
         f"largest difference: {largest.difference:g} (class {largest.class_index} of "
-        f"{escape(largest.name)})"
+        f"{largest.name})"
     )
     if flips:
-        console.print(_flips_table(comparison))
+        _flips_table(comparison).print()
     if flips > SHOWN:
-        console.print(f"and {flips - SHOWN} more; --json has all")
+        say(f"and {flips - SHOWN} more; --json has all")
 
 
 def _accuracy_table(comparison: Comparison) -> Table:
-    from rich.table import Table
-
     of_a, of_b = comparison.scored
-    table = Table(title=f"accuracy, {of_a} and {of_b} images", title_justify="left")
-    table.add_column("")
-    for heading in ("A", "B", "points"):
-        table.add_column(heading, justify="right")
+    table = Table("", "A", "B", "points", title=f"accuracy, {of_a} and {of_b} images")
     for place, (a, b) in comparison.accuracy.items():
         row = (f"{100 * a:.2f} %", f"{100 * b:.2f} %", f"{100 * (b - a):+.2f}")
-        table.add_row(place.replace("top", "top-"), *row)
+        table.add(place.replace("top", "top-"), *row)
     return table
 
 
 def _flips_table(comparison: Comparison) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
     from zoofast.scoring.score import describe_class
 
     offset = comparison.label_offset
     note = f" (classes of the model: label {offset:+d})" if offset else ""
-    table = Table(title=f"changed their class{note}", title_justify="left")
-    for heading in ("image", "A", "B", "truth"):
-        table.add_column(heading)
+    table = Table("image", "A", "B", "truth", title=f"changed their class{note}", words=4)
     for flip in comparison.flips[:SHOWN]:
         classes = [
             "" if index is None else describe_class(index, offset, comparison.class_names)
             for index in (flip.a, flip.b, flip.truth)
         ]
-        table.add_row(*map(escape, (flip.name, *classes)))
+        table.add(flip.name, *classes)
     return table

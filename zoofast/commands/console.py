@@ -1,81 +1,325 @@
-"""How long work shows itself: a rich bar on a terminal, plain lines when piped."""
+"""All that zoofast writes to the terminal: lines, tables, progress, and results as data.
+
+Texts may hold names of files, which may hold anything; every text is escaped here.
+"""
 
 from __future__ import annotations
 
+import codecs
+import errno
+import io
+import json
+import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from zoofast.base.files import write_atomic
+from zoofast.base.text import escaped, shown
+from zoofast.errors import OutputError
 
-PLAIN_SECONDS = 10.0  # between two plain lines
-LEAST_BAR, TIME_LEFT = 10, 8  # columns of the terminal
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+
+class _StandardOutput(str):
+    """The name of a file that stands for standard output; other names may equal it."""
+
+
+STDOUT = _StandardOutput("-")
+PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+MIN_BAR, TIME_LEFT = 10, 8  # columns of the terminal
+MAX_WIDTH = 1000  # of a table, in columns
+# What a terminal shows whose encoding lacks the character; other characters become escapes.
+REPLACEMENTS = {"µ": "u", "×": "x", "÷": "/", "→": "->", "…": "...", "–": "-", "−": "-", "·": "."}
+
+
+# ---- standard output and standard error --------------------------------------------------
+
+
+class _Stream:
+    """Standard output or standard error, as a text stream that fails in a defined way.
+
+    A closed pipe (`| head`) is no error: whoever reads it has seen enough, and the work goes on.
+    Another error, such as a full disk, raises OutputError once if `raises`.
+    """
+
+    def __init__(self, stream: TextIO, name: str, raises: bool) -> None:
+        self._stream, self._name, self._raises = stream, name, raises
+
+    def write(self, text: str) -> int:
+        with self._errors():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._errors():
+            self._stream.flush()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._discard()
+            if self._raises and error.errno != errno.EPIPE:
+                raise OutputError(f"{self._name}: {error.strerror}") from error
+
+    def _discard(self) -> None:
+        """Sends the rest to nowhere, also what the stream's buffer still holds."""
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs; ends the text of an UnicodeEncodeError in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(REPLACEMENTS.get(c) or escaped(c) for c in characters), error.end
+
+
+codecs.register_error("zoofast.replace", _replace)
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    """Within the block, printing never raises UnicodeEncodeError or BrokenPipeError.
+
+    Characters that the encoding of the terminal lacks are replaced. A full disk behind standard
+    output raises OutputError, at the latest at the end of the block.
+    """
+    streams = []
+    for stream, name, raises in (
+        (sys.stdout, "standard output", True),
+        (sys.stderr, "standard error", False),
+    ):
+        if stream is None:  # closed by the shell: >&-
+            stream = io.StringIO()
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="zoofast.replace")
+        streams.append(cast(TextIO, _Stream(stream, name, raises)))
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        yield
+        streams[0].flush()
+
+
+@contextmanager
+def only_data_on_stdout(active: bool) -> Iterator[None]:
+    """Within the block, what people read goes to standard error, so that standard output holds
+    only what `write_result` writes."""
+    global _data_stream
+    if not active:
+        yield
+        return
+    before, _data_stream = _data_stream, sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _data_stream = before
+
+
+_data_stream: TextIO | None = None
+
+
+def write_result(path: str, text: str) -> None:
+    """Writes to a file, whole or not at all; to standard output where path is STDOUT."""
+    if path is STDOUT:
+        stream = _data_stream or sys.stdout
+        stream.write(text)
+        stream.flush()
+    else:
+        write_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: str, content: Any) -> None:
+    """`content` as JSON, as `write_result` writes it."""
+    write_result(path, json.dumps(content, indent=1) + "\n")
+
+
+# ---- lines and tables --------------------------------------------------------------------
+
+
+def say(*lines: str) -> None:
+    """Prints lines on standard output."""
+    for line in lines:
+        print(shown(line))
+
+
+def explain(*sentences: str) -> None:
+    """Prints each text on standard output; on a terminal, a line ends between two words."""
+    width = terminal_width()
+    for text in sentences:
+        print(textwrap.fill(shown(text), width, break_long_words=False, break_on_hyphens=False))
+
+
+def warn(text: str) -> None:
+    """Prints a line that begins with "zoofast:" on standard error."""
+    print(f"zoofast: {shown(text)}", file=sys.stderr, flush=True)
+
+
+def warn_of_failures(failures: Sequence[object], limit: int, where: str = "") -> None:
+    """Names failures on standard error, at most `limit`. where: the file that has all."""
+    for failure in failures[:limit]:
+        warn(f"failed: {failure}")
+    if len(failures) > limit:
+        warn(f"and {len(failures) - limit} more" + (f"; {where} has all" if where else ""))
+
+
+def styled(text: str, style: str) -> Text:
+    """A line of text as a cell of a Table. style: such as "red" or "bold"."""
+    from rich.text import Text
+
+    return Text(shown(text), style=style)
+
+
+def stacked(*lines: str | Text) -> Text:
+    """Several lines as one cell of a Table."""
+    from rich.text import Text
+
+    return Text("\n").join(styled(line, "") if isinstance(line, str) else line for line in lines)
+
+
+class Table:
+    """Cells of plain text under headings; without headings, names and values.
+
+    words: so many columns from the left are text; the others are numbers, aligned right. frame:
+    lines around the cells.
+    """
+
+    def __init__(self, *headings: str, title: str = "", words: int = 1, frame: bool = True) -> None:
+        from rich import box
+        from rich.table import Table as RichTable
+
+        self._title = title
+        self._table = RichTable(
+            box=box.HEAVY_HEAD if frame else None, pad_edge=frame, show_header=any(headings)
+        )
+        if not headings:
+            self._table.add_column(overflow="fold", style="bold")
+            self._table.add_column(overflow="fold", justify="right")
+        for i, heading in enumerate(headings):
+            number = i >= words
+            self._table.add_column(
+                heading,
+                justify="right" if number else "left",
+                no_wrap=number,
+                overflow="fold",
+            )
+
+    def add(self, *cells: str | Text, style: str | None = None) -> None:
+        """A row. style: of all its cells, such as "red"."""
+        texts = [styled(cell, "") if isinstance(cell, str) else cell for cell in cells]
+        self._table.add_row(*texts, style=style)
+
+    def add_line(self) -> None:
+        """A line below the last row."""
+        self._table.add_section()
+
+    def print(self) -> None:
+        """Prints the table, as wide as the terminal; wider only if numbers would be cut. Where
+        there is no terminal, the table is as wide as its cells."""
+        from rich.console import Console
+        from rich.measure import Measurement
+
+        console = Console(highlight=False)
+        measured = Measurement.get(
+            console, console.options.update(max_width=MAX_WIDTH), self._table
+        )
+        width = max(min(terminal_width(), measured.maximum), measured.minimum)
+        if self._title:
+            console.print(styled(self._title, "bold"), soft_wrap=True)
+        Console(highlight=False, width=width).print(self._table)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; MAX_WIDTH where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal or "COLUMNS" in os.environ else MAX_WIDTH
+
+
+# ---- progress ----------------------------------------------------------------------------
 
 
 class Meter:
-    """Counts items and bytes done. Use `progress(...)` to get one."""
+    """Counts items and bytes. `progress` makes one."""
 
     def __init__(self, what: str, total: int, console: Console, quiet: bool) -> None:
         self.what, self.total, self.done, self.nbytes = what, total, 0, 0
-        self._kept = 0
+        self._resumed = 0
         self._console, self._quiet = console, quiet
-        self._begin = self._said = time.monotonic()
+        self._begin = self._printed = time.monotonic()
         self._bar: Progress | None = None
 
-    def begin(self, kept: int = 0) -> None:
-        """Rates count from now: what came before, such as loading a model, was no work on items.
+    def begin(self, resumed: int = 0) -> None:
+        """Starts the clock of the rate; without this call, it starts when the block begins.
 
-        kept: items that are done since an earlier run, and count among the total only.
+        resumed: items that an earlier run did. They count in the total, and not in the rate.
         """
-        self._begin, self._kept, self.done = time.monotonic(), kept, kept
+        self._begin, self._resumed, self.done = time.monotonic(), resumed, resumed
 
     def advance(self, items: int, nbytes: int = 0, notes: Sequence[str] = ()) -> None:
-        """Says that `items` more are done, of `nbytes` bytes. notes: what stands beside the rate as
-        far as the line has room, the most important first."""
+        """Counts `items` more, of `nbytes` bytes. notes: shown beside the rate as far as the line
+        has space, the most important first."""
         self.done += items
         self.nbytes += nbytes
         now = time.monotonic()
         seconds = max(now - self._begin, 1e-9)
-        parts = [f"{(self.done - self._kept) / seconds:,.0f}/s", *notes]
+        parts = [f"{(self.done - self._resumed) / seconds:,.0f}/s", *map(shown, notes)]
         if self.nbytes:
             parts.append(f"{self.nbytes / seconds / 1e6:,.1f} MB/s")
         if self._bar is not None:
             rate = self._fitting(parts)
             self._bar.update(self._bar.task_ids[0], completed=self.done, rate=rate)
-        elif not self._quiet and now - self._said >= PLAIN_SECONDS:
-            self._said = now
-            said = f"{self.what}: {self.done} of {self.total}, {'  '.join(parts)}"
-            print(said, file=sys.stderr, flush=True)
+        elif not self._quiet and now - self._printed >= PLAIN_SECONDS:
+            self._printed = now
+            line = f"{self.what}: {self.done} of {self.total}, {'  '.join(parts)}"
+            print(line, file=sys.stderr, flush=True)
 
     def _fitting(self, parts: list[str]) -> str:
         counts = len(self.what) + 2 * len(str(self.total)) + 1
-        room = self._console.width - counts - LEAST_BAR - TIME_LEFT - 4  # the columns' gaps
-        while len(parts) > 1 and len("  ".join(parts)) > room:
+        space = self._console.width - counts - MIN_BAR - TIME_LEFT - 4  # between the columns
+        while len(parts) > 1 and len("  ".join(parts)) > space:
             parts = parts[:-1]
         return "  ".join(parts)
 
 
 @contextmanager
 def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
-    """A Meter over `total` items, drawn on standard error while the block runs."""
+    """A Meter over `total` items: a bar on a terminal, else a line on standard error now and
+    then."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True)
     meter = Meter(what, total, console, quiet)
     if quiet or not console.is_terminal:
         yield meter
         return
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
         console=console,
     )
@@ -87,9 +331,22 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
 
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Says on a terminal what goes on while the block runs, for work without a count.
+    """For work without a count: on a terminal, shows `what` and the elapsed time. Yields a
+    function that changes `what`."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    Gives a function that shows another text from then on.
-    """
-    with Console(stderr=True).status(what) as status:
-        yield status.update
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what: None
+        return
+    spinner = Progress(
+        SpinnerColumn("line" if console.options.ascii_only else "dots"),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    with spinner:
+        task = spinner.add_task(shown(what), total=None)
+        yield lambda what: spinner.update(task, description=shown(what))

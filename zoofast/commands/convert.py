@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
 from zoofast.base.lock import output_lock
 from zoofast.commands import arguments
-from zoofast.commands.console import working
+from zoofast.commands.console import say, warn, working
 from zoofast.commands.conversion import (
     add_soc_and_options,
     add_weights,
@@ -58,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
             _run_steps(cache, steps)
             return 0
     for command in commands:
-        print(command)
+        say(str(command))
     hint = f"; {soc} is the guide's chip, --soc names yours" if is_assumed else ""
-    print(f"zoofast: not compiled: {missing_atc}{hint}", file=sys.stderr)
+    warn(f"not compiled: {missing_atc}{hint}")
     return 1
 
 
@@ -91,4 +90,4 @@ def _run_steps(cache: StepCache, steps: Iterable[Step]) -> None:
         with working(f"{step.name} {step.output}") if step.name != "atc" else nullcontext():
             result = cache.run(step)
         note = f"made in {result.seconds:.1f} s" if result.made else "kept: nothing changed"
-        print(f"{step.name:<9} {step.output} ({note})")
+        say(f"{step.name:<9} {step.output} ({note})")

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from zoofast.commands.console import working
+from zoofast.commands.console import STDOUT, Table, stacked, styled, working, write_json
 from zoofast.doctor import examine
 
 STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -33,14 +28,12 @@ def run(args: argparse.Namespace) -> int:
     with working("examining this machine"):
         findings = list(examine(args.disk))
     if args.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        write_json(STDOUT, [asdict(finding) for finding in findings])
     else:
-        table = Table(box=None, pad_edge=False, show_header=False)
+        table = Table("", "", "", words=3, frame=False)
         for finding in findings:
-            detail = Text(finding.detail)
-            if finding.cure:
-                detail.append(f"\ncure: {finding.cure}", style="bold")
-            state = Text(finding.state, style=STYLES[finding.state])
-            table.add_row(Text(finding.name), state, detail)
-        Console().print(table)
+            cure = [styled(f"cure: {finding.cure}", "bold")] if finding.cure else []
+            state = styled(finding.state, STYLES[finding.state])
+            table.add(finding.name, state, stacked(finding.detail, *cure))
+        table.print()
     return int(any(finding.state == "broken" for finding in findings))

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import write_atomic
+from zoofast.base.text import counted
 from zoofast.commands import arguments
+from zoofast.commands.console import (
+    Table,
+    explain,
+    progress,
+    say,
+    styled,
+    warn,
+    warn_of_failures,
+    write_json,
+    write_result,
+)
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_score_arguments,
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from zoofast.preprocess.sources import Item, Source
     from zoofast.scoring.labels import Labels
 
-SHOWN = 10  # failures on the screen; all are in the JSON
+MAX_SHOWN = 10  # failures on the screen; all are in the JSON
 SIM_BATCH = 8  # of a simulated NPU; the fastest in the guides, for most models
 
 DESCRIPTION = """\
@@ -114,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.report:
         with needs("report"):  # before the work
-            from zoofast.report import write_report
+            from zoofast.report import render
             from zoofast.report.eval import eval_report
     recipe = load_recipe(args.recipe).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
@@ -130,9 +139,10 @@ def run(args: argparse.Namespace) -> int:
             labels = replace(labels, by_name=by_name)
         evaluation = _evaluate(args, source, items, recipe, labels, options)
         if args.json:
-            write_atomic(args.json, (json.dumps(evaluation.as_dict(), indent=1) + "\n").encode())
+            write_json(args.json, evaluation.as_dict())
         if args.report:
-            write_report(args.report, eval_report(evaluation, ["zoofast", *args.argv], source))
+            page = eval_report(evaluation, ["zoofast", *args.argv], source)
+            write_result(args.report, render(page))
     return _print_and_write(args, evaluation, options.journal)
 
 
@@ -206,7 +216,6 @@ def _evaluate(
     labels: Labels | None,
     options: EvalOptions,
 ) -> Evaluation:
-    from zoofast.commands.console import progress
     from zoofast.evaluation.evaluate import evaluate
 
     with progress("eval", len(items), args.quiet) as meter:
@@ -244,19 +253,17 @@ def _print_and_write(args: argparse.Namespace, evaluation: Evaluation, journal: 
             evaluation.score, args.allow_missing, args.quiet, args.confused, published
         )
     else:
-        for failure in evaluation.failures[:SHOWN]:
-            print(f"zoofast: failed: {failure}", file=sys.stderr)
+        warn_of_failures(evaluation.failures, MAX_SHOWN, args.json or "")
         if args.labels or args.labels_from:
-            print(f"scored 0 of {evaluation.total}")
+            say(f"scored 0 of {evaluation.total}")
         else:
-            print(f"ran {evaluation.done} of {evaluation.total}")
+            say(f"ran {evaluation.done} of {evaluation.total}")
         code = 1 if evaluation.failures else 0
     if partial:
         cure = "; to continue, repeat the command with --resume" if journal else ""
-        print(
-            f"zoofast: interrupted: the result is partial, {evaluation.done} of "
-            f"{evaluation.total} images are done{cure}",
-            file=sys.stderr,
+        warn(
+            f"interrupted: the result is partial, {evaluation.done} of "
+            f"{counted(evaluation.total, 'image')} are done{cure}"
         )
         return 130
     return code
@@ -264,29 +271,22 @@ def _print_and_write(args: argparse.Namespace, evaluation: Evaluation, journal: 
 
 def print_summary(evaluation: Evaluation) -> None:
     """The table of the run."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     specs = evaluation.specs
-    table = Table(title=escape(specs[0].model), title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_row("images", f"{evaluation.done} of {evaluation.total}")
+    table = Table(title=specs[0].model)
+    table.add("images", f"{evaluation.done} of {evaluation.total}")
     if evaluation.resumed:
-        table.add_row("  by an earlier run", f"{evaluation.resumed}")
+        table.add("  by an earlier run", f"{evaluation.resumed}")
     if evaluation.failures:
-        table.add_row("failed", f"[red]{len(evaluation.failures)}[/red]")
+        table.add("failed", styled(str(len(evaluation.failures)), "red"))
     if evaluation.skipped:
-        table.add_row("skipped as no image", f"{evaluation.skipped}")
+        table.add("skipped, not an image", f"{evaluation.skipped}")
     recipe = evaluation.recipe
-    table.add_row("recipe", escape(f"{recipe.name} ({recipe.digest})"))
-    table.add_row("model takes", escape(str(evaluation.input)))
+    table.add("recipe", f"{recipe.name} ({recipe.digest})")
+    table.add("model takes", str(evaluation.input))
     devices = ", ".join(str(spec.device) for spec in specs)
-    threads = f"{evaluation.threads} threads, device {devices}"
-    table.add_row("time", f"{evaluation.seconds:.2f} s, {threads}")
-    table.add_row("rate", f"{evaluation.images_per_second:,.0f} images/s")
-    table.add_row("device alone", f"{evaluation.device_rate():,.0f} images/s")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(evaluation.bottleneck())
+    threads = f"{counted(evaluation.threads, 'thread')}, device {devices}"
+    table.add("time", f"{evaluation.seconds:.2f} s, {threads}")
+    table.add("rate", f"{evaluation.images_per_second:,.0f} images/s")
+    table.add("device alone", f"{evaluation.device_rate():,.0f} images/s")
+    table.print()
+    explain(evaluation.bottleneck())

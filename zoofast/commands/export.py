@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.commands import arguments
-from zoofast.commands.console import working
+from zoofast.commands.console import say, working
 from zoofast.commands.conversion import add_weights, weights_file
 from zoofast.conversion import models, trial
 from zoofast.conversion.export import OPSET, TOLERANCE, ExportTarget, build_network, export
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
             tolerance=args.tolerance,
             report_step=lambda step: show(f"{step} {out}"),
         )
-    print(
+    say(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "
         f"{target.input}:?,3,{target.height},{target.width} -> {target.output}"
     )
     if agreement is not None:
-        print(f"PyTorch and ONNX Runtime agree on {agreement}")
+        say(f"PyTorch and ONNX Runtime agree on {agreement}")
     return 0
 
 

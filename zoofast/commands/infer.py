@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoofast.base.files import write_atomic
+from zoofast.base.text import listed
 from zoofast.commands import arguments
+from zoofast.commands.console import progress, say, warn, write_json
 from zoofast.errors import OutputError
 from zoofast.inference.backends import BACKENDS
 
 if TYPE_CHECKING:
     from zoofast.inference.folder import FolderRun
 
-SHOWN = 5  # failures on the screen; --json has all
+MAX_SHOWN = 5  # failures on the screen; --json has all
 
 DESCRIPTION = """\
 The options are ais_bench's. Without --input, the model runs on data without meaning, to be timed.
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at a file that does not fit: leave it out and exit 1, or stop (default: skip)",
     )
     parser.add_argument("--resume", action="store_true", help="keep the results of an earlier run")
-    arguments.add_file(parser, "--json", "FILE", "write the numbers and failures")
+    arguments.add_result(parser, "--json", metavar="FILE", text="write the numbers and failures")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -89,7 +89,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.commands.console import progress
     from zoofast.inference import ais_bench
     from zoofast.inference.folder import infer_folder
     from zoofast.inference.inputs import list_inputs
@@ -135,22 +134,21 @@ def run(args: argparse.Namespace) -> int:
     for device_run in runs:
         if device_run.report.times.compute:
             lines = ais_bench.summary_lines(device_run.report, args.display_all_summary)
-            print("\n".join(lines))
+            say(*lines)
     if len(runs) > 1:
-        print("\n".join(ais_bench.device_lines(runs)))
+        say(*ais_bench.device_lines(runs))
     folder_run.write_summaries(sys.argv)
     if args.json:
-        write_atomic(args.json, json.dumps(folder_run.as_dict(), indent=1).encode())
+        write_json(args.json, folder_run.as_dict())
     print_summary(folder_run, None if files is None else len(files))
     return 1 if folder_run.failures else 0
 
 
 def _print_interrupted(args: argparse.Namespace, folder: Path) -> None:
     dirname = "" if args.output_dirname else f" --output_dirname {folder.name}"
-    print(
-        f"zoofast: interrupted; finished results are in {folder}; to continue, repeat the command "
-        f"with{dirname} --resume",
-        file=sys.stderr,
+    warn(
+        f"interrupted; finished results are in {folder}; to continue, repeat the command "
+        f"with{dirname} --resume"
     )
 
 
@@ -158,8 +156,8 @@ def print_summary(folder_run: FolderRun, total: int | None) -> None:
     """The last lines. total: files that were given; None without --input."""
     numbers = folder_run.as_dict()
     times = ", ".join(f"{name} {ms:.3f}" for name, ms in numbers["latency_ms"].items())
-    print(f"latency of a batch of {numbers['batchsize']} in ms: {times}")
-    print(
+    say(f"latency of a batch of {numbers['batchsize']} in ms: {times}")
+    say(
         f"{numbers['images']} images in {numbers['seconds']:.2f} s: "
         f"{numbers['images_per_second']:,.1f} images/s; the device alone "
         f"{numbers['device_throughput']:,.1f} images/s"
@@ -167,11 +165,8 @@ def print_summary(folder_run: FolderRun, total: int | None) -> None:
     if total is not None:
         resumed = folder_run.resumed
         earlier = f" ({resumed} by an earlier run)" if resumed else ""
-        print(f"inferred {numbers['files'] + resumed} of {total} files{earlier}")
+        say(f"inferred {numbers['files'] + resumed} of {total} files{earlier}")
     failures = folder_run.failures
     if failures:
-        shown = [f"{file} ({reason})" for file, reason in list(failures.items())[:SHOWN]]
-        more = f" and {len(failures) - len(shown)} more" if len(failures) > len(shown) else ""
-        print(
-            f"zoofast: files left out: {len(failures)}: {', '.join(shown)}{more}", file=sys.stderr
-        )
+        reasons = [f"{file} ({reason})" for file, reason in failures.items()]
+        warn(f"files left out: {len(failures)}: {listed(reasons, MAX_SHOWN)}")

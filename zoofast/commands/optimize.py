@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands.console import working
+from zoofast.commands.console import say, working
 from zoofast.conversion import rewrites
 from zoofast.conversion.optimize import optimize
 
@@ -27,11 +27,9 @@ def run(args: argparse.Namespace) -> int:
         result = optimize(args.model, args.output, args.knowledges.split(","))
     for name, count in result.applied.items():
         if count:
-            print(f"{name}: applied {counted(count, 'time')}")
+            say(f"{name}: applied {counted(count, 'time')}")
         else:
-            print(f"{name}: nothing to do: {rewrites.load(name).unused}")
-    print(f"{args.output}: {result.nodes_before} nodes -> {result.nodes_after}")
-    print(
-        f"equal in every bit on {counted(result.agreement.images, 'random image')} (ONNX Runtime)"
-    )
+            say(f"{name}: nothing to do: {rewrites.load(name).unused}")
+    say(f"{args.output}: {result.nodes_before} nodes -> {result.nodes_after}")
+    say(f"equal in every bit on {counted(result.agreement.images, 'random image')} (ONNX Runtime)")
     return 0

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from zoofast.base.files import write_atomic
+from zoofast.base.text import counted
 from zoofast.commands import arguments, console
 from zoofast.errors import OutputError
 from zoofast.preprocess.folder import (
@@ -63,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and write nothing"
     )
-    arguments.add_file(parser, "--json", "FILE", "write the report as JSON")
+    arguments.add_result(parser, "--json", metavar="FILE", text="write the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
 
 
@@ -85,15 +80,14 @@ def run(args: argparse.Namespace) -> int:
         try:
             report = _prepare(source, args.folder, recipe, options, args.quiet)
         except KeyboardInterrupt:
-            print(
-                "zoofast: interrupted; the tensors written so far stay; the same command with "
-                "--resume continues",
-                file=sys.stderr,
+            console.warn(
+                "interrupted; the tensors written so far stay; the same command with --resume "
+                "continues"
             )
             return 130
     if args.json:
         try:
-            write_atomic(args.json, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
+            console.write_json(args.json, report.as_dict())
         except OutputError as error:
             raise OutputError(f"{error}; {args.folder}/{MANIFEST} says the same") from error
     if not args.quiet:
@@ -106,10 +100,12 @@ def run(args: argparse.Namespace) -> int:
 def _dry_run(source: Source, folder: Path, recipe: Recipe, options: PrepOptions) -> int:
     items = choose(source, options.limit, options.shard)
     needed, free = space_needed(recipe, items, options, folder), free_space(folder)
-    print(f"{len(items)} images, {len(source.skipped)} other files skipped")
     shape = "x".join(map(str, recipe.shape))
-    print(f"recipe {recipe.name} ({recipe.digest}): {recipe.dtype} {recipe.layout} {shape}")
-    print(f"{needed:,} bytes needed, {free:,} bytes free in {folder}")
+    console.say(
+        f"{counted(len(items), 'image')}, {counted(len(source.skipped), 'other file')} skipped",
+        f"recipe {recipe.name} ({recipe.digest}): {recipe.dtype} {recipe.layout} {shape}",
+        f"{needed:,} bytes needed, {free:,} bytes free in {folder}",
+    )
     return 0 if needed <= free else 1
 
 
@@ -132,46 +128,37 @@ def _prepare(
 
 def print_summary(report: PrepReport) -> None:
     recipe = report.recipe
-    table = Table(title=f"{recipe.name} → {report.folder}", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
+    table = console.Table(title=f"{recipe.name} → {report.folder}")
     tried = report.prepared + len(report.failures)
-    table.add_row("prepared", f"{report.prepared + report.resumed} of {report.total}")
+    table.add("prepared", f"{report.prepared + report.resumed} of {report.total}")
     if report.resumed:
-        table.add_row("  of these, by an earlier run", f"{report.resumed}")
+        table.add("  of these, by an earlier run", f"{report.resumed}")
     for cause, count in report.causes.items():
-        table.add_row(f"failed: {cause}", f"[red]{count}[/red]")
+        table.add(f"failed: {cause}", console.styled(str(count), "red"))
     if report.skipped:
-        table.add_row("skipped as no image", f"{report.skipped}")
-    table.add_row("tensor", f"{recipe.dtype} {recipe.layout} {'×'.join(map(str, recipe.shape))}")
-    table.add_row("written", f"{report.nbytes_out / 1e6:,.1f} MB")
-    table.add_row("time", f"{report.seconds:.2f} s on {report.threads} threads")
-    table.add_row("rate", f"{report.images_per_second:,.0f} images/s")
+        table.add("skipped, not an image", f"{report.skipped}")
+    table.add("tensor", f"{recipe.dtype} {recipe.layout} {'×'.join(map(str, recipe.shape))}")
+    table.add("written", f"{report.nbytes_out / 1e6:,.1f} MB")
+    table.add("time", f"{report.seconds:.2f} s on {counted(report.threads, 'thread')}")
+    table.add("rate", f"{report.images_per_second:,.0f} images/s")
     for stage, seconds in report.stage_seconds.items():
         if tried and seconds:
-            table.add_row(f"  {stage}", f"{seconds / tried * 1e6:,.0f} µs/image")
+            table.add(f"  {stage}", f"{seconds / tried * 1e6:,.0f} µs/image")
     other = {k: n for k, n in report.decoders.items() if n and k != "turbo"}
     if other:
-        table.add_row("decoders", ", ".join(f"{k} {n}" for k, n in report.decoders.items() if n))
+        table.add("decoders", ", ".join(f"{k} {n}" for k, n in report.decoders.items() if n))
     if report.verified is not None:
         v = report.verified
         verdict = f"{v.equal} of {v.images} equal Pillow's bytes"
         if v.differing:
-            verdict = f"[red]{verdict}; largest difference {v.largest_difference:g}[/red]"
-        table.add_row("verified", verdict)
-    table.add_row("recipe digest", recipe.digest)
-    Console().print(table)
+            verdict += f"; largest difference {v.largest_difference:g}"
+        table.add("verified", console.styled(verdict, "red" if v.differing else ""))
+    table.add("recipe digest", recipe.digest)
+    table.print()
 
 
 def print_failures(report: PrepReport) -> None:
-    for failure in report.failures[:MAX_SHOWN]:
-        print(f"zoofast: failed: {failure}", file=sys.stderr)
-    if len(report.failures) > MAX_SHOWN:
-        more = len(report.failures) - MAX_SHOWN
-        print(
-            f"zoofast: and {more} more; all are in {report.folder}/{MANIFEST}",
-            file=sys.stderr,
-        )
+    console.warn_of_failures(report.failures, MAX_SHOWN, f"{report.folder}/{MANIFEST}")
     if report.verified is not None:
         for name in report.verified.differing[:MAX_SHOWN]:
-            print(f"zoofast: differs from Pillow: {name}", file=sys.stderr)
+            console.warn(f"differs from Pillow: {name}")

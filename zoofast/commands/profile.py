@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from zoofast.base.extras import needs
-from zoofast.base.files import write_atomic
-from zoofast.commands import arguments, console
+from zoofast.commands import arguments
+from zoofast.commands.console import (
+    Table,
+    explain,
+    progress,
+    warn_of_failures,
+    write_json,
+    write_result,
+)
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
@@ -22,7 +23,7 @@ from zoofast.preprocess.sources import open_source
 from zoofast.profiling.profile import ProfileOptions, count_steps, profile
 from zoofast.profiling.results import Profile, StreamProfile
 
-SHOWN = 10  # failures on the screen; all are in the JSON
+MAX_SHOWN = 10  # failures on the screen; all are in the JSON
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,15 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only-recipe", action="store_true", help="do not measure the known models' recipes"
     )
     arguments.add_file(parser, "--trace", "FILE.json", "write a Chrome trace, for ui.perfetto.dev")
-    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
-    arguments.add_file(parser, "--json", "FILE", "write the figures")
+    arguments.add_json_and_report(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, only the verdict")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.report:
         with needs("report"):  # before the work
-            from zoofast.report import write_report
+            from zoofast.report import render
             from zoofast.report.profile import profile_report
     chosen = load_recipe(args.recipe)
     spec = None
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
     with (
         open_source(args.source) as source,
-        console.progress("profile", count_steps(options, known), args.quiet) as meter,
+        progress("profile", count_steps(options, known), args.quiet) as meter,
     ):
         result = profile(
             source,
@@ -107,67 +107,57 @@ def run(args: argparse.Namespace) -> int:
             report_step=lambda step: meter.advance(1, notes=[step]),
         )
     if args.json:
-        write_atomic(args.json, (json.dumps(result.as_dict(), indent=1) + "\n").encode())
+        write_json(args.json, result.as_dict())
     if args.report:
-        write_report(args.report, profile_report(result, ["zoofast", *args.argv]))
+        page = profile_report(result, ["zoofast", *args.argv])
+        write_result(args.report, render(page))
     print_summary(result, args.quiet)
-    for failure in result.failures[:SHOWN]:
-        print(f"zoofast: failed: {failure}", file=sys.stderr)
-    if len(result.failures) > SHOWN:
-        print(f"zoofast: and {len(result.failures) - SHOWN} more", file=sys.stderr)
+    warn_of_failures(result.failures, MAX_SHOWN, args.json or "")
     return 1 if result.failures else 0
 
 
 def print_summary(result: Profile, quiet: bool) -> None:
-    out = Console(highlight=False)
     if not quiet:
-        out.print(_stage_table(result))
-        out.print(_thread_table(result))
+        _stage_table(result).print()
+        _thread_table(result).print()
         if result.stream:
-            out.print(_device_table(result.stream))
+            _device_table(result.stream).print()
         if result.demands:
-            out.print(_demand_table(result))
-    for line in result.verdict:
-        out.print(escape(line))
-
-
-def _table(title: str, *headings: str, words: int = 1) -> Table:
-    """The first `words` columns are text."""
-    table = Table(title=escape(title), title_justify="left")
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < words else "right")
-    return table
+            _demand_table(result).print()
+    explain(*result.verdict)
 
 
 def _stage_table(result: Profile) -> Table:
-    table = _table(f"{result.recipe.name}, one thread", "stage", "µs/image", "share", "if free")
+    table = Table(
+        "stage", "µs/image", "share", "if free", title=f"{result.recipe.name}, one thread"
+    )
     for stage in result.stages:
         share = "" if stage.share is None else f"{stage.share:.0%}"
         free = "" if stage.rate_if_free is None else f"{stage.rate_if_free:,.0f}/s"
-        table.add_row(stage.name, f"{stage.microseconds:,.0f}", share, free)
+        table.add(stage.name, f"{stage.microseconds:,.0f}", share, free)
     return table
 
 
 def _thread_table(result: Profile) -> Table:
-    table = _table("Threads", "threads", "images/s", "efficiency", words=0)
+    table = Table("threads", "images/s", "efficiency", title="Threads", words=0)
     for point in result.scaling:
-        table.add_row(str(point.threads), f"{point.rate:,.0f}", f"{point.efficiency:.0%}")
+        table.add(str(point.threads), f"{point.rate:,.0f}", f"{point.efficiency:.0%}")
     return table
 
 
 def _device_table(stream: StreamProfile) -> Table:
-    table = _table(stream.model, "stage on the device", "µs/image")
+    table = Table("stage on the device", "µs/image", title=stream.model)
     for stage, microseconds in stream.microseconds.items():
-        table.add_row(stage, f"{microseconds:,.0f}")
+        table.add(stage, f"{microseconds:,.0f}")
     return table
 
 
 def _demand_table(result: Profile) -> Table:
     title = "What NPUs process and what this host supplies, images/s"
     headings = ("model", "chip", "batch", "NPU", "host", "supplied", "cores needed")
-    table = _table(title, *headings, words=2)
+    table = Table(*headings, title=title, words=2)
     for demand in result.demands:
         rates = (f"{demand.device_rate:,.0f}", f"{demand.host_rate:,.0f}")
         part, cores = f"{demand.supplied:.0%}", str(demand.cores)
-        table.add_row(demand.model, demand.chip, str(demand.batch), *rates, part, cores)
+        table.add(demand.model, demand.chip, str(demand.batch), *rates, part, cores)
     return table

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.extras import needs
-from zoofast.base.files import write_atomic
 from zoofast.commands import arguments
+from zoofast.commands.console import Meter, progress, say, write_json, write_result
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_read_arguments,
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.report:
         with needs("report"):  # before the work
-            from zoofast.report import write_report
+            from zoofast.report import render
             from zoofast.report.score import score_report
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
@@ -64,19 +63,18 @@ def run(args: argparse.Namespace) -> int:
     score = _score(args, labels)
     write_score(args, score)
     if args.json:
-        write_atomic(args.json, json.dumps(score.as_dict(), indent=1).encode())
+        write_json(args.json, score.as_dict())
     if args.report:
         page = score_report(score, ["zoofast", *args.argv], args.results, recipe, args.images)
-        write_report(args.report, page)
+        write_result(args.report, render(page))
     published = recipe.accuracy if recipe else None
     code = print_score(score, args.allow_missing, args.quiet, args.confused, published)
     if recipe and not published and not args.quiet:
-        print(f"the recipe {recipe.name} has no published accuracy to compare with")
+        say(f"the recipe {recipe.name} has no published accuracy to compare with")
     return code
 
 
 def _score(args: argparse.Namespace, labels: Labels) -> Score:
-    from zoofast.commands.console import Meter, progress
     from zoofast.scoring.results import ReadOptions
     from zoofast.scoring.score import score_folder
 

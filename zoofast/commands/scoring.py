@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoofast.base.files import write_atomic
+from zoofast.base.text import counted, listed
 from zoofast.commands import arguments
+from zoofast.commands.console import Table, explain, say, warn, write_result
 from zoofast.errors import LabelError
 from zoofast.scoring.formats import BIN_DTYPES
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from zoofast.scoring.labels import Labels
     from zoofast.scoring.score import Score, ScoreOptions
 
@@ -56,12 +54,8 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     """How predictions are scored, and where the score goes."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=arguments.file_to_write,
-        metavar="FILE",
-        help="result.json, as the guides write it",
+    arguments.add_result(
+        parser, "-o", "--output", metavar="FILE", text="result.json, as the guides write it"
     )
     add_top_k(parser)
     parser.add_argument(
@@ -73,7 +67,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="exit 0 although not all could be scored"
     )
-    arguments.add_file(parser, "--per-class", "CSV", "write accuracy by class")
+    arguments.add_result(parser, "--per-class", metavar="CSV", text="write accuracy by class")
     parser.add_argument(
         "--confused",
         type=arguments.count,
@@ -81,8 +75,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="confused pairs to show (default: 5)",
     )
-    arguments.add_file(parser, "--json", "FILE", "write everything")
-    arguments.add_file(parser, "--report", "FILE.html", "write a page to look at")
+    arguments.add_json_and_report(parser)
 
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:
@@ -115,17 +108,15 @@ def score_options(args: argparse.Namespace) -> ScoreOptions:
 def write_score(args: argparse.Namespace, score: Score) -> None:
     """Writes -o and --per-class."""
     if args.output:
-        write_atomic(args.output, score.tally.result_json().encode())
+        write_result(args.output, score.tally.result_json())
     if args.per_class:
-        write_atomic(args.per_class, score.classes_csv().encode())
+        write_result(args.per_class, score.classes_csv())
 
 
 def print_problems(problems: Sequence[tuple[str, list[str]]], limit: int = NAMES_SHOWN) -> None:
     """A line for each kind of problem, with the first names."""
     for what, names in problems:
-        shown = ", ".join(names[:limit])
-        more = f" and {len(names) - limit} more" if len(names) > limit else ""
-        print(f"zoofast: {what}: {len(names)}: {shown}{more}", file=sys.stderr)
+        warn(f"{what}: {len(names)}: {listed(names, limit)}")
 
 
 def print_score(
@@ -137,8 +128,6 @@ def print_score(
 ) -> int:
     """Prints a score and its problems; returns the exit code. published: percent by "top1" …, which
     is compared if all images of ImageNet are scored."""
-    from rich.console import Console
-
     from zoofast.scoring.score import ALL_OF_IMAGENET
     from zoofast.scoring.tally import ECE_BINS
 
@@ -146,48 +135,40 @@ def print_score(
     if quiet:
         accuracy = tally.accuracy()
         places = sorted({1, tally.k})
-        print(", ".join(f"top-{place} {100 * accuracy[place - 1]:.2f} %" for place in places))
+        say(", ".join(f"top-{place} {100 * accuracy[place - 1]:.2f} %" for place in places))
     else:
-        console = Console(highlight=False)
-        console.print(_accuracy_table(score, published or {}))
+        _accuracy_table(score, published or {}).print()
         ece = tally.ece()
         if ece is not None:
-            console.print(f"calibration error (ECE, {ECE_BINS} bins): {100 * ece:.2f} %")
+            say(f"calibration error (ECE, {ECE_BINS} bins): {100 * ece:.2f} %")
         if tally.confused(confused):
-            console.print(_confused_table(score, confused))
+            _confused_table(score, confused).print()
         if published and tally.images != ALL_OF_IMAGENET:
             named = [
                 f"{name.replace('top', 'top-')} {value} %" for name, value in published.items()
             ]
-            print(
+            explain(
                 f"not compared with the published accuracy ({', '.join(named)}): that is of "
                 f"{ALL_OF_IMAGENET} images, this of {tally.images}"
             )
     print_problems(problems.lines())
     for index, files in score.other_outputs.items():
-        print(
-            f"zoofast: output {score.output_index} is scored; {files} files of output {index} "
-            "are not (--output-index)",
-            file=sys.stderr,
+        warn(
+            f"output {score.output_index} is scored; {counted(files, 'file')} of output {index} "
+            "are not (--output-index)"
         )
-    print(f"scored {tally.images} of {score.samples}")
+    say(f"scored {tally.images} of {score.samples}")
     return 1 if problems.dropped() and not allow_missing else 0
 
 
 def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
-    from rich.table import Table
-
     from zoofast.scoring.score import ALL_OF_IMAGENET
 
     tally = score.tally
     compare = bool(published) and tally.images == ALL_OF_IMAGENET
-    table = Table(title=f"{tally.images} images, {tally.classes} classes", title_justify="left")
-    table.add_column("")
-    for heading in ("accuracy", "hits", "ties"):
-        table.add_column(heading, justify="right")
-    if compare:
-        table.add_column("published", justify="right")
-        table.add_column("difference", justify="right")
+    title = f"{counted(tally.images, 'image')}, {counted(tally.classes, 'class', 'classes')}"
+    headings = ["", "accuracy", "hits", "ties", *(["published", "difference"] if compare else [])]
+    table = Table(*headings, title=title)
     for place, accuracy in enumerate(tally.accuracy(), 1):
         row = [
             f"top-{place}",
@@ -199,21 +180,16 @@ def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
             percent = published.get(f"top{place}")
             difference = "" if percent is None else f"{100 * accuracy - percent:+.2f}"
             row += ["" if percent is None else f"{percent} %", difference]
-        table.add_row(*row)
+        table.add(*row)
     return table
 
 
 def _confused_table(score: Score, limit: int) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
     offset = score.label_offset
     note = f" (classes of the model: label {offset:+d})" if offset else ""
-    table = Table(title=f"most confused{note}", title_justify="left")
-    for heading in ("class", "mistaken for"):
-        table.add_column(heading)
-    table.add_column("images", justify="right")
+    title = f"most confused{note}"
+    table = Table("class", "mistaken for", "images", title=title, words=2)
     for true, predicted, n in score.tally.confused(limit):
-        classes = [escape(score.describe_class(index)) for index in (true, predicted)]
-        table.add_row(*classes, str(n))
+        classes = [score.describe_class(index) for index in (true, predicted)]
+        table.add(*classes, str(n))
     return table

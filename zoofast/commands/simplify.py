@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from zoofast.commands import arguments
-from zoofast.commands.console import working
+from zoofast.commands.console import Table, say, working
 from zoofast.conversion.simplify import simplify
 
 
@@ -27,13 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with working(f"simplifying {args.model}"):
         result = simplify(args.model, args.output, args.batchsize)
-    table = Table("operator", box=None, pad_edge=False)
-    table.add_column("before", justify="right")
-    table.add_column("after", justify="right")
+    table = Table("operator", "before", "after", frame=False)
     for operator in sorted(result.before | result.after):
-        table.add_row(operator, str(result.before[operator]), str(result.after[operator]))
-    table.add_section()
-    table.add_row("all", str(result.before.total()), str(result.after.total()))
-    Console().print(table)
-    print(f"{args.output}: equal to {args.model} on {result.agreement}")
+        table.add(operator, str(result.before[operator]), str(result.after[operator]))
+    table.add_line()
+    table.add("all", str(result.before.total()), str(result.after.total()))
+    table.print()
+    say(f"{args.output}: equal to {args.model} on {result.agreement}")
     return 0

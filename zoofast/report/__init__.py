@@ -1,7 +1,7 @@
 """Reports as one HTML file each, without scripts and without network.
 
 A command gives its results as ReportData: blocks of numbers and text without layout.
-`write_report` draws them. The page also holds them as JSON, in the element with id "figures".
+`render` draws them. The page also holds them as JSON, in the element with id "figures".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from zoofast.report.data import (
     Text,
     as_json,
 )
-from zoofast.report.page import render, write_report
+from zoofast.report.page import render
 from zoofast.report.pictures import thumbnail
 
 __all__ = [
@@ -54,5 +54,4 @@ __all__ = [
     "as_json",
     "render",
     "thumbnail",
-    "write_report",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from zoofast.base.text import counted
+from zoofast.base.text import counted, listed
 from zoofast.preprocess.sources import Source
 from zoofast.report.data import (
     Bars,
@@ -96,15 +96,10 @@ def accuracy_sections(score: Score, read: ReadImage | None = None) -> list[Secti
         sections.append(Section("Confidence", [_calibration(score)]))
     problems = score.problems.lines()
     if problems:
-        rows = [(what, len(names), _listed(names)) for what, names in problems]
+        rows = [(what, len(names), listed(names, MAX_NAMES)) for what, names in problems]
         columns = [Column("what"), Column("count"), Column("which")]
         sections.append(Section("Problems", [Table("", columns, rows)]))
     return sections
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _classes(score: Score) -> list[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zoofast.base.text import listed
 from zoofast.report.about import about
 from zoofast.report.data import Block, Column, Figure, ReportData, Section, Table
 from zoofast.scoring.compare import Comparison, LogitDifference
@@ -38,7 +39,7 @@ def compare_report(
         sections.append(Section("Logits", differences))
     problems = comparison.problems()
     if problems:
-        rows = [(what, len(names), ", ".join(names[:NAMES_SHOWN])) for what, names in problems]
+        rows = [(what, len(names), listed(names, NAMES_SHOWN)) for what, names in problems]
         columns = [Column("what"), Column("count"), Column("which")]
         sections.append(Section("Not compared", [Table("", columns, rows)]))
     sections.append(about(command, more={"A": comparison.a, "B": comparison.b}))

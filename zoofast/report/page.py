@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from zoofast.base.files import write_atomic
 from zoofast.report import charts
 from zoofast.report.data import Cell, ReportData, as_json
 
@@ -42,7 +40,7 @@ def _kind(block: Any) -> str:
 
 
 def render(report: ReportData) -> str:
-    """The page."""
+    """The page as HTML, to be written as UTF-8."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("zoofast.report", "."),
         autoescape=True,
@@ -52,10 +50,6 @@ def render(report: ReportData) -> str:
     )
     environment.globals.update(figure=_figure, chart=_chart, kind=_kind)
     template = environment.get_template("page.html.jinja")
-    return template.render(report=report, figures=as_json(report))
-
-
-def write_report(path: Path | str, report: ReportData) -> None:
-    """Writes the whole page or nothing. Raises OutputError."""
-    # A file name that is not Unicode holds lone surrogates; the page shows them as \\udcff.
-    write_atomic(path, render(report).encode("utf-8", "backslashreplace"))
+    page = template.render(report=report, figures=as_json(report))
+    # A file name that is not UTF-8 holds lone surrogates; the page shows them as \\udcff.
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
