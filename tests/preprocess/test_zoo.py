@@ -1,0 +1,165 @@
+"""The zoo's recipes: their tensors have the hashes of what the guides' own scripts wrote."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoofast.errors import RecipeError
+from zoofast.preprocess.guides import guides
+from zoofast.preprocess.prepare import prepare
+from zoofast.preprocess.recipe_file import load_recipe, recipe_names
+
+RECIPES = sorted({guide.recipe for guide in guides().values() if guide.recipe is not None})
+MISSING = sorted(name for name, guide in guides().items() if guide.recipe is None)
+# `make test-zoo` sets it: all pictures in place of 20 of each recipe.
+ALL = os.environ.get("ZOOFAST_TEST_ZOO") == "all"
+
+
+def hashes(folder: Path, recipe: str) -> dict[str, str]:
+    """Picture -> the first 16 hexadecimal digits of its tensor's SHA-256."""
+    lines = (folder / "sha16" / f"{recipe}.sha16").read_text().splitlines()
+    chosen = lines if ALL else lines[::15]
+    return {name: digest for name, digest in (line.split() for line in chosen)}
+
+
+def sha16(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def picture(shared: Path, name: str, recipe: str) -> bytes | Path:
+    """What the guide's script read: the picture, or for small pictures its thumbnail."""
+    path = shared / "imagenet-sample" / "val" / name
+    side = 32 if recipe.startswith("cifar") else 112 if recipe.startswith("none112") else 0
+    if not side:
+        return path
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+        small.save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def zoo(shared: Path) -> Path:
+    folder = shared / "golden" / "zoo"
+    if not folder.is_dir():
+        pytest.skip("no golden/zoo")
+    return folder
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_guides_tensors(zoo: Path, shared: Path, recipe: str) -> None:
+    expected = hashes(zoo, recipe)
+    assert len(expected) >= 20
+    chosen = load_recipe(recipe)
+    made = {
+        name: sha16(prepare(picture(shared, name, recipe), chosen).tobytes()) for name in expected
+    }
+    assert made == expected
+
+
+def rows(zoo: Path) -> Iterator[dict[str, str]]:
+    with (zoo / "guides.csv").open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def test_every_guide_has_a_name(zoo: Path) -> None:
+    """All rows of the table are there, with the table's recipe, input and figures."""
+    by_key = {
+        (guide.path, guide.recipe or guide.missing, guide.size): guide
+        for guide in guides().values()
+    }
+    expressible = {recipe.stem for recipe in (zoo / "sha16").glob("*.sha16")} & set(RECIPES)
+    assert len(expressible) == len(RECIPES) == 36
+    found = []
+    for row in rows(zoo):
+        path = row["path"].removeprefix("ACL_PyTorch/")
+        shape = re.match(r"N,3,(\d+),(\d+)", row["input_shape"])
+        size = (int(shape[1]), int(shape[2])) if shape else None
+        candidates = [guide for key, guide in by_key.items() if (key[0], key[2]) == (path, size)]
+        assert len(candidates) == 1, row["guide"]
+        (guide,) = candidates
+        found.append(guide.name)
+        assert guide.recipe == (row["recipe_id"] if row["recipe_id"] in expressible else None)
+        assert guide.input == (row["input_name"] or None)
+        assert guide.label_offset == int(row["label_offset"] or 0)
+        if row["classes"].isdigit():
+            assert guide.classes == int(row["classes"])
+        for accuracy, column in ((guide.top1, "top1"), (guide.top5, "top5")):
+            assert accuracy == (float(row[column].split()[0]) if row[column] else None)
+        for chip, column in (("310", "fps_310"), ("310P", "fps_310P"), ("T4", "fps_t4")):
+            text = f"{row[column].split()[0]}@".split("@") if row[column] else None
+            rate = None if text is None else (int(text[1] or 1), float(text[0]))
+            assert guide.rates.get(chip) == rate
+        assert str(guide.images) == row["images_per_bin"].split()[0]
+        assert guide.bins == row["name_pattern"]
+    assert sorted(found) == sorted(guides())
+    assert len(found) == 107
+
+
+@pytest.mark.parametrize("name", sorted(set(guides()) - set(MISSING)))
+def test_a_guides_name_is_a_recipe(name: str) -> None:
+    guide, recipe = guides()[name], load_recipe(name)
+    assert recipe.name == name
+    assert guide.recipe is not None
+    pixels = load_recipe(guide.recipe)
+    for field in ("resize", "resize_size", "crop", "crop_rounding", "size", "dtype", "layout"):
+        assert getattr(recipe, field) == getattr(pixels, field)
+    assert (recipe.filter, recipe.channels) == (pixels.filter, pixels.channels)
+    assert recipe.normalization == pixels.normalization
+    if guide.classes is not None and guide.input is not None:
+        assert recipe.classes == guide.classes
+        assert recipe.label_offset == guide.label_offset
+        assert recipe.input_name == guide.input
+    if guide.size is not None:
+        assert recipe.input_size == guide.size
+    assert np.isfinite(recipe.normalization.table()).all()
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_no_recipe_describes_is_said(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"guide {name}: zoofast cannot prepare its images"):
+        load_recipe(name)
+
+
+def test_names_are_not_taken_twice() -> None:
+    """A name is a file's or a guide's; the five first guides have files of their own."""
+    both = set(recipe_names()) & set(guides())
+    assert both == {"alexnet", "inceptionv4", "nasnetalarge", "resnet34", "squeezenet1_1"}
+
+
+def test_the_aipp_of_a_guide(zoo: Path) -> None:
+    """What the NPU computes of the bins is what the guide's own AIPP file says."""
+    with (zoo / "aipp.csv").open(newline="", encoding="utf-8") as file:
+        lines = {
+            row["guide"]: row for row in csv.DictReader(file) if row["used_by_readme"] == "yes"
+        }
+    checked = 0
+    for row in rows(zoo):
+        names = [
+            guide.name
+            for guide in guides().values()
+            if guide.recipe is not None and row["path"].endswith(f"/{guide.path}")
+        ]
+        aipp = lines.get(row["guide"])
+        if aipp is None or not aipp["min_0"] or not names:
+            continue
+        recipe = load_recipe(names[0])
+        assert recipe.on_device is not None, names
+        unit = 255.0 if recipe.on_device.scale == "0-1" else 1.0
+        for c in range(3):
+            assert recipe.on_device.mean[c] * unit == pytest.approx(float(aipp[f"min_{c}"]), 1e-6)
+            factor = 1 / (recipe.on_device.std[c] * unit)
+            assert factor == pytest.approx(float(aipp[f"var_reci_{c}"]), 1e-5)
+        checked += 1
+    assert checked >= 12
