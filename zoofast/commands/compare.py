@@ -188,14 +188,13 @@ def _accuracy_table(comparison: Comparison) -> Table:
 
 
 def _flips_table(comparison: Comparison) -> Table:
-    from zoofast.scoring.score import describe_class
 
     offset = comparison.label_offset
     note = f" (classes of the model: label {offset:+d})" if offset else ""
     table = Table("image", "A", "B", "truth", title=f"changed their class{note}", words=4)
     for flip in comparison.flips[:SHOWN]:
         classes = [
-            "" if index is None else describe_class(index, offset, comparison.class_names)
+            "" if index is None else comparison.class_names.describe(index)
             for index in (flip.a, flip.b, flip.truth)
         ]
         table.add(flip.name, *classes)

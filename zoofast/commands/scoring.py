@@ -185,9 +185,10 @@ def _accuracy_table(score: Score, published: dict[str, float]) -> Table:
 
 
 def _confused_table(score: Score, limit: int) -> Table:
-    offset = score.label_offset
-    note = f" (classes of the model: label {offset:+d})" if offset else ""
-    title = f"most confused{note}"
+    notes = [f"classes of the model: label {score.label_offset:+d}"] if score.label_offset else []
+    if score.class_names.of_imagenet:
+        notes.append("names of ImageNet, unless --synsets names others")
+    title = f"most confused ({'; '.join(notes)})" if notes else "most confused"
     table = Table("class", "mistaken for", "images", title=title, words=2)
     for true, predicted, n in score.tally.confused(limit):
         classes = [score.describe_class(index) for index in (true, predicted)]

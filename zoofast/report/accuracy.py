@@ -112,7 +112,9 @@ def _classes(score: Score) -> list[Block]:
         counts[min(int(row["top1"] * 10), 9)] += 1
     labels = [f"{10 * i}–{10 * i + 10} %" for i in range(10)]
     note = f"{len(rows):,} of {counted(score.tally.classes, 'class', 'classes')} have images."
-    if not score.labels.class_names:
+    if score.class_names.of_imagenet:
+        note += " The names are ImageNet's; --synsets FILE gives other names."
+    elif not score.class_names.by_class:
         note += " --synsets FILE gives classes their names."
     spread = Bars("Classes by top-1 accuracy", labels, counts, "classes", note=note)
     best = sorted(rows, key=lambda row: (-row["top1"], *tie_break(row)))

@@ -8,7 +8,6 @@ from zoofast.base.text import listed
 from zoofast.report.about import about
 from zoofast.report.data import Block, Column, Figure, ReportData, Section, Table
 from zoofast.scoring.compare import Comparison, LogitDifference
-from zoofast.scoring.score import describe_class
 
 FLIPS_SHOWN = 200
 NAMES_SHOWN = 20
@@ -77,9 +76,7 @@ def _flips(comparison: Comparison) -> Table:
 
 
 def _class(comparison: Comparison, index: int | None) -> str:
-    if index is None:
-        return ""
-    return describe_class(index, comparison.label_offset, comparison.class_names)
+    return "" if index is None else comparison.class_names.describe(index)
 
 
 def _differences(title: str, worst: Sequence[LogitDifference]) -> Table:

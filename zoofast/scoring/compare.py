@@ -15,6 +15,7 @@ from zoofast.base.files import read_file
 from zoofast.base.parsing import parse_json
 from zoofast.base.rows import names_path, read_named_rows
 from zoofast.errors import LabelError, ResultError
+from zoofast.scoring.class_names import ClassNames, name_classes
 from zoofast.scoring.formats import find_record, result_format
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.listing import list_results
@@ -179,7 +180,7 @@ class Comparison:
     images: int  # compared
     classes: int = 0
     label_offset: int = 0  # of the model's classes, in which flips are
-    class_names: Mapping[int, str] = field(default_factory=dict)  # by label
+    class_names: ClassNames = field(default_factory=ClassNames)
     flips: list[Flip] = field(default_factory=list)
     min_cosine: float = 1.0
     mean_cosine: float = 1.0
@@ -217,7 +218,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the class names, for JSON. NaN and infinite numbers become None."""
-        values = asdict(replace(self, class_names={}))
+        values = asdict(replace(self, class_names=ClassNames()))
         del values["class_names"]
         return {key: _finite(value) for key, value in values.items()}
 
@@ -294,12 +295,12 @@ def compare_logits(
     if not tallies:
         name, why = next(iter(comparison.failed.items()))
         raise ResultError(f"{a.source} and {b.source}: nothing can be compared ({name}: {why})")
+    comparison.class_names = name_classes(comparison.classes, comparison.label_offset, labels)
     comparison.mean_cosine = cosine_sum / comparison.images
     if comparison.largest_differences:
         comparison.min_cosine = comparison.lowest_cosines[0].cosine
         comparison.max_difference = comparison.largest_differences[0].difference
     if labels is not None:
-        comparison.class_names = labels.class_names
         of_a, of_b = tallies
         comparison.scored = (of_a.images, of_b.images)
         both = zip(of_a.accuracy(), of_b.accuracy(), strict=True)

@@ -17,6 +17,7 @@ from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import stem
 from zoofast.base.parsing import parse_json
 from zoofast.errors import LabelError
+from zoofast.scoring.class_names import name_of_synset
 from zoofast.scoring.matfile import read_struct_array
 
 SYNSET = re.compile(r"n[0-9]{8}")
@@ -108,7 +109,9 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
     return Labels(
         _by_name(pairs, path),
         f"{len(folders)} class folders of {path}",
-        synset_list.class_names() if synset_list else {index[f.name]: f.name for f in folders},
+        synset_list.class_names()
+        if synset_list
+        else {index[folder.name]: name_of_synset(folder.name) for folder in folders},
         len(index),
     )
 
@@ -244,7 +247,9 @@ def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | Non
         if missing:
             raise LabelError(f"{path}: {missing} is not in the list of synsets")
         classes = [index[label] for label in labels]
-        class_names = synsets.class_names() if synsets else dict(enumerate(ids))
+        class_names = {i: name_of_synset(synset) for i, synset in enumerate(ids)}
+        if synsets:
+            class_names = synsets.class_names()
     elif all(label.isdecimal() for label in labels):
         if synsets is None:
             if not (path.parent / META).is_file():

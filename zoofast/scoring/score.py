@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.errors import LabelError, ResultError
+from zoofast.scoring.class_names import ClassNames, name_classes
 from zoofast.scoring.formats import recorded_in
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.listing import ResultFolder
@@ -118,17 +120,13 @@ class Score:
     mistakes: list[Mistake]  # the most confident
     confusions: list[Confusion]  # the most frequent
 
-    def class_name(self, index: int) -> str:
-        """The name of the model's class `index`; '' when unknown."""
-        return class_name(index, self.label_offset, self.labels.class_names)
+    @cached_property
+    def class_names(self) -> ClassNames:
+        return name_classes(self.tally.classes, self.label_offset, self.labels)
 
     def describe_class(self, index: int) -> str:
-        """The model's class `index` as text, see describe_class."""
-        return describe_class(index, self.label_offset, self.labels.class_names)
-
-    def label(self, index: int) -> int | None:
-        """The label of the model's class `index`; None for the background class."""
-        return index - self.label_offset if index >= self.label_offset else None
+        """The model's class `index` as text, see ClassNames.describe."""
+        return self.class_names.describe(index)
 
     def classes(self) -> list[dict[str, Any]]:
         """A row for each class that has images: the model's class, its label and name, images,
@@ -142,8 +140,8 @@ class Score:
             hits = self.tally.class_hits[index]
             row: dict[str, Any] = {
                 "model_class": index,
-                "label": self.label(index),
-                "name": self.class_name(index),
+                "label": self.class_names.label(index),
+                "name": self.class_names.name(index),
                 "images": images,
             }
             for place in sorted({1, self.tally.k}):
@@ -151,7 +149,9 @@ class Score:
                 row[f"top{place}"] = int(hits[place - 1]) / images
             mistaken_for, times = most_frequent.get(index, (None, 0))
             row["mistaken_for_model_class"] = mistaken_for
-            row["mistaken_for_label"] = None if mistaken_for is None else self.label(mistaken_for)
+            row["mistaken_for_label"] = (
+                None if mistaken_for is None else self.class_names.label(mistaken_for)
+            )
             rows.append(row | {"times": times})
         return rows
 
@@ -172,6 +172,7 @@ class Score:
             "classes": self.tally.classes,
             "label_offset": self.label_offset,
             "labels": self.labels.source,
+            "class_names_of_imagenet": self.class_names.of_imagenet,
             "output_index": self.output_index,
             "scores": self.scores,
             "accuracy": {f"top{i}": a for i, a in enumerate(self.tally.accuracy(), 1)},
@@ -183,8 +184,8 @@ class Score:
                 {
                     "true": true,
                     "predicted": predicted,
-                    "true_label": self.label(true),
-                    "predicted_label": self.label(predicted),
+                    "true_label": self.class_names.label(true),
+                    "predicted_label": self.class_names.label(predicted),
                     "images": n,
                 }
                 for true, predicted, n in self.tally.confused()
@@ -192,20 +193,6 @@ class Score:
             "by_class": self.classes(),
             "problems": asdict(self.problems),
         }
-
-
-def class_name(index: int, label_offset: int, class_names: Mapping[int, str]) -> str:
-    """The name of the model's class `index`, '' when unknown. class_names: by label."""
-    if label_offset == 1 and index == 0:
-        return "background"
-    return class_names.get(index - label_offset, "")
-
-
-def describe_class(index: int, label_offset: int, class_names: Mapping[int, str]) -> str:
-    """The model's class `index` with its name; with its label too, where the label is another
-    number: "4 tench", "5 (label 4) tench"."""
-    label = f" (label {index - label_offset})" if label_offset and index >= label_offset else ""
-    return f"{index}{label} {class_name(index, label_offset, class_names)}".rstrip()
 
 
 def true_classes(
