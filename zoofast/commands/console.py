@@ -212,7 +212,7 @@ class Table:
         for i, heading in enumerate(headings):
             number = i >= words
             self._table.add_column(
-                heading,
+                styled(heading, ""),
                 justify="right" if number else "left",
                 no_wrap=number,
                 overflow="fold",

@@ -1,0 +1,314 @@
+"""What every command writes, where it is written: terminals of any encoding, pipes, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import folders
+from zoofast.base.text import counted, listed, shown
+from zoofast.commands import console
+
+ZOOFAST = str(Path(sysconfig.get_path("scripts")) / "zoofast")
+# A window title, colours, a line break, the 8-bit CSI, right to left, markup, no UTF-8.
+HOSTILE = os.fsdecode(b"a\x1b]0;owned\x07\x1b[31m\n\xc2\x9b\xe2\x80\xae[/red]\xff")
+ESCAPED = r"a\x1b]0;owned\x07\x1b[31m\n\x9b\u202e[/red]\xff"
+FILE_NAME = HOSTILE.replace("\n", "").replace("/", "|")
+CONTROL = re.compile("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e]")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (HOSTILE, ESCAPED),
+        ("plain µ → 猫 é.JPEG", "plain µ → 猫 é.JPEG"),
+        ("a\u00a0b\u3000c", "a\u00a0b\u3000c"),
+        ("\u2028\u200b\ufeff", r"\u2028\u200b\ufeff"),
+        ("a\tb\r", r"a\tb\r"),
+        ("\ud800", r"\ud800"),
+        ("", ""),
+    ],
+)
+def test_a_name_is_shown_without_commands_to_the_terminal(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+def test_plurals_and_lists() -> None:
+    assert [counted(n, "thread") for n in (0, 1, 2000)] == [
+        "0 threads",
+        "1 thread",
+        "2,000 threads",
+    ]
+    assert counted(2, "class", "classes") == "2 classes"
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c"], 1) == "a and 2 more"
+
+
+def test_a_table_holds_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table = console.Table("[b]name", HOSTILE, title=HOSTILE, words=2)
+    table.add(HOSTILE, console.stacked("[red]x[/red]", HOSTILE))
+    table.print()
+    out = capsys.readouterr().out
+    assert not CONTROL.search(out)
+    assert "[red]x[/red]" in out and "[b]name" in out
+    assert out.count(ESCAPED) == 4
+
+
+@pytest.mark.parametrize("columns", [10, 40, 200])
+def test_a_table_never_cuts_numbers(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = console.Table("name", "rate", "difference")
+    table.add("a name that is longer than most", "12,345,678.9", "-0.123456789")
+    table.print()
+    out = capsys.readouterr().out
+    assert "12,345,678.9" in out and "-0.123456789" in out
+    assert "…" not in out
+
+
+# ---- all commands ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with something to work on for every command; one image is bad."""
+    top = tmp_path_factory.mktemp("place")
+    files = folders.good_files(3)
+    folders.write(top / "images", {**files, f"{FILE_NAME}.JPEG": b"no image"})
+    folders.recipe_file(top)
+    (top / "labels.txt").write_text("".join(f"{name} {i}\n" for i, name in enumerate(files)))
+    for folder in ("bins", "results"):
+        (top / folder).mkdir()
+    for i, name in enumerate(files):
+        stem = name.removesuffix(".JPEG")
+        np.zeros((3, 8, 8), np.float32).tofile(top / "bins" / f"{stem}.bin")
+        scores = " ".join(f"{(i == j) + 0.5:f}" for j in range(5))
+        (top / "results" / f"{stem}_0.txt").write_text(f"{scores} ")
+    (top / "results" / f"{FILE_NAME}_0.txt").write_text("nothing")
+    return top
+
+
+RECIPE = ["--recipe", "recipe.toml"]
+SIM = ["--recipe", "squeezenet1_1", "--sim-fps", "1e6", "--batchsize", "2"]
+# command -> arguments, exit code
+COMMANDS: dict[str, tuple[list[str], int]] = {
+    "prep": (["images", "{out}", *RECIPE], 1),
+    "eval": (["any", "images", "labels.txt", *SIM], 1),
+    "infer": (["-m", "1x3x8x8:float32:5", "--backend", "null", "-i", "bins"], 0),
+    "bench": (
+        ["-m", "{{bs}}x8:float32:5", "--backend", "null", "--batchsize", "1,2", "-l", "3"],
+        0,
+    ),
+    "score": (["results", "labels.txt"], 1),
+    "compare": (["results", "results", "labels.txt", "--max-flips", "0"], 1),
+    "profile": (["images", *RECIPE, "--seconds", "0.01", "--images", "4", "--only-recipe"], 1),
+    "aipp": (["squeezenet1_1", "-o", "{out}.config"], 0),
+    "atc": ([f"{HOSTILE}.onnx", "--recipe", "resnet34", "--soc", "310P3", "--dry-run"], 0),
+    "models": ([], 0),
+    "doctor": ([], -1),
+    "export": (["alexnet", "--weights", HOSTILE], 2),
+    "simplify": ([HOSTILE, "-o", "{out}.onnx"], 2),
+    "optimize": ([HOSTILE, "-o", "{out}.onnx", "-k", "x"], 2),
+    "convert": (["alexnet", "--weights", HOSTILE], 2),
+}
+
+
+@pytest.fixture
+def command(place: Path, tmp_path: Path) -> Callable[[str], list[str]]:
+    def line(name: str) -> list[str]:
+        (tmp_path / "o[").mkdir(exist_ok=True)
+        out = str(tmp_path / "o[/red]")
+        return [ZOOFAST, name, *(word.format(out=out) for word in COMMANDS[name][0])]
+
+    return line
+
+
+def check(name: str, code: int, text: str) -> None:
+    expected = COMMANDS[name][1]
+    assert code in ((0, 1) if expected < 0 else (expected,)), text
+    assert "Traceback" not in text and "Exception ignored" not in text
+
+
+def on_terminal(line: list[str], cwd: Path, **env: str) -> tuple[int, str]:
+    """Exit code and output of a command whose output is a terminal."""
+    main, other = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **env}
+    process = subprocess.Popen(line, stdout=other, stderr=other, cwd=cwd, env=environment)
+    os.close(other)
+    seen, began = b"", time.monotonic()
+    while time.monotonic() - began < 60:
+        if select.select([main], [], [], 1)[0]:
+            try:
+                seen += os.read(main, 65536)
+            except OSError:  # the command has ended
+                break
+    os.close(main)
+    return process.wait(timeout=60), seen.decode("utf-8")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_names_never_command_a_terminal(
+    name: str, place: Path, command: Callable[[str], list[str]]
+) -> None:
+    code, text = on_terminal(command(name), place)
+    check(name, code, text)
+    assert "\x1b]" not in text and "\x9b" not in text and "\u202e" not in text
+    assert "\x1b[31m\\n" not in text and "a\x1b" not in text
+    if COMMANDS[name][1] > 0 and name != "compare":
+        assert "owned" in text and r"\x1b]0;owned\x07" in text
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "latin-1", "ascii"])
+@pytest.mark.parametrize("name", ["prep", "eval", "score", "profile", "models", "convert"])
+def test_any_encoding(
+    name: str, encoding: str, place: Path, command: Callable[[str], list[str]]
+) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        command(name), capture_output=True, cwd=place, env=environment, timeout=60
+    )
+    text = (done.stdout + done.stderr).decode(encoding)
+    check(name, done.returncode, text)
+    if name == "prep":
+        assert ("µs/image" if encoding == "latin-1" else "us/image") in text
+        assert ("→ " if encoding == "gbk" else "-> ") in text
+        assert r"\x1b]0;owned" in done.stderr.decode(encoding)  # the list of failures is there
+
+
+@pytest.mark.parametrize("name", ["prep", "infer", "score", "models", "export"])
+def test_a_closed_pipe_ends_quietly(
+    name: str, place: Path, command: Callable[[str], list[str]]
+) -> None:
+    process = subprocess.Popen(
+        command(name), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place, text=True
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    text = process.stderr.read()
+    process.stderr.close()
+    check(name, process.wait(timeout=60), text)
+    assert "pipe" not in text.lower()
+
+
+@pytest.mark.parametrize("name", ["prep", "infer", "score", "models", "bench"])
+def test_a_full_disk_behind_standard_output_is_one_line(
+    name: str, place: Path, command: Callable[[str], list[str]]
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(name), stdout=full, stderr=subprocess.PIPE, cwd=place, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    *others, last = done.stderr.splitlines()
+    assert last == "zoofast: error: standard output: No space left on device"
+    assert all(line.startswith("zoofast: ") for line in others)
+
+
+def test_a_full_disk_behind_standard_error_changes_nothing(
+    place: Path, command: Callable[[str], list[str]]
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command("score"), stderr=full, stdout=subprocess.PIPE, cwd=place, timeout=60
+        )
+    assert done.returncode == 1
+    assert b"scored 3 of" in done.stdout
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_closed_streams(stream: int, place: Path, command: Callable[[str], list[str]]) -> None:
+    shell = 'exec "$@" ' + f"{stream}>&-"
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command("models")], capture_output=True, cwd=place, text=True
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["prep", "eval", "infer", "bench", "score", "compare", "profile"])
+def test_json_on_standard_output_stands_alone(
+    name: str, place: Path, command: Callable[[str], list[str]]
+) -> None:
+    done = subprocess.run(
+        [*command(name), "--json", "-"], capture_output=True, cwd=place, text=True, timeout=60
+    )
+    check(name, done.returncode, done.stderr)
+    assert isinstance(json.loads(done.stdout), dict)
+    assert len(done.stderr.splitlines()) > 1  # what people read
+    assert not (place / "-").exists()
+
+
+def test_only_one_result_goes_to_standard_output(
+    place: Path, command: Callable[[str], list[str]]
+) -> None:
+    done = subprocess.run(
+        [*command("score"), "--json", "-", "-o", "-"], capture_output=True, cwd=place, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "only one result" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_devices_are_written_to_and_not_replaced(
+    place: Path, command: Callable[[str], list[str]]
+) -> None:
+    read, write = os.pipe()
+    line = [*command("score"), "--json", f"/dev/fd/{write}", "-o", "/dev/null"]
+    done = subprocess.run(line, capture_output=True, cwd=place, pass_fds=[write])
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert json.loads(pipe.read())["images"] == 3
+    assert done.returncode == 1
+    assert not Path("/dev/null").is_file()
+
+
+# ---- interrupts ------------------------------------------------------------------------
+
+HANGING = """
+import signal, sys, threading, time
+from zoofast import cli
+from zoofast.commands import models
+cli.EXIT_SECONDS = float(sys.argv.pop(1))
+def run(args):
+    threading.Thread(target=time.sleep, args=(60,)).start()  # as one in a device's call
+    print("working", flush=True)
+    time.sleep(60)
+models.run = run
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_a_thread_that_hangs_does_not_hold_an_interrupt_up(interrupts: int) -> None:
+    seconds = "0.2" if interrupts == 1 else "60"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, seconds, "models"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stderr
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "zoofast: interrupted\n"
+    if interrupts == 2:
+        time.sleep(0.5)  # until the first one has been handled
+        process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=20)
+    assert code == (130 if interrupts == 1 else -signal.SIGINT)
+    assert process.stderr.read() == ""
+    process.stdout.close()
+    process.stderr.close()
