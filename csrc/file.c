@@ -76,40 +76,51 @@ static int write_all(int fd, const uint8_t *data, size_t nbytes)
     return 0;
 }
 
+/* Creates a file for writing. A file of that name is left from a process that was
+ * killed, or is somebody else's link: it is removed, never opened. Returns -1 with
+ * errno on failure. */
+static int create(const char *path)
+{
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    int fd = open(path, flags, 0666);
+    if (fd < 0 && errno == EEXIST && unlink(path) == 0)
+        fd = open(path, flags, 0666);
+    return fd;
+}
+
+/* Switches direct I/O on or off; false if the file system does not support it. */
+static bool set_direct(int fd, bool direct)
+{
+    return fcntl(fd, F_SETFL, direct ? O_DIRECT : 0) == 0;
+}
+
 /* Writes with direct I/O, since copying to the page cache would cost more than
  * the disk. Direct I/O writes complete blocks, so the file is cut to its length
- * afterwards. EINVAL: this file system has no direct I/O. */
-static int write_direct(const char *path, const uint8_t *data, size_t nbytes)
+ * afterwards. EINVAL: this file system has no direct I/O; the file is then empty. */
+static int write_direct(int fd, const uint8_t *data, size_t nbytes)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0666);
-    if (fd < 0)
-        return errno;
+    if ((uintptr_t)data % DIRECT_ALIGN != 0 || nbytes < DIRECT_ALIGN || !set_direct(fd, true))
+        return EINVAL;
     size_t blocks = (nbytes + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
     int error = write_all(fd, data, blocks);
     if (!error && blocks != nbytes && ftruncate(fd, (off_t)nbytes) != 0)
         error = errno;
-    if (close(fd) != 0 && !error)
-        error = errno;
-    return error;
-}
-
-static int write_buffered(const char *path, const uint8_t *data, size_t nbytes)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return errno;
-    int error = write_all(fd, data, nbytes);
-    if (close(fd) != 0 && !error)
-        error = errno;
+    if (error == EINVAL && (!set_direct(fd, false) || ftruncate(fd, 0) != 0 ||
+                            lseek(fd, 0, SEEK_SET) != 0))
+        error = EIO;
     return error;
 }
 
 int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 {
-    bool aligned = (uintptr_t)data % DIRECT_ALIGN == 0 && nbytes >= DIRECT_ALIGN;
-    int error = aligned ? write_direct(tmp_path, data, nbytes) : EINVAL;
+    int fd = create(tmp_path);
+    if (fd < 0)
+        return errno;
+    int error = write_direct(fd, data, nbytes);
     if (error == EINVAL)
-        error = write_buffered(tmp_path, data, nbytes);
+        error = write_all(fd, data, nbytes);
+    if (close(fd) != 0 && !error)
+        error = errno;
     if (!error && rename(tmp_path, path) != 0)
         error = errno;
     if (error)

@@ -109,6 +109,10 @@ zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads);
  * Returns how many files any thread has begun so far: nfiles when none is left. */
 size_t zf_logits_rank_files(zf_logits_reading *reading, size_t max_files);
 
+/* Whether this process began the reading. A child process made by fork() has none
+ * of its threads, and may only end it. */
+int zf_logits_is_here(const zf_logits_reading *reading);
+
 /* Waits for the threads and frees. Files that no thread has begun stay unread, so
  * call zf_logits_rank_files before, until none is left. */
 void zf_logits_end(zf_logits_reading *reading);

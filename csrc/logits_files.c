@@ -417,6 +417,11 @@ zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads)
     return reading;
 }
 
+int zf_logits_is_here(const zf_logits_reading *reading)
+{
+    return zf_threads_are_here(reading->threads);
+}
+
 void zf_logits_end(zf_logits_reading *reading)
 {
     /* so large that threads stop, and too small to wrap when they add to it */

@@ -195,10 +195,12 @@ int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms)
     return done;
 }
 
+int zf_pool_is_here(const zf_pool *pool) { return zf_threads_are_here(pool->computing); }
+
 void zf_pool_close(zf_pool *pool)
 {
-    if (!pool)
-        return;
+    if (!pool || (pool->computing && !zf_pool_is_here(pool)))
+        return; /* in a child, a lock may be locked for ever: its copy of the memory stays */
     pthread_mutex_lock(&pool->lock);
     pool->closing = true;
     pthread_cond_broadcast(&pool->submitted);

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 typedef struct {
     pthread_t id;
@@ -14,6 +15,7 @@ struct zf_threads {
     void (*run)(void *context, int index);
     void *context;
     int count;
+    pid_t process; /* that started the threads */
     thread threads[];
 };
 
@@ -31,6 +33,7 @@ zf_threads *zf_threads_start(int n, void (*run)(void *context, int index), void 
         return NULL;
     group->run = run;
     group->context = context;
+    group->process = getpid();
     for (group->count = 0; group->count < n; group->count++) {
         thread *next = &group->threads[group->count];
         next->group = group;
@@ -43,11 +46,13 @@ zf_threads *zf_threads_start(int n, void (*run)(void *context, int index), void 
 
 int zf_threads_count(const zf_threads *group) { return group->count; }
 
+bool zf_threads_are_here(const zf_threads *group) { return group->process == getpid(); }
+
 void zf_threads_join(zf_threads *group)
 {
     if (!group)
         return;
-    for (int i = 0; i < group->count; i++)
+    for (int i = 0; i < group->count && zf_threads_are_here(group); i++)
         pthread_join(group->threads[i].id, NULL);
     free(group);
 }

@@ -159,8 +159,9 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 
 /* ---- files ------------------------------------------------------------- */
 
-/* Writes a complete file to tmp_path, then renames it to path. Returns 0 or an
- * errno; on failure tmp_path is removed. Uses direct I/O if data is aligned to
+/* Writes a complete file to tmp_path, then renames it to path. tmp_path is always
+ * a new file: one that exists is removed, and a link is not followed. Returns 0 or
+ * an errno; on failure tmp_path is removed. Uses direct I/O if data is aligned to
  * 4096 bytes and the file system supports it. Direct I/O reads whole blocks of
  * 4096 bytes, so data must then be readable up to the end of its last block. */
 int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes);
@@ -208,8 +209,12 @@ zf_pool *zf_pool_open(int ncomputing, int nwriting, zf_level level);
 void zf_pool_submit(zf_pool *pool, zf_batch *batch);
 /* Waits up to timeout_ms milliseconds. Returns 1 when the batch is done, else 0. */
 int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms);
+/* Whether this process opened the pool. A child process made by fork() has none
+ * of its threads, and may only close it. */
+int zf_pool_is_here(const zf_pool *pool);
 /* Finishes jobs that have not begun with ZF_CANCELLED, waits for running jobs,
- * ends the threads and frees the pool, which may be NULL. */
+ * ends the threads and frees the pool, which may be NULL. In a child process it
+ * does nothing. */
 void zf_pool_close(zf_pool *pool);
 
 #endif

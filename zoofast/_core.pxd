@@ -111,4 +111,5 @@ cdef extern from "zoofast.h" nogil:
     zf_pool *zf_pool_open(int ncomputing, int nwriting, int level)
     void zf_pool_submit(zf_pool *pool, zf_batch *batch)
     int zf_pool_wait(zf_pool *pool, zf_batch *batch, int timeout_ms)
+    int zf_pool_is_here(const zf_pool *pool)
     void zf_pool_close(zf_pool *pool)

@@ -160,7 +160,8 @@ class Batch:
 class Pool:
     """Threads of the core that compute tensors, and others that write files, all without the GIL.
 
-    Batches for files need a writer.
+    Batches for files need a writer. A child process made by fork has none of the threads: there,
+    `close` does nothing, and `submit` and `wait` raise RuntimeError.
     """
 
     threads: int

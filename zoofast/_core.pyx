@@ -365,9 +365,18 @@ cdef class Pool:
         with nogil:
             zf_pool_close(pool)
 
-    def submit(self, Batch batch not None):
+    cdef int _check(self) except -1:
         if self.pool == NULL:
             raise ValueError("the pool is closed")
+        if not zf_pool_is_here(self.pool):
+            raise RuntimeError(
+                f"process {os.getpid()} cannot use the threads of another process: it inherited "
+                "this Loader by fork; open a Loader in each process"
+            )
+        return 0
+
+    def submit(self, Batch batch not None):
+        self._check()
         if batch in self._running:
             raise ValueError("the batch is running already")
         if batch._for_files and self.writers == 0:
@@ -380,6 +389,7 @@ cdef class Pool:
         cdef int done = 0
         if batch not in self._running:
             raise ValueError("the batch was not submitted")
+        self._check()
         while not done:
             with nogil:
                 done = zf_pool_wait(self.pool, &batch.c, 100)

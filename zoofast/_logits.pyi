@@ -71,7 +71,7 @@ class Reading:
     ) -> None: ...
     def rank_files(self, max_files: int) -> int:
         """Read and rank about `max_files` (>= 1) files in the caller's thread. Returns how many
-        files any thread has begun so far."""
+        files any thread has begun so far. Raises RuntimeError in a process made by fork."""
 
     def end(self) -> None:
         """Wait for the threads. Files that no thread has begun stay unread. Can be called again."""

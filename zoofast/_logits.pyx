@@ -63,6 +63,7 @@ cdef extern from "logits.h" nogil:
         pass
     zf_logits_reading *zf_logits_begin(const zf_logits_files *files, int nthreads) noexcept
     size_t zf_logits_rank_files(zf_logits_reading *reading, size_t max_files) noexcept
+    int zf_logits_is_here(const zf_logits_reading *reading) noexcept
     void zf_logits_end(zf_logits_reading *reading) noexcept
     zf_logits_result zf_logits_read_file(
         int level, int dir_fd, const char *name, zf_logits_kind kind,
@@ -218,6 +219,8 @@ cdef class Reading:
         if max_files < 1:
             raise ValueError("max_files must be 1 or more")
         if self.reading != NULL:
+            if not zf_logits_is_here(self.reading):
+                raise RuntimeError("a process made by fork cannot use its parent's Reading")
             with nogil:
                 started = zf_logits_rank_files(self.reading, max_files)
         return started
