@@ -13,10 +13,12 @@ import pytest
 
 from tests.support import paths
 from zoofast.base.lock import output_lock
+from zoofast.cli import _parser as parser
 from zoofast.cli import main
-from zoofast.conversion import models, onnxfile
+from zoofast.conversion import atc, models, onnxfile
 from zoofast.conversion.pipeline import CACHE_NAME, Step, StepCache
 from zoofast.errors import ModelError
+from zoofast.preprocess.guides import guides
 from zoofast.preprocess.recipe_file import load_recipe, recipe_names
 
 STAND_IN = paths.ROOT / "tests/support/stand_in_atc.py"
@@ -347,21 +349,76 @@ class TestModels:
 
     def test_the_table(self, capsys):
         assert main(["models"]) == 0
-        out = capsys.readouterr().out
-        row = next(line for line in out.splitlines() if line.startswith("squeezenet1_1"))
-        words = ["squeezenet1_1", "torchvision", "224x224", "57.32", "80.06"]
-        assert row.split() == [*words, "21,302", "310P3"]
+        lines = capsys.readouterr().out.splitlines()
+        rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+        assert set(guides()) <= set(rows)
+        squeezenet = ["224x224", "uint8", "57.32", "80.06", "21,302", "310P3"]
+        assert rows["squeezenet1_1"] == squeezenet
+        assert rows["convnext"][:3] == ["224x224", "float32", "81.948"]
+        assert rows["tnt"][0] == "-"
+        assert "107 models; accuracy" in "\n".join(lines)
+
+    @pytest.mark.parametrize(
+        ("arguments", "names"),
+        [
+            ("--input 299 --dtype uint8", {"inceptionv3_builtin"}),
+            ("--input 256x128", {"osnet", "reid"}),
+            ("--dtype float16", {"mobilenetv3"}),
+            ("--input 331", {"nasnetalarge", "pnasnet5large"}),
+        ],
+    )
+    def test_filters(self, capsys, arguments, names):
+        assert main(["models", "--json", *arguments.split()]) == 0
+        assert {entry["name"] for entry in json.loads(capsys.readouterr().out)} == names
+
+    def test_no_model_is_an_error(self, capsys):
+        assert main(["models", "--input", "17"]) == 2
+        assert "no model has this input size" in capsys.readouterr().err
+        assert main(["models", "lenet"]) == 2
+        error = capsys.readouterr().err
+        assert "unknown model 'lenet'" in error
+        assert error.count("\n") == 1
 
     def test_one_in_full(self, capsys):
         assert main(["models", "nasnetalarge"]) == 0
         out = capsys.readouterr().out
         assert "ONNX      image:?,3,331,331 -> class:?,1001" in out
-        assert "compile   atc --framework=5 --model=nasnetlarge_sim4_merge.onnx" in out
         assert ["4", "175.74"] in [line.split() for line in out.splitlines()]
+
+    @pytest.mark.parametrize("name", sorted(guides()))
+    def test_the_commands_of_a_guide_are_commands(self, name, tmp_path, monkeypatch, capsys):
+        """Each line is one that zoofast takes, and each file is made by an earlier line."""
+        monkeypatch.chdir(tmp_path)
+        assert main(["models", name]) == 0
+        out = capsys.readouterr().out
+        guide = guides()[name]
+        lines = [line[2:] for line in out.splitlines() if line.startswith("  ")]
+        commands = [line.split("  #")[0] for line in lines if line.startswith("zoofast ")]
+        if guide.recipe is None:
+            assert commands == []
+            assert f"recipes lack {guide.missing}" in out
+            return
+        verbs = [command.split()[1] for command in commands]
+        assert verbs[0] == "prep"
+        assert {"atc", "infer"} <= set(verbs)
+        assert ("aipp" in verbs) == (load_recipe(name).dtype == "uint8")
+        assert ("score" in verbs) == (not guide.answers)
+        exports = re.findall(r"(?:-o|# export) (\S+\.onnx)", out)
+        for command in commands:
+            words = command.split()[1:]
+            arguments = parser(words[0]).parse_args(words)
+            if words[0] in ("atc", "simplify", "optimize"):
+                assert str(arguments.model) in exports
+            if words[0] == "atc":
+                made = atc.build(
+                    load_recipe(name), arguments.model, arguments.batchsize[0], "Ascend310"
+                )
+            if words[0] in ("infer", "eval"):
+                assert Path(arguments.model) == made.output
 
     @pytest.mark.parametrize("name", models.names())
     def test_the_files_have_one_spelling(self, shared, capsys, name):
-        """The guide's: every ONNX and .om that zoofast names stands on the guide's page."""
+        """The guide's: every ONNX that zoofast names stands on the guide's page."""
         known = models.load(name)
         page = (shared / "guides" / f"{known.guide}.md").read_text("utf-8")
         files = [known.onnx + ".onnx", known.atc_input(1)]
@@ -370,20 +427,23 @@ class TestModels:
         assert main(["models", name]) == 0
         batch = known.best("310P3")[0]
         out = capsys.readouterr().out
-        assert re.findall(r"--model=(\S+)", out) == [known.atc_input(batch)]
+        assert re.findall(r"zoofast atc (\S+)", out) == [known.atc_input(batch)]
 
-    def test_a_narrow_terminal_cuts_no_number(self, capsys, monkeypatch):
-        monkeypatch.setenv("COLUMNS", "60")
+    @pytest.mark.parametrize("columns", [60, 80])
+    def test_a_narrow_terminal_cuts_no_number(self, capsys, monkeypatch, columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
         assert main(["models"]) == 0
         out = capsys.readouterr().out
-        assert max(map(len, out.splitlines())) <= 60
+        table = out[: out.index("107 models")]
+        assert max(map(len, table.splitlines())) <= columns
         assert "…" not in out
         for known in map(models.load, models.names()):
-            accuracy = load_recipe(known.recipe).accuracy
             for chip in known.fps:
                 assert re.search(rf" {known.best(chip)[1]:,.0f} +{chip}\b", out)
-            assert f"{accuracy['top1']}" in out
-            assert f"{accuracy['top5']}" in out
+            accuracy = load_recipe(known.recipe).accuracy
+            row = next(line for line in table.splitlines() if line.startswith(f"{known.name} "))
+            assert f" {accuracy['top1']} " in row
+            assert (f" {accuracy['top5']} " in row) == (columns == 80)
 
     def test_json(self, capsys):
         assert main(["models", "squeezenet1_1", "--json"]) == 0

@@ -1,9 +1,13 @@
-"""`zoofast models`: lists the known models, or shows one in full."""
+"""`zoofast models`: lists the guides' models, or shows one with all commands of its guide."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from zoofast.commands.console import (
     STDOUT,
@@ -16,20 +20,49 @@ from zoofast.commands.console import (
 )
 from zoofast.conversion import atc, models
 from zoofast.conversion.models import KnownModel
+from zoofast.errors import ModelError, RecipeError
+from zoofast.preprocess.guides import Guide, guides
+from zoofast.preprocess.recipe import DTYPES, Recipe, Size
 from zoofast.preprocess.recipe_file import load_recipe
 
-SOURCE_WIDTH = 76  # columns of a terminal that has room for the source
+if TYPE_CHECKING:
+    from rich.text import Text
+
+NO_RECIPE = "-"
+WIDE = 76  # columns of a terminal that has space for the whole list
+DEFAULT_BATCH = 8  # in the commands, where the guide names no best batch size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="show this model in full")
+    parser.add_argument("name", nargs="?", help="show this model, and its guide's commands")
+    parser.add_argument(
+        "--input", type=_size, metavar="N|HxW", help="only models with this input size in pixels"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="only models with tensors of this type")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
+def _size(text: str) -> Size:
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 224 or 256x128")
+    return int(match[1]), int(match[2] or match[1])
+
+
 def run(args: argparse.Namespace) -> int:
-    chosen = [models.load(name) for name in ([args.name] if args.name else models.names())]
+    if args.name is not None and args.name not in guides():
+        nearest = difflib.get_close_matches(args.name, guides(), n=1, cutoff=0.5)
+        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        raise ModelError(f"unknown model {args.name!r}{hint}; `zoofast models` lists all")
+    chosen = [
+        guide
+        for guide in guides().values()
+        if args.name in (None, guide.name) and _matches(guide, args.input, args.dtype)
+    ]
+    if not chosen:
+        raise ModelError("no model has this input size and type; `zoofast models` lists all")
     if args.json:
-        write_json(STDOUT, [_as_dict(known) for known in chosen])
+        write_json(STDOUT, [_as_dict(guide) for guide in chosen])
     elif args.name:
         _print_one(chosen[0])
     else:
@@ -37,63 +70,151 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _as_dict(known: KnownModel) -> dict[str, object]:
-    recipe = load_recipe(known.recipe)
-    return {
-        **asdict(known),
-        "input": recipe.input_name,
-        "output": recipe.output_name,
-        "size": recipe.input_size,
-        "classes": recipe.classes,
-        "accuracy": recipe.accuracy,
-    }
+def _recipe(guide: Guide) -> Recipe | None:
+    try:
+        return load_recipe(guide.name)
+    except RecipeError:
+        return None
 
 
-def _print_all(known_models: list[KnownModel]) -> None:
-    show_source = terminal_width() >= SOURCE_WIDTH
-    source = ["source"] if show_source else []
-    headings = ("input", "top-1", "top-5", "img/s", "chip")
-    table = Table("model and recipe", *source, *headings, words=1 + show_source, frame=False)
-    for known in known_models:
-        recipe = load_recipe(known.recipe)
-        height, width = recipe.input_size
-        accuracy = recipe.accuracy or {}
-        rates = _best_by_chip(known)
-        table.add(
-            known.name if known.recipe == known.name else f"{known.name} ({known.recipe})",
-            *([known.package] if show_source else []),
-            f"{height}x{width}",
-            f"{accuracy.get('top1', '')}",
-            f"{accuracy.get('top5', '')}",
-            stacked(*(f"{rate:,.0f}" for _, rate in rates.values())),
-            stacked(*rates),
-        )
-    table.print()
-    explain(
-        "top-1 and top-5 accuracy in %, and images/s at the best batch size, as in the guides; "
-        "`zoofast models NAME` shows a model in full"
+def _known(guide: Guide) -> KnownModel | None:
+    """How zoofast converts the guide's model, where it can."""
+    return models.load(guide.name) if guide.name in models.names() else None
+
+
+def _rates(guide: Guide) -> Mapping[str, tuple[int, float]]:
+    """Chip -> (batch size, images/s): the guide's best."""
+    known = _known(guide)
+    return {chip: known.best(chip) for chip in known.fps} if known else guide.rates
+
+
+def _matches(guide: Guide, size: Size | None, dtype: str | None) -> bool:
+    recipe = _recipe(guide)
+    return (size is None or guide.size == size) and (
+        dtype is None or (recipe is not None and recipe.dtype == dtype)
     )
 
 
-def _best_by_chip(known: KnownModel) -> dict[str, tuple[int, float]]:
-    return {chip: known.best(chip) for chip in known.fps}
+def _as_dict(guide: Guide) -> dict[str, object]:
+    known, recipe = _known(guide), _recipe(guide)
+    entry: dict[str, object] = {**asdict(guide), "accuracy": None}
+    if known is not None:
+        entry |= asdict(known)
+    if recipe is not None:
+        entry |= {
+            "input": recipe.input_name,
+            "output": recipe.output_name,
+            "size": recipe.input_size,
+            "dtype": recipe.dtype,
+            "layout": recipe.layout,
+            "classes": recipe.classes,
+            "accuracy": recipe.accuracy,
+        }
+    return entry
 
 
-def _print_one(known: KnownModel) -> None:
-    recipe = load_recipe(known.recipe)
-    height, width = recipe.input_size
-    say(f"{known.name} (guide {known.guide})")
-    say(f"network   {known.factory}")
-    say(f"weights   {known.weights}, {known.url}")
-    output = f"{recipe.output_name}:?,{recipe.classes}"
-    say(f"ONNX      {recipe.input_name}:?,3,{height},{width} -> {output}")
-    say(f"recipe    {known.recipe}: {recipe.summary}")
-    if recipe.accuracy:
-        say(f"accuracy  top-1 {recipe.accuracy['top1']} %, top-5 {recipe.accuracy['top5']} %")
-    batch = next(iter(_best_by_chip(known).values()))[0]
-    model = known.atc_input("{batch}")
-    say(f"compile   {atc.build(recipe, model, batch, f'Ascend{next(iter(known.fps))}')}")
-    table = Table("batch", *(f"img/s on {chip}" for chip in known.fps), words=0, frame=False)
-    for batch in sorted(set().union(*known.fps.values())):
-        table.add(str(batch), *(f"{rates[batch]:,.2f}" for rates in known.fps.values()))
+def _print_all(chosen: list[Guide]) -> None:
+    headings = ["model", "input", "type", "top-1", "top-5", "img/s", "chip"]
+    columns = [heading for heading in headings if _has_space(heading)]
+    table = Table(*columns, words=1, frame=False)
+    for guide in chosen:
+        recipe, rates = _recipe(guide), _rates(guide)
+        cells: dict[str, str | Text] = {
+            "model": guide.name,
+            "input": "x".join(map(str, guide.size)) if guide.size else "",
+            "type": recipe.dtype if recipe else NO_RECIPE,
+            "top-1": f"{guide.top1 or ''}",
+            "top-5": f"{guide.top5 or ''}",
+            "img/s": stacked(*(f"{rate:,.0f}" for _, rate in rates.values())),
+            "chip": stacked(*rates),
+        }
+        table.add(*(cells[column] for column in columns))
     table.print()
+    lacking = sum(guide.recipe is None for guide in chosen) if "type" in columns else 0
+    explain(
+        f"{len(chosen)} models; accuracy in %, and images/s at the best batch size, as in the "
+        "guides",
+        *([f"{NO_RECIPE}: recipes cannot describe the images of {lacking}"] if lacking else []),
+        "`zoofast models NAME` shows a model and its guide's commands",
+    )
+
+
+def _has_space(heading: str) -> bool:
+    """Whether a terminal of this width shows the column of the list."""
+    return terminal_width() >= WIDE or heading not in ("type", "top-5")
+
+
+def _print_one(guide: Guide) -> None:
+    known, recipe = _known(guide), _recipe(guide)
+    say(f"{guide.name} (guide {guide.path})")
+    if known is not None:
+        say(f"network   {known.factory}", f"weights   {known.weights}, {known.url}")
+    if recipe is not None:
+        height, width = recipe.input_size
+        output = guide.answers or f"{recipe.output_name}:?,{recipe.classes}"
+        say(f"ONNX      {recipe.input_name}:?,3,{height},{width} -> {output}")
+        say(f"recipe    {guide.recipe}: {load_recipe(guide.recipe or guide.name).summary}")
+    else:
+        say(f"recipe    there is none: recipes lack {guide.missing}")
+    accuracy = [
+        f"top-{k} {share} %" for k, share in ((1, guide.top1), (5, guide.top5)) if share is not None
+    ]
+    if accuracy:
+        say(f"accuracy  {', '.join(accuracy)}")
+    for note in _notes(guide):
+        say(f"note      {note}")
+    if recipe is not None:
+        say("commands", *(f"  {command}" for command in _commands(guide, recipe, known)))
+    if known is not None:
+        table = Table("batch", *(f"img/s on {chip}" for chip in known.fps), words=0, frame=False)
+        for batch in sorted(set().union(*known.fps.values())):
+            table.add(str(batch), *(f"{rates[batch]:,.2f}" for rates in known.fps.values()))
+        table.print()
+        return
+    for chip, (batch, rate) in guide.rates.items():
+        say(f"speed     {rate:,.2f} img/s on {chip} at batch size {batch}")
+
+
+def _notes(guide: Guide) -> Iterator[str]:
+    """What the guide does otherwise than zoofast."""
+    if guide.source:
+        yield f"the guide reads a {guide.source}; zoofast reads image files of the same size"
+    if guide.images > 1:
+        last = "fills the last bin with zeros"
+        if guide.fill == "drop":
+            last = "drops the images of an incomplete last bin"
+        yield f"the guide packs {guide.images} images into a bin, and {last}"
+    if guide.bins != "{stem}.bin":
+        yield f"the guide names its bins {guide.bins}; zoofast names them after the images"
+    if guide.answers:
+        yield f"the output holds {guide.answers}; zoofast score needs a logit for each class"
+
+
+def _commands(guide: Guide, recipe: Recipe, known: KnownModel | None) -> Iterator[str]:
+    """The guide's whole way, from images and weights to the accuracy."""
+    batch = next((batch for batch, _ in _rates(guide).values()), DEFAULT_BATCH)
+    yield f"zoofast prep IMAGES bins --recipe {guide.name}"
+    if known is None:
+        onnx = f"{guide.name}.onnx"
+        yield f"# export {onnx} with the guide's own script"
+    else:
+        onnx = known.atc_input(batch)
+        exported, simplified = f"{known.onnx}.onnx", f"{known.onnx}_sim{batch}.onnx"
+        yield f"zoofast export {guide.name} --weights {known.weights} -o {exported}"
+        if known.simplify:
+            yield f"zoofast simplify {exported} -o {simplified} --batchsize {batch}"
+            for rewrite in known.rewrites:
+                yield f"zoofast optimize {simplified} -o {onnx} -k {rewrite}"
+    if recipe.on_device is not None:
+        yield f"zoofast aipp {guide.name}"
+    yield f"zoofast atc {onnx} --recipe {guide.name} --batchsize {batch}"
+    # The same for every chip: only the name of the .om is taken from the command.
+    om = atc.build(recipe, onnx, batch, "Ascend310P3").output
+    result = f"result/bs{batch}"
+    yield (
+        f"zoofast infer --model {om} --input bins --output result --output_dirname bs{batch} "
+        "--outfmt TXT"
+    )
+    if not guide.answers:
+        yield f"zoofast score {result} LABELS -o result.json"
+        yield f"zoofast eval {om} IMAGES LABELS --recipe {guide.name}  # without bins and results"
