@@ -6,7 +6,11 @@ Each text is fed to the command, since a traceback would show there.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -305,3 +309,66 @@ def test_numbers_of_the_command(results: Path, option: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["score", str(results), "labels.txt", option])
     assert stopped.value.code == 2
+
+
+# ---- the terminal ------------------------------------------------------------
+
+
+def hostile_names(tmp_path: Path) -> tuple[str, str]:
+    """Results and class folders whose names hold escape sequences, markup and bytes of no text."""
+    results, classes = tmp_path / "results", tmp_path / "classes"
+    name = os.fsdecode(b"a\x1b]0;title\x07[red]\xff")
+    results.mkdir(exist_ok=True)
+    for sample in (name, name + "unlabelled"):
+        (results / f"{sample}_0.txt").write_text("1 2 3\n")
+    (results / "stray\x1b[1m").touch()
+    for folder, sample in (
+        ("[red]\x1b[2m", name),
+        (os.fsdecode(b"\xfe"), "missing\x1b[3m"),
+        ("c", "b"),
+    ):
+        (classes / folder).mkdir(parents=True)
+        (classes / folder / f"{sample}.JPEG").touch()
+    return str(results), str(classes)
+
+
+def test_names_are_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, classes = hostile_names(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(results, other)
+    for file in other.glob("*.txt"):
+        file.write_text("3 2 1\n")
+    files = [f"--per-class={tmp_path / 'c.csv'}", f"--json={tmp_path / 's.json'}"]
+    assert main(["score", results, "--labels-from", classes, *files]) == 1
+    assert main(["compare", results, str(other), "--labels-from", classes]) == 1
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "\\x1b" in text
+        text.encode()  # no half of a character
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_standard_output_that_fails(tmp_path: Path, command: str) -> None:
+    results, classes = hostile_names(tmp_path)
+    zoofast = [str(Path(sys.executable).with_name("zoofast")), command, results]
+    arguments = ["--labels-from", classes] if command == "score" else [results]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*zoofast, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert "zoofast: error: standard output: No space left on device\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does when it has seen enough
+    try:
+        done = subprocess.run(
+            [*zoofast, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == (1 if command == "score" else 0)
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
