@@ -215,6 +215,28 @@ def test_bad_sources(tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["folder", "classes", "list", "link"])
+def test_the_folder_of_the_images_is_no_place_for_tensors(
+    tmp_path: Path, recipe_file: str, form: str
+) -> None:
+    images = folders.write(tmp_path / "in" / "n1", folders.good_files(2))
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{path}\n" for path in sorted(images.iterdir())))
+    (tmp_path / "link").symlink_to(images)
+    source, out = {
+        "folder": (images, images),
+        "classes": (tmp_path / "in", images),
+        "list": (listed, images),
+        "link": (images, tmp_path / "link"),
+    }[form]
+    before = sorted(path.name for path in images.iterdir())
+    for option in ((), ("--overwrite",), ("--resume",)):
+        done = prep(source, out, "--recipe", recipe_file, *option)
+        assert done.returncode == 2
+        assert "holds the images" in one_line(done.stderr)
+        assert sorted(path.name for path in images.iterdir()) == before
+
+
 def test_a_folder_in_use(images: Path, tmp_path: Path, recipe_file: str) -> None:
     out = tmp_path / "out"
     assert prep(images, out, "--recipe", recipe_file, "--limit", 3).returncode == 0

@@ -147,6 +147,7 @@ def prepare_folder(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
     report.threads = options.threads or usable_cpus()
+    _refuse_image_folder(source, path)
     earlier = _open_folder(path, recipe, options)
     sink = open_sink(options.format, path, recipe)
     # Without a manifest nobody knows what the files in the folder hold.
@@ -180,6 +181,16 @@ def prepare_folder(
             if report.state == "complete":
                 raise
     return report
+
+
+def _refuse_image_folder(source: Source, folder: Path) -> None:
+    """Raises OutputError when `folder` is the source, or holds images of it."""
+    if not folder.is_dir():
+        return
+    folders = {os.path.dirname(item.path) or "." for item in source.items if not item.in_archive}
+    for image_folder in (source.where, *folders):
+        if os.path.isdir(image_folder) and os.path.samefile(image_folder, folder):
+            raise OutputError(f"{folder}: holds the images; choose another folder for the tensors")
 
 
 def _store(
