@@ -44,6 +44,7 @@ lint: .venv/ready-test
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; fi
 
 .venv/ready-bench: $(SOURCES)
 	sh tools/setup.sh dev bench

@@ -15,9 +15,9 @@ name=${1:?"usage: tools/check.sh asan|oldest|scalar|aarch64 [pytest options]"}
 shift
 python=${PYTHON:-.venv/bin/python}
 
-# What runs in C, but for the decoder's own fuzzers.
-files="tests/core tests/preprocess tests/base tests/scoring/test_logits.py
-tests/scoring/test_score.py tests/commands/test_prep.py"
+# The packages that run in C.
+files="tests/base tests/core tests/preprocess tests/scoring tests/commands/test_prep.py"
+parallel="-n auto --maxprocesses 8 --dist worksteal"
 
 # The working tree in .cache/check/$name, and a virtual environment beside it with the packages
 # given; leaves there.
@@ -28,8 +28,8 @@ fresh() {
     git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - 2>/dev/null |
         tar -xf - -C "$at/tree"
     [ -x "$at/venv/bin/python" ] || python3 -m venv "$at/venv"
-    "$at/venv/bin/python" -m pip install -q --disable-pip-version-check 'setuptools>=77' \
-        'cython>=3.0' "$@"
+    "$at/venv/bin/python" -m pip install -q --disable-pip-version-check --no-compile \
+        'setuptools>=77' 'cython>=3.0' "$@"
     export ZOOFAST_SHARED="${ZOOFAST_SHARED:-$root/../shared}"
     cd "$at/tree"
     "$at/venv/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation -e .
@@ -39,28 +39,28 @@ fresh() {
 case $name in
 asan)
     export ZOOFAST_SANITIZE=1
-    fresh 'pytest>=7.4' 'hypothesis>=6.80' 'scipy>=1.8'
+    fresh 'pytest>=7.4' 'pytest-xdist>=3.2' 'hypothesis>=6.80' 'scipy>=1.8'
     # The interpreter is not sanitized, so that the runtime has to be there before it.
     LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
     export LD_PRELOAD
     # Freed memory is kept for a while, but not so much that the test of memory fails.
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16
     export UBSAN_OPTIONS=print_stacktrace=1
-    # shellcheck disable=SC2086  # one word a file
-    exec "$python" -m pytest -q -p no:cacheprovider $files "$@"
+    # shellcheck disable=SC2086  # several words
+    exec "$python" -m pytest -q -p no:cacheprovider $parallel $files "$@"
     ;;
 oldest)
     # NumPy: the oldest with a wheel for this Python
     numpy=$(python3 -c 'import sys; v = sys.version_info
 print("1.23.2" if v < (3, 12) else "1.26.0" if v < (3, 13) else "2.1.0")')
-    fresh "numpy==$numpy" 'pillow==10.0.0' 'rich==13.0.0' 'pytest==7.4.0' 'hypothesis==6.80.0' \
-        'scipy==1.9.3'
+    fresh "numpy==$numpy" 'pillow==10.0.0' 'rich==13.0.0' 'pytest==7.4.0' \
+        'pytest-xdist==3.2.0' 'hypothesis==6.80.0' 'scipy==1.9.3'
     # shellcheck disable=SC2086
-    exec "$python" -m pytest -q -p no:cacheprovider $files "$@"
+    exec "$python" -m pytest -q -p no:cacheprovider $parallel $files "$@"
     ;;
 scalar)
     # shellcheck disable=SC2086
-    ZOOFAST_ISA=scalar exec "$python" -m pytest -q $files "$@"
+    ZOOFAST_ISA=scalar exec "$python" -m pytest -q $parallel $files "$@"
     ;;
 aarch64)
     if [ "$(id -u)" -eq 0 ] && [ ! -e /usr/lib/aarch64-linux-gnu/libjpeg.a ]; then

@@ -9,6 +9,7 @@
 # and the script fails. fuzz/against_pillow.py compares with Pillow instead.
 #
 # Usage: tools/fuzz.sh [SECONDS [TARGET]]   (default: 600 seconds, half each for jpeg and prepare)
+# shellcheck disable=SC2086  # variables that hold several words
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
