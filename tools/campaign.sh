@@ -6,7 +6,7 @@
 #   tools/campaign.sh long        1,000 kills and 1,000 faults
 #   tools/campaign.sh [long] SEED other moments and other calls
 #
-# Exit code 1 when anything was not as promised. $PYTHON (default: .venv/bin/python) runs it.
+# Exit code 1 when anything was not as promised. $MINUTES ends it earlier. $PYTHON (default: .venv/bin/python) runs it.
 set -eu
 cd "$(dirname "$0")/.."
 work=.cache/campaign

@@ -11,6 +11,7 @@ A case runs in a fork of a process that has imported zoofast, so that a thousand
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
 import hashlib
 import io
@@ -111,7 +112,9 @@ def ended(pid: int, out: Path, kill_after: float | None = None) -> Ended:
             break
         age = time.monotonic() - begin
         if not killed and age > (TIMED_OUT if kill_after is None else kill_after):
-            os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has no group yet
+                os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             killed = True
         time.sleep(0.0005)
     code = os.waitstatus_to_exitcode(status)
@@ -581,20 +584,23 @@ def share(
     todo: list[Case],
     writers: list[Scenario],
     data: Path,
+    deadline: float,
     pipe: Any,
 ) -> None:
     """One of the processes: every of-th case."""
     out = work / f"out{number}"
-    for case in todo[number::of]:
-        pipe.send((case.scenario.name, case.kind, *run_case(case, out), case.label))
-    for i, scenario in enumerate(writers[number::of]):
-        what = f"{scenario.name}: two writers ({i})"
-        pipe.send((scenario.name, "two writers", *two_writers(scenario, out), what))
-    for kind in list(DEVICES)[number::of]:
-        pipe.send(("devices", kind, *device_case(kind, data, out), f"a {kind} device"))
     if number == of - 1:
         for what, outcome, wrong in hostile_cases(data, out):
             pipe.send(("hostile files", what.partition(":")[0], outcome, wrong, what))
+    for kind in list(DEVICES)[number::of]:
+        pipe.send(("devices", kind, *device_case(kind, data, out), f"a {kind} device"))
+    for i, scenario in enumerate(writers[number::of]):
+        what = f"{scenario.name}: two writers ({i})"
+        pipe.send((scenario.name, "two writers", *two_writers(scenario, out), what))
+    for case in todo[number::of]:
+        if time.monotonic() > deadline:
+            break
+        pipe.send((case.scenario.name, case.kind, *run_case(case, out), case.label))
     pipe.close()
 
 
@@ -617,12 +623,13 @@ def campaign(work: Path, is_long: bool, seed: int) -> int:
     todo = [case for scenario in every for case in cases(scenario, faults, kills, draw)]
     draw.shuffle(todo)
     writers = [scenario for scenario in every if scenario.again for _ in range(rounds)]
+    deadline = begin + 60 * float(os.environ.get("MINUTES", "inf"))
     processes = os.cpu_count() or 1
     context = multiprocessing.get_context("fork")
     pipes = []
     for number in range(processes):
         receiver, sender = context.Pipe(duplex=False)
-        arguments = (number, processes, work, todo, writers, data, sender)
+        arguments = (number, processes, work, todo, writers, data, deadline, sender)
         context.Process(target=share, args=arguments).start()
         sender.close()
         pipes.append(receiver)
