@@ -26,8 +26,10 @@ static bool reserve(zf_buffer *buffer, size_t nbytes)
     return true;
 }
 
-int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer)
+int zf_read_range(int fd, uint64_t offset, size_t nbytes, size_t max_nbytes, zf_buffer *buffer)
 {
+    if (max_nbytes && nbytes > max_nbytes)
+        return EFBIG;
     if (!reserve(buffer, nbytes))
         return ENOMEM;
     buffer->nbytes = 0;
@@ -45,7 +47,7 @@ int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer)
     return 0;
 }
 
-int zf_read_file(const char *path, zf_buffer *buffer)
+int zf_read_file(const char *path, size_t max_nbytes, zf_buffer *buffer)
 {
     struct stat st;
     /* O_NONBLOCK: without it, opening a pipe waits for a writer */
@@ -57,7 +59,7 @@ int zf_read_file(const char *path, zf_buffer *buffer)
     else if (!S_ISREG(st.st_mode))
         error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
     else
-        error = zf_read_range(fd, 0, (size_t)st.st_size, buffer);
+        error = zf_read_range(fd, 0, (size_t)st.st_size, max_nbytes, buffer);
     close(fd);
     return error;
 }

@@ -63,7 +63,7 @@ static void compute_job(zf_pool *pool, zf_job *job, int worker)
         return;
     }
     pthread_mutex_unlock(&pool->lock);
-    zf_compute_job(pool->workspaces[worker], job->batch->recipe, job);
+    zf_compute_job(pool->workspaces[worker], job->batch, job);
     job->result.worker = worker;
     pthread_mutex_lock(&pool->lock);
     if (job->file_path && job->result.status == ZF_OK) {

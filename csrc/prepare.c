@@ -500,12 +500,13 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 
 /* ---- one job -------------------------------------------------------------------- */
 
-void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
+void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
 {
     zf_result *result = &job->result;
     uint64_t begin = zf_now();
-    int error = job->path ? zf_read_file(job->path, &ws->file)
-                          : zf_read_range(job->fd, job->offset, job->nbytes, &ws->file);
+    size_t max_nbytes = batch->max_file_nbytes;
+    int error = job->path ? zf_read_file(job->path, max_nbytes, &ws->file)
+                          : zf_read_range(job->fd, job->offset, job->nbytes, max_nbytes, &ws->file);
     uint64_t reading = zf_now() - begin;
 
     if (error) {
@@ -513,7 +514,7 @@ void zf_compute_job(zf_workspace *ws, const zf_recipe *recipe, zf_job *job)
         result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
         result->sys_errno = error;
     } else {
-        zf_prepare_jpeg(ws, recipe, ws->file.data, ws->file.nbytes, job->out, result);
+        zf_prepare_jpeg(ws, batch->recipe, ws->file.data, ws->file.nbytes, job->out, result);
         result->ns[ZF_STAGE_READ] = reading;
     }
     result->begin_ns = begin;

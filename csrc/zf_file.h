@@ -13,8 +13,9 @@ typedef struct zf_buffer {
 } zf_buffer;
 
 /* Read a file, or nbytes bytes of it from offset on; fewer bytes if the file
- * ends before. Both return 0 or an errno. */
-int zf_read_file(const char *path, zf_buffer *buffer);
-int zf_read_range(int fd, uint64_t offset, size_t nbytes, zf_buffer *buffer);
+ * ends before. More than max_nbytes are not read (EFBIG), unless that is 0.
+ * Both return 0 or an errno; EINVAL: not a regular file. */
+int zf_read_file(const char *path, size_t max_nbytes, zf_buffer *buffer);
+int zf_read_range(int fd, uint64_t offset, size_t nbytes, size_t max_nbytes, zf_buffer *buffer);
 
 #endif

@@ -193,6 +193,8 @@ typedef struct zf_batch {
     const zf_recipe *recipe;
     zf_job *jobs;
     size_t njobs;
+    /* a larger image file is not read: ZF_READ with EFBIG. 0: no limit */
+    size_t max_file_nbytes;
     /* private to the pool from submission until the batch is done */
     size_t next, finished;
     struct zf_batch *link;

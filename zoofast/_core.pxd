@@ -104,6 +104,7 @@ cdef extern from "zoofast.h" nogil:
         const zf_recipe *recipe
         zf_job *jobs
         size_t njobs
+        size_t max_file_nbytes
 
     ctypedef struct zf_pool:
         pass

@@ -124,7 +124,8 @@ class Batch:
     Without `for_files`, the tensors follow one another and `array` is contiguous. With `for_files`,
     each slot begins on a page, so that direct I/O can write it. `prefix` is the header that begins
     every slot and its file. Another process can map a `shared` batch by the file descriptor `fd`,
-    which the batch owns.
+    which the batch owns. An image file of more than `max_file_nbytes` bytes is not read: its
+    outcome is Status.READ with errno EFBIG. 0: no limit.
     """
 
     plan: Plan
@@ -138,6 +139,7 @@ class Batch:
         for_files: bool = False,
         prefix: bytes = b"",
         shared: bool = False,
+        max_file_nbytes: int = 0,
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...

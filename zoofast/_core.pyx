@@ -216,8 +216,9 @@ cdef class Batch:
     cdef bint _for_files
 
     def __cinit__(self, Plan plan not None, int capacity, bint for_files=False,
-                  bytes prefix=b"", bint shared=False):
+                  bytes prefix=b"", bint shared=False, size_t max_file_nbytes=0):
         self.fd = -1
+        self.c.max_file_nbytes = max_file_nbytes
         if capacity < 1:
             raise ValueError("capacity must be at least 1")
         self.c.jobs = <zf_job *>calloc(capacity, sizeof(zf_job))

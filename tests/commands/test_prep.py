@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import folders, golden, jpegs
+from tests.support import folders, golden, jpegs, oracle
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab and newline
@@ -270,6 +270,47 @@ def test_without_arguments_there_is_help() -> None:
     options = "recipe threads format dtype layout on-error resume overwrite limit shard verify"
     for option in [*options.split(), "dry-run", "json", "quiet"]:
         assert f"--{option}" in done.stdout
+
+
+# ---- memory and outside data -----------------------------------------------------
+
+
+def test_a_ring_that_memory_cannot_hold(tmp_path: Path) -> None:
+    """A crop of 16384 x 16384 pixels, with 4 GB of address space, is an error and no traceback."""
+    folders.write(tmp_path / "in", folders.good_files(1))
+    spec = oracle.Spec(mode="none", size=(0, 0), crop=(16384, 16384), dtype="uint8", layout="NHWC")
+    (tmp_path / "r.toml").write_text(spec.toml())
+    command = [*COMMANDS["zoofast prep"], tmp_path / "in", tmp_path / "out"]
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -v 4000000; exec "$@" --recipe {tmp_path}/r.toml', "-", *command],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert one_line(done.stderr) == (
+        "zoofast: error: 6 batches of 8 tensors need 38,654,705,664 bytes of memory\n"
+    )
+
+
+BAD_RECIPES = {
+    "digits": "name = " + "9" * 5000,
+    "hexadecimal": "name = 0x" + "f" * 5000,
+    "nested": "name = " + "[" * 100_000 + "]" * 100_000,
+    "tables": "[" + ".".join("a" * 20_000) + "]",
+    "not text": "name = \xff",
+    "one line": 'name = "a\nb"',
+}
+
+
+@pytest.mark.parametrize("text", BAD_RECIPES.values(), ids=BAD_RECIPES)
+def test_a_malformed_recipe_is_one_line(images: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text, encoding="latin-1")
+    done = prep(images, tmp_path / "out", "--recipe", path)
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert "r.toml: " in line and len(line) < 1000
+    assert not (tmp_path / "out").exists()
 
 
 # ---- interrupting ----------------------------------------------------------------

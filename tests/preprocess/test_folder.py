@@ -23,7 +23,8 @@ from zoofast.base.rows import npy_header
 from zoofast.errors import ImageError, OutputError, SourceError
 from zoofast.preprocess import folder as prep
 from zoofast.preprocess import recipe
-from zoofast.preprocess.folder import MANIFEST, PrepOptions, PrepReport, prepare_folder
+from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
+from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import open_source
@@ -246,11 +247,11 @@ def test_resuming_redoes_what_is_not_whole(images: Path, tmp_path: Path, chosen:
     with (tmp_path / "img0009.bin").open("ab") as file:
         file.write(b"x")
     (tmp_path / "img0003.bin.part").write_bytes(b"half")
-    (tmp_path / "stranger.bin.part").write_bytes(b"half")
+    (tmp_path / "other.bin.part").write_bytes(b"no image of this folder")
     report = run(images, tmp_path, chosen, resume=True)
     assert (report.prepared, report.resumed) == (3, 17)
     assert folders.sums(tmp_path, ".bin") == sums
-    assert not list(tmp_path.glob("*.part"))
+    assert list(tmp_path.glob("*.part")) == [tmp_path / "other.bin.part"]
 
 
 @pytest.mark.parametrize("damage", ["data", "names", "both", "half a name", "between renames"])

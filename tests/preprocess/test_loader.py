@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -119,6 +122,74 @@ def test_files_that_cannot_be_opened(tmp_path: Path, chosen: Recipe) -> None:
     assert reasons.keys() == {"dangling", "null", "pipe"}
     assert {cause for cause, _ in reasons.values()} == {"unreadable"}
     assert reasons["dangling"][1] == "No such file or directory"
+    assert reasons["null"][1] == reasons["pipe"][1] == "not a regular file"
+
+
+def test_a_socket_is_no_image(
+    tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket has at most 107 bytes
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("a.JPEG")
+        with open_source(tmp_path) as source, Loader(source, chosen, threads=1) as loader:
+            (batch,) = loader
+    assert [failure.reason for failure in batch.failures] == ["not a regular file"]
+
+
+@pytest.mark.parametrize("kind", ["sparse file", "tar member"])
+def test_a_huge_image_is_named_and_not_read(tmp_path: Path, chosen: Recipe, kind: str) -> None:
+    """100 GB that claim to be an image: one failure, in no time and no memory."""
+    where = folders.write(tmp_path / "in", folders.good_files(3))
+    huge = where / "img0001.JPEG"
+    if kind == "sparse file":
+        with huge.open("wb") as file:
+            file.truncate(100 << 30)
+    else:
+        info = tarfile.TarInfo(huge.name)
+        info.size = 100 << 30
+        blocks = {path.name: path.read_bytes() for path in sorted(where.iterdir())}
+        where = tmp_path / "in.tar"
+        with tarfile.open(where, "w") as archive:
+            for name in ("img0000.JPEG", "img0002.JPEG"):
+                member = tarfile.TarInfo(name)
+                member.size = len(blocks[name])
+                archive.addfile(member, io.BytesIO(blocks[name]))
+            end = archive.offset
+        with where.open("r+b") as file:
+            file.seek(end)
+            file.write(info.tobuf())
+            file.truncate(end + 512 + (100 << 30) + 1024)
+    with open_source(where) as source, Loader(source, chosen, threads=1) as loader:
+        (batch,) = loader
+    assert batch.names == ["img0000", "img0002"]
+    (failure,) = batch.failures
+    assert (failure.name, failure.cause) == ("img0001", "too large")
+    assert failure.reason == "larger than 256,000,000 bytes"
+
+
+def test_the_limit_of_a_files_size(tmp_path: Path, chosen: Recipe) -> None:
+    """The limit itself is allowed; it holds for files that Pillow decodes, too."""
+    png = jpegs.save(jpegs.photo(50, 60), "PNG")
+    data = jpegs.jpeg(50, 60)
+    folders.write(tmp_path, {"a.JPEG": data, "b.png": png})
+    for limit, expected in ((max(len(data), len(png)), 2), (min(len(data), len(png)) - 1, 0)):
+        with (
+            open_source(tmp_path) as source,
+            Loader(source, chosen, threads=1, max_file_bytes=limit) as loader,
+        ):
+            (batch,) = loader
+        assert len(batch.names) == expected
+        assert len(batch.failures) == 2 - expected
+    with pytest.raises(ImageError, match="larger than 256,000,000 bytes"):
+        prepare(_sparse(tmp_path / "huge.JPEG"), chosen)
+    with pytest.raises(ImageError, match="not a regular file"):
+        prepare("/dev/zero", chosen)
+
+
+def _sparse(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(100 << 30)
+    return path
 
 
 def test_a_file_without_permission(open_folder: Path, chosen: Recipe) -> None:

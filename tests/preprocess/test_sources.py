@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import jpegs
+from tests.support import folders, jpegs
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import choose
@@ -83,7 +83,7 @@ def test_one_folder_by_two_links_is_not_listed_once_in_silence(tmp_path: Path) -
     (tmp_path / "val").mkdir()
     for name in ("n01", "n02"):
         (tmp_path / "val" / name).symlink_to(tmp_path / "data")
-    with pytest.raises(SourceError, match="first dot"):
+    with pytest.raises(SourceError, match=r"n0[12] and .*n0[12] are one folder, .* first dot"):
         open_source(tmp_path / "val")
 
 
@@ -103,6 +103,8 @@ def make_tar(path: Path, members: dict[str, bytes], format: int = tarfile.GNU_FO
                 archive.addfile(info)
             else:
                 info.size = len(data)
+                if "\0" in name:  # other headers end a name there
+                    info.pax_headers = {"path": name}
                 archive.addfile(info, io.BytesIO(data))
 
 
@@ -234,12 +236,161 @@ def test_many_clashes_are_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [".a.JPEG", "new\nline.JPEG"])
-def test_names_that_cannot_be_outputs_are_refused(tmp_path: Path, name: str) -> None:
-    touch(tmp_path, name)
-    with pytest.raises(SourceError, match="rename it") as caught:
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_dotfiles_are_skipped_and_counted(tmp_path: Path, kind: str) -> None:
+    """macOS adds a `._x.jpg` to every x.jpg of an archive or a foreign disk."""
+    where, names = tmp_path / "in", ["a.JPEG", "._a.JPEG", "n01/.b.JPEG", ".DS_Store"]
+    touch(where, *names)
+    if kind == "tar":
+        make_tar(tmp_path / "in.tar", dict.fromkeys(names, b"x"))
+        where = tmp_path / "in.tar"
+    elif kind == "list":
+        (tmp_path / "in.txt").write_text("".join(f"in/{name}\n" for name in names))
+        where = tmp_path / "in.txt"
+    names_listed, skipped = listed(where)
+    assert names_listed == ["a"]
+    assert sorted(map(os.path.basename, skipped)) == [".DS_Store", "._a.JPEG", ".b.JPEG"]
+
+
+BAD_NAMES = {
+    "new\nline.JPEG": "a line break, a slash or a null byte",
+    "x" * 241 + ".JPEG": "has more than 240 bytes",
+    "é" * 121 + ".JPEG": "has more than 240 bytes",
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_a_name_that_cannot_be_one_is_a_failure_of_that_image(tmp_path: Path, kind: str) -> None:
+    images = {name: jpegs.jpeg(300, 300) for name in ["a.JPEG", "z.JPEG", "y" * 240 + ".JPEG"]}
+    bad = dict(BAD_NAMES)
+    if kind == "tar":  # pax attributes can have any characters
+        bad["../up\0down.JPEG"] = "a line break, a slash or a null byte"
+    elif kind == "list":
+        del bad["new\nline.JPEG"]
+    where = tmp_path / "in"
+    where.mkdir()
+    if kind == "tar":
+        where = tmp_path / "in.tar"
+        make_tar(where, images | dict.fromkeys(bad, b"x"), tarfile.PAX_FORMAT)
+    else:
+        for name, data in (images | dict.fromkeys(bad, b"x")).items():
+            (where / name).write_bytes(data)
+    if kind == "list":
+        (tmp_path / "in.txt").write_text("".join(f"in/{name}\n" for name in images | bad))
+        where = tmp_path / "in.txt"
+    recipe, names, failures = load_recipe("squeezenet1_1"), [], {}
+    with open_source(where) as source, Loader(source, recipe, threads=1) as loader:
+        for batch in loader:
+            names += batch.names
+            failures |= {Path(failure.path).name: failure for failure in batch.failures}
+            assert batch.array.any(axis=(1, 2, 3)).all()
+    assert sorted(names) == sorted(stem(name) for name in images)
+    assert {name.rpartition("/")[2] for name in bad} == failures.keys()
+    for name, words in bad.items():
+        failure = failures[name.rpartition("/")[2]]
+        assert failure.cause == "bad name" and words in failure.reason
+
+
+def header(name: str, size: int, pax: bool = False) -> bytes:
+    """A tar member's header that claims to be of any `size`; tarfile writes none below 0."""
+    info = tarfile.TarInfo(name)
+    if pax:
+        info.type = tarfile.XHDTYPE
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if size < 0 or size >= 8**11:
+        block[124:136] = size.to_bytes(12, "big", signed=True)
+        block[124] |= 0x80
+    else:
+        block[124:136] = b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def test_a_member_of_an_archive_is_never_a_path(tmp_path: Path) -> None:
+    """A size of -1 (base 256) once made zoofast open the member's name on the local disk."""
+    secret = tmp_path / "secret.JPEG"
+    secret.write_bytes(jpegs.jpeg(300, 300))
+    good = io.BytesIO()
+    with tarfile.open(fileobj=good, mode="w") as archive:
+        info = tarfile.TarInfo("good.JPEG")
+        info.size = secret.stat().st_size
+        archive.addfile(info, io.BytesIO(secret.read_bytes()))
+    (tmp_path / "x.tar").write_bytes(header(str(secret)[:99], -1) + good.getvalue())
+    recipe = load_recipe("squeezenet1_1")
+    try:
+        source = open_source(tmp_path / "x.tar")
+    except SourceError as error:  # a Python that refuses such an archive
+        assert "not a readable tar file" in str(error)
+        return
+    with source, Loader(source, recipe, threads=1) as loader:
+        (batch,) = loader
+    assert batch.names == ["good"]
+    assert [failure.reason for failure in batch.failures] == ["its size in the archive is -1 bytes"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header("a.JPEG", -512) * 3,  # the next member is this one again
+        header("a.JPEG", -1024) * 3,
+        header("a", 1 << 40, pax=True) + b"x" * 2048,  # attributes of a terabyte
+        header("a", -1024, pax=True) + b"x" * 2048,
+        header("a", 2048, pax=True) + (b"12 size=" + b"9" * 2040)[:2048] + header("a.JPEG", 0),
+        header("a", 1024, pax=True) + b"\0" * 1024 + header("a.JPEG", 0),
+        header("a", 0, pax=True) * 3000 + header("a.JPEG", 0),
+        header("a.JPEG", 1 << 90),
+    ],
+    ids=["loop", "back", "large", "negative", "digits", "nulls", "deep", "beyond"],
+)
+def test_hostile_tars_end_in_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(data + b"\0" * 1024)
+    try:
+        with open_source(tmp_path / "x.tar") as source:
+            assert len(source.items) == 1
+            with Loader(source, load_recipe("squeezenet1_1"), threads=1) as loader:
+                assert [len(batch.failures) for batch in loader] == [1]
+    except SourceError as error:
+        assert str(error).startswith(f"{tmp_path}/x.tar: ")
+        assert "\n" not in str(error)
+
+
+def test_twelve_folders_linked_to_each_other(tmp_path: Path) -> None:
+    """Each link leads to all others: 12! paths, but twelve folders."""
+    folders_ = [tmp_path / f"n{i:02d}" for i in range(12)]
+    for folder in folders_:
+        folder.mkdir()
+        for other in folders_:
+            (folder / f"to-{other.name}").symlink_to(other)
+    touch(tmp_path, "a.JPEG")
+    assert listed(tmp_path)[0] == ["a"]  # the linked folders have no images
+    touch(folders_[3], "b.JPEG")
+    with pytest.raises(SourceError, match=r"n03 are one folder, .* remove the link"):
         open_source(tmp_path)
-    assert "\n" not in str(caught.value)
+
+
+def test_a_link_beside_its_folder_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "n01/a.JPEG")
+    (tmp_path / "also").symlink_to(tmp_path / "n01")
+    with pytest.raises(SourceError, match=r"/also and .*/n01 are one folder"):
+        open_source(tmp_path)
+
+
+def test_an_unreadable_folder_is_named(tmp_path: Path, open_folder: Path) -> None:
+    touch(open_folder, "n01/a.JPEG", "n02/b.JPEG")
+    (open_folder / "n02").chmod(0)
+    with folders.without_privileges(), pytest.raises(SourceError, match="/n02: Permission denied"):
+        open_source(open_folder)
+
+
+def test_a_list_of_any_size_and_kind(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as sparse:
+        sparse.truncate(100 << 30)
+    with pytest.raises(SourceError, match=r"huge: neither a folder.*larger than 256 MiB"):
+        open_source(tmp_path / "huge")
+    (tmp_path / "list").write_bytes(b"a\0b/x.JPEG\n")
+    with open_source(tmp_path / "list") as source:
+        assert source.items[0].problem == "the path has a null byte"
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:

@@ -72,19 +72,12 @@ def atomic_output(path: Path | str, part_folder: Path | None = None) -> Iterator
 
 
 def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None) -> None:
-    """Writes `data` to `path`, whole or not at all. Raises OutputError that names `path`.
-
-    A device or a pipe, such as /dev/null, is written to and not replaced.
-    """
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        with write_errors(path), open(path, "wb") as file:
-            file.write(data)
-        return
+    """Writes `data` to `path`, whole or not at all. Raises OutputError that names `path`."""
     with atomic_output(path, part_folder) as part:
         part.write_bytes(data)
 
 
-def read_file(path: Path | str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other."""
     # O_NONBLOCK: without it, opening a pipe waits for a writer
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -12,3 +12,21 @@ def stem(path: str) -> str:
     `val/ILSVRC2012_val_00000001.JPEG` -> `ILSVRC2012_val_00000001`; `a.1.bin` -> `a`.
     """
     return os.path.basename(path).split(".", 1)[0]
+
+
+MAX_NAME_BYTES = 240  # of 255 that a file name may have; the others are for suffixes
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` cannot be a sample name, which becomes part of file names; None when it can."""
+    if not name or name in (".", ".."):
+        return "the name before the first dot is empty"
+    if any(char in name for char in "\0/\n\r"):
+        return "the name has a line break, a slash or a null byte"
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        return "the name has a character that file names here cannot have"
+    if len(encoded) > MAX_NAME_BYTES:
+        return f"the name before the first dot has more than {MAX_NAME_BYTES} bytes"
+    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class NamedRows:
         self._data, self._names = path, names_path(path)
         self._data_part = path.with_name(path.name + PART)
         self._names_part = self._names.with_name(self._names.name + PART)
-        self._fd = -1
+        self._fd = self._names_fd = -1
         self._rows = 0
 
     def reopen(self, count_valid: Callable[[Sequence[str]], int]) -> list[str]:
@@ -75,9 +76,9 @@ class NamedRows:
             names = _read_names(self._names_part)[: max(nbytes // self.nbytes_each, 0)]
             names = names[: count_valid(names)]
             self._rows = len(names)
-            os.truncate(self._names_part, len(_encode_names(names)))
+            _truncate(self._names_part, len(_encode_names(names)))
             if nbytes >= 0:
-                os.truncate(self._data_part, HEADER_BYTES + self._rows * self.nbytes_each)
+                _truncate(self._data_part, HEADER_BYTES + self._rows * self.nbytes_each)
         return names
 
     def clear(self) -> None:
@@ -87,11 +88,18 @@ class NamedRows:
                 path.unlink(missing_ok=True)
 
     def _open(self) -> None:
+        """Opens both files, at their ends; makes them anew where nothing of them is kept."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         if self._rows == 0:
-            self._data_part.write_bytes(b"\0" * HEADER_BYTES)
-            self._names_part.write_bytes(b"")
-        self._fd = os.open(self._data_part, os.O_WRONLY | os.O_CLOEXEC)
-        os.lseek(self._fd, 0, os.SEEK_END)
+            flags |= os.O_CREAT | os.O_EXCL
+            for path in (self._data_part, self._names_part):
+                path.unlink(missing_ok=True)
+        self._fd = os.open(self._data_part, flags, 0o666)
+        self._names_fd = os.open(self._names_part, flags, 0o666)
+        if self._rows == 0:
+            _write(self._fd, b"\0" * HEADER_BYTES)
+        for fd in (self._fd, self._names_fd):
+            os.lseek(fd, 0, os.SEEK_END)
 
     def append(self, names: Sequence[str], array: NDArray[Any]) -> None:
         """Adds rows (n, *shape) and their n names."""
@@ -100,11 +108,8 @@ class NamedRows:
         with write_errors(self._data_part):
             if self._fd < 0:
                 self._open()
-            view = array.data.cast("B")
-            while view:
-                view = view[os.write(self._fd, view) :]
-            with self._names_part.open("ab") as file:
-                file.write(_encode_names(names))
+            _write(self._fd, array.data.cast("B"))
+            _write(self._names_fd, _encode_names(names))
         self._rows += len(names)
 
     def finish(self) -> None:
@@ -113,16 +118,36 @@ class NamedRows:
             if self._fd < 0:
                 self._open()
             header = npy_header((self._rows, *self._shape), self._dtype, HEADER_BYTES)
-            os.pwrite(self._fd, header, 0)
-            self.close()
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            _write(self._fd, header)
+        self.close()
+        with write_errors(self._data):
             os.replace(self._data_part, self._data)
             os.replace(self._names_part, self._names)
 
     def close(self) -> None:
-        """Closes the file, finished or not."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Closes the files, finished or not. An error of an earlier write can show here."""
+        fds = (self._fd, self._names_fd)
+        self._fd = self._names_fd = -1
+        with write_errors(self._data_part), ExitStack() as stack:
+            for fd in fds:
+                if fd >= 0:
+                    stack.callback(os.close, fd)
+
+
+def _truncate(path: Path, nbytes: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.ftruncate(fd, nbytes)
+    finally:
+        os.close(fd)
+
+
+def _write(fd: int, data: bytes | memoryview) -> None:
+    """Writes all of `data`: one call may write less."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _encode_names(names: Sequence[str]) -> bytes:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.commands.console import STDOUT
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS
 
@@ -174,6 +175,17 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         default=(1, 1),
         metavar="I/N",
         help="only every N-th image, from the I-th",
+    )
+
+
+def add_max_file_size(parser: argparse.ArgumentParser) -> None:
+    """The size limit of an image file; one above it fails alone."""
+    parser.add_argument(
+        "--max-file-size",
+        type=size,
+        default=MAX_FILE_BYTES,
+        metavar="BYTES",
+        help="an image file above it is a failure; with K, M or G (default: 256,000,000)",
     )
 
 

@@ -9,7 +9,6 @@ from zoofast.base.text import counted
 from zoofast.commands import arguments, console
 from zoofast.errors import OutputError
 from zoofast.preprocess.folder import (
-    MANIFEST,
     PrepOptions,
     PrepReport,
     choose,
@@ -17,6 +16,7 @@ from zoofast.preprocess.folder import (
     prepare_folder,
     space_needed,
 )
+from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sinks import FORMATS
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace an earlier run in OUT; its tensors are removed first",
     )
     arguments.add_selection(parser)
+    arguments.add_max_file_size(parser)
     parser.add_argument(
         "--verify",
         type=arguments.positive,
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         shard=args.shard,
         verify=args.verify,
+        max_file_bytes=args.max_file_size,
     )
     with open_source(args.source) as source:
         if args.dry_run:

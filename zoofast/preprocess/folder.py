@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -13,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.cpus import usable_cpus
-from zoofast.base.files import write_atomic
+from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.base.lock import output_lock
 from zoofast.base.provenance import versions
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.loader import BatchOutcome, Failure, Stats
+from zoofast.preprocess.manifest import Manifest, read_manifest, write_manifest
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sinks import Sink, open_sink
 from zoofast.preprocess.sources import Item, Source
 from zoofast.preprocess.verify import Verified, verify
-
-MANIFEST = "zoofast-prep.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class PrepOptions:
     limit: int | None = None
     shard: tuple[int, int] = (1, 1)
     verify: int = 0
+    max_file_bytes: int = MAX_FILE_BYTES  # of an image file; a larger one is a failure
 
 
 @dataclass
@@ -60,6 +60,7 @@ class PrepReport:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     decoders: dict[str, int] = field(default_factory=dict)
     verified: Verified | None = None
+    names: list[str] = field(default_factory=list)  # of all images that the folder is about
 
     @property
     def causes(self) -> dict[str, int]:
@@ -102,6 +103,7 @@ class PrepReport:
             "stage_seconds": self.stage_seconds,
             "decoders": self.decoders,
             "verified": asdict(self.verified) if self.verified else None,
+            "names": self.names,
         }
 
 
@@ -142,25 +144,40 @@ def prepare_folder(
     each.
     """
     path = Path(folder)
+    _refuse_image_folder(source, path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{folder}: cannot be written to: {reason}") from error
+    with output_lock(path):
+        return _prepare_locked(source, path, recipe, options, progress)
+
+
+def _prepare_locked(
+    source: Source, folder: Path, recipe: Recipe, options: PrepOptions, progress: Progress
+) -> PrepReport:
     items = choose(source, options.limit, options.shard)
     report = PrepReport(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
     report.threads = options.threads or usable_cpus()
-    _refuse_image_folder(source, path)
-    earlier = _open_folder(path, recipe, options)
-    sink = open_sink(options.format, path, recipe)
-    # Without a manifest nobody knows what the files in the folder hold.
-    completed = sink.completed(items) if options.resume and earlier else set()
+    earlier = _earlier_run(folder, recipe, options)
+    sink = open_sink(options.format, folder, recipe)
+    report.names = [item.name for item in items if item.problem is None]
+    completed: set[str] = set()
+    if earlier is not None:  # without a manifest nobody knows what the files in the folder hold
+        report.names = list(dict.fromkeys(earlier.names + report.names))
+        completed = sink.completed(items, report.names)
     todo = [item for item in items if item.name not in completed]
     report.resumed = len(items) - len(todo)
-    needed, free = len(todo) * sink.space_each, free_space(path)
+    needed, free = len(todo) * sink.space_each, free_space(folder)
     if needed > free:
         raise OutputError(
             f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
             "prepare a part with --limit or --shard, or score without bins"
         )
-    _write_manifest(path, report)
+    write_manifest(folder, report.as_dict())
     progress(report)
     begin = time.monotonic()
     try:
@@ -170,13 +187,21 @@ def prepare_folder(
         if options.verify:
             failed = {failure.name for failure in report.failures}
             stored = [item for item in items if item.name not in failed]
-            report.verified = verify(source, stored, path, recipe, options.format, options.verify)
+            report.verified = verify(
+                source,
+                stored,
+                folder,
+                recipe,
+                options.format,
+                options.verify,
+                options.max_file_bytes,
+            )
     finally:
         if report.state != "complete":
             report.seconds = time.monotonic() - begin
             report.state = "interrupted"
         try:
-            _write_manifest(path, report)
+            write_manifest(folder, report.as_dict())
         except OutputError:
             if report.state == "complete":
                 raise
@@ -215,51 +240,35 @@ def _store(
         progress(report)
 
     try:
-        sink.store(source, items, report.threads, count)
+        sink.store(source, items, report.threads, options.max_file_bytes, count)
     except OutputError as error:
         raise OutputError(
             f"{error}; the tensors written so far stay, and --resume continues"
         ) from error
 
 
-def _open_folder(folder: Path, recipe: Recipe, options: PrepOptions) -> bool:
-    """Makes or checks the folder; says whether it holds an earlier run that may be continued."""
-    manifest = folder / MANIFEST
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written to: {error.strerror}") from error
-    except ValueError as error:
-        raise OutputError(
-            f"{manifest}: not a manifest ({error}); remove it or choose another folder"
-        ) from error
-    if not isinstance(before, dict):
-        raise OutputError(f"{manifest}: not a manifest; remove it or choose another folder")
-    if not before:
-        return False
+def _earlier_run(folder: Path, recipe: Recipe, options: PrepOptions) -> Manifest | None:
+    """The run that this one continues; None when it begins anew, in a folder without tensors."""
+    earlier = read_manifest(folder)
+    if earlier is None:
+        return None
+    if options.overwrite and not options.resume:
+        # All of it, before anything else: a tensor that stayed would count as this run's.
+        open_sink(earlier.format, folder, recipe).clear(earlier.names)
+        return None
     if not options.resume:
-        if options.overwrite:
-            # All of it, before anything else: what stayed would later pass for this run's.
-            open_sink(before.get("options", {}).get("format"), folder, recipe).clear()
-            return False
         raise OutputError(
-            f"{folder} holds an earlier run ({before.get('state')}, recipe "
-            f"{before.get('recipe', {}).get('name')}); continue it with --resume, replace it "
-            "with --overwrite, or choose another folder"
+            f"{folder} holds an earlier run ({earlier.state}, recipe {earlier.recipe_name}); "
+            "continue it with --resume, replace it with --overwrite, or choose another folder"
         )
     for what, was, now in (
-        ("recipe", before.get("recipe", {}).get("digest"), recipe.digest),
-        ("format", before.get("options", {}).get("format"), options.format),
-        ("Pillow, of another resize order", before.get("resize_order"), resize_order()),
+        ("recipe", earlier.recipe_digest, recipe.digest),
+        ("format", earlier.format, options.format),
+        ("Pillow, of another resize order", earlier.resize_order, resize_order()),
     ):
         if was != now:
             raise OutputError(
                 f"{folder} was prepared with another {what} ({was}, now {now}); resume with the "
                 "same one, or choose another folder"
             )
-    return True
-
-
-def _write_manifest(folder: Path, report: PrepReport) -> None:
-    write_atomic(folder / MANIFEST, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
+    return earlier

@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast._core import Status
 from zoofast.base.cpus import usable_cpus
-from zoofast.base.files import PART
+from zoofast.base.files import MAX_FILE_BYTES, PART
 from zoofast.errors import OutputError
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
@@ -122,15 +123,25 @@ class _Ring(Generic[T]):
         paths: OutputPaths | None = None,
         prefix: bytes = b"",
         shared: bool = False,
+        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        self.recipe, self.stats = recipe, Stats()
+        self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._source, self._paths = source, paths
         self._items = list(source.items if items is None else items)
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
         size = batch_size or max(8, self.threads)
         for_files = paths is not None
-        self.ring = [_core.Batch(self._plan, size, for_files, prefix, shared) for _ in range(depth)]
+        try:
+            self.ring = [
+                _core.Batch(self._plan, size, for_files, prefix, shared, max_file_bytes)
+                for _ in range(depth)
+            ]
+        except (OSError, MemoryError) as error:
+            nbytes = depth * size * recipe.nbytes
+            raise MemoryError(
+                f"{depth} batches of {size} tensors need {nbytes:,} bytes of memory"
+            ) from error
         self._free = list(self.ring)
         self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
         self._next_item = 0
@@ -188,10 +199,13 @@ class _Ring(Generic[T]):
         batch.clear()
         to = temporary = None
         for item in items:
+            if item.problem is not None:
+                batch.add_path("")  # keeps its place in the batch; cannot be read
+                continue
             if self._paths is not None:
                 to = os.fsencode(self._paths.final(item))
                 temporary = os.fsencode(self._paths.temporary(item))
-            if item.in_archive:
+            if item.offset is not None:
                 batch.add_range(self._source.fd, item.offset, item.nbytes, to, temporary)
             else:
                 batch.add_path(item.path, to, temporary)
@@ -228,6 +242,8 @@ class _Ring(Generic[T]):
         raise NotImplementedError
 
     def _refusal(self, item: Item, outcome: _core.Outcome) -> Refusal:
+        if item.problem is not None:
+            return Refusal("bad name", item.problem)
         if outcome.status == Status.WRITE:
             assert self._paths is not None
             reason = os.strerror(outcome.errno)
@@ -235,7 +251,11 @@ class _Ring(Generic[T]):
         if outcome.status == Status.NOMEM:
             raise MemoryError(f"out of memory at {item.path}")
         if outcome.status == Status.READ:
-            return Refusal("unreadable", os.strerror(outcome.errno))
+            if outcome.errno == errno.EFBIG:
+                return Refusal("too large", f"larger than {self.max_file_bytes:,} bytes")
+            irregular = outcome.errno in (errno.EINVAL, errno.ENXIO)  # a pipe, device; a socket
+            reason = "not a regular file" if irregular else os.strerror(outcome.errno)
+            return Refusal("unreadable", reason)
         return Refusal("wrong size", self.recipe.size_mismatch(*outcome.size))
 
     def _run_pillow(
@@ -250,7 +270,7 @@ class _Ring(Generic[T]):
 
     def _run_pillow_on(self, batch: _core.Batch, item: Item, i: int) -> Refusal | None:
         try:
-            data = self._source.read(item)
+            data = self._source.read(item, self.max_file_bytes)
         except OSError as error:
             return Refusal("unreadable", error.strerror or str(error))
         out, workspace = batch.tensor_bytes(i), _core.Workspace()
@@ -277,7 +297,8 @@ class Loader(_Ring[Prepared]):
     `give_back` the caller can hold several. `threads` (default: all usable CPUs) fill `depth`
     batches of `batch_size`; other processes can map the batches when they are `shared`.
 
-    The environment variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError.
+    An image file of more than `max_file_bytes` bytes is a failure, and is not read. The environment
+    variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; MemoryError.
     """
 
     def __init__(
@@ -290,8 +311,18 @@ class Loader(_Ring[Prepared]):
         threads: int | None = None,
         depth: int = DEPTH,
         shared: bool = False,
+        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        super().__init__(source, recipe, items, batch_size, threads, depth, shared=shared)
+        super().__init__(
+            source,
+            recipe,
+            items,
+            batch_size,
+            threads,
+            depth,
+            shared=shared,
+            max_file_bytes=max_file_bytes,
+        )
 
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> Prepared:
         array = outcome.slots.array
@@ -319,9 +350,18 @@ class FileWriter(_Ring[BatchOutcome]):
         threads: int | None = None,
         depth: int = DEPTH_FOR_FILES,
         prefix: bytes = b"",
+        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
         super().__init__(
-            source, recipe, items, batch_size, threads, depth, paths=paths, prefix=prefix
+            source,
+            recipe,
+            items,
+            batch_size,
+            threads,
+            depth,
+            paths=paths,
+            prefix=prefix,
+            max_file_bytes=max_file_bytes,
         )
 
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> BatchOutcome:

@@ -7,7 +7,6 @@ import io
 import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zoofast import _core
 from zoofast._core import Status
+from zoofast.base.files import read_file
 from zoofast.errors import ImageError
 from zoofast.preprocess.recipe import Recipe
 
@@ -88,13 +88,14 @@ def _plan_of(recipe: Recipe) -> _core.Plan:
 def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[Any]:
     """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
 
-    Raises ImageError, which names the file and says why Pillow too refuses it.
+    Raises ImageError, which names the file and says why: Pillow refuses the image too, or the file
+    cannot be read or has more than 256 MB.
     """
     where = "image" if isinstance(image, bytes) else os.fspath(image)
     try:
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{where}: {error.strerror}") from error
+        data = image if isinstance(image, bytes) else read_file(image)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise ImageError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
     plan = _plan_of(recipe)
     tensor = np.empty(plan.shape, plan.dtype)
     out = tensor.reshape(-1).view(np.uint8)

@@ -7,14 +7,16 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from zoofast import _core
+from zoofast.base.files import read_file
 from zoofast.base.parsing import parse_toml
 from zoofast.errors import RecipeError
 from zoofast.preprocess.guides import Guide, guides
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS, Floats3, Normalization, Recipe, Size
+
+MAX_RECIPE_BYTES = 1_000_000
 
 
 def recipe_names() -> list[str]:
@@ -32,7 +34,7 @@ def load_recipe(name: str) -> Recipe:
     """
     if name.endswith(".toml"):
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            text = read_file(name, MAX_RECIPE_BYTES).decode("utf-8")
         except OSError as error:
             raise RecipeError(f"cannot read recipe {name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -122,7 +124,9 @@ class _RecipeReader:
         for key, value in values.items():
             if isinstance(value, dict):
                 if key not in _TABLES or key == "":
-                    raise self.error(f"unknown table [{key}]{_nearest(key, list(_TABLES)[1:])}")
+                    raise self.error(
+                        f"unknown table [{key[:60]}]{_nearest(key, list(_TABLES)[1:])}"
+                    )
                 self.tables[key] = value
             else:
                 self.tables[""][key] = value
@@ -137,7 +141,9 @@ class _RecipeReader:
         given = self.tables[table]
         for key in given:
             if key not in keys:
-                raise self.error(f"unknown key {_path(table, key)!r}{_nearest(key, list(keys))}")
+                raise self.error(
+                    f"unknown key {_shown(_path(table, key))}{_nearest(key, list(keys))}"
+                )
         for key, optional in keys.items():
             if not optional and key not in given:
                 raise self.error(f"key {_path(table, key)!r} is missing")
@@ -152,7 +158,7 @@ class _RecipeReader:
         try:
             return check(value)
         except ValueError as error:
-            raise self.error(f"{_path(table, key)} = {value!r}: {error}") from None
+            raise self.error(f"{_path(table, key)} = {_shown(value)}: {error}") from None
 
     def normalization(self, table: str) -> Normalization:
         return Normalization(
@@ -233,6 +239,15 @@ class _RecipeReader:
         if on_device is not None and not on_device.fits("float32"):
             raise self.error("[aipp] makes values that float32 cannot hold")
         return normalization, on_device
+
+
+def _shown(value: Any) -> str:
+    """A value of the file as error messages show it, in at most 60 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a deep list
+        return "…"
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _path(table: str, key: str) -> str:

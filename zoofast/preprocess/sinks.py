@@ -32,13 +32,23 @@ class Sink(Protocol):
     def space_each(self) -> int:
         """Bytes that one image's output takes on disk."""
 
-    def completed(self, items: Iterable[Item]) -> set[str]:
-        """Names of the items that an earlier run stored; removes what it left unfinished."""
+    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
+        """Names of the items that an earlier run stored.
 
-    def clear(self) -> None:
-        """Removes all that an earlier run stored or left unfinished."""
+        Removes what an earlier run of the images `names` left unfinished.
+        """
 
-    def store(self, source: Source, items: Sequence[Item], threads: int, stored: Stored) -> None:
+    def clear(self, names: Iterable[str]) -> None:
+        """Removes all that an earlier run of the images `names` stored or left unfinished."""
+
+    def store(
+        self,
+        source: Source,
+        items: Sequence[Item],
+        threads: int,
+        max_file_bytes: int,
+        stored: Stored,
+    ) -> None:
         """Prepares `items` on `threads` threads and stores their tensors.
 
         After an error, what is stored can be continued. Raises OutputError, and what `stored`
@@ -55,27 +65,42 @@ class FileSink:
         self.nbytes_each = recipe.nbytes + len(self._prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
 
-    def completed(self, items: Iterable[Item]) -> set[str]:
+    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
         suffix = self._paths.suffix
+        unfinished = {name + suffix + PART for name in names}
         sizes: dict[str, int] = {}
         with write_errors(self._paths.folder), os.scandir(self._paths.folder) as entries:
             for entry in entries:
-                if entry.name.endswith(suffix + PART):
+                if entry.name in unfinished:
                     os.unlink(entry.path)
-                elif entry.name.endswith(suffix):
+                elif entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
                     sizes[entry.name.removesuffix(suffix)] = entry.stat().st_size
         return {item.name for item in items if sizes.get(item.name) == self.nbytes_each}
 
-    def clear(self) -> None:
+    def clear(self, names: Iterable[str]) -> None:
         suffix = self._paths.suffix
+        ours = {name + end for name in names for end in (suffix, suffix + PART)}
         with write_errors(self._paths.folder), os.scandir(self._paths.folder) as entries:
             for entry in entries:
-                if entry.name.endswith((suffix, suffix + PART)):
+                if entry.name in ours:
                     os.unlink(entry.path)
 
-    def store(self, source: Source, items: Sequence[Item], threads: int, stored: Stored) -> None:
+    def store(
+        self,
+        source: Source,
+        items: Sequence[Item],
+        threads: int,
+        max_file_bytes: int,
+        stored: Stored,
+    ) -> None:
         with FileWriter(
-            source, self._recipe, self._paths, items=items, threads=threads, prefix=self._prefix
+            source,
+            self._recipe,
+            self._paths,
+            items=items,
+            threads=threads,
+            prefix=self._prefix,
+            max_file_bytes=max_file_bytes,
         ) as writer:
             for batch in writer:
                 stored(batch, writer.stats)
@@ -92,7 +117,7 @@ class PackSink:
         self._rows = NamedRows(folder / PACK, recipe.shape, recipe.dtype)
         self.nbytes_each = self.space_each = recipe.nbytes
 
-    def completed(self, items: Iterable[Item]) -> set[str]:
+    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
         expected = iter([item.name for item in items])
 
         def in_order(names: Sequence[str]) -> int:
@@ -104,12 +129,25 @@ class PackSink:
 
         return set(self._rows.reopen(in_order))
 
-    def clear(self) -> None:
+    def clear(self, names: Iterable[str]) -> None:
         self._rows.clear()
 
-    def store(self, source: Source, items: Sequence[Item], threads: int, stored: Stored) -> None:
+    def store(
+        self,
+        source: Source,
+        items: Sequence[Item],
+        threads: int,
+        max_file_bytes: int,
+        stored: Stored,
+    ) -> None:
         try:
-            with Loader(source, self._recipe, items=items, threads=threads) as loader:
+            with Loader(
+                source,
+                self._recipe,
+                items=items,
+                threads=threads,
+                max_file_bytes=max_file_bytes,
+            ) as loader:
                 for batch in loader:
                     self._rows.append(batch.names, batch.array)
                     stored(batch, loader.stats)

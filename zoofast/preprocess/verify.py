@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.rows import read_named_rows
 from zoofast.errors import ImageError
 from zoofast.preprocess import reference
@@ -36,7 +37,13 @@ class Verified:
 
 
 def verify(
-    source: Source, items: Sequence[Item], folder: Path, recipe: Recipe, format: str, count: int
+    source: Source,
+    items: Sequence[Item],
+    folder: Path,
+    recipe: Recipe,
+    format: str,
+    count: int,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> Verified:
     """Prepares `count` random items with Pillow and NumPy; compares the tensors in `folder`."""
     chosen = random.Random(0).sample(items, min(count, len(items)))
@@ -47,7 +54,7 @@ def verify(
     read = _reader(folder, recipe, format)
     for item in chosen:
         try:
-            data = source.read(item)
+            data = source.read(item, max_file_bytes)
         except OSError as error:
             raise ImageError(f"{item.path}: cannot be verified: {error.strerror}") from error
         rgb = decode_with_pillow(data)

@@ -48,7 +48,9 @@ def measure_reading(source: Source, items: Sequence[Item], threads: int) -> Disk
 
 
 def _drop_from_cache(source: Source, item: Item) -> None:
-    if item.in_archive:
+    if item.problem is not None:
+        return
+    if item.offset is not None:
         os.posix_fadvise(source.fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
         return
     try:

@@ -1,0 +1,97 @@
+"""Named rows: short writes, errors of close, and what an earlier writer left."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoofast.base import rows as module
+from zoofast.base.rows import NamedRows, read_named_rows
+from zoofast.errors import OutputError
+
+NAMES = [f"image{i}" for i in range(50)]
+ROWS = np.random.default_rng(0).normal(size=(50, 33)).astype(np.float32)
+
+
+def write(path: Path) -> None:
+    rows = NamedRows(path, (33,), "float32")
+    try:
+        for i in range(0, 50, 7):
+            rows.append(NAMES[i : i + 7], ROWS[i : i + 7])
+        rows.finish()
+    finally:
+        rows.close()
+
+
+def test_writes_that_come_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write may take any part of the bytes; the header once ended up cut, with exit 0."""
+    real = os.write
+
+    def short(fd: int, data: memoryview) -> int:
+        return real(fd, data[: max(1, len(data) // 3)])
+
+    monkeypatch.setattr(module.os, "write", short)
+    monkeypatch.setattr(module.os, "pwrite", lambda fd, data, at: os.pwrite(fd, data[:9], at))
+    write(tmp_path / "x.npy")
+    names, array = read_named_rows(tmp_path / "x.npy")
+    assert names == NAMES
+    assert np.array_equal(array, ROWS)
+    assert np.array_equal(np.load(tmp_path / "x.npy"), ROWS)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_close_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, failing: int
+) -> None:
+    """NFS and quotas report a failed write at close; nothing may get its final name then."""
+    real: Callable[[int], None] = os.close
+    calls = 0
+
+    def close(fd: int) -> None:
+        nonlocal calls
+        calls += 1
+        real(fd)
+        if calls == failing:
+            raise OSError(number, os.strerror(number))
+
+    rows = NamedRows(tmp_path / "x.npy", (33,), "float32")
+    rows.append(NAMES, ROWS)
+    monkeypatch.setattr(module.os, "close", close)
+    with pytest.raises(OutputError, match=rf"x\.npy.*: cannot be written: {os.strerror(number)}"):
+        rows.finish()
+    rows.close()  # all is closed already
+    assert calls == 2
+    assert not (tmp_path / "x.npy").exists()
+    assert not (tmp_path / "x.names.txt").exists()
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module.os, "write", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        write(tmp_path / "x.npy")
+    assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize("name", ["x.npy.part", "x.names.txt.part"])
+def test_links_of_temporary_names_are_not_followed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").write_text("precious\n" * 1000)
+    (tmp_path / name).symlink_to(tmp_path / "other")
+    write(tmp_path / "x.npy")
+    assert read_named_rows(tmp_path / "x.npy")[0] == NAMES
+    rows = NamedRows(tmp_path / "x.npy", (33,), "float32")
+    for path in ("x.npy", "x.names.txt"):
+        (tmp_path / path).unlink()
+    for path in ("x.npy.part", "x.names.txt.part"):
+        (tmp_path / path).symlink_to(tmp_path / "other")
+    with pytest.raises(OutputError, match="cannot be written: Too many levels"):
+        rows.reopen(len)
+    assert (tmp_path / "other").read_text() == "precious\n" * 1000
