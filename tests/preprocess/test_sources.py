@@ -386,8 +386,16 @@ def test_an_unreadable_folder_is_named(tmp_path: Path, open_folder: Path) -> Non
 def test_a_list_of_any_size_and_kind(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as sparse:
         sparse.truncate(100 << 30)
-    with pytest.raises(SourceError, match=r"huge: neither a folder.*larger than 256 MiB"):
+    with pytest.raises(SourceError, match="huge: larger than 256,000,000 bytes"):
         open_source(tmp_path / "huge")
+    with pytest.raises(SourceError, match="/dev/zero: not a regular file"):
+        open_source("/dev/zero")
+    reading, writing = os.pipe()
+    os.write(writing, b"/in/x.JPEG\n")
+    os.close(writing)
+    with open_source(f"/dev/fd/{reading}") as source:  # <(command) of a shell
+        assert [item.path for item in source.items] == ["/in/x.JPEG"]
+    os.close(reading)
     (tmp_path / "list").write_bytes(b"a\0b/x.JPEG\n")
     with open_source(tmp_path / "list") as source:
         assert source.items[0].problem == "the path has a null byte"

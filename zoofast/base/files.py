@@ -77,14 +77,20 @@ def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None)
         part.write_bytes(data)
 
 
-def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other."""
+def read_file(
+    path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES, pipes: bool = False
+) -> bytes:
+    """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other.
+
+    pipes: a pipe is read, too, such as the shell's `<(command)`.
+    """
     # O_NONBLOCK: without it, opening a pipe waits for a writer
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if pipes else os.O_NONBLOCK))
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", path)
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", os.fspath(path))
     return data

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 
 from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import name_problem, stem
-from zoofast.base.parsing import read_limited
 from zoofast.errors import SourceError
 
 MAX_HEADER_BYTES = 1 << 20  # of a tar header, long names and pax attributes included
@@ -211,11 +210,10 @@ def _from_tar(where: str) -> Source:
 def _from_list(where: str) -> Source:
     folder = os.path.dirname(where)
     try:
-        lines = read_limited(where).decode("utf-8").splitlines()
-    except ValueError as error:
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        lines = read_file(where, pipes=True).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise SourceError(
-            f"{where}: neither a folder, a .tar nor a text file of paths ({reason})"
+            f"{where}: neither a folder, a .tar nor a text file of paths ({error.reason})"
         ) from error
     source = Source(where, [])
     for line in lines:
