@@ -25,20 +25,19 @@ def test_kernels_equal_scalar(made: once.Once, build: str, rounds: int, level: s
 
 
 @pytest.fixture(scope="module")
-def decoder(made: once.Once) -> str:
-    (binary,) = native.program(made, "jpeg_decoder", "checked", "-ljpeg")
-    return binary
+def decoder(made: once.Once) -> list[str]:
+    return native.program(made, "jpeg_decoder", "checked", "-ljpeg")
 
 
-def test_random_pictures_equal_libjpeg(decoder: str) -> None:
+def test_random_pictures_equal_libjpeg(decoder: list[str]) -> None:
     """Whole and in windows, every level; damaged ones are never taken where libjpeg warns."""
-    out = run(decoder, "-n", "150", "-s", "20")
+    out = run(*decoder, "-n", "150", "-s", "20")
     assert out.endswith(" 0 pictures failed\n")
     assert int(out.split()[0]) > 3_000, out
 
 
-def test_sample_equals_libjpeg(decoder: str) -> None:
+def test_sample_equals_libjpeg(decoder: list[str]) -> None:
     files = sorted((paths.SHARED / "imagenet-sample/val").rglob("*.JPEG"))[::6]
     if not files:
         pytest.skip("needs the ImageNet sample")
-    assert " 0 refused, 0 pictures failed" in run(decoder, *files)
+    assert " 0 refused, 0 pictures failed" in run(*decoder, *files)

@@ -124,7 +124,7 @@ def test_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.float32,
         (2, 4, 5),
         elements=st.one_of(
-            st.sampled_from([0.0, -0.0, 1.0, np.nan, np.inf, -np.inf, 3.4e38]),
+            st.sampled_from([0.0, -0.0, 1.0, np.nan, np.inf, -np.inf, float(np.float32(3.4e38))]),
             st.floats(-10, 10, width=32),
         ),
     )

@@ -75,7 +75,9 @@ def program(made: once.Once, name: str, build: str, *libraries: str) -> list[str
         _compile(*words, "-o", folder / name)
 
     binary = str(made(f"{name}-{build}", link) / name)
+    # another sanitizer's runtime may be preloaded into the tests
+    command = ["env", "-u", "LD_PRELOAD"]
     if build == "threads":
         # the runtime has fixed addresses, which random ones may collide with
-        return ["setarch", "-R", binary]
-    return [str(emulator), binary] if build == "aarch64" else [binary]
+        return [*command, "setarch", "-R", binary]
+    return [*command, str(emulator), binary] if build == "aarch64" else [*command, binary]
