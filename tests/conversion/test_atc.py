@@ -201,6 +201,10 @@ TABLE_A3 = """
         ("", []),
         ("dcmi module initialize failed. ret is -8005", []),
         (TABLE_310P[:600], []),
+        (
+            TABLE_310P.replace("| 0       310P3", f"| {'1' * 5000} 310P3"),
+            [Npu(11, 0, "310P3", 1), Npu(11, 1, "310P3", 2)],
+        ),
     ],
 )
 def test_the_tables_of_npu_smi(text, chips):

@@ -355,6 +355,15 @@ class TestCommands:
         assert ["Identity", "1", "0"] in [line.split() for line in printed.splitlines()]
         assert "top-1 agreement 100.00%" in printed
 
+    @pytest.mark.parametrize("batch", ["0", "-3", "x", "9" * 5000])
+    def test_batch_sizes_that_are_none(self, model, tmp_path, capsys, batch):
+        out = tmp_path / "out.onnx"
+        with pytest.raises(SystemExit) as caught:
+            main(["simplify", str(model), "-o", str(out), f"--batchsize={batch}"])
+        assert caught.value.code == 2
+        assert "is not a whole number from 1 to" in capsys.readouterr().err
+        assert not out.exists()
+
     def test_simplify_refuses_another_batch_than_the_fixed_one(self, model, tmp_path):
         pytest.importorskip("onnxsim")
         with pytest.raises(ModelError, match="its batch is fixed to 2; export it anew for 4"):

@@ -43,9 +43,9 @@ def parse(text: str) -> list[Npu]:
         if re.match(r"NPU\s+Chip", cell):
             break
         if first is None:
-            first = re.fullmatch(r"(\d+)\s+(?:Ascend)?(\d{3}\w*)", cell)
+            first = re.fullmatch(r"(\d{1,9})\s+(?:Ascend)?(\d{3}\w*)", cell)
             continue
-        second = re.match(r"(\d+)(?:\s+(\d+))?$", cell)
+        second = re.match(r"(\d{1,9})(?:\s+(\d{1,9}))?$", cell)
         if second is not None:
             device = int(second[2]) if has_device and second[2] else None
             chips.append(Npu(int(first[1]), int(second[1]), first[2], device))
