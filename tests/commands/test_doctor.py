@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -199,9 +200,11 @@ def test_devices_that_do_not_open(acl):
 
 
 def test_a_device_that_hangs_is_named_in_bounded_time(acl, monkeypatch):
-    monkeypatch.setattr(doctor, "DEVICE_SECONDS", 4.0)
+    monkeypatch.setattr(doctor, "DEVICE_SECONDS", 2.0)
+    begin = time.monotonic()
     finding = acl("hang")
-    assert finding.detail == "1 of 2 open; device 1: no answer within 4 s"
+    assert time.monotonic() - begin < 20
+    assert finding.detail == "1 of 2 open; device 1: no answer within 2 s"
     assert finding.cure.startswith("see npu-smi info")
 
 

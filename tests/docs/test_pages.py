@@ -79,8 +79,7 @@ def commands(text: str) -> list[Command]:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a shell command, without redirections and pipes."""
-    return shlex.split(re.split(r" (?:2?>|\|) ", command)[0], comments=True)
+    return shlex.split(command, comments=True)
 
 
 # ---- every command parses --------------------------------------------------------------

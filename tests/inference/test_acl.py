@@ -193,10 +193,7 @@ def test_bench_command(acl: Any, tmp_path: Path) -> None:
 def test_several_devices_are_several_processes(
     generation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path/aclruntime.py").write_text(fake_aclruntime.SHIM)
-    monkeypatch.syspath_prepend(tmp_path / "path")  # spawned processes get this path as well
-    monkeypatch.setenv("FAKE_ACLRUNTIME", generation)
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, generation)
     inputs = models.write_inputs(tmp_path / "in", 5)
     words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--device", "0,1,2"]
     words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]

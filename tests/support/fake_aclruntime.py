@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import os
 import threading
 import time
 import tracemalloc
 import weakref
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
+
+from tests.support import paths
+
+if TYPE_CHECKING:
+    import pytest
 
 GENERATIONS = ("G0", "G1", "G2", "G3", "G4")
 DEVICES = 8
@@ -29,7 +35,40 @@ tracemalloc.start(1)
 from tests.support import fake_aclruntime
 sys.modules[__name__] = fake_aclruntime.build(os.environ["FAKE_ACLRUNTIME"])
 """
+# Goes after SHIM. The statements run before a session is made, and before each run of a session;
+# they may use `device`, its number, and `calls`, the number of runs so far.
+FAULTS = """
+import signal, time
+module = sys.modules[__name__]
+class Faulty(module.InferenceSession):
+    def __init__(self, path, device, options):
+        {at_open}
+        super().__init__(path, device, options)
+        self.device, self.calls = device, 0
+    def run(self, names, feeds):
+        device, calls = self.device, self.calls
+        self.calls += 1
+        {at_run}
+        return super().run(names, feeds)
+module.InferenceSession = Faulty
+"""
 _NUMPY_DOMAIN = 389047  # under which NumPy reports its blocks to tracemalloc
+
+
+def install(
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    generation: str = "G3",
+    *,
+    at_open: str = "pass",
+    at_run: str = "pass",
+) -> None:
+    """Lets processes that are started from now on find this module as aclruntime."""
+    folder.mkdir(exist_ok=True)
+    (folder / "aclruntime.py").write_text(SHIM + FAULTS.format(at_open=at_open, at_run=at_run))
+    patch.syspath_prepend(folder)
+    patch.setenv("FAKE_ACLRUNTIME", generation)
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(paths.ROOT)]))
 
 
 class Misuse(AssertionError):
@@ -84,6 +123,11 @@ def is_allocated(address: int) -> bool:
     find = ctypes.pythonapi._PyTraceMalloc_GetTraceback
     find.argtypes, find.restype = [ctypes.c_uint, ctypes.c_size_t], ctypes.py_object
     return find(_NUMPY_DOMAIN, address) is not None
+
+
+def _print(*lines: str) -> None:
+    """As C code prints: not through sys.stdout."""
+    os.write(1, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _need(value: Any, kind: type, what: str) -> None:
@@ -236,11 +280,14 @@ class Session:
         if state.finalized:
             raise RuntimeError("[-1][ACL: general failure] ")
         if not 0 <= device_id < DEVICES:
+            _print("[INFO] acl init success", f"[ERROR] acl open device {device_id} failed")
             raise RuntimeError("[107001][Error code unknown] ")
         try:
             self._ort = onnxruntime.InferenceSession(Path(model_path).read_bytes())
         except Exception as error:
+            _print("[ERROR] load model from file failed", "[WARN] no model had been loaded")
             raise RuntimeError("[1][ACL: invalid parameter] ") from error
+        _print("[INFO] acl init success", f"[INFO] open device {device_id} success")
         self._state, self._device, self._options = state, device_id, options
         self._closed = False
         self._thread = threading.get_ident()

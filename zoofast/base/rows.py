@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.base.files import PART, write_errors
+from zoofast.base.files import PART, atomic_output, write_atomic, write_errors
 from zoofast.base.npy import map_npy
 from zoofast.errors import ResultError
 
 HEADER_BYTES = 4096  # before the rows, so that rows begin on a page
+COPY_BYTES = 8 << 20  # of rows that are copied at once
 
 
 def npy_header(shape: tuple[int, ...], dtype: str, length: int | None = None) -> bytes:
@@ -67,10 +68,13 @@ class NamedRows:
         """
         with write_errors(self._data_part):
             # finish() renames the data first. Wherever it was killed, these two renames undo it.
-            for final, part in ((self._names, self._names_part), (self._data, self._data_part)):
-                if final.exists():
+            # It may also have written the files in another order while both parts remain.
+            pairs = ((self._names, self._names_part), (self._data, self._data_part))
+            has_parts = all(part.exists() for _, part in pairs)
+            for final, part in pairs:
+                if final.exists() and not has_parts:
                     os.replace(final, part)
-            if not (self._data_part.exists() and self._names_part.exists()):
+            if not all(part.exists() for _, part in pairs):
                 return []
             nbytes = self._data_part.stat().st_size - HEADER_BYTES
             names = _read_names(self._names_part)[: max(nbytes // self.nbytes_each, 0)]
@@ -112,8 +116,15 @@ class NamedRows:
             _write(self._names_fd, _encode_names(names))
         self._rows += len(names)
 
-    def finish(self) -> None:
-        """Ends the writing: the data gets its header, both files their final names."""
+    def finish(self, order: Sequence[int] | None = None) -> None:
+        """Ends the writing: the data gets its header, both files their final names.
+
+        order: numbers of rows, from 0 in the order of writing; the files get this order. None: the
+        order of writing.
+        """
+        if order is not None and list(order) != list(range(self._rows)):
+            self._finish_reordered(order)
+            return
         with write_errors(self._data):
             if self._fd < 0:
                 self._open()
@@ -124,6 +135,23 @@ class NamedRows:
         with write_errors(self._data):
             os.replace(self._data_part, self._data)
             os.replace(self._names_part, self._names)
+
+    def _finish_reordered(self, order: Sequence[int]) -> None:
+        """Writes both files anew. The parts go last: until then they are what `reopen` takes."""
+        self.close()
+        names = _read_names(self._names_part)
+        with atomic_output(self._data) as path, path.open("wb") as file:
+            rows = np.memmap(
+                self._data_part, self._dtype, "r", HEADER_BYTES, (self._rows, *self._shape)
+            )
+            file.write(npy_header((len(order), *self._shape), self._dtype, HEADER_BYTES))
+            each = max(1, COPY_BYTES // self.nbytes_each)
+            for i in range(0, len(order), each):
+                file.write(rows[list(order[i : i + each])].data)
+        write_atomic(self._names, _encode_names([names[i] for i in order]))
+        with write_errors(self._data):
+            self._data_part.unlink()
+            self._names_part.unlink()
 
     def close(self) -> None:
         """Closes the files, finished or not. An error of an earlier write can show here."""

@@ -31,8 +31,9 @@ from zoofast.commands.scoring import (
 )
 from zoofast.conversion import models
 from zoofast.errors import BackendError, LabelError, OutputError
+from zoofast.evaluation.journal import end_journal
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
-from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
+from zoofast.inference.spec import DEFAULT_BATCH, DEVICE_TIMEOUT, ModelSpec
 from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device-timeout",
         type=arguments.seconds,
+        default=DEVICE_TIMEOUT,
         metavar="S",
-        help="seconds after which a device without an answer counts as failed (default: 600)",
+        help="seconds that a device may take for a batch (default: %(default)g)",
     )
     add_score_arguments(parser)
     arguments.add_file(
@@ -138,33 +140,45 @@ def run(args: argparse.Namespace) -> int:
             by_name = {name: i for name, i in labels.by_name.items() if name in chosen}
             labels = replace(labels, by_name=by_name)
         evaluation = _evaluate(args, source, items, recipe, labels, options)
+        # A full disk must not lose the score, so it is printed before anything is written.
+        code = _print_result(args, evaluation, options.journal)
+        if evaluation.score is not None and evaluation.state == "complete":
+            write_score(args, evaluation.score)
         if args.json:
             write_json(args.json, evaluation.as_dict())
         if args.report:
             page = eval_report(evaluation, ["zoofast", *args.argv], source)
             write_result(args.report, render(page))
-    return _print_and_write(args, evaluation, options.journal)
+    if evaluation.state == "complete" and options.journal is not None:
+        end_journal(options.journal, keep=bool(evaluation.failures))
+    return code
 
 
 def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:
     """The model, for each device."""
 
-    model, backend, batch = args.model, args.backend, args.batchsize
+    model, backend, batch, title = args.model, args.backend, args.batchsize, ""
     if args.sim_device or args.sim_fps is not None:
         if backend not in (None, "sim"):
             raise BackendError(f"--sim-device and --sim-fps are for --backend sim, not {backend}")
         backend = "sim"
-        model = _simulated(args, recipe)
+        model, title = _simulated(args, recipe)
         batch = None
     spec = ModelSpec(
-        model, backend, batch=batch, default_batch=DEFAULT_BATCH, provider=args.provider
+        model,
+        backend,
+        batch=batch,
+        default_batch=DEFAULT_BATCH,
+        provider=args.provider,
+        title=title,
     )
     return [replace(spec, device=device) for device in args.device]
 
 
-def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
-    """The sim backend's text for an NPU that takes what the recipe makes."""
+def _simulated(args: argparse.Namespace, recipe: Recipe) -> tuple[str, str]:
+    """The sim backend's text for an NPU that takes what the recipe makes, and a title for it."""
     batch, fps = args.batchsize or SIM_BATCH, args.sim_fps
+    title = f"{recipe.name} on an NPU of {fps:,g} images/s" if fps else ""
     if fps is None:
         of_recipe = [name for name in models.names() if models.load(name).recipe == recipe.name]
         named = args.model in models.names() or not of_recipe
@@ -178,12 +192,13 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> str:
                 f"{args.sim_device}, only for {sizes}"
             )
         fps = known.fps[args.sim_device][batch]
+        title = f"{known.name} on {args.sim_device}"
     shape = "x".join(map(str, (batch, *recipe.shape)))
-    return f"{shape}:{recipe.dtype}:{recipe.classes}@{fps:g}"
+    return f"{shape}:{recipe.dtype}:{recipe.classes}@{fps:g}", title
 
 
 def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
-    from zoofast.evaluation.evaluate import DEVICE_TIMEOUT, EvalOptions
+    from zoofast.evaluation.evaluate import EvalOptions
 
     journal = args.journal or (args.output and f"{args.output}.journal")
     if args.resume and not journal:
@@ -199,7 +214,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
         output_index=args.output_index,
         scoring=score_options(args),
         on_error=args.on_error,
-        timeout=args.device_timeout or DEVICE_TIMEOUT,
+        timeout=args.device_timeout,
         journal=Path(journal) if journal else None,
         logits=Path(args.save_logits) if args.save_logits else None,
         resume=args.resume,
@@ -240,14 +255,11 @@ def _notes(state: EvalProgress, top_k: int) -> list[str]:
     return [*notes, f"device busy {state.device_busy:.0%}"]
 
 
-def _print_and_write(args: argparse.Namespace, evaluation: Evaluation, journal: Path | None) -> int:
-    """Writes the score and prints everything; returns the exit code."""
-    partial = evaluation.state != "complete"
+def _print_result(args: argparse.Namespace, evaluation: Evaluation, journal: Path | None) -> int:
+    """Prints everything; returns the exit code."""
     if not args.quiet:
         print_summary(evaluation)
     if evaluation.score is not None:
-        if not partial:
-            write_score(args, evaluation.score)
         published = None if args.quiet else evaluation.recipe.accuracy
         code = print_score(
             evaluation.score, args.allow_missing, args.quiet, args.confused, published
@@ -259,20 +271,23 @@ def _print_and_write(args: argparse.Namespace, evaluation: Evaluation, journal: 
         else:
             say(f"ran {evaluation.done} of {evaluation.total}")
         code = 1 if evaluation.failures else 0
-    if partial:
-        cure = "; to continue, repeat the command with --resume" if journal else ""
-        warn(
-            f"interrupted: the result is partial, {evaluation.done} of "
-            f"{counted(evaluation.total, 'image')} are done{cure}"
-        )
-        return 130
-    return code
+    for reason in evaluation.lost_devices.values():
+        warn(f"{reason}; the other devices computed its batches")
+        code = 1
+    if evaluation.state == "complete":
+        return code
+    cure = "; to continue, repeat the command with --resume" if journal else ""
+    warn(
+        f"interrupted: the result is partial, {evaluation.done} of "
+        f"{counted(evaluation.total, 'image')} are done{cure}"
+    )
+    return 130
 
 
 def print_summary(evaluation: Evaluation) -> None:
     """The table of the run."""
     specs = evaluation.specs
-    table = Table(title=specs[0].model)
+    table = Table(title=evaluation.title)
     table.add("images", f"{evaluation.done} of {evaluation.total}")
     if evaluation.resumed:
         table.add("  by an earlier run", f"{evaluation.resumed}")

@@ -1,8 +1,9 @@
 """The journal of an evaluation: the answers so far, from which a stopped run is resumed.
 
-Every line is JSON. The first line describes the run. Each further line holds the image names of one
-batch and what scoring needs of their answers. A last line without a newline does not count: the
-process was killed while it wrote that line.
+Every line is a JSON object. The first line describes the run. Each further line holds the image
+names of one batch and what scoring needs of their answers, or it is END: the run has ended, and its
+outputs are written. A last line without a newline does not count: the process was killed while it
+wrote that line. The batches are in the order of their answers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from zoofast.base.files import write_errors
+from zoofast.base.parsing import parse_json
 from zoofast.errors import OutputError
 from zoofast.scoring.topk import TopK
 
@@ -25,91 +28,147 @@ FIELDS = {
     "total": np.float32,
     "min_score": np.float32,
 }
+END = {"ended": True}
+MAX_LINE_BYTES = 64 << 20  # a batch of 65,536 images has some 10 MB
 
 
 class Journal:
-    """An open journal. resumed: the names and answers of the batches that it held when opened."""
+    """An open journal. resumed: the names and answers of the batches that it held when opened.
+
+    The file is made with the first batch: a run that ends before leaves no journal.
+    """
 
     def __init__(self, path: str | os.PathLike[str], description: Mapping[str, Any], resume: bool):
         """Begins a journal at `path`, or with `resume` continues one that exists.
 
-        description: what a run must have in common with the run that it resumes. Raises
-        OutputError: not writable, damaged, of another run, or existing and without `resume`.
+        description: what a run must have in common with the run that it resumes. A journal without
+        a batch is begun anew, and without `resume` also the journal of a run that has ended. Raises
+        OutputError: not writable, damaged, of another run, or, without `resume`, of a run that has
+        not ended.
         """
         self.path = Path(path)
         self.resumed: list[tuple[list[str], TopK]] = []
+        self._description = dict(description)
+        self._names: set[str] = set()
+        self._ended = False
+        self._file: BinaryIO | None = None
+        with write_errors(self.path):
+            self._complete_bytes = self._read(resume)
+        if not resume and self.resumed and not self._ended:
+            raise OutputError(
+                f"{path}: is the journal of an evaluation that did not end; continue it with "
+                "--resume, or begin anew with --overwrite"
+            )
+        if not resume:
+            self.resumed = []
+        if not self.resumed:
+            self._complete_bytes = 0
+        elif self.path.stat().st_size > self._complete_bytes:  # an incomplete line
+            with write_errors(self.path):
+                os.truncate(self.path, self._complete_bytes)
+
+    def _read(self, resume: bool) -> int:
+        """Reads the complete lines; returns their bytes."""
+        complete = 0
         try:
-            exists = self.path.exists() and self.path.stat().st_size > 0
-            if exists and not resume:
-                raise OutputError(
-                    f"{path}: is the journal of an evaluation that did not end; continue it with "
-                    "--resume, or begin anew with --overwrite"
-                )
-            has_description = exists and self._read(description)
-            self._file: BinaryIO = self.path.open("ab", buffering=0)
-            if not has_description:
-                self._write(dict(description))
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from error
+            with self.path.open("rb") as file:
+                number = 0
+                while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
+                    number += 1
+                    self._read_line(line, number, resume)
+                    complete += len(line)
+                if len(line) == MAX_LINE_BYTES:
+                    raise self._damaged(number + 1, "it is too long")
+        except FileNotFoundError:
+            return 0
+        return complete
 
-    def _read(self, description: Mapping[str, Any]) -> bool:
-        """Reads the complete lines and cuts off the rest. False: there was no complete line."""
-        complete = 0  # bytes
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = json.loads(line)
-                    if number == 1:
-                        self._check(entry, description)
-                    else:
-                        self._add(entry)
-                except (ValueError, KeyError, TypeError) as error:
-                    raise OutputError(
-                        f"{self.path}: line {number} is damaged ({error}); begin anew with "
-                        "--overwrite"
-                    ) from error
-                complete += len(line)
-        os.truncate(self.path, complete)
-        return complete > 0
+    def _read_line(self, line: bytes, number: int, resume: bool) -> None:
+        try:
+            entry = parse_json(line)
+            if not isinstance(entry, dict):
+                raise ValueError("it is no object")
+            if number == 1:
+                # Of another run: an error only if there is a batch, which would be lost.
+                self._recorded = entry
+            elif entry == END:
+                self._ended = True
+            else:
+                if resume:
+                    self._check_description()
+                self._ended = False
+                self._add(entry)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise self._damaged(number, str(error)) from error
 
-    def _check(self, entry: Any, description: Mapping[str, Any]) -> None:
-        for key, value in description.items():
-            if entry.get(key) != value:
+    def _damaged(self, number: int, reason: str) -> OutputError:
+        return OutputError(
+            f"{self.path}: line {number} is damaged ({reason}); begin anew with --overwrite"
+        )
+
+    def _check_description(self) -> None:
+        for key, value in self._description.items():
+            if self._recorded.get(key) != value:
+                recorded = str(self._recorded.get(key))[:80]
                 raise OutputError(
-                    f"{self.path}: is of another {key} ({entry.get(key)}, now {value}); resume "
+                    f"{self.path}: is of another {key} ({recorded}, now {value}); resume "
                     "with the same one, or begin anew with --overwrite"
                 )
 
-    def _add(self, entry: Any) -> None:
+    def _add(self, entry: dict[str, Any]) -> None:
         names = entry["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("its names are no list of texts")
+        twice = next((name for name in names if name in self._names), None)
+        if twice is not None or len(set(names)) < len(names):
+            raise ValueError(f"{twice or 'a name'} stands in it twice")
+        self._names.update(names)
         columns: dict[str, Any] = {
             name: np.array(entry[name], kind) for name, kind in FIELDS.items()
         }
-        top_k = TopK(**columns)
-        if any(len(getattr(top_k, name)) != len(names) for name in FIELDS):
-            raise ValueError("its lists differ in length")
-        self.resumed.append((names, top_k))
+        k = columns["classes"].shape[-1] if columns["classes"].ndim == 2 else 0
+        if k < 1 or (self.resumed and k != self.resumed[0][1].classes.shape[1]):
+            raise ValueError("its classes are no table of the right width")
+        for name, column in columns.items():
+            width = (k,) if name in ("classes", "values") else ()
+            if column.shape != (len(names), *width):
+                raise ValueError(f"its names and its {name} differ in length")
+        self.resumed.append((names, TopK(**columns)))
 
     def append(self, names: list[str], top_k: TopK) -> None:
         """Records a batch. Raises OutputError."""
         entry: dict[str, Any] = {"names": names}
         entry.update({name: getattr(top_k, name).tolist() for name in FIELDS})
-        try:
-            self._write(entry)
-        except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror}") from error
+        self._write(entry)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-        while line:
-            line = line[self._file.write(line) :]
+        with write_errors(self.path):
+            if self._file is None:
+                self._file = self.path.open("ab", buffering=0)
+                self._file.truncate(self._complete_bytes)
+                if not self._complete_bytes:
+                    self._write(self._description)
+            line = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            while line:
+                line = line[self._file.write(line) :]
 
     def close(self) -> None:
-        self._file.close()
+        """Closes the file. Raises OutputError."""
+        file, self._file = self._file, None
+        if file is not None:
+            with write_errors(self.path):
+                file.close()
 
-    def remove(self) -> None:
-        """Closes and deletes the journal of an evaluation that is complete."""
-        self.close()
-        self.path.unlink(missing_ok=True)
+
+def end_journal(path: Path, keep: bool) -> None:
+    """Call this when all outputs of an evaluation are written: removes its journal.
+
+    keep: the journal stays, marked as ended, so that --resume tries the failed images again. Raises
+    OutputError.
+    """
+    with write_errors(path):
+        if not keep:
+            path.unlink(missing_ok=True)
+        elif path.exists():
+            with path.open("ab") as file:
+                file.write(json.dumps(END).encode() + b"\n")

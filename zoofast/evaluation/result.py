@@ -58,7 +58,13 @@ class Evaluation:
     times: list[Times] = field(default_factory=list)  # of each device
     stats: Stats = field(default_factory=Stats)
     timeline: Timeline = field(default_factory=lambda: Timeline(0))
+    lost_devices: dict[int, str] = field(default_factory=dict)  # device -> reason
     score: Score | None = None
+
+    @property
+    def title(self) -> str:
+        """The model, for people."""
+        return self.specs[0].title or self.specs[0].model
 
     @property
     def done(self) -> int:
@@ -105,6 +111,7 @@ class Evaluation:
             "model_digest": model_digest(spec.model),
             "backend": backend_of(spec.model, spec.backend),
             "devices": [each.device for each in self.specs],
+            "lost_devices": {str(device): why for device, why in self.lost_devices.items()},
             "input": str(self.input),
             "batchsize": self.input.shape[0] if self.input else None,
             "recipe": {"name": self.recipe.name, "digest": self.recipe.digest},

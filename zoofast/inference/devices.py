@@ -3,6 +3,9 @@
 Each device has a thread that loads its model. Where a device computes several batches at the same
 time, more threads run batches with that model; each of them is an executor. All executors of all
 devices take from one queue, so a faster device takes more batches.
+
+A device that fails during a run is lost: the other devices compute its batches. The memory of a
+batch is not reused before the batch has an answer, so its tensors are still there.
 """
 
 from __future__ import annotations
@@ -20,16 +23,24 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.errors import BackendError, ZoofastError
 from zoofast.inference.backends import Model, TensorInfo, Times
-from zoofast.inference.remote import MAX_IN_FLIGHT, RemoteModel, RemoteResult
+from zoofast.inference.remote import (
+    CLOSING_SECONDS,
+    MAX_IN_FLIGHT,
+    RemoteModel,
+    RemoteResult,
+    kill_models,
+)
 from zoofast.inference.spec import ModelSpec
 from zoofast.timing.timeline import Timeline
 
 PREFETCH = 2  # batches per executor: the one that it computes, and the next
 PREFETCH_OF_PROCESS = MAX_IN_FLIGHT + 1  # the requested batches, and the next
-CLOSING_SECONDS = 5.0  # for a device's thread to end
+OPENING_SECONDS = 60.0  # that a device may take at least to load the model
+CHECK_SECONDS = 0.5  # between two looks at the devices' clocks, at most
+JOIN_SECONDS = 0.5  # for a thread whose process was killed; a model in this process may hang on
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     number: int  # of the batch
     slots: _core.Batch
@@ -42,13 +53,78 @@ class _Answer:
 
 
 @dataclass
+class _Loaded:
+    device: _Device
+
+
+@dataclass
 class _Failure:
-    device: int
+    device: _Device
     error: BaseException
 
 
+_Event = _Answer | _Loaded | _Failure
+
+
+class _TaskQueue:
+    """The tasks of all devices, and which device works on which task."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[_Task] = deque()
+        self._taken: dict[_Device, list[_Task]] = {}
+        self._lost: set[_Device] = set()
+        self._closed = False
+
+    def put(self, task: _Task) -> None:
+        with self._changed:
+            self._waiting.append(task)
+            self._changed.notify()
+
+    def take(self, device: _Device, block: bool = True) -> _Task | None:
+        """The next task; None when no more come, or when the device is lost.
+
+        Raises queue.Empty when there is none yet and `block` is false.
+        """
+        with self._changed:
+            while device not in self._lost:
+                if self._waiting:
+                    task = self._waiting.popleft()
+                    self._taken.setdefault(device, []).append(task)
+                    return task
+                if self._closed:
+                    return None
+                if not block:
+                    raise queue.Empty
+                self._changed.wait()
+            return None
+
+    def complete(self, device: _Device, task: _Task) -> bool:
+        """The device has the answer of a task. False: it is lost, and others have the task."""
+        with self._changed:
+            if device in self._lost:
+                return False
+            self._taken[device].remove(task)
+            return True
+
+    def lose(self, device: _Device) -> None:
+        """Gives the tasks that the device has taken to the others."""
+        with self._changed:
+            self._lost.add(device)
+            self._waiting.extendleft(reversed(self._taken.pop(device, [])))
+            self._changed.notify_all()
+
+    def close(self, drop: bool = False) -> None:
+        """No more tasks come. drop: those that no device has taken are dropped."""
+        with self._changed:
+            self._closed = True
+            if drop:
+                self._waiting.clear()
+            self._changed.notify_all()
+
+
 class _Executor(threading.Thread):
-    """Runs tasks with a device's model until it takes None, which it puts back for the others."""
+    """Runs tasks with a device's model until there are no more."""
 
     def __init__(self, device: _Device, model: Model | RemoteModel, name: str) -> None:
         super().__init__(name=name, daemon=True)
@@ -65,19 +141,20 @@ class _Executor(threading.Thread):
     def _run_tasks(self) -> None:
         ended_ns = time.monotonic_ns()  # of the batch before
         for task, result in self._results():
+            if not self._device.tasks.complete(self._device, task):
+                return
             timeline = self._device.timeline
             if timeline is not None:
                 timeline.span(self.name, "wait", ended_ns, result.begin_ns, task.number)
                 timeline.span(self.name, "infer", result.begin_ns, result.end_ns, task.number)
-            self._device.answers.put(_Answer(task.number, result.outputs))
+            self._device.events.put(_Answer(task.number, result.outputs))
             ended_ns = result.end_ns
-        self._device.tasks.put(None)
 
     def _results(self) -> Iterator[tuple[_Task, RemoteResult]]:
         if isinstance(self._model, RemoteModel):
             yield from self._results_of_process(self._model)
             return
-        while (task := self._device.tasks.get()) is not None:
+        while (task := self._device.tasks.take(self._device)) is not None:
             begin = time.monotonic_ns()
             self.busy_since = begin / 1e9
             outputs = self._model.infer(task.slots.array)
@@ -91,7 +168,7 @@ class _Executor(threading.Thread):
         while True:
             while more and len(in_flight) < MAX_IN_FLIGHT:
                 try:
-                    task = self._device.tasks.get(block=not in_flight)
+                    task = self._device.tasks.take(self._device, block=not in_flight)
                 except queue.Empty:
                     break
                 if task is None:
@@ -113,20 +190,22 @@ class _Device(threading.Thread):
     def __init__(
         self,
         open_model: Callable[[], Model | RemoteModel],
-        device: int,
-        tasks: queue.SimpleQueue[_Task | None],
-        answers: queue.SimpleQueue[_Answer | _Failure | _Device],
+        number: int,
+        tasks: _TaskQueue,
+        events: queue.SimpleQueue[_Event],
     ) -> None:
-        super().__init__(name=f"device {device}", daemon=True)
-        self.device = device
-        self.tasks, self.answers = tasks, answers
+        super().__init__(name=f"device {number}", daemon=True)
+        self.number = number
+        self.tasks, self.events = tasks, events
         self.model: Model | RemoteModel | None = None
         self.executors: list[_Executor] = []
         self.times = Times()
         self.timeline: Timeline | None = None
+        self.loaded = False
         self._open_model = open_model
         self._may_begin = threading.Event()
         self._ring: Sequence[_core.Batch] = ()
+        self.killed = False  # its process, if it has one, must end
 
     def begin(self, ring: Sequence[_core.Batch], timeline: Timeline | None) -> None:
         """Lets the device take tasks."""
@@ -134,17 +213,30 @@ class _Device(threading.Thread):
         self._may_begin.set()
 
     def fail(self, error: BaseException) -> None:
-        self.answers.put(_Failure(self.device, error))
+        self.events.put(_Failure(self, error))
+
+    def kill(self) -> None:
+        """Ends the device's process in bounded time. A model in this process cannot be ended."""
+        self.killed = True
+        if isinstance(self.model, RemoteModel):
+            kill_models([self.model])
+
+    def busy_since(self) -> float | None:
+        """Since when the device has worked on a batch, in monotonic seconds; None: it waits."""
+        return min((each.busy_since for each in self.executors if each.busy_since), default=None)
 
     def run(self) -> None:
         try:
-            with self._open_model() as model:
+            self.model = self._open_model()
+            if self.killed:
+                self.kill()
+            with self.model as model:
                 names = [self.name]
                 if model.concurrency > 1:
                     names = [f"{self.name} executor {i}" for i in range(model.concurrency)]
-                self.model = model
                 self.executors = [_Executor(self, model, name) for name in names]
-                self.answers.put(self)
+                self.loaded = True
+                self.events.put(_Loaded(self))
                 self._may_begin.wait()
                 if isinstance(model, RemoteModel):
                     model.share(self._ring)
@@ -163,56 +255,64 @@ class Devices:
 
     A context manager. Entering it waits until the model is loaded on all devices; `input` and
     `outputs` are known then. Raises BackendError with the device's number when the model cannot be
-    loaded on a device, or when two devices take different inputs. timeout: seconds after which a
-    device that has not answered counts as failed.
+    loaded on a device, or when two devices take different inputs.
+
+    timeout: seconds that a device may take for a batch, and, if that is more than OPENING_SECONDS,
+    to load the model. A device that takes longer for a batch, or that fails during the run, is
+    lost; when no device is left, BackendError is raised. lost: number of a lost device -> the
+    reason.
     """
 
     def __init__(self, specs: Sequence[ModelSpec], timeout: float) -> None:
         self._timeout = timeout
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[_Answer | _Failure | _Device] = queue.SimpleQueue()
+        self._tasks = _TaskQueue()
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._checked = 0.0  # when the devices' clocks were last looked at
         self.shared = any(spec.own_process for spec in specs)
-        self._threads = [
-            _Device(spec.open, spec.device, self._tasks, self._answers) for spec in specs
+        self._devices = [
+            _Device(spec.open, spec.device, self._tasks, self._events) for spec in specs
         ]
+        self._in_use = list(self._devices)
+        self.lost: dict[int, str] = {}
         self.input: TensorInfo
         self.outputs: list[TensorInfo]
 
     def __len__(self) -> int:
-        return len(self._threads)
+        return len(self._devices)
 
     @property
     def concurrency(self) -> int:
         """How many batches all devices compute at the same time."""
-        return sum(len(thread.executors) for thread in self._threads)
+        return sum(len(device.executors) for device in self._in_use)
 
     @property
     def prefetch(self) -> int:
         """How many batches all devices hold: those that they compute, and the next ones."""
         return sum(
             PREFETCH_OF_PROCESS
-            if isinstance(thread.model, RemoteModel)
-            else PREFETCH * len(thread.executors)
-            for thread in self._threads
+            if isinstance(device.model, RemoteModel)
+            else PREFETCH * len(device.executors)
+            for device in self._in_use
         )
 
     def __enter__(self) -> Devices:
-        for thread in self._threads:
-            thread.start()
+        self._opened = time.monotonic()
+        for device in self._devices:
+            device.start()
         try:
-            for _ in self._threads:
-                answer = self._answers.get()
-                if isinstance(answer, _Failure):
-                    self._raise(answer)
-            models = [thread.model for thread in self._threads]
+            while not all(device.loaded for device in self._devices):
+                event = self._next_event()
+                if isinstance(event, _Failure):
+                    self._raise(event)
+            models = [device.model for device in self._devices]
             assert models[0] is not None
             self.input, self.outputs = models[0].input, models[0].outputs
-            for thread in self._threads:
-                assert thread.model is not None
-                if thread.model.input != self.input:
+            for device in self._devices:
+                assert device.model is not None
+                if device.model.input != self.input:
                     raise BackendError(
-                        f"device {thread.device}: takes {thread.model.input}, but device "
-                        f"{self._threads[0].device} takes {self.input}"
+                        f"device {device.number}: takes {device.model.input}, but device "
+                        f"{self._devices[0].number} takes {self.input}"
                     )
         except BaseException:
             self._end()
@@ -221,8 +321,8 @@ class Devices:
 
     def begin(self, ring: Sequence[_core.Batch], timeline: Timeline | None = None) -> None:
         """Lets the devices work on the batches of `ring`."""
-        for thread in self._threads:
-            thread.begin(ring, timeline)
+        for device in self._devices:
+            device.begin(ring, timeline)
 
     def put(self, number: int, slots: _core.Batch) -> None:
         """Queues a batch for the first executor that is free."""
@@ -231,60 +331,97 @@ class Devices:
     def get(self) -> tuple[int, list[NDArray[Any]]]:
         """Waits for an answer: a batch's number and its outputs. Raises BackendError."""
         while True:
-            try:
-                answer = self._answers.get(timeout=min(self._timeout, 1.0))
-            except queue.Empty:
-                self._check_timeouts()
-                continue
-            if isinstance(answer, _Failure):
-                self._raise(answer)
-            if isinstance(answer, _Answer):
-                return answer.number, answer.outputs
+            event = self._next_event()
+            if isinstance(event, _Answer):
+                return event.number, event.outputs
+            if isinstance(event, _Failure) and event.device in self._in_use:
+                self._lose_failed(event)
+                self._check_any_left()
 
     def finish(self) -> list[Times]:
-        """Closes the models, after all answers were taken. Returns the times of each device."""
-        self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
-        while not self._answers.empty():
-            answer = self._answers.get()
-            if isinstance(answer, _Failure):
-                self._raise(answer)
-        return [thread.times for thread in self._threads]
+        """Closes the models, after all answers were taken. Returns the times of each device.
 
-    def _check_timeouts(self) -> None:
+        A device that cannot be closed is lost.
+        """
+        self._tasks.close()
+        deadline = time.monotonic() + self._timeout
+        for device in list(self._in_use):
+            device.join(max(0.0, deadline - time.monotonic()))
+            if device.is_alive():
+                self._lose(device, f"{device.name} has not closed within {self._timeout:,.0f} s")
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, _Failure) and event.device in self._in_use:
+                self._lose_failed(event)
+        return [device.times for device in self._devices]
+
+    def _next_event(self) -> _Event | None:
+        """Waits for an event, but not long; looks at the devices' clocks."""
+        seconds = min(self._timeout / 4, CHECK_SECONDS)
         now = time.monotonic()
-        for thread in self._threads:
-            busy = (executor.busy_since for executor in thread.executors if executor.busy_since)
-            since = min(busy, default=now)
-            if now - since > self._timeout:
-                raise BackendError(
-                    f"device {thread.device}: has not answered for {now - since:,.0f} s; a slow "
-                    "model may need a longer --device-timeout"
-                )
+        if now - self._checked >= seconds:
+            self._checked = now
+            self._check_clocks(now)
+        try:
+            return self._events.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def _check_clocks(self, now: float) -> None:
+        cure = "a slow model may need a longer --device-timeout"
+        for device in list(self._in_use):
+            since = device.busy_since() if device.loaded else self._opened
+            limit = self._timeout if device.loaded else max(self._timeout, OPENING_SECONDS)
+            if since is None or now - since <= limit:
+                continue
+            seconds = f"{now - since:,.0f} s"
+            if not device.loaded:
+                raise BackendError(f"{device.name} has not loaded the model in {seconds}; {cure}")
+            self._lose(device, f"{device.name} has not answered for {seconds}; {cure}")
+            self._check_any_left()
+
+    def _lose_failed(self, failure: _Failure) -> None:
+        """Another error than a BackendError is no fault of the device, and ends the run."""
+        if not isinstance(failure.error, BackendError):
+            self._raise(failure)
+        self._lose(failure.device, f"{self._prefix(failure.device)}{failure.error}")
+
+    def _lose(self, device: _Device, reason: str) -> None:
+        self._in_use.remove(device)
+        self.lost[device.number] = reason
+        self._tasks.lose(device)
+        # Ending a process may take seconds, in which the other devices need this thread.
+        threading.Thread(target=device.kill, name=f"end {device.name}", daemon=True).start()
+
+    def _check_any_left(self) -> None:
+        if not self._in_use:
+            raise BackendError("; ".join(self.lost.values()))
+
+    def _prefix(self, device: _Device) -> str:
+        return f"{device.name}: " if len(self) > 1 else ""
 
     def _raise(self, failure: _Failure) -> None:
         error = failure.error
         if isinstance(error, ZoofastError):
-            prefix = f"device {failure.device}: " if len(self) > 1 else ""
-            raise type(error)(f"{prefix}{error}") from error
+            raise type(error)(f"{self._prefix(failure.device)}{error}") from error
         raise error
 
     def __exit__(self, *exception: object) -> None:
         self._end()
 
     def _end(self) -> None:
-        while True:  # drop the tasks that no executor has taken
-            try:
-                self._tasks.get_nowait()
-            except queue.Empty:
-                break
-        self._tasks.put(None)
-        for thread in self._threads:
-            thread.begin((), None)
-        until = time.monotonic() + CLOSING_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive() and isinstance(thread.model, RemoteModel):
-                thread.model.kill()
-                thread.join()
+        """Ends all threads and processes of devices, in bounded time."""
+        self._tasks.close(drop=True)
+        for device in self._devices:
+            device.begin((), None)
+        try:
+            deadline = time.monotonic() + CLOSING_SECONDS
+            for device in self._in_use:
+                device.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            alive = [device for device in self._devices if device.is_alive()]
+            for device in alive:
+                device.killed = True
+            kill_models([device.model for device in alive if isinstance(device.model, RemoteModel)])
+            for device in alive:
+                device.join(JOIN_SECONDS)

@@ -10,9 +10,7 @@ goes over a connection.
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
-import signal
 import struct
 import time
 from collections import deque
@@ -28,8 +26,9 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.errors import BackendError, ZoofastError
 from zoofast.inference.backends import Model, TensorInfo, Times, check_batch, open_backend
+from zoofast.inference.child import Child, end_children
 
-CLOSING_SECONDS = 10.0  # that the process may take to release the device
+CLOSING_SECONDS = 5.0  # that the process may take to release the device
 MAX_IN_FLIGHT = 2  # requested batches: one that the process runs, and the next
 _REQUEST = struct.Struct("<i")  # the number of a batch
 _READ_CONNECTION = _REQUEST.pack(-1)  # instead of a number: the request is on the connection
@@ -48,31 +47,30 @@ class RemoteResult(NamedTuple):
 class RemoteModel:
     """A model that runs in a child process; `open_with` are the arguments of open_backend there.
 
-    A context manager. `input` and `outputs` are as in zoofast.inference.backends.Model. Raises
-    BackendError when the model cannot be loaded or the process ends.
+    A context manager: entering it waits until the model is loaded. `input` and `outputs` are as in
+    zoofast.inference.backends.Model. Raises BackendError when the model cannot be loaded or the
+    process ends.
     """
 
     concurrency = 1
 
     def __init__(self, model: str, **open_with: Any) -> None:
         self._model, self._device = model, open_with.get("device", 0)
+        self.input: TensorInfo
+        self.outputs: list[TensorInfo]
         self._batches: dict[int, int] = {}  # address of a shared batch -> its number
         # MAX_IN_FLIGHT sets of output arrays; the first one receives the next answer.
         self._answers: deque[list[NDArray[Any]]] = deque()
-        # A fork of a process that has used a device does not work, so the process is spawned.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, child_pipe = context.Pipe()
-        child_requests, self._requests = context.Pipe(duplex=False)
-        self._results, child_results = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_serve,
-            args=(child_pipe, child_requests, child_results, model, open_with),
-            name=f"device {self._device}",
-        )
-        self._process.daemon = True
-        self._process.start()
-        for end in (child_pipe, child_requests, child_results):
-            end.close()
+        requests, self._requests = os.pipe()
+        self._results, results = os.pipe()
+        try:
+            self.child = Child(_serve, requests, results, model, open_with, fds=(requests, results))
+        finally:
+            os.close(requests)
+            os.close(results)
+        self._pipe = self.child.connection
+
+    def __enter__(self) -> RemoteModel:
         try:
             self.input, self.outputs = self._receive()
             nbytes = MAX_IN_FLIGHT * sum(output.nbytes for output in self.outputs)
@@ -84,8 +82,9 @@ class RemoteModel:
             finally:
                 os.close(fd)
         except BaseException:
-            self.kill()
+            self._close()
             raise
+        return self
 
     def share(self, batches: Sequence[_core.Batch]) -> None:
         """Lets the process map the memory of these batches, which have the model's batch size."""
@@ -100,7 +99,7 @@ class RemoteModel:
 
     def end(self) -> RemoteResult:
         """Waits for the oldest requested batch. Raises BackendError."""
-        result = os.read(self._results.fileno(), _ANSWER.size)
+        result = os.read(self._results, _ANSWER.size)
         if not result or result == _FAILED:
             self._receive()  # raises
         begin_ns, end_ns = _ANSWER.unpack(result)
@@ -114,13 +113,9 @@ class RemoteModel:
         times: Times = self._receive()
         return times
 
-    def kill(self) -> None:
-        """Ends the process at once. Any thread may call this; a call that waits raises then."""
-        self._process.kill()
-
     def _request(self, request: bytes) -> None:
         with suppress(OSError):  # the process has ended; _receive reports it
-            os.write(self._requests.fileno(), request)
+            os.write(self._requests, request)
 
     def _send(self, request: str) -> None:
         self._request(_READ_CONNECTION)
@@ -129,33 +124,35 @@ class RemoteModel:
 
     def _send_memory(self, request: str, fd: int) -> None:
         self._send(request)
-        assert self._process.pid is not None
         with suppress(OSError):
-            send_handle(self._pipe, fd, self._process.pid)
+            send_handle(self._pipe, fd, self.child.pid)
 
     def _receive(self) -> Any:
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join()
             raise BackendError(
-                f"{self._model}: the process of device {self._device} ended with exit code "
-                f"{self._process.exitcode}"
+                f"{self._model}: the process of device {self._device} {self.child.describe_end()}"
             ) from None
         if isinstance(answer, ZoofastError):
             raise answer
         return answer
 
-    def __enter__(self) -> RemoteModel:
-        return self
-
     def __exit__(self, *exception: object) -> None:
-        for end in (self._pipe, self._requests, self._results):
-            end.close()  # the process closes the model and ends
-        self._process.join(CLOSING_SECONDS)
-        if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
+        self._close()
+
+    def _close(self) -> None:
+        self.child.close()  # the process closes the model and ends
+        for fd in (self._requests, self._results):
+            os.close(fd)
+        if self.child.wait(CLOSING_SECONDS) is None:
+            end_children([self.child])
+
+
+def kill_models(models: Sequence[RemoteModel]) -> None:
+    """Ends the models' processes in bounded time. Any thread may call this; a call that waits for
+    one of the processes raises then."""
+    end_children([model.child for model in models])
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -164,23 +161,16 @@ def _address(array: NDArray[Any]) -> int:
 
 
 def _serve(
-    pipe: Connection,
-    requests: Connection,
-    results: Connection,
-    model: str,
-    open_with: dict[str, Any],
+    pipe: Connection, requests: int, results: int, model: str, open_with: dict[str, Any]
 ) -> None:
     """The child process: answers requests, ZoofastErrors included, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
-    # EOFError: the parent closed the pipe. BrokenPipeError: the parent has ended.
-    with suppress(EOFError, BrokenPipeError):
-        try:
-            with open_backend(model, **open_with) as loaded:
-                pipe.send((loaded.input, loaded.outputs))
-                _answer_requests(loaded, pipe, requests.fileno(), results.fileno())
-        except ZoofastError as error:
-            os.write(results.fileno(), _FAILED)
-            pipe.send(error)
+    try:
+        with open_backend(model, **open_with) as loaded:
+            pipe.send((loaded.input, loaded.outputs))
+            _answer_requests(loaded, pipe, requests, results)
+    except ZoofastError as error:
+        os.write(results, _FAILED)
+        pipe.send(error)
 
 
 def _answer_requests(model: Model, pipe: Connection, requests: int, results: int) -> None:

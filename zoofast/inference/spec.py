@@ -17,12 +17,14 @@ from zoofast.preprocess.recipe_file import load_recipe, recipe_names
 # The batch size for models that take any. The activations of a larger batch no longer fit into
 # the CPU's caches.
 DEFAULT_BATCH = 4
+DEVICE_TIMEOUT = 600.0  # seconds for a batch
 MAX_CONCURRENCY = 16  # each concurrent batch takes memory for its activations
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model on one device. The fields are open_backend's arguments."""
+    """A model on one device. The fields are open_backend's arguments; title: of the model, for
+    people, instead of `model`."""
 
     model: str
     backend: str | None = None
@@ -30,6 +32,7 @@ class ModelSpec:
     batch: int | None = None
     default_batch: int = 1
     provider: str | None = None
+    title: str = ""
 
     @property
     def own_process(self) -> bool:

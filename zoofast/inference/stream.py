@@ -1,6 +1,6 @@
 """Images to logits with nothing on disk: the loader fills batches while the devices compute others.
 
-    loader ──► ring of batches ──► one queue ──► devices' executors ──► answers, in source order
+    loader ──► ring of batches ──► one queue ──► devices' executors ──► answers, as they come
        ▲                                                                     │
        └──────────────────── batch given back to the ring ◄──────────────────┘
 
@@ -10,7 +10,7 @@ The main thread only moves batches. Memory is bounded by the ring: no other batc
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,52 +50,51 @@ class InferredBatch:
 
 
 def stream(
-    loader: Loader, devices: Devices, output_index: int = 0, timeline: Timeline | None = None
+    loader: Loader,
+    devices: Devices,
+    output_index: int = 0,
+    timeline: Timeline | None = None,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[InferredBatch]:
-    """Runs all images of `loader` through `devices`. Yields the batches in source order.
+    """Runs all images of `loader` through `devices`. Yields the batches as their answers come.
 
     The loader's batch size is the model's; its ring should be `ring_depth` deep. Where a batch is
     short, because it is the last or because images failed, copies of its first image fill it up
-    for the device; the logits of the copies are dropped. Raises what the loader raises, and
+    for the device; the logits of the copies are dropped. When `stopped()` is true, no more batches
+    are taken from the loader; those in flight are finished. Raises what the loader raises, and
     BackendError.
     """
     devices.begin(loader.ring, timeline)
     classes = int(np.prod(devices.outputs[output_index].shape[1:]))
     in_flight: dict[int, Prepared] = {}
-    completed: dict[int, InferredBatch] = {}  # batches that wait for an earlier one
-    taken = yielded = 0
-    max_in_flight = min(devices.prefetch, len(loader.ring))
+    taken = 0
     more = True
-    while more or in_flight or completed:
-        while more and len(in_flight) < max_in_flight:
+    while more or in_flight:
+        more = more and not stopped()
+        if more and len(in_flight) < min(devices.prefetch, len(loader.ring)):
             asked_ns = time.monotonic_ns()
             prepared = loader.take()
             if prepared is None:
                 more = False
-                break
+                continue
             if timeline is not None:
                 timeline.prepared(taken, prepared, asked_ns)
+            number = taken
+            taken += 1
             if prepared.names:
                 array = prepared.slots.array
                 array[len(prepared.names) :] = array[0]
-                in_flight[taken] = prepared
-                devices.put(taken, prepared.slots)
-            else:
-                loader.give_back(prepared)
-                logits = np.empty((0, classes), np.float32)
-                completed[taken] = InferredBatch(taken, prepared, logits)
-            taken += 1
-        if in_flight and yielded not in completed:
+                in_flight[number] = prepared
+                devices.put(number, prepared.slots)
+                continue
+            logits = np.empty((0, classes), np.float32)
+        else:
             number, outputs = devices.get()
             prepared = in_flight.pop(number)
-            loader.give_back(prepared)
             rows = outputs[output_index][: len(prepared.names)]
             logits = np.ascontiguousarray(rows.reshape(len(rows), -1), np.float32)
-            completed[number] = InferredBatch(number, prepared, logits)
-        while yielded in completed:
-            inferred = completed.pop(yielded)
-            yield inferred
-            if timeline is not None:
-                images = len(inferred.prepared.names)
-                timeline.finish(yielded, images, time.monotonic_ns())
-            yielded += 1
+        loader.give_back(prepared)
+        yield InferredBatch(number, prepared, logits)
+        if timeline is not None:
+            timeline.finish(number, len(prepared.names), time.monotonic_ns())

@@ -245,7 +245,7 @@ def _strips(chart: Strips, width: float) -> Figure:
         all_boxes = Path.make_compound_path(*boxes)
         axes.add_patch(PathPatch(all_boxes, facecolor=shade, linewidth=0, label=label))
     axes.set_yticks(range(len(rows)), [short_label(row, width) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set_xlim(0, max((strip.end for strip in chart.strips), default=1))
     axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
     axes.set_xlabel(short_label(chart.unit, width))

@@ -31,7 +31,7 @@ def eval_report(evaluation: Evaluation, command: Sequence[str], source: Source) 
         sections.append(Section("Images that could not be prepared", [table]))
     sections.append(_time(evaluation))
     sections.append(about(command, evaluation.recipe, _facts(evaluation)))
-    subtitle = f"{evaluation.specs[0].model} · {evaluation.recipe.name} · {evaluation.source}"
+    subtitle = f"{evaluation.title} · {evaluation.recipe.name} · {evaluation.source}"
     return ReportData("Evaluation", subtitle, _figures(evaluation), _summary(evaluation), sections)
 
 

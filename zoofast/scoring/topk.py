@@ -44,8 +44,7 @@ class TopK:
         per_image = [np.empty(n, np.float32) for _ in range(3)]
         return cls(np.empty((n, k), np.int32), np.empty((n, k), np.float32), *per_image)
 
-    def put(self, index: int, part: TopK) -> None:
-        """Copies the images of `part` to the places from `index`."""
+    def put(self, places: NDArray[np.integer[Any]], part: TopK) -> None:
+        """Copies the images of `part` to `places`, one place for each image."""
         for name in self.__dataclass_fields__:
-            rows = getattr(part, name)
-            getattr(self, name)[index : index + len(rows)] = rows
+            getattr(self, name)[places] = getattr(part, name)

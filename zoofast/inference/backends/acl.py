@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.errors import BackendError
+from zoofast.inference import native_output
 from zoofast.inference.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
 
 # ACL's numbers for element types
@@ -102,13 +103,14 @@ class AclModel:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """aclruntime reports every error as a RuntimeError with an error number."""
+        """aclruntime raises every error as a RuntimeError with a number, and prints the reason."""
         try:
             yield
         except RuntimeError as error:
+            reason = native_output.take_reason()
             raise BackendError(
-                f"{self._model}: {what} on device {self._device}: {str(error).strip()} (ACL says "
-                "why on standard output)"
+                f"{self._model}: {what} on device {self._device}: {str(error).strip()}"
+                + (f" ({reason})" if reason else "")
             ) from error
 
     def _check_thread(self) -> None:
@@ -133,6 +135,7 @@ class AclModel:
                 feed = self._acl.Tensor(batch.reshape(-1).view(np.int8))
                 feed.to_device(self._device)
             results = self._session.run([output.name for output in self.outputs], [feed])
+            native_output.trim()
             arrays = []
             for output, result in zip(self.outputs, results, strict=True):
                 result.to_host()
