@@ -9,7 +9,7 @@ from typing import Any
 from zoofast.base.extras import needs
 from zoofast.commands import arguments
 from zoofast.commands.console import Table, progress, warn, write_json, write_result
-from zoofast.commands.infer import add_model_arguments
+from zoofast.commands.inference import add_model_arguments
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
 

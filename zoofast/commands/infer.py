@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from zoofast.base.text import listed
 from zoofast.commands import arguments
 from zoofast.commands.console import progress, say, warn, write_json
+from zoofast.commands.inference import add_model_arguments
 from zoofast.errors import OutputError
-from zoofast.inference.backends import BACKENDS
 
 if TYPE_CHECKING:
     from zoofast.inference.folder import FolderRun
@@ -65,27 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the results of an earlier run")
     arguments.add_result(parser, "--json", metavar="FILE", text="write the numbers and failures")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `infer` and `bench` share."""
-    parser.add_argument("-m", "--model", required=True, help=".om, .onnx, or see --backend null")
-    parser.add_argument(
-        "--backend",
-        choices=list(BACKENDS),
-        help="default: by suffix; null computes nothing, MODEL is then 8x3x224x224:float32:1000; "
-        "sim simulates an NPU of FPS images/s, MODEL is then 8x3x224x224:float32:1000@FPS",
-    )
-    parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
-    parser.add_argument(
-        "--pure_data_type",
-        choices=["zero", "random"],
-        default="zero",
-        help="values of the data without --input (default: zero)",
-    )
-    parser.add_argument(
-        "--warmup_count", type=arguments.count, default=1, metavar="N", help="default: %(default)s"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
