@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ from zoofast.report import (
     render,
     thumbnail,
 )
-from zoofast.timing.timeline import STAGES
+from zoofast.report.running import timeline
+from zoofast.timing.timeline import STAGES, Span
 
 PAGE_CSS = Path(charts.__file__).with_name("page.css")
 
@@ -196,6 +198,40 @@ def test_every_stage_has_a_colour_in_every_style() -> None:
         assert variable in dark or stage == "idle", f"{stage}: {variable} has no dark colour"
     assert list(charts.STAGE_COLOURS)[:-1] == list(STAGES)
     assert len(set(charts.STAGE_COLOURS.values())) == len(STAGES) + 1
+
+
+def test_lanes_of_a_timeline_are_in_natural_order() -> None:
+    spans = [
+        Span(thread, "read", 10 * i, 10 * i + 9, 0)
+        for i, thread in enumerate(
+            ["device 1", "main", "worker 10", "writer 0", "device 0", "worker 2", "worker 0"]
+        )
+    ]
+    rows = list(dict.fromkeys(strip.row for strip in timeline(spans).strips))
+    natural = ["worker 0", "worker 2", "worker 10", "writer 0", "main", "device 0", "device 1"]
+    assert rows == natural
+
+
+@pytest.mark.parametrize("width", [charts.WIDE, charts.NARROW])
+@pytest.mark.parametrize("count", [2, 5, 9, 10])
+def test_a_legend_reads_in_order_row_by_row(width: float, count: int) -> None:
+    parts = list(STAGES[:count])
+    stacks = Stacks("t", {"row": dict.fromkeys(parts, 1.0)})
+    svg = charts.draw(stacks, "key")[0 if width == charts.WIDE else 1]
+    found = re.findall(
+        r'<text [^>]*?(?:x="|translate\()([\d.]+)"?,? (?:y=")?([\d.]+)[^>]*>(\w+)<', svg
+    )
+    places = {text: (round(float(y)), float(x)) for x, y, text in found}
+    assert sorted(parts, key=places.__getitem__) == parts
+    rows = [places[part][0] for part in parts]
+    if len(set(rows)) > 1:  # a label may be alone in the last row only
+        assert min(rows.count(row) for row in rows[:-1]) >= 2
+
+
+def test_every_page_has_its_date() -> None:
+    report = ReportData("t", "s", [], [])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", report.date)
+    assert f"<time>{report.date}</time>" in render(report)
 
 
 @pytest.mark.parametrize("width", [390, 1000])

@@ -117,7 +117,7 @@ def _bars(chart: Bars, width: float) -> Figure:
     axes.spines["bottom"].set_visible(False)
     largest = max(chart.values, default=0) or 1
     for position, value in zip(positions, chart.values, strict=True):
-        text = f"{value:,.{chart.digits}f} {short_label(chart.unit, width)}".rstrip()
+        text = f"{value:,.{chart.digits}f}"
         axes.text(value + largest * 0.012, position, text, va="center", color=INK)
     axes.set_xlim(0, largest * (1.22 if width == WIDE else 1.5))
     return figure
@@ -167,9 +167,12 @@ def _ordered(parts: Iterable[str]) -> list[str]:
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns fit, each as wide as the longest label."""
+    """How many columns the legend has: as few as its number of rows allows, so that the rows are
+    of about equal length. Each column is as wide as the longest label."""
     longest = max(map(len, labels), default=0)
-    return max(1, min(len(labels), int(width / (0.075 * longest + 0.35))))
+    fitting = max(1, min(len(labels), int(width / (0.075 * longest + 0.35))))
+    rows = -(-len(labels) // fitting)
+    return -(-len(labels) // max(rows, 1)) or 1
 
 
 def _legend_rows(labels: Sequence[str], width: float) -> int:
@@ -178,11 +181,14 @@ def _legend_rows(labels: Sequence[str], width: float) -> int:
 
 def _legend(figure: Figure, axes: Axes, width: float) -> None:
     handles, labels = axes.get_legend_handles_labels()
+    columns = _legend_columns(labels, width)
+    # Matplotlib fills column by column, people read row by row.
+    order = [i for column in range(columns) for i in range(column, len(labels), columns)]
     figure.legend(
-        handles,
-        labels,
+        [handles[i] for i in order],
+        [labels[i] for i in order],
         loc="outside upper left",
-        ncols=_legend_columns(labels, width),
+        ncols=columns,
         handlelength=0.9,
         handleheight=0.9,
         columnspacing=1.2,
@@ -245,7 +251,7 @@ def _strips(chart: Strips, width: float) -> Figure:
         all_boxes = Path.make_compound_path(*boxes)
         axes.add_patch(PathPatch(all_boxes, facecolor=shade, linewidth=0, label=label))
     axes.set_yticks(range(len(rows)), [short_label(row, width) for row in rows])
-    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.7)  # the legend is above
     axes.set_xlim(0, max((strip.end for strip in chart.strips), default=1))
     axes.xaxis.set_major_locator(MaxNLocator(8 if width == WIDE else 5))
     axes.set_xlabel(short_label(chart.unit, width))

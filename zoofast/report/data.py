@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 Number = int | float
@@ -186,13 +187,14 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A page. summary: the result in sentences, the most important first."""
+    """A page. summary: the result in sentences, the most important first. date: and time, UTC."""
 
     title: str
     subtitle: str
     figures: Sequence[Figure]
     summary: Sequence[str]
     sections: Sequence[Section] = field(default_factory=list)
+    date: str = field(default_factory=lambda: f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC")
 
 
 def as_json(value: Any) -> Any:

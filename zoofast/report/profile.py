@@ -75,6 +75,7 @@ def _stages(profile: Profile) -> Table:
         )
         for stage in profile.stages
     ]
+    has_turbo = any(stage.name == "decode" for stage in profile.stages)
     columns = [
         Column("stage"),
         Column("time", "µs/image"),
@@ -82,9 +83,9 @@ def _stages(profile: Profile) -> Table:
         Column("if free", "images/s"),
     ]
     note = (
-        f'The pipeline reaches {profile.rate:,.0f} images/s. "decode" is all the work of '
-        "libjpeg-turbo. zoofast's own decoder has three stages: entropy decoding, inverse DCT, and "
-        "upsampling with colour conversion."
+        f"The pipeline reaches {profile.rate:,.0f} images/s. zoofast's own decoder has three stages: "
+        "entropy decoding, inverse DCT (idct), and upsampling with colour conversion (colour)."
+        + (" The stage decode is all the work of libjpeg-turbo." if has_turbo else "")
         + (" Writers write while the workers compute." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)
