@@ -83,8 +83,8 @@ def _stages(profile: Profile) -> Table:
         Column("if free", "images/s"),
     ]
     note = (
-        f"The pipeline reaches {profile.rate:,.0f} images/s. zoofast's own decoder has three stages: "
-        "entropy decoding, inverse DCT (idct), and upsampling with colour conversion (colour)."
+        f"The pipeline reaches {profile.rate:,.0f} images/s. zoofast's own decoder has three "
+        "stages: entropy decoding, inverse DCT, and upsampling with colour conversion."
         + (" The stage decode is all the work of libjpeg-turbo." if has_turbo else "")
         + (" Writers write while the workers compute." if profile.writes else "")
     )
