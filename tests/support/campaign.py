@@ -560,7 +560,7 @@ def hostile_cases(data: Path, out: Path) -> Iterator[tuple[str, str, str]]:
         argv = ["eval", str(data / "one.onnx"), images, labels, "--quiet", "-o"]
         argv += [str(out / "r.json"), "--recipe", str(data / "tiny/recipe.toml")]
         for option in ("--resume", "--overwrite"):
-            journal.write_bytes(encoded(text))
+            journal.write_bytes(encoded(text + "\n"))  # a line without its end does not count
             yield judge(f"journal: {name}, {option}", [*argv, option], lambda: "")
             (out / "r.json").unlink(missing_ok=True)
         (out / "labels.txt").write_bytes(encoded(text))
