@@ -5,8 +5,10 @@
 #   tools/campaign.sh             about two minutes
 #   tools/campaign.sh long        1,000 kills and 1,000 faults
 #   tools/campaign.sh [long] SEED other moments and other calls
+#   tools/campaign.sh [long] prep only one command
 #
-# Exit code 1 when anything was not as promised. $MINUTES ends it earlier. $PYTHON (default: .venv/bin/python) runs it.
+# Exit code 1 when anything was not as promised. $MINUTES ends it earlier. $PYTHON runs it (default:
+# .venv/bin/python).
 set -eu
 cd "$(dirname "$0")/.."
 work=.cache/campaign

@@ -604,7 +604,7 @@ def share(
     pipe.close()
 
 
-def campaign(work: Path, is_long: bool, seed: int) -> int:
+def campaign(work: Path, is_long: bool, seed: int, only: str) -> int:
     import numpy  # noqa: F401  # imported once, before the forks
     import onnxruntime  # noqa: F401
 
@@ -614,7 +614,7 @@ def campaign(work: Path, is_long: bool, seed: int) -> int:
     data = work / "data"
     shutil.rmtree(data, ignore_errors=True)
     (data / "tiny").mkdir(parents=True)
-    every = scenarios(data)
+    every = [scenario for scenario in scenarios(data) if scenario.name.startswith(only)]
     models.write_model(data / "m.om", 1)
     begin = time.monotonic()
     for scenario in every:
@@ -681,5 +681,10 @@ def show(table: dict[tuple[str, str], collections.Counter[str]]) -> None:
 
 if __name__ == "__main__":
     folder, *words = sys.argv[1:]
-    numbers = [int(word) for word in words if word != "long"]
-    sys.exit(campaign(Path(folder).resolve(), "long" in words, numbers[0] if numbers else 1))
+    numbers = [int(word) for word in words if word.isdecimal()]
+    commands = [word for word in words if not word.isdecimal() and word != "long"]
+    sys.exit(
+        campaign(
+            Path(folder).resolve(), "long" in words, (numbers or [1])[0], (commands or [""])[0]
+        )
+    )
