@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+
+MAX_NAME_BYTES = 240  # of 255 that a file name may have; the others are for suffixes
+_FORBIDDEN = re.compile(r"[\0/\n\r]")
 
 
 def stem(path: str) -> str:
@@ -14,19 +18,16 @@ def stem(path: str) -> str:
     return os.path.basename(path).split(".", 1)[0]
 
 
-MAX_NAME_BYTES = 240  # of 255 that a file name may have; the others are for suffixes
-
-
 def name_problem(name: str) -> str | None:
     """Why `name` cannot be a sample name, which becomes part of file names; None when it can."""
     if not name or name in (".", ".."):
         return "the name before the first dot is empty"
-    if any(char in name for char in "\0/\n\r"):
+    if _FORBIDDEN.search(name):
         return "the name has a line break, a slash or a null byte"
     try:
-        encoded = os.fsencode(name)
+        nbytes = len(name if name.isascii() else os.fsencode(name))
     except UnicodeEncodeError:
         return "the name has a character that file names here cannot have"
-    if len(encoded) > MAX_NAME_BYTES:
+    if nbytes > MAX_NAME_BYTES:
         return f"the name before the first dot has more than {MAX_NAME_BYTES} bytes"
     return None

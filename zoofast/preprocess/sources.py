@@ -85,7 +85,7 @@ class Source:
         if base.startswith(".") or os.path.splitext(base)[1].lower() not in SUFFIXES:
             self.skipped.append(path)
             return
-        name = stem(path)
+        name = stem(base)
         problem = name_problem(name)
         if problem is None and "\0" in path:
             problem = "the path has a null byte"
