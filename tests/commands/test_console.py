@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pty
@@ -78,6 +79,27 @@ def test_a_table_never_cuts_numbers(
     out = capsys.readouterr().out
     assert "12,345,678.9" in out and "-0.123456789" in out
     assert "…" not in out
+    table = console.Table(*["one", "two", "three", "four", "five", "six", "seven"], words=0)
+    table.add(*(f"{i}.23456789" for i in range(7)))
+    table.print()
+    out = capsys.readouterr().out
+    assert all(f"{i}.23456789" in out for i in range(7))
+    assert len({len(line) for line in out.splitlines()}) == 1  # no line is cut
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(console.__file__).parent.glob("*.py")), ids=lambda path: path.name
+)
+def test_only_the_console_prints(path: Path) -> None:
+    """So that every text is escaped."""
+    if path.name == "console.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{path}:{node.lineno}: use say or warn"
+        if isinstance(node, ast.ImportFrom):
+            assert not str(node.module).startswith("rich.table"), f"{path}:{node.lineno}"
+            assert not str(node.module).startswith("rich.console"), f"{path}:{node.lineno}"
 
 
 # ---- all commands ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from zoofast.base.files import write_atomic
 from zoofast.base.text import escaped, shown
@@ -34,7 +34,7 @@ class _StandardOutput(str):
 STDOUT = _StandardOutput("-")
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 MIN_BAR, TIME_LEFT = 10, 8  # columns of the terminal
-MAX_WIDTH = 1000  # of a table, in columns
+MAX_WIDTH, MIN_TEXT = 1000, 8  # of a table, and of a column of text in it
 # What a terminal shows whose encoding lacks the character; other characters become escapes.
 REPLACEMENTS = {"µ": "u", "×": "x", "÷": "/", "→": "->", "…": "...", "–": "-", "−": "-", "·": "."}
 
@@ -210,18 +210,27 @@ class Table:
             self._table.add_column(overflow="fold", style="bold")
             self._table.add_column(overflow="fold", justify="right")
         for i, heading in enumerate(headings):
-            number = i >= words
-            self._table.add_column(
-                styled(heading, ""),
-                justify="right" if number else "left",
-                no_wrap=number,
-                overflow="fold",
-            )
+            justify: Literal["left", "right"] = "right" if i >= words else "left"
+            self._table.add_column(styled(heading, ""), justify=justify, overflow="fold")
+        self._numbers = self._table.columns[words:] if headings else []
 
     def add(self, *cells: str | Text, style: str | None = None) -> None:
         """A row. style: of all its cells, such as "red"."""
         texts = [styled(cell, "") if isinstance(cell, str) else cell for cell in cells]
         self._table.add_row(*texts, style=style)
+        for column, text in zip(
+            self._numbers, texts[len(texts) - len(self._numbers) :], strict=True
+        ):
+            width = max((line.cell_len for line in text.split("\n")), default=0)
+            column.min_width = max(column.min_width or 0, width)  # numbers are not broken
+
+    def _keep_numbers(self) -> int:
+        """Fixes the columns of numbers, so that only text is broken; returns the least width."""
+        for column in self._numbers:
+            words = str(column.header).split()
+            column.width = max([column.min_width or 0, *map(len, words)])
+        texts = len(self._table.columns) - len(self._numbers)
+        return texts * (MIN_TEXT + 3) + sum((column.width or 0) + 3 for column in self._numbers) + 1
 
     def add_line(self) -> None:
         """A line below the last row."""
@@ -234,10 +243,11 @@ class Table:
         from rich.measure import Measurement
 
         console = Console(highlight=False)
-        measured = Measurement.get(
-            console, console.options.update(max_width=MAX_WIDTH), self._table
-        )
-        width = max(min(terminal_width(), measured.maximum), measured.minimum)
+        wide = console.options.update(max_width=MAX_WIDTH)
+        natural = Measurement.get(console, wide, self._table).maximum
+        width = min(terminal_width(), natural)
+        if width < natural:
+            width = max(width, self._keep_numbers())
         if self._title:
             console.print(styled(self._title, "bold"), soft_wrap=True)
         Console(highlight=False, width=width).print(self._table)
