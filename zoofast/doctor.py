@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.util
 import io
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zoofast import _core
+from zoofast.base.acl_devices import ACL_LIBRARY
 from zoofast.base.cpus import cpu_name, usable_cpus
 from zoofast.base.text import counted
 from zoofast.conversion import atc, npu_smi
@@ -30,7 +30,6 @@ from zoofast.errors import BackendError
 
 DISK_BYTES = 64 << 20  # written and read to measure the disk
 DEVICE_SECONDS = 30.0  # within which a device has to open
-ACL_LIBRARY = "libascendcl.so"
 _BLOCK_BYTES = 4 << 20
 
 # package -> (module to import, its purpose, the cure when it is missing)
@@ -232,7 +231,10 @@ def _device_cure(answer: dict[str, Any]) -> str:
 
 def _start_probe(device: int | None = None) -> subprocess.Popen[str]:
     """A process that counts the devices, or opens one, and prints a line of JSON."""
-    call = f"import json; from zoofast.doctor import probe; print(json.dumps(probe({device})))"
+    call = (
+        "import json; from zoofast.base.acl_devices import probe; "
+        f"print(json.dumps(probe({device})))"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", call],
         stdin=subprocess.DEVNULL,
@@ -258,32 +260,3 @@ def _finish(process: subprocess.Popen[str], deadline: float) -> dict[str, Any]:
             if isinstance(answer, dict):
                 return answer
     return {"error": f"the process that opens it ended with code {process.returncode}"}
-
-
-def probe(device: int | None) -> dict[str, Any]:
-    """The number of devices, or what `device` is after opening it; runs in a process of its own.
-
-    The functions are declared in the public documentation of the Ascend Computing Language.
-    """
-    try:
-        acl = ctypes.CDLL(ACL_LIBRARY)
-    except OSError:
-        return {"library": False}
-    acl.aclGetRecentErrMsg.restype = acl.aclrtGetSocName.restype = ctypes.c_char_p
-    count = ctypes.c_uint32()
-    calls: list[tuple[str, tuple[Any, ...]]] = [("aclInit", (None,))]
-    if device is None:
-        calls.append(("aclrtGetDeviceCount", (ctypes.byref(count),)))
-    else:
-        calls.append(("aclrtSetDevice", (device,)))
-    for name, arguments in calls:
-        code = getattr(acl, name)(*arguments)
-        if code != 0:
-            lines = (acl.aclGetRecentErrMsg() or b"").decode(errors="replace").split("\n")
-            reason = next((f": {line.strip()}" for line in lines if line.strip()), "")
-            return {"error": f"{name} failed with ACL's error {code}{reason}"}
-    answer = {"count": count.value, "soc": (acl.aclrtGetSocName() or b"").decode(errors="replace")}
-    if device is not None:
-        acl.aclrtResetDevice(device)
-    acl.aclFinalize()
-    return answer

@@ -272,6 +272,24 @@ def test_without_arguments_there_is_help() -> None:
         assert f"--{option}" in done.stdout
 
 
+def test_the_limit_of_a_files_size(images: Path, tmp_path: Path, recipe_file: str) -> None:
+    """A huge image is one failure; the limit can be set."""
+    names = sorted(path.name for path in images.iterdir() if path.suffix == ".JPEG")
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in names[:3]:
+        (source / name).write_bytes((images / name).read_bytes())
+    with (source / "huge.JPEG").open("wb") as file:
+        file.truncate(100 << 30)
+    done = prep(source, tmp_path / "out", "--recipe", recipe_file)
+    assert done.returncode == 1
+    assert done.stderr.endswith("huge.JPEG: larger than 256,000,000 bytes\n")
+    assert len(list((tmp_path / "out").glob("*.bin"))) == 3
+    done = prep(source, tmp_path / "none", "--recipe", recipe_file, "--max-file-size", "1K")
+    assert done.returncode == 1
+    assert done.stderr.count("larger than 1,024 bytes") == 4
+
+
 # ---- memory and outside data -----------------------------------------------------
 
 

@@ -79,7 +79,8 @@ def commands(text: str) -> list[Command]:
 
 
 def words_of(command: str) -> list[str]:
-    return shlex.split(command, comments=True)
+    """The words of a shell command, without redirections and pipes."""
+    return shlex.split(re.split(r" (?:2?>|\|) ", command)[0], comments=True)
 
 
 # ---- every command parses --------------------------------------------------------------

@@ -369,6 +369,7 @@ def test_resume_of_another_run_is_refused(
     assert "holds a run of another model" in capsys.readouterr().err
     (tmp_path / "out/r_run.json").write_text("{")
     assert infer(tmp_path, "--resume") == 2
+    assert "is a damaged record" in capsys.readouterr().err
     (tmp_path / "out/r_run.json").unlink()
     assert infer(tmp_path, "--resume") == 2
     assert "holds results of an unknown run" in capsys.readouterr().err

@@ -245,3 +245,76 @@ def test_only_some_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
     assert main(["score", str(folder), str(labels)]) == 0
     assert 1 <= len([path for path in read if path.suffix == ".bin"]) <= MAX_SAMPLED
+
+
+# ---- after `zoofast infer` ---------------------------------------------------
+
+
+def infer(tmp_path: Path, model: Path, *options: str) -> int:
+    arguments = ["--model", str(model), "--input", str(tmp_path / "in"), "--output"]
+    arguments += [str(tmp_path / "out"), "--output_dirname", "r", "--batchsize", "2", "--quiet"]
+    return main(["infer", *arguments, *options])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "float64"])
+@pytest.mark.parametrize("options", [(), ("--device", "0,1"), ("--resume",)], ids=str)
+def test_what_infer_writes_is_read_as_its_type(
+    tmp_path: Path, dtype: str, options: tuple[str, ...]
+) -> None:
+    model = cast_model(tmp_path / "m.onnx", dtype)
+    rows = write_inputs(tmp_path, 6)
+    assert infer(tmp_path, model, *options) == 0
+    if "--resume" in options:
+        assert infer(tmp_path, model, *options) == 0
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"x{i}.JPEG {row.argmax()}\n" for i, row in enumerate(rows)))
+    out = tmp_path / "s.json"
+    assert main(["score", str(tmp_path / "out/r"), str(labels), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["accuracy"]["top1"] == 1.0
+    record = json.loads((tmp_path / "out/r_run.json").read_text())
+    assert record["outputs"] == [{"dtype": dtype, "shape": [1, 1000]}]
+
+
+def test_results_that_an_earlier_run_left_are_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path, 6)
+    assert infer(tmp_path, cast_model(tmp_path / "a.onnx", "float32")) == 0
+    folder, labels = tmp_path / "out/r", tmp_path / "labels.txt"
+    labels.write_text("".join(f"x{i}.JPEG 1\n" for i in range(6)))
+    assert main(["score", str(folder), str(labels)]) == 0
+    for i in (3, 4, 5):
+        (tmp_path / f"in/x{i}.bin").unlink()
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert infer(tmp_path, cast_model(tmp_path / "b.onnx", "float16")) == 0
+    for name, content in kept.items():  # as infer leaves them, or an earlier infer has left them
+        if not (folder / name).exists():
+            (folder / name).write_bytes(content)
+    assert "3 results are not of the run that" in hostile.refused(capsys, "score", folder, labels)
+
+
+def cast_model(path: Path, dtype: str) -> Path:
+    """Gives its input back, as another type."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    kind = {"float16": kinds.FLOAT16, "float64": kinds.DOUBLE, "int64": kinds.INT64}.get(
+        dtype, kinds.FLOAT
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=kind)],
+        "g",
+        [helper.make_tensor_value_info("x", kinds.FLOAT, ["n", 1000])],
+        [helper.make_tensor_value_info("y", kind, ["n", 1000])],
+    )
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def write_inputs(tmp_path: Path, count: int) -> np.ndarray:
+    rows = scores(1000)[:count]
+    (tmp_path / "in").mkdir()
+    for i, row in enumerate(rows):
+        row.astype(np.float32).tofile(tmp_path / "in" / f"x{i}.bin")
+    return rows

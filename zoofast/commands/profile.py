@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batchsize", type=arguments.batch_size, metavar="N", help="images per batch"
     )
+    arguments.add_max_file_size(parser)
     parser.add_argument(
         "-m", "--model", help="evaluate this model too; .om, .onnx, or see --backend"
     )
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         images=args.images,
         batch_size=args.batchsize,
+        max_file_bytes=args.max_file_size,
         scratch=args.scratch,
         write=args.write,
         model=spec,

@@ -15,12 +15,13 @@ from typing import Any
 from zoofast.base.files import write_atomic
 from zoofast.base.names import stem
 from zoofast.base.provenance import model_digest
-from zoofast.errors import OutputError
+from zoofast.errors import OutputError, ResultError
 from zoofast.inference.ais_bench import summary
 from zoofast.inference.backends import latency
 from zoofast.inference.job import InferJob, Progress
 from zoofast.inference.outputs import sibling_path
 from zoofast.inference.processes import DeviceRun, run_jobs
+from zoofast.inference.record import RunRecord
 
 
 @dataclass
@@ -85,11 +86,16 @@ def infer_folder(
     """
     todo = job.files
     if job.folder is not None:
-        record = {"model": model_digest(job.spec.model), "input": source, "outfmt": job.fmt}
+        samples = tuple(stem(file) for file in job.files or [])
+        record = RunRecord(
+            model_digest(job.spec.model), source, job.fmt, job.images_per_file, samples=samples
+        )
         todo = _prepare_folder(job, job.folder, record, resume)
     resumed = len(job.files or []) - len(todo or [])
     begin(resumed * job.images_per_file)
     runs = run_jobs(_divide(replace(job, files=todo), devices), progress)
+    if job.folder is not None:
+        replace(record, outputs=tuple(runs[0].report.outputs)).write(job.folder)
     return FolderRun(job.spec.model, job.folder, runs, resumed)
 
 
@@ -114,18 +120,19 @@ def _divide(job: InferJob, devices: Sequence[int]) -> list[InferJob]:
 
 
 def _prepare_folder(
-    job: InferJob, folder: Path, record: dict[str, Any], resume: bool
+    job: InferJob, folder: Path, record: RunRecord, resume: bool
 ) -> list[str] | None:
     """Writes the record; returns the files that have no results yet.
 
     Without `resume`, earlier results of the files are removed first: a later --resume must not take
     them for results of this run.
     """
-    path = sibling_path(folder, "_run.json")
     existing = _existing_results(folder, job.fmt)
     files = job.files or []
-    if resume and path.exists():
-        _check_record(path, folder, record)
+    recorded = _read_record(folder) if resume else None
+    if recorded is not None:
+        _check_record(recorded, folder, record)
+        replace(record, outputs=recorded.outputs).write(folder)
         return [file for file in files if stem(file) not in existing]
     if resume and existing:
         raise OutputError(f"{folder}: holds results of an unknown run; begin anew without --resume")
@@ -133,21 +140,25 @@ def _prepare_folder(
         for result in existing.get(stem(file), []):
             with suppress(FileNotFoundError):
                 result.unlink()
-    write_atomic(path, json.dumps(record).encode())
+    record.write(folder)
     return job.files
 
 
-def _check_record(path: Path, folder: Path, record: dict[str, Any]) -> None:
-    """Raises OutputError unless the recorded run is one that `record` describes."""
+def _read_record(folder: Path) -> RunRecord | None:
     try:
-        recorded = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise OutputError(f"{path}: is damaged ({error}); begin anew without --resume") from error
-    for key, value in record.items():
-        if recorded.get(key) != value:
+        return RunRecord.read(folder)
+    except ResultError as error:
+        raise OutputError(f"{error}, without --resume") from error
+
+
+def _check_record(recorded: RunRecord, folder: Path, record: RunRecord) -> None:
+    """Raises OutputError unless `recorded` is of the run that `record` describes."""
+    for key in ("model", "input", "outfmt", "images_per_file"):
+        old, new = getattr(recorded, key), getattr(record, key)
+        if old != new:
             raise OutputError(
-                f"{folder}: holds a run of another {key} ({recorded.get(key)}, not {value}); "
-                "begin anew without --resume"
+                f"{folder}: holds a run of another {key} ({old}, not {new}); begin anew without "
+                "--resume"
             )
 
 

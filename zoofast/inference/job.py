@@ -17,6 +17,7 @@ from zoofast.errors import BackendError, SourceError
 from zoofast.inference.backends import Model, TensorInfo, Times, open_backend
 from zoofast.inference.inputs import BatchReader, InputReader, check_any_fits
 from zoofast.inference.outputs import ResultSink, ResultWriter
+from zoofast.inference.record import RecordedOutput
 from zoofast.inference.spec import ModelSpec, check_recipe
 from zoofast.preprocess.recipe_file import load_recipe
 
@@ -35,6 +36,7 @@ class InferReport:
     times: Times = field(default_factory=Times)
     failures: dict[str, str] = field(default_factory=dict)  # file -> reason
     results: list[tuple[str, list[str]]] = field(default_factory=list)  # input, its result files
+    outputs: list[RecordedOutput] = field(default_factory=list)  # as one result file has them
 
     def throughput(self) -> float:
         """Images a second of the device alone, as ais_bench counts them; 0.0 without times."""
@@ -63,6 +65,10 @@ def infer_files(
             f"batch size {batch_size} is no multiple of {images_per_file} images a file"
         )
     report = InferReport(batch_size)
+    report.outputs = [
+        RecordedOutput(str(info.dtype), (images_per_file, *info.shape[1:]))
+        for info in model.outputs
+    ]
     begin = time.perf_counter()
     with (
         BatchReader(InputReader(model.input, images_per_file), files) as batches,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.preprocess.loader import BatchOutcome, Failure, FileWriter, Loader, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -34,6 +35,7 @@ def run_pipeline(
     seconds: float,
     *,
     batch_size: int | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
     paths: OutputPaths | None = None,
     timeline: Timeline | None = None,
 ) -> PipelineRun:
@@ -44,7 +46,12 @@ def run_pipeline(
     images, failures = 0, []
     ends: list[tuple[int, int]] = []  # (nanoseconds, images so far) at the end of each batch
     begin_cpu, begin = time.process_time(), time.monotonic_ns()
-    work: dict[str, Any] = {"items": items, "batch_size": batch_size, "threads": threads}
+    work: dict[str, Any] = {
+        "items": items,
+        "batch_size": batch_size,
+        "threads": threads,
+        "max_file_bytes": max_file_bytes,
+    }
     with (
         FileWriter(source, recipe, paths, **work) if paths else Loader(source, recipe, **work)
     ) as loader:

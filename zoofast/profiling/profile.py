@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.cpus import usable_cpus
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.text import counted
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ImageError, OutputError
@@ -50,6 +51,7 @@ class ProfileOptions:
     seconds: float = 3.0
     images: int = 512
     batch_size: int | None = None
+    max_file_bytes: int = MAX_FILE_BYTES  # of an image file; a larger one is a failure
     scratch: Path = Path(".")
     write: bool = False
     model: ModelSpec | None = None
@@ -136,6 +138,7 @@ class _Sample:
             threads,
             seconds,
             batch_size=self.options.batch_size,
+            max_file_bytes=self.options.max_file_bytes,
             paths=self._paths,
             timeline=timeline,
         )

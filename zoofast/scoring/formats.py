@@ -67,7 +67,9 @@ def result_format(
             _check_plausible(listing)
         return requested or DEFAULT_DTYPE, None
     _check_one_run(listing, record)
-    if listing.output_index >= len(record.outputs):
+    if listing.output_index >= len(record.outputs):  # infer was ended before it recorded them
+        if requested is None:
+            _check_plausible(listing)
         return requested or DEFAULT_DTYPE, None
     output = record.outputs[listing.output_index]
     if record.images_per_file != 1:
