@@ -214,6 +214,22 @@ def test_errors_of_the_disk_name_the_file(run: Path, tmp_path: Path) -> None:
         )
 
 
+def test_a_huge_image_is_left_out_and_named(run: Path, tmp_path: Path) -> None:
+    """100 GB that claim to be an image, and a limit that the others fit into."""
+    with (tmp_path / "huge.JPEG").open("wb") as file:
+        file.truncate(100 << 30)
+    with open_source(run / "images") as source:
+        count = len(source.items)
+        source.items.insert(3, Item("huge", str(tmp_path / "huge.JPEG")))
+        evaluation = eval_case.evaluated(run, source, eval_case.options(run))
+        assert [str(failure) for failure in evaluation.failures] == [
+            f"{tmp_path}/huge.JPEG: larger than 256,000,000 bytes"
+        ]
+        assert evaluation.images == count
+        options = eval_case.options(run, max_file_bytes=10)
+        assert len(eval_case.evaluated(run, source, options).failures) == count + 1
+
+
 @pytest.mark.parametrize("call", ["write", "close", "unlink"])
 @pytest.mark.parametrize("number", [5, 28])  # EIO, ENOSPC
 def test_a_disk_that_fails(

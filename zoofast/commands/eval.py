@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="batches in the ring of buffers (default: enough to keep devices and host busy)",
     )
     arguments.add_selection(parser)
+    arguments.add_max_file_size(parser)
     parser.add_argument(
         "--device-timeout",
         type=arguments.seconds,
@@ -214,6 +215,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
         output_index=args.output_index,
         scoring=score_options(args),
         on_error=args.on_error,
+        max_file_bytes=args.max_file_size,
         timeout=args.device_timeout,
         journal=Path(journal) if journal else None,
         logits=Path(args.save_logits) if args.save_logits else None,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.lock import output_lock
 from zoofast.base.provenance import model_digest
 from zoofast.base.rows import NamedRows
@@ -46,11 +47,11 @@ class EvalOptions:
     """How to evaluate.
 
     specs: the model, once for each device. threads, depth (of the ring, in batches): None for
-    defaults. on_error: "skip", or "stop" at the
-    first image that fails. timeout: as in zoofast.inference.devices.Devices; for each
-    batch. journal: the file that a stopped run is resumed from. logits: a .npy file for all scores.
-    trace: a file to write, see zoofast.timing.trace. details: record the loader's threads too, for
-    a report.
+    defaults. on_error: "skip", or "stop" at the first image that fails. max_file_bytes: of an image
+    file; a larger one fails. timeout: as in zoofast.inference.devices.Devices; for each batch.
+    journal: the file that a stopped run is resumed from. logits: a .npy file for all scores. trace:
+    a file to write, see zoofast.timing.trace. details: record the loader's threads too, for a
+    report.
     """
 
     specs: Sequence[ModelSpec]
@@ -59,6 +60,7 @@ class EvalOptions:
     output_index: int = 0
     scoring: ScoreOptions = field(default_factory=ScoreOptions)
     on_error: str = "skip"
+    max_file_bytes: int = MAX_FILE_BYTES
     timeout: float = DEVICE_TIMEOUT
     journal: Path | None = None
     logits: Path | None = None
@@ -264,6 +266,7 @@ class _Run:
                     threads=options.threads,
                     depth=evaluation.depth,
                     shared=devices.shared,
+                    max_file_bytes=options.max_file_bytes,
                 )
             )
             evaluation.threads, evaluation.stats = loader.threads, loader.stats
