@@ -34,7 +34,7 @@ def whole_number(lowest: int, highest: int = MAX_COUNT) -> Callable[[str], int]:
         value = int(text) if re.fullmatch(r"[+-]?[0-9]+", text) and len(digits) < 20 else None
         if value is None or not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(
-                f"{_quoted(text)} is not a whole number from {lowest} to {highest}"
+                f"{quoted(text)} is not a whole number from {lowest} to {highest}"
             )
         return value
 
@@ -51,14 +51,15 @@ def real_number(lowest: float, highest: float) -> Callable[[str], float]:
             value = math.nan
         if not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(
-                f"{_quoted(text)} is not a number from {lowest:g} to {highest:g}"
+                f"{quoted(text)} is not a number from {lowest:g} to {highest:g}"
             )
         return value
 
     return parse
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """An argument as messages show it."""
     return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
@@ -78,7 +79,7 @@ def several(each: Callable[[str], int]) -> Callable[[str], list[int]]:
     def parse(text: str) -> list[int]:
         numbers = [each(part) for part in text.split(",")]
         if len(set(numbers)) < len(numbers):
-            raise argparse.ArgumentTypeError(f"{_quoted(text)} names a number twice")
+            raise argparse.ArgumentTypeError(f"{quoted(text)} names a number twice")
         return numbers
 
     return parse
@@ -93,7 +94,7 @@ def size(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     value = int(match[1]) * SIZE_UNITS[match[2].upper()] if match else 0
     if not 1 <= value < 1 << 63:
-        raise argparse.ArgumentTypeError(f"{_quoted(text)} is not a size from 1 byte, like 256M")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a size from 1 byte, like 256M")
     return value
 
 
@@ -101,7 +102,7 @@ def shard(text: str) -> tuple[int, int]:
     """I/N, from 1/N to N/N."""
     first, slash, second = text.partition("/")
     if not slash:
-        raise argparse.ArgumentTypeError(f"{_quoted(text)} is not of the form I/N, like 1/4")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not of the form I/N, like 1/4")
     i, n = count(first), positive(second)
     if not 1 <= i <= n:
         raise argparse.ArgumentTypeError(f"{text}: the shards of {n} are 1/{n} to {n}/{n}")

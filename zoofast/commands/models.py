@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from zoofast.commands.arguments import quoted
 from zoofast.commands.console import (
     STDOUT,
     Table,
@@ -43,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _size(text: str) -> Size:
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 224 or 256x128")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a size such as 224 or 256x128")
     return int(match[1]), int(match[2] or match[1])
 
 
