@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import tracemalloc
@@ -165,14 +166,22 @@ def test_a_failing_run_is_named(acl: Any, tmp_path: Path, monkeypatch: pytest.Mo
 # ---- the commands ------------------------------------------------------------
 
 
-def test_infer_command(acl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("generation", ["G1", "G2", "G4"])
+def test_infer_command(
+    generation: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, generation)
     inputs = models.write_inputs(tmp_path / "in", 7)
     words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--outfmt", "TXT"]
     words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert main([*words, "--output_dirname", "r", "--display_all_summary"]) == 0
-    shown = capsys.readouterr().out
+    shown = capfd.readouterr().out
     assert "inferred 7 of 7 files" in shown
-    assert ("[INFO] H2D_latency (ms): min" in shown) == hasattr(acl, "MemorySummary")
+    assert "acl init success" not in shown
+    assert ("[INFO] H2D_latency (ms): min" in shown) == (generation != "G1")
     for i, row in enumerate(models.logits(inputs)):
         got = read_logits(tmp_path / f"out/r/x{i}_0.txt")
         assert got == pytest.approx(row, rel=1e-4, abs=1e-5)
@@ -180,13 +189,62 @@ def test_infer_command(acl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert summary["NPU_compute_time"]["count"] == 4  # the warm-up is not counted
 
 
-def test_bench_command(acl: Any, tmp_path: Path) -> None:
+def test_bench_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
     for size in (1, 4):
         models.write_model(tmp_path / f"m{size}.om", size)
     words = ["bench", "--model", str(tmp_path / "m{bs}.om"), "--batchsize", "1,4", "--loop", "3"]
     assert main([*words, "--json", str(tmp_path / "b.json")]) == 0
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [row["batchsize"] for row in rows] == [1, 4]
+    capfd.readouterr()
+    assert main([*words, "--device", "9"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert error.count("(acl open device 9 failed)") == 1  # once, not for every batch size
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"at_run": "if calls == 2: time.sleep(1000)"}, r"device 1 has not answered for \d+ s"),
+        ({"at_run": "os._exit(7)"}, r"the process of device 1 ended with exit code 7"),
+        ({"at_open": "time.sleep(1000)"}, r"device 1 has not loaded the model for \d+ s"),
+    ],
+)
+def test_a_device_that_hangs_ends_infer(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    faults: dict[str, str],
+    reason: str,
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, **faults)
+    if "at_open" in faults:
+        monkeypatch.setattr("zoofast.inference.processes.OPENING_SECONDS", 0.5)
+    inputs = models.write_inputs(tmp_path / "in", 7)
+    words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--device", "1"]
+    words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    words += ["--output_dirname", "r", "--device-timeout", "2"]
+    if "at_open" in faults:
+        words[-1] = "0.5"
+    assert main(words) == 2
+    error = capfd.readouterr().err
+    assert re.search(reason, error), error
+    assert error.count("\n") == 1
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
+    words[-1] = "60"
+    assert main([*words, "--resume"]) == 0
+    for i, row in enumerate(models.logits(inputs)):
+        got = read_logits(tmp_path / f"out/r/x{i}_0.bin")
+        assert got == pytest.approx(row, rel=1e-4, abs=1e-5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "r",
+        "r_run.json",
+        "r_summary.json",
+    ]
 
 
 @pytest.mark.parametrize("generation", fake_aclruntime.GENERATIONS)

@@ -20,6 +20,8 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto
 
 from tests.support import models
+from zoofast.base.lock import output_lock
+from zoofast.base.provenance import file_sha256
 from zoofast.cli import main
 from zoofast.errors import BackendError, OutputError, SourceError
 from zoofast.inference import ais_bench
@@ -27,6 +29,7 @@ from zoofast.inference.backends import Times, open_backend
 from zoofast.inference.inputs import list_inputs
 from zoofast.inference.job import InferJob, InferReport, infer_files
 from zoofast.inference.outputs import ResultSink, encode_rows
+from zoofast.inference.record import RunRecord
 from zoofast.inference.spec import ModelSpec
 from zoofast.scoring.results import read_logits
 
@@ -373,6 +376,98 @@ def test_resume_of_another_run_is_refused(
     (tmp_path / "out/r_run.json").unlink()
     assert infer(tmp_path, "--resume") == 2
     assert "holds results of an unknown run" in capsys.readouterr().err
+
+
+def result_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*_*.*")}
+
+
+def test_resume_needs_every_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models.write_inputs(tmp_path / "in", 6)
+    model = models.write_model(tmp_path / "m.onnx", outputs=2)
+    assert infer(tmp_path, model=model) == 0
+    whole = result_bytes(tmp_path / "out/r")
+    assert len(whole) == 12
+    for name in ("x0_0.bin", "x2_1.bin", "x5_0.bin", "x5_1.bin"):  # killed between two outputs
+        (tmp_path / "out/r" / name).unlink()
+    capsys.readouterr()
+    assert infer(tmp_path, "--resume", model=model) == 0
+    assert "inferred 6 of 6 files (3 by an earlier run)" in capsys.readouterr().out
+    assert result_bytes(tmp_path / "out/r") == whole
+
+
+def test_a_resumed_run_on_other_devices_leaves_no_second_result(tmp_path: Path) -> None:
+    models.write_inputs(tmp_path / "in", 6)
+    spec = "2x3x4x4:float32:5"
+    null = ["--backend", "null", "--outfmt", "TXT"]
+    assert infer(tmp_path, *null, "--device", "0,1", model=spec) == 0
+    assert infer(tmp_path, *null, "--device", "2", "--resume", model=spec) == 0
+    (tmp_path / "out/r/device0/x1_0.txt").unlink()
+    assert infer(tmp_path, *null, "--device", "2", "--resume", model=spec) == 0
+    assert len(list((tmp_path / "out/r").rglob("*.txt"))) == 6
+    assert (tmp_path / "out/r/x1_0.txt").exists()
+
+
+@pytest.mark.parametrize("fmt", ["BIN", "TXT"])
+def test_a_run_replaces_all_results_of_the_run_before(tmp_path: Path, fmt: str) -> None:
+    """Another model, fewer inputs, another format, one output less: nothing old stays."""
+    models.write_inputs(tmp_path / "in", 9)
+    assert infer(tmp_path, model=models.write_model(tmp_path / "two.onnx", outputs=2)) == 0
+    for i in range(2, 9):
+        (tmp_path / f"in/x{i}.bin").unlink()
+    other = models.write_model(tmp_path / "other.onnx", 2)
+    assert infer(tmp_path, "--outfmt", fmt, model=other) == 0
+    names = {path.name for path in (tmp_path / "out/r").iterdir()}
+    assert names == {f"x{i}_0.{fmt.lower()}" for i in range(2)}
+    record = RunRecord.read(tmp_path / "out/r")
+    assert record is not None
+    assert record.samples == ("x0", "x1")
+    assert [str(output) for output in record.outputs] == [f"float32[1,{models.CLASSES}]"]
+    assert record.model == file_sha256(other)
+
+
+def test_results_that_no_run_recorded_are_not_mixed_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.write_inputs(tmp_path / "in", 2)
+    (tmp_path / "out/r").mkdir(parents=True)
+    (tmp_path / "out/r/stranger_0.bin").write_bytes(b"by another program")
+    (tmp_path / "out/r/x0_0.txt").write_bytes(b"by another program")
+    assert infer(tmp_path) == 2
+    assert "holds 1 results of other inputs (stranger)" in capsys.readouterr().err
+    assert (tmp_path / "out/r/x0_0.txt").exists()
+    (tmp_path / "out/r/stranger_0.bin").unlink()
+    assert infer(tmp_path) == 0
+    assert {path.name for path in (tmp_path / "out/r").iterdir()} == {"x0_0.bin", "x1_0.bin"}
+
+
+@pytest.mark.parametrize("how", ["no model", "damaged model", "other input", "other batch"])
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_a_failed_start_deletes_no_result(tmp_path: Path, how: str, more: list[str]) -> None:
+    models.write_inputs(tmp_path / "in", 5)
+    assert infer(tmp_path) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    model = tmp_path / "other.onnx"
+    if how == "damaged model":
+        model.write_bytes(b"no model")
+    elif how == "other input":
+        models.write_model(model, dtype=TensorProto.UINT8)
+    elif how == "other batch":
+        models.write_model(model, 4)
+        more = [*more, "--batchsize", "3"]
+    assert infer(tmp_path, *more, model=str(model)) == 2
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_two_runs_with_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models.write_inputs(tmp_path / "in", 2)
+    assert infer(tmp_path) == 0
+    folder = tmp_path / "out/r"
+    with output_lock(folder, folder.with_name(".r.lock")):
+        assert infer(tmp_path) == 2
+    assert f"r is in use by process {os.getpid()}" in capsys.readouterr().err
+    assert infer(tmp_path) == 0
 
 
 def test_a_new_run_drops_the_results_it_would_replace(tmp_path: Path) -> None:

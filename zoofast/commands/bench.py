@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
             try:
                 rows.append(_measure(args, size, model))
             except BackendError as error:  # the other batch sizes may still work
-                failures[size] = str(error)
+                failures[size] = str(error).removeprefix(f"{model}: ")
             meter.advance(1)
-    if not rows:
-        raise BackendError("; ".join(failures.values()))
+    if not rows:  # one reason may be that of all batch sizes
+        raise BackendError(f"{args.model}: {'; '.join(dict.fromkeys(failures.values()))}")
     best = max(rows, key=lambda row: float(row["images_per_second"]))
     for row in rows:
         row["best"] = row is best
@@ -82,14 +82,17 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     from zoofast.inference.backends import latency
     from zoofast.inference.job import InferJob
+    from zoofast.inference.processes import run_jobs
     from zoofast.inference.spec import ModelSpec
 
-    report = InferJob(
+    job = InferJob(
         ModelSpec(model, args.backend, args.device, size, provider=args.provider),
         loop=args.loop,
         warmup=args.warmup_count,
         pure_data=args.pure_data_type,
-    ).run()
+    )
+    (run_of_device,) = run_jobs([job], timeout=args.device_timeout)
+    report = run_of_device.report
     return {
         "batchsize": size,
         "images_per_second": report.throughput(),

@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 args.device,
                 source=args.input,
                 resume=args.resume,
+                timeout=args.device_timeout,
                 begin=meter.begin,
                 progress=meter.advance,
             )

@@ -6,6 +6,7 @@ import argparse
 
 from zoofast.commands import arguments
 from zoofast.inference.backends import BACKENDS
+from zoofast.inference.spec import DEVICE_TIMEOUT
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["zero", "random"],
         default="zero",
         help="values of the data without --input (default: zero)",
+    )
+    parser.add_argument(
+        "--device-timeout",
+        type=arguments.seconds,
+        default=DEVICE_TIMEOUT,
+        metavar="S",
+        help="seconds that a device may take for a batch (default: %(default)g)",
     )
     parser.add_argument(
         "--warmup_count", type=arguments.count, default=1, metavar="N", help="default: %(default)s"

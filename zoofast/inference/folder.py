@@ -1,27 +1,32 @@
 """A run of a model over a folder of tensor files, on one or more devices; resuming such a run.
 
-<folder>_run.json beside the result folder records which run's results the folder holds.
+<folder>_run.json beside the result folder records which run's results the folder holds; see
+zoofast.inference.record. A run replaces all results of the recorded run, but not before its own
+first outputs are computed. So a folder never holds results of two runs.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zoofast.base.files import write_atomic
+from zoofast.base.files import write_atomic, write_errors
+from zoofast.base.lock import output_lock
 from zoofast.base.names import stem
 from zoofast.base.provenance import model_digest
 from zoofast.errors import OutputError, ResultError
 from zoofast.inference.ais_bench import summary
 from zoofast.inference.backends import latency
-from zoofast.inference.job import InferJob, Progress
+from zoofast.inference.job import PURE, InferJob, Progress
 from zoofast.inference.outputs import sibling_path
 from zoofast.inference.processes import DeviceRun, run_jobs
-from zoofast.inference.record import RunRecord
+from zoofast.inference.record import RecordedOutput, RunRecord, record_path
+from zoofast.inference.spec import DEVICE_TIMEOUT
 
 
 @dataclass
@@ -67,12 +72,16 @@ class FolderRun:
             write_atomic(sibling_path(folder, "_summary.json"), content)
 
 
+_RESULT = re.compile(r"(.+)_([0-9]{1,4})\.(bin|npy|txt)", re.ASCII)
+
+
 def infer_folder(
     job: InferJob,
     devices: Sequence[int],
     *,
     source: str | None = None,
     resume: bool = False,
+    timeout: float = DEVICE_TIMEOUT,
     begin: Callable[[int], None] = lambda images: None,
     progress: Progress = lambda images: None,
 ) -> FolderRun:
@@ -80,22 +89,28 @@ def infer_folder(
     there are several.
 
     source: where the files are from, for the record. resume: results of an earlier run of the same
-    model, source and format are kept. Otherwise earlier results of these files are removed first.
-    begin: called once with the number of images that the earlier run had done. Raises OutputError
-    (also when a run cannot be resumed), BackendError, SourceError.
+    model, source and format are kept. Otherwise all results of the earlier run are removed when the
+    first outputs are computed. timeout: as in run_jobs. begin: called once with the number of
+    images that the earlier run had done. Raises OutputError (also when a run cannot be resumed, or
+    another process writes to the folder), BackendError, SourceError.
     """
-    todo = job.files
-    if job.folder is not None:
-        samples = tuple(stem(file) for file in job.files or [])
-        record = RunRecord(
-            model_digest(job.spec.model), source, job.fmt, job.images_per_file, samples=samples
-        )
-        todo = _prepare_folder(job, job.folder, record, resume)
-    resumed = len(job.files or []) - len(todo or [])
-    begin(resumed * job.images_per_file)
-    runs = run_jobs(_divide(replace(job, files=todo), devices), progress)
-    if job.folder is not None:
-        replace(record, outputs=tuple(runs[0].report.outputs)).write(job.folder)
+    if job.folder is None:
+        begin(0)
+        runs = run_jobs(_divide(job, devices), progress, timeout=timeout)
+        return FolderRun(job.spec.model, None, runs)
+    parts = job.folder.with_name(f".{job.folder.name}.parts")
+    with output_lock(job.folder, job.folder.with_name(f".{job.folder.name}.lock")):
+        shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
+        results = _Results(job, job.folder, source, resume)
+        resumed = len(job.files or []) - len(results.todo or [])
+        begin(resumed * job.images_per_file)
+        try:
+            with write_errors(parts):
+                parts.mkdir()
+            rest = replace(job, files=results.todo, parts=parts)
+            runs = run_jobs(_divide(rest, devices), progress, results.commit, timeout)
+        finally:
+            shutil.rmtree(parts, ignore_errors=True)
     return FolderRun(job.spec.model, job.folder, runs, resumed)
 
 
@@ -119,53 +134,93 @@ def _divide(job: InferJob, devices: Sequence[int]) -> list[InferJob]:
     return jobs
 
 
-def _prepare_folder(
-    job: InferJob, folder: Path, record: RunRecord, resume: bool
-) -> list[str] | None:
-    """Writes the record; returns the files that have no results yet.
+@dataclass
+class _Sample:
+    """The result files of one input that exist."""
 
-    Without `resume`, earlier results of the files are removed first: a later --resume must not take
-    them for results of this run.
+    outputs: set[int] = field(default_factory=set)
+    files: list[Path] = field(default_factory=list)
+
+
+class _Results:
+    """The results in a folder: what an earlier run made, and what is still to be done.
+
+    todo: the files that have no result of every output yet; None for pure inference.
     """
-    existing = _existing_results(folder, job.fmt)
-    files = job.files or []
-    recorded = _read_record(folder) if resume else None
-    if recorded is not None:
-        _check_record(recorded, folder, record)
-        replace(record, outputs=recorded.outputs).write(folder)
-        return [file for file in files if stem(file) not in existing]
-    if resume and existing:
-        raise OutputError(f"{folder}: holds results of an unknown run; begin anew without --resume")
-    for file in files:
-        for result in existing.get(stem(file), []):
-            with suppress(FileNotFoundError):
-                result.unlink()
-    record.write(folder)
-    return job.files
 
-
-def _read_record(folder: Path) -> RunRecord | None:
-    try:
-        return RunRecord.read(folder)
-    except ResultError as error:
-        raise OutputError(f"{error}, without --resume") from error
-
-
-def _check_record(recorded: RunRecord, folder: Path, record: RunRecord) -> None:
-    """Raises OutputError unless `recorded` is of the run that `record` describes."""
-    for key in ("model", "input", "outfmt", "images_per_file"):
-        old, new = getattr(recorded, key), getattr(record, key)
-        if old != new:
+    def __init__(self, job: InferJob, folder: Path, source: str | None, resume: bool) -> None:
+        self._folder = folder
+        names = [PURE] if job.files is None else [stem(file) for file in job.files]
+        self._record = RunRecord(
+            model_digest(job.spec.model),
+            source,
+            job.fmt,
+            job.images_per_file,
+            samples=tuple(names),
+        )
+        try:
+            earlier = RunRecord.read(folder)
+        except ResultError as error:
+            raise OutputError(str(error)) from error
+        existing = _existing_results(folder)
+        self.todo = job.files
+        if resume and earlier is not None:
+            self._check_same(earlier)
+            every = set(range(len(earlier.outputs)))
+            self.todo = [
+                file
+                for file in job.files or []
+                if not every or existing.get(stem(file), _Sample()).outputs != every
+            ]
+        elif resume and existing:
             raise OutputError(
-                f"{folder}: holds a run of another {key} ({old}, not {new}); begin anew without "
-                "--resume"
+                f"{folder}: holds results of an unknown run; begin anew without --resume"
             )
+        todo = {stem(file) for file in self.todo} if self.todo is not None else {PURE}
+        replaced = todo | set(() if resume or earlier is None else earlier.samples)
+        others = sorted(existing.keys() - set(names) - replaced)
+        if others:
+            raise OutputError(
+                f"{folder}: holds {len(others)} results of other inputs ({others[0]}) that no run "
+                "of zoofast has recorded; remove them, or choose another --output_dirname"
+            )
+        self._to_remove = [
+            file for name in replaced for file in existing.get(name, _Sample()).files
+        ]
+
+    def commit(self, outputs: tuple[RecordedOutput, ...]) -> None:
+        """Removes the results that are replaced, and records the run.
+
+        No record exists meanwhile: a run that is killed here leaves results of an unknown run.
+        """
+        try:
+            record_path(self._folder).unlink(missing_ok=True)
+            for file in self._to_remove:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{error.filename}: cannot be removed: {error.strerror}") from error
+        replace(self._record, outputs=outputs).write(self._folder)
+
+    def _check_same(self, earlier: RunRecord) -> None:
+        """Raises OutputError unless the earlier run is one that this run can continue."""
+        for key in ("model", "input", "outfmt", "images_per_file"):
+            recorded, value = getattr(earlier, key), getattr(self._record, key)
+            if recorded != value:
+                raise OutputError(
+                    f"{self._folder}: holds a run of another {key} ({recorded}, not {value}); "
+                    "begin anew without --resume"
+                )
 
 
-def _existing_results(folder: Path, fmt: str) -> dict[str, list[Path]]:
+def _existing_results(folder: Path) -> dict[str, _Sample]:
     """The result files of a folder and of its devices' folders, by the name of the input."""
-    results: dict[str, list[Path]] = {}
-    for where in (folder, *folder.glob("device*")):
-        for path in where.glob(f"*_*.{fmt.lower()}"):
-            results.setdefault(path.stem.rpartition("_")[0], []).append(path)
+    results: dict[str, _Sample] = {}
+    for where in (folder, *folder.glob("device[0-9]*")):
+        if where.is_dir():
+            for path in where.iterdir():
+                match = _RESULT.fullmatch(path.name)
+                if match:
+                    sample = results.setdefault(match[1], _Sample())
+                    sample.outputs.add(int(match[2]))
+                    sample.files.append(path)
     return results

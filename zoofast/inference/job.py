@@ -23,6 +23,8 @@ from zoofast.preprocess.recipe_file import load_recipe
 
 PURE = "pure_infer_data"  # ais_bench's name for the input of pure inference
 Progress = Callable[[int], None]  # called with the number of images that were done
+# Called once, when the first outputs are computed and before any is written.
+Commit = Callable[[tuple[RecordedOutput, ...]], None]
 
 
 @dataclass
@@ -36,7 +38,6 @@ class InferReport:
     times: Times = field(default_factory=Times)
     failures: dict[str, str] = field(default_factory=dict)  # file -> reason
     results: list[tuple[str, list[str]]] = field(default_factory=list)  # input, its result files
-    outputs: list[RecordedOutput] = field(default_factory=list)  # as one result file has them
 
     def throughput(self) -> float:
         """Images a second of the device alone, as ais_bench counts them; 0.0 without times."""
@@ -53,6 +54,7 @@ def infer_files(
     loop: int = 1,
     on_error: str = "skip",
     progress: Progress = lambda images: None,
+    commit: Commit = lambda outputs: None,
 ) -> InferReport:
     """Runs `files` through `model` in order; reads and writes in other threads.
 
@@ -65,10 +67,6 @@ def infer_files(
             f"batch size {batch_size} is no multiple of {images_per_file} images a file"
         )
     report = InferReport(batch_size)
-    report.outputs = [
-        RecordedOutput(str(info.dtype), (images_per_file, *info.shape[1:]))
-        for info in model.outputs
-    ]
     begin = time.perf_counter()
     with (
         BatchReader(InputReader(model.input, images_per_file), files) as batches,
@@ -81,6 +79,9 @@ def infer_files(
             report.failures.update(batch.failures)
             if batch.rows:
                 outputs = model.infer(batch.array, loop)
+                if not report.files:
+                    rows = next(iter(batch.rows.values()))
+                    commit(recorded_outputs([output[rows] for output in outputs]))
                 if writer is not None:
                     writer.put([(stem(file), rows) for file, rows in batch.rows.items()], outputs)
             images = len(batch.rows) * images_per_file
@@ -95,8 +96,17 @@ def infer_files(
     return report
 
 
+def recorded_outputs(outputs: Sequence[NDArray[Any]]) -> tuple[RecordedOutput, ...]:
+    """The types of one file's outputs, for the record."""
+    return tuple(RecordedOutput(str(output.dtype), output.shape) for output in outputs)
+
+
 def infer_dummy(
-    model: Model, data: NDArray[Any], loop: int, sink: ResultSink | None = None
+    model: Model,
+    data: NDArray[Any],
+    loop: int,
+    sink: ResultSink | None = None,
+    commit: Commit = lambda outputs: None,
 ) -> InferReport:
     """Pure inference: runs one batch `loop` times. The sink gets the whole batch's outputs."""
     report = InferReport(model.input.shape[0])
@@ -106,6 +116,7 @@ def infer_dummy(
     report.images = report.batch * loop
     report.times = model.times()
     if sink is not None:
+        commit(recorded_outputs(outputs))
         sink.write(PURE, outputs)
         report.results = [(PURE, sink.files(PURE))]
     return report
@@ -132,7 +143,8 @@ def warm_up(model: Model, data: NDArray[Any], count: int) -> None:
 class InferJob:
     """All that one device does in a run. It can be pickled for another process.
 
-    files: None for pure inference. folder: where results go; None: no results are written.
+    files: None for pure inference. folder: where results go; None: no results are written. parts:
+    the folder of unfinished results; None: beside the results.
     recipe: the name of a recipe whose tensors the model must take.
     """
 
@@ -140,6 +152,7 @@ class InferJob:
     files: list[str] | None = None
     images_per_file: int = 1
     folder: Path | None = None
+    parts: Path | None = None
     fmt: str = "BIN"
     loop: int = 1
     warmup: int = 1
@@ -148,7 +161,10 @@ class InferJob:
     recipe: str | None = None
 
     def run(
-        self, progress: Progress = lambda images: None, ready: Callable[[], Any] = lambda: None
+        self,
+        progress: Progress = lambda images: None,
+        ready: Callable[[], Any] = lambda: None,
+        commit: Commit = lambda outputs: None,
     ) -> InferReport:
         """Loads the model in the calling thread, calls `ready`, and runs the files."""
         spec = self.spec
@@ -164,12 +180,12 @@ class InferJob:
                 check_recipe(model.input, load_recipe(self.recipe))
             sink = None
             if self.folder is not None:
-                sink = ResultSink(self.folder, self.fmt, len(model.outputs))
+                sink = ResultSink(self.folder, self.fmt, len(model.outputs), self.parts)
             if self.files is None:
                 data = dummy_batch(model.input, self.pure_data)
                 warm_up(model, data, self.warmup)
                 ready()
-                return infer_dummy(model, data, self.loop, sink)
+                return infer_dummy(model, data, self.loop, sink, commit)
             if self.files:
                 check_any_fits(InputReader(model.input, self.images_per_file), self.files)
             if sink is not None:
@@ -184,4 +200,5 @@ class InferJob:
                 loop=self.loop,
                 on_error=self.on_error,
                 progress=progress,
+                commit=commit,
             )

@@ -50,6 +50,7 @@ class ResultSink:
     folder: Path
     fmt: str
     outputs: int
+    parts: Path | None = None  # the folder of unfinished files; None: `folder`
 
     def files(self, name: str) -> list[str]:
         """The result files of one input, one for each output."""
@@ -59,7 +60,7 @@ class ResultSink:
     def write(self, name: str, rows: Sequence[NDArray[Any]]) -> None:
         """rows: the input's part of each output, (images, …). Raises OutputError."""
         for file, output in zip(self.files(name), rows, strict=True):
-            write_atomic(file, encode_rows(output, self.fmt))
+            write_atomic(file, encode_rows(output, self.fmt), self.parts)
 
     def check_space(self, files: int, outputs: Sequence[TensorInfo]) -> None:
         """Raises OutputError when the results of `files` images do not fit on the disk."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from zoofast.errors import BackendError, ZoofastError
-from zoofast.inference.job import InferJob, InferReport, Progress
+from zoofast.inference.child import Child, end_children
+from zoofast.inference.devices import CHECK_SECONDS, OPENING_SECONDS
+from zoofast.inference.job import Commit, InferJob, InferReport, Progress
+from zoofast.inference.record import RecordedOutput
+from zoofast.inference.spec import DEVICE_TIMEOUT
 
 
 @dataclass
@@ -23,68 +28,133 @@ class DeviceRun:
     end_time: float
 
 
-def run_jobs(jobs: Sequence[InferJob], progress: Progress) -> list[DeviceRun]:
+@dataclass
+class _Ready:
+    """The model is loaded. The process waits for a message before it begins."""
+
+
+@dataclass
+class _FirstResult:
+    """The first outputs are computed. The process waits for a message before it writes them."""
+
+    outputs: tuple[RecordedOutput, ...]
+
+
+def run_jobs(
+    jobs: Sequence[InferJob],
+    progress: Progress = lambda images: None,
+    commit: Commit = lambda outputs: None,
+    timeout: float = DEVICE_TIMEOUT,
+) -> list[DeviceRun]:
     """Runs each job on its device, all at the same time; the runs are in the order of `jobs`.
 
-    A single job runs in the calling thread. The first device that fails ends the others; the error
-    is raised with the device's number.
+    commit: called once, when the first outputs are computed and before any is written. timeout: as
+    in zoofast.inference.devices.Devices. A single job runs in the calling thread if its backend
+    cannot hang. The first device that fails ends the others; the error has the device's number.
     """
-    if len(jobs) == 1:
+    if len(jobs) == 1 and not jobs[0].spec.own_process:
         started = time.time()
-        report = jobs[0].run(progress)
+        report = jobs[0].run(progress, commit=commit)
         return [DeviceRun(jobs[0].spec.device, report, started, time.time())]
-    # A fork of a process that has used a device does not work, so processes are spawned.
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(len(jobs))
-    processes, pipes = [], []
-    for job in jobs:
-        pipe, child_pipe = context.Pipe(duplex=False)
-        process = context.Process(target=_run_one, args=(job, child_pipe, barrier), daemon=True)
-        process.start()
-        child_pipe.close()
-        processes.append(process)
-        pipes.append(pipe)
-    runs: dict[int, DeviceRun] = {}
-    try:
-        while len(runs) < len(jobs):
-            for ready in wait([pipe for i, pipe in enumerate(pipes) if i not in runs]):
-                index = pipes.index(ready)  # type: ignore[arg-type]
-                device = jobs[index].spec.device
-                try:
-                    message = pipes[index].recv()
-                except EOFError:
-                    processes[index].join()
-                    raise BackendError(
-                        f"device {device}: its process ended with exit code "
-                        f"{processes[index].exitcode}"
-                    ) from None
-                if isinstance(message, ZoofastError):
-                    raise type(message)(f"device {device}: {message}")
-                if isinstance(message, DeviceRun):
-                    runs[index] = message
-                else:
-                    progress(message)
-    finally:
-        for index, process in enumerate(processes):
-            if index not in runs:
-                process.terminate()
-            process.join()
-    return [runs[index] for index in range(len(jobs))]
+    return _Processes(jobs, progress, commit, timeout).run()
 
 
-def _run_one(job: InferJob, pipe: Connection, barrier: Any) -> None:
+class _Processes:
+    """The processes of a run, and what they have sent so far."""
+
+    def __init__(
+        self,
+        jobs: Sequence[InferJob],
+        progress: Progress,
+        commit: Commit,
+        timeout: float,
+    ) -> None:
+        self._jobs, self._progress, self._commit = jobs, progress, commit
+        self._timeout = timeout
+        self._ready: set[int] = set()  # indices of jobs
+        self._committed = False
+        self._runs: dict[int, DeviceRun] = {}
+        self._children: list[Child] = []
+        self._heard: list[float] = []  # when each process last sent something, monotonic seconds
+
+    def run(self) -> list[DeviceRun]:
+        try:
+            for job in self._jobs:
+                self._children.append(Child(_run_one, job))
+                self._heard.append(time.monotonic())
+            while len(self._runs) < len(self._jobs):
+                running = [i for i in range(len(self._jobs)) if i not in self._runs]
+                connections = [self._children[i].connection for i in running]
+                for ready in wait(connections, min(self._timeout / 4, CHECK_SECONDS)):
+                    self._receive(running[connections.index(ready)])  # type: ignore[arg-type]
+                self._check_clocks()
+        finally:
+            end_children(self._children)
+            for child in self._children:
+                child.close()
+        return [self._runs[index] for index in range(len(self._jobs))]
+
+    def _receive(self, index: int) -> None:
+        child, device = self._children[index], self._jobs[index].spec.device
+        prefix = f"device {device}: " if len(self._jobs) > 1 else ""
+        try:
+            message = child.connection.recv()
+        except (EOFError, OSError):
+            raise BackendError(
+                f"{self._jobs[index].spec.model}: the process of device {device} "
+                f"{child.describe_end()}"
+            ) from None
+        self._heard[index] = time.monotonic()
+        if isinstance(message, ZoofastError):
+            raise type(message)(f"{prefix}{message}")
+        if isinstance(message, DeviceRun):
+            self._runs[index] = message
+            child.close()
+        elif isinstance(message, _Ready):
+            self._ready.add(index)
+            if len(self._ready) == len(self._jobs):  # loading takes different times
+                for i, each in enumerate(self._children):
+                    each.connection.send(True)
+                    self._heard[i] = time.monotonic()
+        elif isinstance(message, _FirstResult):
+            if not self._committed:
+                self._committed = True
+                self._commit(message.outputs)
+            child.connection.send(True)
+        else:
+            self._progress(message)
+
+    def _check_clocks(self) -> None:
+        now = time.monotonic()
+        began = len(self._ready) == len(self._jobs)
+        limit = self._timeout if began else max(self._timeout, OPENING_SECONDS)
+        for index, job in enumerate(self._jobs):
+            waits = index in self._runs or (index in self._ready and not began)
+            if not waits and now - self._heard[index] > limit:
+                what = "answered" if began else "loaded the model"
+                raise BackendError(
+                    f"device {job.spec.device} has not {what} for {now - self._heard[index]:,.0f} "
+                    "s; a slow model may need a longer --device-timeout"
+                )
+
+
+def _run_one(connection: Connection, job: InferJob) -> None:
     """The device's process: sends numbers of images, and then a DeviceRun or a ZoofastError."""
+    # At SIGTERM, the results that are computed are written first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(-signal.SIGTERM))
+    started = 0.0
+
+    def ask(message: Any) -> None:
+        connection.send(message)
+        connection.recv()
+
+    def ready() -> None:
+        nonlocal started
+        ask(_Ready())
+        started = time.time()
+
     try:
-        started = 0.0
-
-        def ready() -> None:
-            nonlocal started
-            barrier.wait()  # loading takes different times; the devices begin together
-            started = time.time()
-
-        report = job.run(pipe.send, ready)
-        pipe.send(DeviceRun(job.spec.device, report, started, time.time()))
+        report = job.run(connection.send, ready, lambda outputs: ask(_FirstResult(outputs)))
+        connection.send(DeviceRun(job.spec.device, report, started, time.time()))
     except ZoofastError as error:
-        pipe.send(error)
-    except KeyboardInterrupt:
-        pass  # the parent, which is interrupted as well, reports it
+        connection.send(error)
