@@ -84,6 +84,8 @@ def infer_files(
                     commit(recorded_outputs([output[rows] for output in outputs]))
                 if writer is not None:
                     writer.put([(stem(file), rows) for file, rows in batch.rows.items()], outputs)
+                    if not report.files:  # a device that hangs next may keep the GIL
+                        writer.flush()
             images = len(batch.rows) * images_per_file
             report.files += len(batch.rows)
             report.images += images

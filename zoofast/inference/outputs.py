@@ -102,6 +102,10 @@ class ResultWriter:
         self._writes.append(self._thread.submit(self._write, list(named_rows), outputs))
         self._wait(MAX_WAITING)
 
+    def flush(self) -> None:
+        """Waits until everything is written. Raises OutputError."""
+        self._wait(0)
+
     def _wait(self, max_waiting: int) -> None:
         while len(self._writes) > max_waiting:
             self._writes.popleft().result()
