@@ -396,6 +396,33 @@ def test_resume_needs_every_output(tmp_path: Path, capsys: pytest.CaptureFixture
     assert result_bytes(tmp_path / "out/r") == whole
 
 
+@pytest.mark.parametrize("fmt", ["BIN", "NPY", "TXT"])
+def test_resume_needs_whole_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fmt: str
+) -> None:
+    models.write_inputs(tmp_path / "in", 6)
+    model = models.write_model(tmp_path / "m.onnx", outputs=2)
+    assert infer(tmp_path, "--outfmt", fmt, model=model) == 0
+    whole = result_bytes(tmp_path / "out/r")
+    for name, nbytes in (("x1_0", 0), ("x3_1", 5), ("x4_0", -1)):  # a power failure
+        file = tmp_path / f"out/r/{name}.{fmt.lower()}"
+        file.write_bytes(file.read_bytes()[:nbytes])
+    capsys.readouterr()
+    assert infer(tmp_path, "--outfmt", fmt, "--resume", model=model) == 0
+    assert "inferred 6 of 6 files (3 by an earlier run)" in capsys.readouterr().out
+    assert result_bytes(tmp_path / "out/r") == whole
+
+
+def test_a_new_run_replaces_a_damaged_record(tmp_path: Path) -> None:
+    models.write_inputs(tmp_path / "in", 2)
+    assert infer(tmp_path) == 0
+    whole = result_bytes(tmp_path / "out/r")
+    (tmp_path / "out/r_run.json").write_text("{")
+    assert infer(tmp_path) == 0
+    assert result_bytes(tmp_path / "out/r") == whole
+    assert RunRecord.read(tmp_path / "out/r") is not None
+
+
 def test_a_resumed_run_on_other_devices_leaves_no_second_result(tmp_path: Path) -> None:
     models.write_inputs(tmp_path / "in", 6)
     spec = "2x3x4x4:float32:5"

@@ -23,7 +23,7 @@ from zoofast.errors import OutputError, ResultError
 from zoofast.inference.ais_bench import summary
 from zoofast.inference.backends import latency
 from zoofast.inference.job import PURE, InferJob, Progress
-from zoofast.inference.outputs import sibling_path
+from zoofast.inference.outputs import is_whole, sibling_path
 from zoofast.inference.processes import DeviceRun, run_jobs
 from zoofast.inference.record import RecordedOutput, RunRecord, record_path
 from zoofast.inference.spec import DEVICE_TIMEOUT
@@ -136,10 +136,17 @@ def _divide(job: InferJob, devices: Sequence[int]) -> list[InferJob]:
 
 @dataclass
 class _Sample:
-    """The result files of one input that exist."""
+    """The result files of one input that exist, each with the number of its output."""
 
-    outputs: set[int] = field(default_factory=set)
-    files: list[Path] = field(default_factory=list)
+    files: list[tuple[int, Path]] = field(default_factory=list)
+
+    def is_done(self, record: RunRecord) -> bool:
+        """Whether it has every output of the recorded run, whole."""
+        outputs = record.outputs
+        return {i for i, _ in self.files} == set(range(len(outputs))) and all(
+            is_whole(file, record.outfmt, outputs[i].dtype, outputs[i].shape)
+            for i, file in self.files
+        )
 
 
 class _Results:
@@ -161,16 +168,17 @@ class _Results:
         try:
             earlier = RunRecord.read(folder)
         except ResultError as error:
-            raise OutputError(str(error)) from error
+            if resume:
+                raise OutputError(str(error)) from error
+            earlier = None
         existing = _existing_results(folder)
         self.todo = job.files
         if resume and earlier is not None:
             self._check_same(earlier)
-            every = set(range(len(earlier.outputs)))
             self.todo = [
                 file
                 for file in job.files or []
-                if not every or existing.get(stem(file), _Sample()).outputs != every
+                if stem(file) not in existing or not existing[stem(file)].is_done(earlier)
             ]
         elif resume and existing:
             raise OutputError(
@@ -185,7 +193,7 @@ class _Results:
                 "of zoofast has recorded; remove them, or choose another --output_dirname"
             )
         self._to_remove = [
-            file for name in replaced for file in existing.get(name, _Sample()).files
+            file for name in replaced for _, file in existing.get(name, _Sample()).files
         ]
 
     def commit(self, outputs: tuple[RecordedOutput, ...]) -> None:
@@ -221,6 +229,5 @@ def _existing_results(folder: Path) -> dict[str, _Sample]:
                 match = _RESULT.fullmatch(path.name)
                 if match:
                     sample = results.setdefault(match[1], _Sample())
-                    sample.outputs.add(int(match[2]))
-                    sample.files.append(path)
+                    sample.files.append((int(match[2]), path))
     return results

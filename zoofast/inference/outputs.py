@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from zoofast import _logits
 from zoofast.base.files import write_atomic
+from zoofast.base.rows import npy_header
 from zoofast.errors import OutputError
 from zoofast.inference.backends import TensorInfo
 
@@ -41,6 +43,17 @@ def encode_rows(rows: NDArray[Any], fmt: str) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, rows)
     return buffer.getvalue()
+
+
+def is_whole(file: Path, fmt: str, dtype: str, shape: Sequence[int]) -> bool:
+    """Whether a result file has the length of `shape`; a TXT file, whether its last line ends.
+
+    After a power failure a file may be incomplete under its final name. Raises OSError.
+    """
+    if fmt == "TXT":
+        return file.read_bytes().endswith(b"\n")
+    header = npy_header(tuple(shape), dtype) if fmt == "NPY" else b""
+    return file.stat().st_size == len(header) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 @dataclass(frozen=True)
