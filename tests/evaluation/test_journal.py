@@ -199,6 +199,31 @@ def test_two_runs_with_one_journal(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_overwrite_spares_the_journal_of_a_run_and_of_a_failed_start(
+    run: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "j"
+    words = eval_case.words(run, "--journal", journal, "--overwrite", "--quiet")
+    journal.write_bytes(b"of another run\n")
+    with output_lock(journal):  # of a run that goes on
+        assert main(words) == 2
+    assert main([*words, "--output-index", "7"]) == 2
+    assert journal.read_bytes() == b"of another run\n"
+    assert main(words) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_a_run_spares_the_journal_of_the_next(tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    journal.write_bytes(b"of the next run\n")
+    with output_lock(journal):
+        end_journal(journal, keep=False)
+        end_journal(journal, keep=True)
+    assert journal.read_bytes() == b"of the next run\n"
+    end_journal(journal, keep=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_errors_of_the_disk_name_the_file(run: Path, tmp_path: Path) -> None:
     with open_source(run / "images") as source:
         for where in ({"journal": tmp_path / "no/j"}, {"logits": tmp_path / "no/l.npy"}):

@@ -43,6 +43,10 @@ class HeldError(Exception):
     """Another process holds the lock of a file."""
 
 
+class InUseError(OutputError):
+    """Another process writes to an output. The message names that process."""
+
+
 def claim(path: Path) -> int:
     """Creates the file `path` and locks it; returns its descriptor, open for writing.
 
@@ -125,15 +129,15 @@ def output_lock(output: Path | str, lock_file: Path | None = None) -> Iterator[N
     """Holds the lock of `output`, a folder or a file, while the block runs.
 
     lock_file: where the lock is, if not at lock_path(output). It is removed at the end. Raises
-    OutputError at once when another process has the lock (it names that process), or when the lock
-    file cannot be written.
+    InUseError at once when another process has the lock; OutputError when the lock file cannot be
+    written.
     """
     output = Path(output)
     path = lock_file or lock_path(output)
     try:
         fd = claim(path)
     except HeldError:
-        raise OutputError(
+        raise InUseError(
             f"{output} is in use by {_holder(path)}; wait for its end, or choose another output"
         ) from None
     except OSError as error:

@@ -206,8 +206,6 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
         raise OutputError("--resume needs -o FILE or --journal FILE, to know what to continue")
     if args.resume and args.overwrite:
         raise OutputError("--resume and --overwrite exclude each other")
-    if journal and args.overwrite:
-        Path(journal).unlink(missing_ok=True)
     return EvalOptions(
         specs,
         threads=args.threads,
@@ -220,6 +218,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
         journal=Path(journal) if journal else None,
         logits=Path(args.save_logits) if args.save_logits else None,
         resume=args.resume,
+        overwrite=args.overwrite,
         trace=Path(args.trace) if args.trace else None,
         details=bool(args.report),
     )

@@ -49,9 +49,9 @@ class EvalOptions:
     specs: the model, once for each device. threads, depth (of the ring, in batches): None for
     defaults. on_error: "skip", or "stop" at the first image that fails. max_file_bytes: of an image
     file; a larger one fails. timeout: as in zoofast.inference.devices.Devices; for each batch.
-    journal: the file that a stopped run is resumed from. logits: a .npy file for all scores. trace:
-    a file to write, see zoofast.timing.trace. details: record the loader's threads too, for a
-    report.
+    journal: the file that a stopped run is resumed from. overwrite: forget what the journal holds.
+    logits: a .npy file for all scores. trace: a file to write, see zoofast.timing.trace. details:
+    record the loader's threads too, for a report.
     """
 
     specs: Sequence[ModelSpec]
@@ -65,6 +65,7 @@ class EvalOptions:
     journal: Path | None = None
     logits: Path | None = None
     resume: bool = False
+    overwrite: bool = False
     trace: Path | None = None
     details: bool = False
 
@@ -220,7 +221,9 @@ class _Run:
 
     def _resume(self, path: Path, stack: ExitStack) -> None:
         """Opens the journal and takes the answers that it holds."""
-        self._journal = Journal(path, self._run_description(), self._options.resume)
+        self._journal = Journal(
+            path, self._run_description(), self._options.resume, self._options.overwrite
+        )
         stack.callback(self._journal.close)
         for names, best in self._journal.resumed:
             try:
@@ -249,6 +252,8 @@ class _Run:
         self._classes = int(np.prod(devices.outputs[options.output_index].shape[1:]))
         self._check_resumed()
         self._load_labels()
+        if self._journal is not None:
+            self._journal.begin()
         if options.logits is not None:
             self._logits = self._open_logits(options.logits)
         begin = time.monotonic_ns()

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from zoofast.base.files import write_errors
+from zoofast.base.lock import InUseError, output_lock
 from zoofast.base.parsing import parse_json
 from zoofast.errors import OutputError
 from zoofast.scoring.topk import TopK
@@ -38,8 +40,16 @@ class Journal:
     The file is made with the first batch: a run that ends before leaves no journal.
     """
 
-    def __init__(self, path: str | os.PathLike[str], description: Mapping[str, Any], resume: bool):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        description: Mapping[str, Any],
+        resume: bool,
+        overwrite: bool = False,
+    ):
         """Begins a journal at `path`, or with `resume` continues one that exists.
+
+        Hold the lock of `path`. overwrite: whatever `path` holds is not read; `begin` removes it.
 
         description: what a run must have in common with the run that it resumes. A journal without
         a batch is begun anew, and without `resume` also the journal of a run that has ended. Raises
@@ -52,6 +62,10 @@ class Journal:
         self._names: set[str] = set()
         self._ended = False
         self._file: BinaryIO | None = None
+        self._complete_bytes = 0
+        self._overwrite = overwrite
+        if overwrite:
+            return
         with write_errors(self.path):
             self._complete_bytes = self._read(resume)
         if not resume and self.resumed and not self._ended:
@@ -135,6 +149,15 @@ class Journal:
                 raise ValueError(f"its names and its {name} differ in length")
         self.resumed.append((names, TopK(**columns)))
 
+    def begin(self) -> None:
+        """Call this when the model is loaded: a failed start must not lose an earlier journal.
+
+        Raises OutputError.
+        """
+        if self._overwrite:
+            with write_errors(self.path):
+                self.path.unlink(missing_ok=True)
+
     def append(self, names: list[str], top_k: TopK) -> None:
         """Records a batch. Raises OutputError."""
         entry: dict[str, Any] = {"names": names}
@@ -163,10 +186,10 @@ class Journal:
 def end_journal(path: Path, keep: bool) -> None:
     """Call this when all outputs of an evaluation are written: removes its journal.
 
-    keep: the journal stays, marked as ended, so that --resume tries the failed images again. Raises
-    OutputError.
+    keep: the journal stays, marked as ended, so that --resume tries the failed images again. A
+    journal that another process has in use by now is that process's own. Raises OutputError.
     """
-    with write_errors(path):
+    with suppress(InUseError), output_lock(path), write_errors(path):
         if not keep:
             path.unlink(missing_ok=True)
         elif path.exists():
