@@ -14,7 +14,7 @@ import pytest
 
 from zoofast.cli import main
 from zoofast.scoring.class_names import name_classes, name_of_synset
-from zoofast.scoring.labels import Labels, labels_from_folders
+from zoofast.scoring.labels import labels_from_folders
 
 LISTS = Path(name_classes.__code__.co_filename).parent
 
@@ -56,7 +56,7 @@ def test_the_names_fit_the_sample_images(shared: Path) -> None:
 
 
 def names(classes: int, offset: int = 0, labels: dict[int, str] | None = None) -> list[str]:
-    described = name_classes(classes, offset, Labels({}, "here", labels or {}))
+    described = name_classes(classes, offset, labels)
     return [described.describe(index) for index in (0, 1, classes - 1)]
 
 
@@ -78,13 +78,13 @@ def test_names_of_the_labels_come_first() -> None:
     own = {0: "a", 999: "z"}
     assert names(1000, 0, own) == ["0 a", "1", "999 z"]
     assert names(1001, 1, own) == ["0 background", "1 (label 0) a", "1000 (label 999) z"]
-    assert not name_classes(1000, 0, Labels({}, "here", own)).of_imagenet
-    assert name_classes(1000, 0, None).of_imagenet
+    assert not name_classes(1000, 0, own).of_imagenet
+    assert name_classes(1000, 0).of_imagenet
 
 
 def test_the_classes_that_models_of_21841_lack() -> None:
     of_all = [synset for synset, _ in lines("imagenet21k.txt")]
-    of_21841 = name_classes(21841, 0, None).by_class
+    of_21841 = name_classes(21841, 0).by_class
     words = dict(lines("imagenet21k.txt"))
     expected = [words[synset] for synset in of_all if synset not in ("n03931044", "n09859684")]
     assert [of_21841[i] for i in range(21841)] == expected

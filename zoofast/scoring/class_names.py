@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from zoofast.scoring.labels import Labels
 
 IMAGENET_1K, IMAGENET_21K = "imagenet1k.txt", "imagenet21k.txt"
 NOT_IN_21841 = ("n03931044", "n09859684")  # classes that models of 21,841 classes lack
@@ -44,11 +40,16 @@ class ClassNames:
         return f"{number} {self.name(index)}".rstrip()
 
 
-def name_classes(classes: int, label_offset: int, labels: Labels | None) -> ClassNames:
-    """The names of a model's classes. Without names in the labels, a model of as many classes as
-    ImageNet has (1000, 1001, 21841 or 21843) gets ImageNet's names."""
-    if labels is not None and labels.class_names:
-        names = {label + label_offset: name for label, name in labels.class_names.items()}
+def name_classes(
+    classes: int, label_offset: int, by_label: Mapping[int, str] | None = None
+) -> ClassNames:
+    """The names of a model's classes. by_label: the names that the labels themselves give.
+
+    Without such names, a model of as many classes as ImageNet has (1000, 1001, 21841 or 21843)
+    gets ImageNet's names.
+    """
+    if by_label:
+        names = {label + label_offset: name for label, name in by_label.items()}
         return ClassNames({0: BACKGROUND} | names if label_offset == 1 else names, label_offset)
     names = dict(enumerate(_imagenet(classes)))
     return ClassNames(names, label_offset, of_imagenet=bool(names))

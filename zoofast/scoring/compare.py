@@ -295,7 +295,8 @@ def compare_logits(
     if not tallies:
         name, why = next(iter(comparison.failed.items()))
         raise ResultError(f"{a.source} and {b.source}: nothing can be compared ({name}: {why})")
-    comparison.class_names = name_classes(comparison.classes, comparison.label_offset, labels)
+    by_label = labels.class_names if labels else None
+    comparison.class_names = name_classes(comparison.classes, comparison.label_offset, by_label)
     comparison.mean_cosine = cosine_sum / comparison.images
     if comparison.largest_differences:
         comparison.min_cosine = comparison.lowest_cosines[0].cosine

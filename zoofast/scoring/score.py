@@ -122,7 +122,7 @@ class Score:
 
     @cached_property
     def class_names(self) -> ClassNames:
-        return name_classes(self.tally.classes, self.label_offset, self.labels)
+        return name_classes(self.tally.classes, self.label_offset, self.labels.class_names)
 
     def describe_class(self, index: int) -> str:
         """The model's class `index` as text, see ClassNames.describe."""
