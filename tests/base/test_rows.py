@@ -95,3 +95,77 @@ def test_links_of_temporary_names_are_not_followed(tmp_path: Path, name: str) ->
     with pytest.raises(OutputError, match="cannot be written: Too many levels"):
         rows.reopen(len)
     assert (tmp_path / "other").read_text() == "precious\n" * 1000
+
+
+def test_a_finished_output_stays_until_the_next_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    write(path)
+    rows = NamedRows(path, (33,), "float32")
+    rows.clear_parts()
+    rows.append(NAMES[:3], -ROWS[:3])
+    rows.close()  # as after an error
+    names, array = read_named_rows(path)
+    assert names == NAMES and np.array_equal(array, ROWS)
+    again = NamedRows(path, (33,), "float32")
+    assert again.reopen(len) == NAMES[:3]
+    again.append(NAMES[3:5], -ROWS[3:5])
+    again.finish()
+    names, array = read_named_rows(path)
+    assert names == NAMES[:5] and np.array_equal(array, -ROWS[:5])
+
+
+def test_a_finished_output_stays_where_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    write(path)
+    assert NamedRows(path, (33,), "float32").reopen(lambda names: 0) == []
+    assert read_named_rows(path)[0] == NAMES
+
+
+@pytest.mark.parametrize("order", [None, [2, 0, 1]])
+@pytest.mark.parametrize("step", range(6))
+def test_a_kill_while_an_output_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, order: list[int] | None
+) -> None:
+    """Whenever the process ends in finish(), no new row stands beside an old name, and the new
+    rows can be had."""
+    path = tmp_path / "x.npy"
+    write(path)
+    rows = NamedRows(path, (33,), "float32")
+    rows.append(["a", "b", "c"], -ROWS[:3])
+    with monkeypatch.context() as patched:
+        calls = 0
+
+        def interrupt(real: Callable[..., None]) -> Callable[..., None]:
+            def call(*arguments: object) -> None:
+                nonlocal calls
+                calls += 1
+                if calls > step:
+                    raise KeyboardInterrupt
+                real(*arguments)
+
+            return call
+
+        for name in ("replace", "unlink"):
+            patched.setattr(os, name, interrupt(getattr(os, name)))
+        try:
+            rows.finish(order)
+            finished = True
+        except KeyboardInterrupt:
+            finished = False
+    rows.close()
+    if path.exists() and (tmp_path / "x.names.txt").exists():
+        names, array = read_named_rows(path)
+        new = dict(zip(["a", "b", "c"], -ROWS[:3], strict=True))
+        old = dict(zip(NAMES, ROWS, strict=True))
+        assert all(
+            np.array_equal(row, (new | old)[name]) for name, row in zip(names, array, strict=True)
+        )
+    assert not (finished and step < 3)  # there are at least three steps
+    if not finished:
+        again = NamedRows(path, (33,), "float32")
+        assert sorted(again.reopen(len)) == ["a", "b", "c"]
+        again.finish()
+    names, array = read_named_rows(path)
+    for name, row in zip(names, array, strict=True):
+        assert np.array_equal(row, -ROWS["abc".index(name)])
+    assert sorted(names) == ["a", "b", "c"]

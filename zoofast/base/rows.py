@@ -64,13 +64,17 @@ class NamedRows:
         """Takes over what an earlier writer left, finished or not. Returns the names it keeps.
 
         count_valid: given the names of the complete rows, how many of them, from the first, the
-        caller keeps. Rows and names behind these are cut off.
+        caller keeps. Rows and names behind these are cut off. A finished output of which the
+        caller keeps nothing stays as it is until `finish` replaces it.
         """
         with write_errors(self._data_part):
             # finish() renames the data first. Wherever it was killed, these two renames undo it.
             # It may also have written the files in another order while both parts remain.
             pairs = ((self._names, self._names_part), (self._data, self._data_part))
             has_parts = all(part.exists() for _, part in pairs)
+            finished = not has_parts and all(final.exists() for final, _ in pairs)
+            if finished and not count_valid(_read_names(self._names)):
+                return []
             for final, part in pairs:
                 if final.exists() and not has_parts:
                     os.replace(final, part)
@@ -85,9 +89,16 @@ class NamedRows:
                 _truncate(self._data_part, HEADER_BYTES + self._rows * self.nbytes_each)
         return names
 
+    def clear_parts(self) -> None:
+        """Removes what an earlier writer did not finish. A finished output stays until `finish`."""
+        self._remove(self._data_part, self._names_part)
+
     def clear(self) -> None:
-        """Removes all that an earlier writer left."""
-        for path in (self._data, self._names, self._data_part, self._names_part):
+        """Removes all that an earlier writer left, finished or not."""
+        self._remove(self._data, self._names, self._data_part, self._names_part)
+
+    def _remove(self, *paths: Path) -> None:
+        for path in paths:
             with write_errors(path):
                 path.unlink(missing_ok=True)
 
@@ -132,6 +143,8 @@ class NamedRows:
             os.lseek(self._fd, 0, os.SEEK_SET)
             _write(self._fd, header)
         self.close()
+        # The old names go first: new rows must never stand beside old names.
+        self._remove(self._names)
         with write_errors(self._data):
             os.replace(self._data_part, self._data)
             os.replace(self._names_part, self._names)
@@ -140,6 +153,7 @@ class NamedRows:
         """Writes both files anew. The parts go last: until then they are what `reopen` takes."""
         self.close()
         names = _read_names(self._names_part)
+        self._remove(self._names)
         with atomic_output(self._data) as path, path.open("wb") as file:
             rows = np.memmap(
                 self._data_part, self._dtype, "r", HEADER_BYTES, (self._rows, *self._shape)

@@ -311,7 +311,7 @@ class _Run:
     def _open_logits(self, path: Path) -> NamedRows:
         rows = NamedRows(path, (self._classes,), "float32")
         if not self.answers.names:
-            rows.clear()
+            rows.clear_parts()
             return rows
         done = set(self.answers.names)
 
