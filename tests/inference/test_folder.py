@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.support import models
+from tests.support import fake_aclruntime, models
 from zoofast.base.lock import output_lock
 from zoofast.base.provenance import file_sha256
 from zoofast.cli import main
@@ -310,6 +310,110 @@ def test_inputs_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.2.bin").touch()
     with pytest.raises(SourceError, match="would both give a_0, since names end"):
         list_inputs(str(tmp_path))
+
+
+# ais_bench's options and their defaults, of 2023-06, and the later ones that have a default
+AIS_BENCH_DEFAULTS = {
+    "outfmt": "BIN",
+    "loop": "1",
+    "debug": "0",
+    "device": "0",
+    "dymBatch": "0",
+    "auto_set_dymshape_mode": "0",
+    "auto_set_dymdims_mode": "0",
+    "pure_data_type": "zero",
+    "profiler": "0",
+    "dump": "0",
+    "output_batchsize_axis": "0",
+    "run_mode": "array",
+    "display_all_summary": "0",
+    "warmup_count": "1",
+    "pipeline": "0",
+    "profiler_rename": "1",
+    "divide_input": "0",
+    "threads": "1",
+}
+
+
+@pytest.mark.parametrize("separator", ["_", "-"])
+def test_ais_benchs_options_are_accepted_at_their_defaults(tmp_path: Path, separator: str) -> None:
+    models.write_inputs(tmp_path / "in", 2)
+    where = {"input": tmp_path / "in", "output": tmp_path / "out", "output_dirname": "r/"}
+    where["model"] = models.write_model(tmp_path / "m.onnx")
+    words = ["infer"]
+    for name, value in {**where, **AIS_BENCH_DEFAULTS}.items():
+        words += ["--" + name.replace("_", separator), str(value)]
+    assert main(words) == 0
+    assert sorted(path.name for path in (tmp_path / "out/r").iterdir()) == ["x0_0.bin", "x1_0.bin"]
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        ("--dymBatch 8", "'8' is not supported; use --batchsize N"),
+        ("--dymBatch=8", "use --batchsize N"),
+        ("--dymHW 224,224", "zoofast atc"),
+        ("--dymShape image:1,3,4,4", "zoofast atc"),
+        ("--outputSize 1000", "zoofast atc"),
+        ("--auto-set-dymdims-mode 1", "zoofast atc"),
+        ("--profiler true", "zoofast profile"),
+        ("--dump 1", "use ais_bench"),
+        ("--acl_json_path acl.json", "use ais_bench"),
+        ("--output_batchsize_axis 1", "the batch is the first axis"),
+        ("--aipp_config x.config", "zoofast aipp"),
+        ("--threads 2", "--device 0,1"),
+        ("--run_mode fast", "'fast' is not supported; leave it out"),
+        ("--display_all_summary 2", "'2' is neither true nor false"),
+    ],
+)
+def test_other_values_of_ais_benchs_options_are_refused(
+    words: str, cure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["infer", "--model", "m.om", *words.split()])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"zoofast: error: argument {words[:5]}")
+    assert cure in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", 1), ("TRUE", 1), ("0", 0), ("no", 0)])
+def test_display_all_summary(
+    value: str,
+    shown: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
+    model = models.write_model(tmp_path / "m.om", 2)
+    assert main(["infer", "--model", model, "--display_all_summary", value]) == 0
+    assert capfd.readouterr().out.count("[INFO] H2D_latency (ms): ") == shown
+
+
+def test_several_files_as_input(tmp_path: Path) -> None:
+    images = models.write_inputs(tmp_path / "in", 5)
+    files = [str(tmp_path / f"in/x{i}.bin") for i in (3, 0, 4)]
+    model = models.write_model(tmp_path / "m.onnx", 2)
+    words = ["infer", "-m", model, "-i", ",".join(files), "-o", str(tmp_path / "out")]
+    assert main([*words, "--output_dirname", "r"]) == 0
+    summary = json.loads((tmp_path / "out/r_summary.json").read_text())
+    assert [info["infiles"][0] for info in summary["filesinfo"].values()] == files
+    for i in (3, 0, 4):
+        row = read_logits(tmp_path / f"out/r/x{i}_0.bin")
+        assert row == pytest.approx(models.logits(images)[i], rel=1e-5, abs=1e-5)
+    (tmp_path / "in/a,b.bin").touch()
+    assert list_inputs(str(tmp_path / "in/a,b.bin")) == [str(tmp_path / "in/a,b.bin")]
+    for bad, why in (
+        (f"{files[0]},{tmp_path / 'in'}", "is a folder; name one folder, or files with commas"),
+        (f"{files[0]},absent.bin", r"^absent.bin: no such folder, nor"),
+        (f"{files[0]},", "no such folder, nor"),
+        (f"{files[0]},{files[0]}", "is named twice"),
+        (",".join(files * 300), "is named twice"),  # longer than a path may be
+    ):
+        with pytest.raises(SourceError, match=why):
+            list_inputs(bad)
 
 
 def test_a_failing_device_ends_the_run_by_number(

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 from zoofast.base.text import listed
 from zoofast.commands import arguments
 from zoofast.commands.console import progress, say, warn, write_json
-from zoofast.commands.inference import add_model_arguments
+from zoofast.commands.inference import (
+    add_model_arguments,
+    add_unused_arguments,
+    boolean,
+    spellings,
+)
 from zoofast.errors import OutputError
 
 if TYPE_CHECKING:
@@ -19,19 +24,27 @@ if TYPE_CHECKING:
 MAX_SHOWN = 5  # failures on the screen; --json has all
 
 DESCRIPTION = """\
-The options are ais_bench's. Without --input, the model runs on data without meaning, to be timed.
+The options are ais_bench's. Those that are not listed are accepted with values that change no
+result. Without --input, the model runs on data without meaning, to be timed.
 Earlier results of the same files are replaced; --resume keeps those of the same model."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}. {DESCRIPTION}"
     add_model_arguments(parser)
-    parser.add_argument("-i", "--input", help="folder of .bin or .npy files, or one of them")
+    parser.add_argument(
+        "-i",
+        "--input",
+        metavar="FOLDER|FILE[,FILE…]",
+        help="folder of .bin or .npy files, or some of them",
+    )
     parser.add_argument(
         "-o", "--output", help="parent of the result folder (default: no results are written)"
     )
     parser.add_argument(
-        "--output_dirname", help="result folder within --output (default: the time)"
+        *spellings("--output_dirname"),
+        metavar="NAME",
+        help="result folder within --output (default: the time)",
     )
     parser.add_argument(
         "--outfmt", default="BIN", choices=["BIN", "NPY", "TXT"], help="default: BIN"
@@ -51,8 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for batch-packed files",
     )
     parser.add_argument(
-        "--display_all_summary", action="store_true", help="also the times of the copies"
+        *spellings("--display_all_summary"),
+        type=boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="1|0",
+        help="also the times of the copies (default: 0)",
     )
+    add_unused_arguments(parser)
     parser.add_argument(
         "--recipe", metavar="NAME", help="refuse a model that does not take the recipe's tensors"
     )

@@ -3,10 +3,71 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from zoofast.commands import arguments
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.spec import DEVICE_TIMEOUT
+
+# Options of ais_bench that zoofast has no use for: the values that change no result, and what to
+# use instead of another value.
+FALSE = ("0", "false", "f", "no", "n")
+TRUE = ("1", "true", "t", "yes", "y")
+_FIXED_SHAPE = "compile the .om for one fixed shape: zoofast atc"
+UNUSED = {
+    "--run_mode": (("array", "files", "tensor", "full"), "leave it out"),
+    "--debug": ((*FALSE, *TRUE), "leave it out"),
+    "--dymBatch": (("0",), "use --batchsize N"),
+    "--dymHW": ((), _FIXED_SHAPE),
+    "--dymDims": ((), _FIXED_SHAPE),
+    "--dymShape": ((), _FIXED_SHAPE),
+    "--dymShape_range": ((), _FIXED_SHAPE),
+    "--outputSize": ((), _FIXED_SHAPE),
+    "--auto_set_dymshape_mode": (FALSE, _FIXED_SHAPE),
+    "--auto_set_dymdims_mode": (FALSE, _FIXED_SHAPE),
+    "--profiler": (FALSE, "use ais_bench or msprof to profile the NPU, zoofast profile the host"),
+    "--profiler_rename": ((*FALSE, *TRUE), "leave it out"),
+    "--dump": (FALSE, "use ais_bench to dump the layers' outputs"),
+    "--dump_npy": (FALSE, "use ais_bench to dump the layers' outputs"),
+    "--acl_json_path": ((), "use ais_bench to profile or to dump"),
+    "--output_batchsize_axis": (("0",), "convert the model so that the batch is the first axis"),
+    "--aipp_config": ((), "compile the .om with a static AIPP: zoofast aipp"),
+    "--energy_consumption": (FALSE, "use npu-smi"),
+    "--npu_id": (("0",), "use --device"),
+    "--perf": (FALSE, "use zoofast bench"),
+    "--pipeline": (FALSE, "leave it out; reading, inference and writing always overlap"),
+    "--divide_input": ((*FALSE, *TRUE), "leave it out; several devices always divide the input"),
+    "--threads": (("1",), "use several devices: --device 0,1"),
+}
+
+
+def spellings(name: str) -> list[str]:
+    """The option as ais_bench writes it, and with hyphens as msit does."""
+    return list(dict.fromkeys((name, "--" + name[2:].replace("_", "-"))))
+
+
+def boolean(text: str) -> bool:
+    """The type of an option that ais_bench switches on and off."""
+    if text.lower() not in (*TRUE, *FALSE):
+        raise argparse.ArgumentTypeError(f"{arguments.quoted(text)} is neither true nor false")
+    return text.lower() in TRUE
+
+
+def _harmless(values: tuple[str, ...], cure: str) -> Callable[[str], str]:
+    """The type of an option that may have `values` only."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in values:
+            raise argparse.ArgumentTypeError(f"{arguments.quoted(text)} is not supported; {cure}")
+        return text
+
+    return parse
+
+
+def add_unused_arguments(parser: argparse.ArgumentParser) -> None:
+    """ais_bench's options that zoofast has no use for, so that its command lines work."""
+    for name, (values, cure) in UNUSED.items():
+        parser.add_argument(*spellings(name), type=_harmless(values, cure), help=argparse.SUPPRESS)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +81,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
     parser.add_argument(
-        "--pure_data_type",
+        *spellings("--pure_data_type"),
         choices=["zero", "random"],
         default="zero",
         help="values of the data without --input (default: zero)",
@@ -33,5 +94,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds that a device may take for a batch (default: %(default)g)",
     )
     parser.add_argument(
-        "--warmup_count", type=arguments.count, default=1, metavar="N", help="default: %(default)s"
+        *spellings("--warmup_count"),
+        type=arguments.count,
+        default=1,
+        metavar="N",
+        help="default: %(default)s",
     )

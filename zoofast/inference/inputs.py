@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -28,20 +29,26 @@ def natural_key(path: str) -> list[tuple[int, int, str]]:
 
 
 def list_inputs(where: str) -> list[str]:
-    """The .bin and .npy files of the folder `where` in ais_bench's order, or the file `where`.
+    """The .bin and .npy files of the folder `where` in ais_bench's order, or the file `where`, or
+    the files in `where` with commas between them, in their order.
 
     Raises SourceError: no such files, or two files whose results would have the same name.
     """
-    if Path(where).is_dir():
+    if os.path.isdir(where):
         try:
             files = sorted(str(path) for path in Path(where).iterdir() if path.suffix in SUFFIXES)
         except OSError as error:
             raise SourceError(f"{where}: cannot be listed: {error.strerror}") from error
         files.sort(key=natural_key)
-    elif where.endswith(SUFFIXES) and Path(where).is_file():
-        files = [where]
     else:
-        raise SourceError(f"{where}: no such folder, nor a .bin or .npy file")
+        files = [where] if os.path.exists(where) else where.split(",")
+        for file in files:
+            if len(files) > 1 and os.path.isdir(file):
+                raise SourceError(f"{file}: is a folder; name one folder, or files with commas")
+            if not (file.endswith(SUFFIXES) and os.path.isfile(file)):
+                raise SourceError(f"{file or where}: no such folder, nor a .bin or .npy file")
+            if files.count(file) > 1:
+                raise SourceError(f"{file}: is named twice")
     if not files:
         raise SourceError(f"{where}: holds no .bin or .npy files")
     by_stem: dict[str, str] = {}
