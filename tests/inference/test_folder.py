@@ -138,6 +138,50 @@ def test_batch_packed_files(tmp_path: Path) -> None:
     assert infer(tmp_path, "--images-per-file", "3", model=model) == 2
 
 
+@pytest.mark.parametrize("suffix", ["bin", "npy"])
+def test_images_per_file_are_found_by_the_size(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = models.write_inputs(tmp_path / "in", 6)
+    for i in range(6):
+        (tmp_path / f"in/x{i}.bin").unlink()
+    for i in range(3):
+        pair = images[2 * i : 2 * i + 2]
+        file = tmp_path / f"in/x{i}.{suffix}"
+        pair.tofile(file) if suffix == "bin" else np.save(file, pair)
+    (tmp_path / "in/a.bin").write_bytes(b"broken")  # the first file
+    model = models.write_model(tmp_path / "m.onnx", 4)
+    assert infer(tmp_path, "--outfmt", "NPY", model=model) == 1
+    shown = capsys.readouterr()
+    assert "each file holds 2 images" in shown.out
+    assert f"{tmp_path}/in/a.bin (6 bytes, not 2 * 192 bytes" in shown.err
+    record = RunRecord.read(tmp_path / "out/r")
+    assert record is not None
+    assert record.images_per_file == 2
+    whole = result_bytes(tmp_path / "out/r")
+    got = np.concatenate([np.load(tmp_path / f"out/r/x{i}_0.npy") for i in range(3)])
+    assert got == pytest.approx(models.logits(images), rel=1e-5, abs=1e-5)
+    (tmp_path / "in/a.bin").unlink()
+    (tmp_path / "out/r/x1_0.npy").unlink()
+    assert infer(tmp_path, "--outfmt", "NPY", "--resume", model=model) == 0
+    assert "inferred 3 of 3 files (2 by an earlier run)" in capsys.readouterr().out
+    assert result_bytes(tmp_path / "out/r") == whole
+    assert infer(tmp_path, "--images-per-file", "1", model=model) == 2  # demanded
+
+
+def test_devices_must_find_the_same_images_per_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = models.write_inputs(tmp_path / "in", 6)
+    images[:2].tofile(tmp_path / "in/x0.bin")
+    images[:2].tofile(tmp_path / "in/x1.bin")
+    model = models.write_model(tmp_path / "m.onnx", 2)
+    for i in range(4, 6):
+        (tmp_path / f"in/x{i}.bin").unlink()
+    assert infer(tmp_path, "--device", "0,1", model=model) == 2
+    assert "give --images-per-file" in capsys.readouterr().err
+
+
 def test_several_devices_divide_the_input(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,9 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images-per-file",
         type=arguments.positive,
-        default=1,
         metavar="N",
-        help="for batch-packed files",
+        help="for batch-packed files (default: found by the size of the first file)",
     )
     parser.add_argument(
         *spellings("--display_all_summary"),
@@ -113,9 +112,8 @@ def run(args: argparse.Namespace) -> int:
         on_error=args.on_error,
         recipe=args.recipe,
     )
-    total = len(files or []) * args.images_per_file
     try:
-        with progress("infer", total, args.quiet or files is None) as meter:
+        with progress("infer", len(files or []), args.quiet or files is None) as meter:
             folder_run = infer_folder(
                 job,
                 args.device,
@@ -162,6 +160,8 @@ def print_summary(folder_run: FolderRun, total: int | None) -> None:
         f"{numbers['images_per_second']:,.1f} images/s; the device alone "
         f"{numbers['device_throughput']:,.1f} images/s"
     )
+    if numbers["images_per_file"] > 1:
+        say(f"each file holds {numbers['images_per_file']} images of the model's input")
     if total is not None:
         resumed = folder_run.resumed
         earlier = f" ({resumed} by an earlier run)" if resumed else ""

@@ -53,6 +53,7 @@ class FolderRun:
             "devices": [run.device for run in self.runs],
             "output": str(self.folder) if self.folder else None,
             "images": images,
+            "images_per_file": self.runs[0].report.images_per_file,
             "files": sum(run.report.files for run in self.runs),
             "resumed": self.resumed,
             "seconds": seconds,
@@ -82,8 +83,8 @@ def infer_folder(
     source: str | None = None,
     resume: bool = False,
     timeout: float = DEVICE_TIMEOUT,
-    begin: Callable[[int], None] = lambda images: None,
-    progress: Progress = lambda images: None,
+    begin: Callable[[int], None] = lambda files: None,
+    progress: Progress = lambda files: None,
 ) -> FolderRun:
     """Runs `job` on `devices`. Each device gets a part of the files, and a folder of its own if
     there are several.
@@ -91,7 +92,7 @@ def infer_folder(
     source: where the files are from, for the record. resume: results of an earlier run of the same
     model, source and format are kept. Otherwise all results of the earlier run are removed when the
     first outputs are computed. timeout: as in run_jobs. begin: called once with the number of
-    images that the earlier run had done. Raises OutputError (also when a run cannot be resumed, or
+    files that the earlier run had done. Raises OutputError (also when a run cannot be resumed, or
     another process writes to the folder), BackendError, SourceError.
     """
     if job.folder is None:
@@ -103,11 +104,13 @@ def infer_folder(
         shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
         results = _Results(job, job.folder, source, resume)
         resumed = len(job.files or []) - len(results.todo or [])
-        begin(resumed * job.images_per_file)
+        begin(resumed)
         try:
             with write_errors(parts):
                 parts.mkdir()
-            rest = replace(job, files=results.todo, parts=parts)
+            rest = replace(
+                job, files=results.todo, parts=parts, images_per_file=results.images_per_file
+            )
             runs = run_jobs(_divide(rest, devices), progress, results.commit, timeout)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
@@ -153,6 +156,7 @@ class _Results:
     """The results in a folder: what an earlier run made, and what is still to be done.
 
     todo: the files that have no result of every output yet; None for pure inference.
+    images_per_file: the job's, or the earlier run's; None: not known yet.
     """
 
     def __init__(self, job: InferJob, folder: Path, source: str | None, resume: bool) -> None:
@@ -162,7 +166,7 @@ class _Results:
             model_digest(job.spec.model),
             source,
             job.fmt,
-            job.images_per_file,
+            job.images_per_file or 1,
             samples=tuple(names),
         )
         try:
@@ -173,7 +177,10 @@ class _Results:
             earlier = None
         existing = _existing_results(folder)
         self.todo = job.files
+        self.images_per_file = job.images_per_file
         if resume and earlier is not None:
+            self.images_per_file = job.images_per_file or earlier.images_per_file
+            self._record = replace(self._record, images_per_file=self.images_per_file)
             self._check_same(earlier)
             self.todo = [
                 file
@@ -196,7 +203,7 @@ class _Results:
             file for name in replaced for _, file in existing.get(name, _Sample()).files
         ]
 
-    def commit(self, outputs: tuple[RecordedOutput, ...]) -> None:
+    def commit(self, outputs: tuple[RecordedOutput, ...], images_per_file: int) -> None:
         """Removes the results that are replaced, and records the run.
 
         No record exists meanwhile: a run that is killed here leaves results of an unknown run.
@@ -207,7 +214,8 @@ class _Results:
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{error.filename}: cannot be removed: {error.strerror}") from error
-        replace(self._record, outputs=outputs).write(self._folder)
+        record = replace(self._record, outputs=outputs, images_per_file=images_per_file)
+        record.write(self._folder)
 
     def _check_same(self, earlier: RunRecord) -> None:
         """Raises OutputError unless the earlier run is one that this run can continue."""

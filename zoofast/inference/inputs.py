@@ -106,6 +106,24 @@ class InputReader:
         return None
 
 
+def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
+    """How many images of the model's input one file holds, by the size of the first file that fits,
+    as in ais_bench; 1 if none fits."""
+    for file in files:
+        try:
+            if file.lower().endswith(".npy"):
+                array = np.load(file, mmap_mode="r")
+                nbytes = array.nbytes if array.dtype == info.dtype else 0
+            else:
+                nbytes = Path(file).stat().st_size
+        except (OSError, ValueError):
+            continue
+        images, rest = divmod(nbytes, info.image_nbytes)
+        if images and not rest and not info.shape[0] % images:
+            return images
+    return 1
+
+
 def check_any_fits(reader: InputReader, files: Sequence[str]) -> None:
     """Raises BackendError if no file fits the model: then the model or the recipe is wrong."""
     reason = reader.check(files[0])

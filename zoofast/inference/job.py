@@ -15,16 +15,22 @@ from numpy.typing import NDArray
 from zoofast.base.names import stem
 from zoofast.errors import BackendError, SourceError
 from zoofast.inference.backends import Model, TensorInfo, Times, open_backend
-from zoofast.inference.inputs import BatchReader, InputReader, check_any_fits
+from zoofast.inference.inputs import (
+    BatchReader,
+    InputReader,
+    check_any_fits,
+    found_images_per_file,
+)
 from zoofast.inference.outputs import ResultSink, ResultWriter
 from zoofast.inference.record import RecordedOutput
 from zoofast.inference.spec import ModelSpec, check_recipe
 from zoofast.preprocess.recipe_file import load_recipe
 
 PURE = "pure_infer_data"  # ais_bench's name for the input of pure inference
-Progress = Callable[[int], None]  # called with the number of images that were done
-# Called once, when the first outputs are computed and before any is written.
-Commit = Callable[[tuple[RecordedOutput, ...]], None]
+Progress = Callable[[int], None]  # called with the number of files that were done
+# Called once, when the first outputs are computed and before any is written, with the outputs of
+# one file and the images that it holds.
+Commit = Callable[[tuple[RecordedOutput, ...], int], None]
 
 
 @dataclass
@@ -32,6 +38,7 @@ class InferReport:
     """What one device did. batch: the model's batch size, in images."""
 
     batch: int
+    images_per_file: int = 1
     files: int = 0  # whose results this run made
     images: int = 0
     seconds: float = 0.0  # from the first read to the last write
@@ -53,8 +60,8 @@ def infer_files(
     images_per_file: int = 1,
     loop: int = 1,
     on_error: str = "skip",
-    progress: Progress = lambda images: None,
-    commit: Commit = lambda outputs: None,
+    progress: Progress = lambda files: None,
+    commit: Commit = lambda outputs, images: None,
 ) -> InferReport:
     """Runs `files` through `model` in order; reads and writes in other threads.
 
@@ -66,7 +73,7 @@ def infer_files(
         raise BackendError(
             f"batch size {batch_size} is no multiple of {images_per_file} images a file"
         )
-    report = InferReport(batch_size)
+    report = InferReport(batch_size, images_per_file)
     begin = time.perf_counter()
     with (
         BatchReader(InputReader(model.input, images_per_file), files) as batches,
@@ -81,18 +88,17 @@ def infer_files(
                 outputs = model.infer(batch.array, loop)
                 if not report.files:
                     rows = next(iter(batch.rows.values()))
-                    commit(recorded_outputs([output[rows] for output in outputs]))
+                    commit(recorded_outputs([output[rows] for output in outputs]), images_per_file)
                 if writer is not None:
                     writer.put([(stem(file), rows) for file, rows in batch.rows.items()], outputs)
                     if not report.files:  # a device that hangs next may keep the GIL
                         writer.flush()
-            images = len(batch.rows) * images_per_file
             report.files += len(batch.rows)
-            report.images += images
+            report.images += len(batch.rows) * images_per_file
             report.results += [
                 (file, sink.files(stem(file)) if sink else []) for file in batch.rows
             ]
-            progress(images)
+            progress(len(batch.rows))
     report.seconds = time.perf_counter() - begin
     report.times = model.times()
     return report
@@ -108,7 +114,7 @@ def infer_dummy(
     data: NDArray[Any],
     loop: int,
     sink: ResultSink | None = None,
-    commit: Commit = lambda outputs: None,
+    commit: Commit = lambda outputs, images: None,
 ) -> InferReport:
     """Pure inference: runs one batch `loop` times. The sink gets the whole batch's outputs."""
     report = InferReport(model.input.shape[0])
@@ -118,7 +124,7 @@ def infer_dummy(
     report.images = report.batch * loop
     report.times = model.times()
     if sink is not None:
-        commit(recorded_outputs(outputs))
+        commit(recorded_outputs(outputs), 1)
         sink.write(PURE, outputs)
         report.results = [(PURE, sink.files(PURE))]
     return report
@@ -145,14 +151,15 @@ def warm_up(model: Model, data: NDArray[Any], count: int) -> None:
 class InferJob:
     """All that one device does in a run. It can be pickled for another process.
 
-    files: None for pure inference. folder: where results go; None: no results are written. parts:
-    the folder of unfinished results; None: beside the results.
+    files: None for pure inference. images_per_file: None: found by the size of the files. folder:
+    where results go; None: no results are written. parts: the folder of unfinished results; None:
+    beside the results.
     recipe: the name of a recipe whose tensors the model must take.
     """
 
     spec: ModelSpec
     files: list[str] | None = None
-    images_per_file: int = 1
+    images_per_file: int | None = None
     folder: Path | None = None
     parts: Path | None = None
     fmt: str = "BIN"
@@ -164,9 +171,9 @@ class InferJob:
 
     def run(
         self,
-        progress: Progress = lambda images: None,
+        progress: Progress = lambda files: None,
         ready: Callable[[], Any] = lambda: None,
-        commit: Commit = lambda outputs: None,
+        commit: Commit = lambda outputs, images: None,
     ) -> InferReport:
         """Loads the model in the calling thread, calls `ready`, and runs the files."""
         spec = self.spec
@@ -188,8 +195,9 @@ class InferJob:
                 warm_up(model, data, self.warmup)
                 ready()
                 return infer_dummy(model, data, self.loop, sink, commit)
+            images = self.images_per_file or found_images_per_file(model.input, self.files)
             if self.files:
-                check_any_fits(InputReader(model.input, self.images_per_file), self.files)
+                check_any_fits(InputReader(model.input, images), self.files)
             if sink is not None:
                 sink.check_space(len(self.files), model.outputs)
             warm_up(model, dummy_batch(model.input, "zero"), self.warmup)
@@ -198,7 +206,7 @@ class InferJob:
                 model,
                 self.files,
                 sink,
-                images_per_file=self.images_per_file,
+                images_per_file=images,
                 loop=self.loop,
                 on_error=self.on_error,
                 progress=progress,

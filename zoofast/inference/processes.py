@@ -38,12 +38,13 @@ class _FirstResult:
     """The first outputs are computed. The process waits for a message before it writes them."""
 
     outputs: tuple[RecordedOutput, ...]
+    images_per_file: int
 
 
 def run_jobs(
     jobs: Sequence[InferJob],
-    progress: Progress = lambda images: None,
-    commit: Commit = lambda outputs: None,
+    progress: Progress = lambda files: None,
+    commit: Commit = lambda outputs, images: None,
     timeout: float = DEVICE_TIMEOUT,
 ) -> list[DeviceRun]:
     """Runs each job on its device, all at the same time; the runs are in the order of `jobs`.
@@ -72,7 +73,7 @@ class _Processes:
         self._jobs, self._progress, self._commit = jobs, progress, commit
         self._timeout = timeout
         self._ready: set[int] = set()  # indices of jobs
-        self._committed = False
+        self._first: _FirstResult | None = None  # of any device
         self._runs: dict[int, DeviceRun] = {}
         self._children: list[Child] = []
         self._heard: list[float] = []  # when each process last sent something, monotonic seconds
@@ -117,9 +118,14 @@ class _Processes:
                     each.connection.send(True)
                     self._heard[i] = time.monotonic()
         elif isinstance(message, _FirstResult):
-            if not self._committed:
-                self._committed = True
-                self._commit(message.outputs)
+            if self._first is None:
+                self._first = message
+                self._commit(message.outputs, message.images_per_file)
+            elif self._first.images_per_file != message.images_per_file:
+                raise BackendError(
+                    f"{prefix}by their sizes, its files hold {message.images_per_file} images "
+                    f"each, others {self._first.images_per_file}; give --images-per-file"
+                )
             child.connection.send(True)
         else:
             self._progress(message)
@@ -139,7 +145,7 @@ class _Processes:
 
 
 def _run_one(connection: Connection, job: InferJob) -> None:
-    """The device's process: sends numbers of images, and then a DeviceRun or a ZoofastError."""
+    """The device's process: sends numbers of files, and then a DeviceRun or a ZoofastError."""
     # At SIGTERM, the results that are computed are written first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(-signal.SIGTERM))
     started = 0.0
@@ -154,7 +160,7 @@ def _run_one(connection: Connection, job: InferJob) -> None:
         started = time.time()
 
     try:
-        report = job.run(connection.send, ready, lambda outputs: ask(_FirstResult(outputs)))
+        report = job.run(connection.send, ready, lambda *first: ask(_FirstResult(*first)))
         connection.send(DeviceRun(job.spec.device, report, started, time.time()))
     except ZoofastError as error:
         connection.send(error)
