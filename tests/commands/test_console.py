@@ -58,7 +58,10 @@ def test_plurals_and_lists() -> None:
     assert listed(["a", "b", "c"], 1) == "a and 2 more"
 
 
-def test_a_table_holds_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_holds_plain_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no text is broken
     table = console.Table("[b]name", HOSTILE, title=HOSTILE, words=2)
     table.add(HOSTILE, console.stacked("[red]x[/red]", HOSTILE))
     table.print()
