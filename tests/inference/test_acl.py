@@ -262,6 +262,96 @@ def test_several_devices_are_several_processes(
             assert got == pytest.approx(models.logits(inputs)[i], rel=1e-4, abs=1e-5)
 
 
+def infer_on(folder: Path, devices: str, *options: str) -> int:
+    words = ["infer", "--model", models.write_model(folder / "m.om", 2), "--device", devices]
+    words += ["--input", str(folder / "in"), "--output", str(folder / "out")]
+    return main([*words, "--output_dirname", "r", *options])
+
+
+@pytest.mark.parametrize(
+    ("fault", "done", "reason"),
+    [
+        ("calls == 1: time.sleep(1000)", 0, r"device 1 has not answered for \d+ s"),
+        ("calls == 2: os.kill(os.getpid(), signal.SIGKILL)", 2, "device 1 ended with exit code -9"),
+        ("calls == 2: raise RuntimeError('[107002]')", 2, r"device 1: .*\[107002\]"),
+    ],
+)
+def test_another_device_computes_the_files_of_a_lost_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    fault: str,
+    done: int,
+    reason: str,
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=f"if device == 1 and {fault}")
+    inputs = models.write_inputs(tmp_path / "in", 10)
+    numbers = tmp_path / "n.json"
+    timeout = "3" if "sleep" in fault else "60"
+    assert infer_on(tmp_path, "0,1", "--device-timeout", timeout, "--json", str(numbers)) == 1
+    shown = capfd.readouterr()
+    assert re.search(f"{reason}.*; the other devices computed its files", shown.err), shown.err
+    assert "inferred 10 of 10 files" in shown.out
+    out = tmp_path / "out/r"
+    lost = range(5, 5 + done)  # whose results the lost device has written
+    for i, row in enumerate(models.logits(inputs)):
+        (file,) = out.rglob(f"x{i}_0.bin")
+        assert file.parent.name == ("device1" if i in lost else "device0")
+        assert read_logits(file) == pytest.approx(row, rel=1e-4, abs=1e-5)
+    for device, count in ((0, 10 - done), (1, done)):
+        summary = json.loads((tmp_path / f"out/r/device{device}_summary.json").read_text())
+        results = [info["outfiles"][0] for info in summary["filesinfo"].values()]
+        assert len(results) == count
+        assert all(Path(result).parent == out / f"device{device}" for result in results)
+    values = json.loads(numbers.read_text())
+    assert values["images"] == values["files"] == 10
+    assert list(values["lost_devices"]) == ["1"]
+    (tmp_path / "labels.txt").write_text("".join(f"x{i} {i % 6}\n" for i in range(10)))
+    assert main(["score", str(out), str(tmp_path / "labels.txt")]) == 0
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
+    capfd.readouterr()
+    assert infer_on(tmp_path, "0,1", "--resume") == 0
+    assert "inferred 10 of 10 files (10 by an earlier run)" in capfd.readouterr().out
+
+
+def test_files_that_do_not_fit_stay_with_no_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Device 2 leaves one good file, which device 0 gets, and two others, which device 1 gets."""
+    fault = "if device == 2 and calls == 1: os._exit(7)"
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
+    models.write_inputs(tmp_path / "in", 9)
+    for i in (7, 8):
+        (tmp_path / f"in/x{i}.bin").write_bytes(b"short")
+    assert infer_on(tmp_path, "0,1,2") == 1
+    shown = capfd.readouterr()
+    assert "files left out: 2: " in shown.err
+    assert "device 2 ended with exit code 7; the other devices computed its files" in shown.err
+    assert "inferred 7 of 9 files" in shown.out
+    assert (tmp_path / "out/r/device0/x6_0.bin").is_file()
+
+
+def test_no_device_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Device 1 is lost at once; device 0 is lost when it computes the last of the other's files."""
+    fault = "if device == 1 and calls == 1 or calls == 3: os._exit(7)"
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
+    inputs = models.write_inputs(tmp_path / "in", 9)
+    assert infer_on(tmp_path, "0,1") == 2
+    error = capfd.readouterr().err
+    assert error.index("device 1 ended with") < error.index("device 0 ended with")
+    assert error.count("\n") == 1
+    done = len(list((tmp_path / "out/r").rglob("*.bin")))
+    assert done >= 6  # the results of the last batch may be lost with the process
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
+    assert infer_on(tmp_path, "0,1", "--resume") == 0
+    assert f"inferred 9 of 9 files ({done} by an earlier run)" in capfd.readouterr().out
+    for i, row in enumerate(models.logits(inputs)):
+        (file,) = (tmp_path / "out/r").rglob(f"x{i}_0.bin")
+        assert read_logits(file) == pytest.approx(row, rel=1e-4, abs=1e-5)
+
+
 # ---- the stand-in must be able to fail ----------------------------------------
 
 

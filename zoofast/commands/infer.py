@@ -139,7 +139,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, folder_run.as_dict())
     print_summary(folder_run, None if files is None else len(files))
-    return 1 if folder_run.failures else 0
+    for reason in folder_run.lost_devices.values():
+        warn(f"{reason}; the other devices computed its files")
+    return 1 if folder_run.failures or folder_run.lost_devices else 0
 
 
 def _print_interrupted(args: argparse.Namespace, folder: Path) -> None:

@@ -19,11 +19,11 @@ from zoofast.base.files import write_atomic, write_errors
 from zoofast.base.lock import output_lock
 from zoofast.base.names import stem
 from zoofast.base.provenance import model_digest
-from zoofast.errors import OutputError, ResultError
+from zoofast.errors import BackendError, OutputError, ResultError
 from zoofast.inference.ais_bench import summary
-from zoofast.inference.backends import latency
-from zoofast.inference.job import PURE, InferJob, Progress
-from zoofast.inference.outputs import is_whole, sibling_path
+from zoofast.inference.backends import Times, latency
+from zoofast.inference.job import PURE, InferJob, InferReport, Progress
+from zoofast.inference.outputs import ResultSink, is_whole, sibling_path
 from zoofast.inference.processes import DeviceRun, run_jobs
 from zoofast.inference.record import RecordedOutput, RunRecord, record_path
 from zoofast.inference.spec import DEVICE_TIMEOUT
@@ -43,6 +43,11 @@ class FolderRun:
         """File -> reason, of the files that were left out."""
         return {file: reason for run in self.runs for file, reason in run.report.failures.items()}
 
+    @property
+    def lost_devices(self) -> dict[int, str]:
+        """Device -> why it was given up. The other devices computed its files."""
+        return {run.device: run.lost for run in self.runs if run.lost is not None}
+
     def as_dict(self) -> dict[str, Any]:
         """The numbers for JSON. Rates are images a second."""
         images = sum(run.report.images for run in self.runs)
@@ -51,6 +56,7 @@ class FolderRun:
             "model": self.model,
             "batchsize": self.runs[0].report.batch,
             "devices": [run.device for run in self.runs],
+            "lost_devices": {str(device): why for device, why in self.lost_devices.items()},
             "output": str(self.folder) if self.folder else None,
             "images": images,
             "images_per_file": self.runs[0].report.images_per_file,
@@ -87,7 +93,7 @@ def infer_folder(
     progress: Progress = lambda files: None,
 ) -> FolderRun:
     """Runs `job` on `devices`. Each device gets a part of the files, and a folder of its own if
-    there are several.
+    there are several. If a device is lost, the others compute the rest of its part.
 
     source: where the files are from, for the record. resume: results of an earlier run of the same
     model, source and format are kept. Otherwise all results of the earlier run are removed when the
@@ -97,7 +103,7 @@ def infer_folder(
     """
     if job.folder is None:
         begin(0)
-        runs = run_jobs(_divide(job, devices), progress, timeout=timeout)
+        runs = _run_devices(job, devices, None, progress, timeout)
         return FolderRun(job.spec.model, None, runs)
     parts = job.folder.with_name(f".{job.folder.name}.parts")
     with output_lock(job.folder, job.folder.with_name(f".{job.folder.name}.lock")):
@@ -111,7 +117,7 @@ def infer_folder(
             rest = replace(
                 job, files=results.todo, parts=parts, images_per_file=results.images_per_file
             )
-            runs = run_jobs(_divide(rest, devices), progress, results.commit, timeout)
+            runs = _run_devices(rest, devices, results, progress, timeout)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
     return FolderRun(job.spec.model, job.folder, runs, resumed)
@@ -122,14 +128,100 @@ def _device_folder(folder: Path, device: int) -> Path:
     return folder / f"device{device}"
 
 
-def _divide(job: InferJob, devices: Sequence[int]) -> list[InferJob]:
-    """One job for each device, with consecutive files."""
+def _run_devices(
+    job: InferJob,
+    devices: Sequence[int],
+    results: _Results | None,
+    progress: Progress,
+    timeout: float,
+) -> list[DeviceRun]:
+    """Runs `job`. What lost devices have not done, the others do after their own parts.
+
+    progress: called with a negative number for files that must be computed again.
+    """
+    several = len(devices) > 1
+    runs: dict[int, DeviceRun] = {}
+    jobs = _divide(job, devices, several)
+    counted = 0  # files
+
+    def count(files: int) -> None:
+        nonlocal counted
+        counted += files
+        progress(files)
+
+    def commit(outputs: tuple[RecordedOutput, ...], images_per_file: int) -> None:
+        nonlocal job
+        job = replace(job, images_per_file=images_per_file)
+        if results is not None:
+            results.commit(outputs, images_per_file)
+
+    while True:
+        try:
+            new_runs = run_jobs(jobs, count, commit, timeout)
+        except BackendError as error:
+            reasons = [run.lost for run in runs.values() if run.lost is not None]
+            raise BackendError("; ".join([*reasons, str(error)])) from error
+        batch = max(run.report.batch for run in new_runs)
+        rest: list[str] = []
+        for part, run in zip(jobs, new_runs, strict=True):
+            if run.lost is not None and part.files is not None:
+                done = results.keep_done(part.files) if results is not None else set()
+                rest += [file for file in part.files if file not in done]
+                part = replace(part, images_per_file=job.images_per_file)
+                run.report = _report_of_lost(part, batch, done, results)
+            earlier = runs.get(run.device)
+            runs[run.device] = run if earlier is None else _joined(earlier, run)
+        if not rest:
+            return [runs[device] for device in devices]
+        count(sum(run.report.files for run in runs.values()) - counted)
+        left = [device for device in devices if runs[device].lost is None]
+        # Perhaps only files that fit no model are left
+        again = replace(job, files=rest, check_fit=False)
+        jobs = _divide(again, left[: len(rest)], several)
+
+
+def _report_of_lost(
+    job: InferJob, batch: int, done: set[str], results: _Results | None
+) -> InferReport:
+    """What a lost device did: the results that it has written. The times are unknown."""
+    images = job.images_per_file or 1
+    report = InferReport(batch, images, files=len(done), images=len(done) * images)
+    if job.folder is not None and results is not None:
+        sink = ResultSink(job.folder, job.fmt, results.outputs)
+        report.results = [
+            (file, sink.files(stem(file))) for file in job.files or [] if file in done
+        ]
+    return report
+
+
+def _joined(first: DeviceRun, second: DeviceRun) -> DeviceRun:
+    """Two runs of one device, one after the other, as one. Its seconds include the wait between."""
+    a, b = first.report, second.report
+    report = InferReport(
+        a.batch,
+        a.images_per_file,
+        a.files + b.files,
+        a.images + b.images,
+        second.end_time - first.start_time,
+        Times(
+            [*a.times.compute, *b.times.compute],
+            [*a.times.to_device, *b.times.to_device],
+            [*a.times.from_device, *b.times.from_device],
+        ),
+        {**a.failures, **b.failures},
+        [*a.results, *b.results],
+    )
+    return DeviceRun(first.device, report, first.start_time, second.end_time, second.lost)
+
+
+def _divide(job: InferJob, devices: Sequence[int], several: bool) -> list[InferJob]:
+    """One job for each device, with consecutive files. several: each device has its own folder."""
     jobs = []
     for i, device in enumerate(devices):
         files, folder = job.files, job.folder
         if files is not None:
             files = files[len(files) * i // len(devices) : len(files) * (i + 1) // len(devices)]
-        if folder is not None and len(devices) > 1:
+        if folder is not None and several:
             folder = _device_folder(folder, device)
             folder.mkdir(exist_ok=True)
         spec = replace(job.spec, device=device)
@@ -161,6 +253,7 @@ class _Results:
 
     def __init__(self, job: InferJob, folder: Path, source: str | None, resume: bool) -> None:
         self._folder = folder
+        self._committed = False
         names = [PURE] if job.files is None else [stem(file) for file in job.files]
         self._record = RunRecord(
             model_digest(job.spec.model),
@@ -204,18 +297,37 @@ class _Results:
         ]
 
     def commit(self, outputs: tuple[RecordedOutput, ...], images_per_file: int) -> None:
-        """Removes the results that are replaced, and records the run.
+        """Removes the results that are replaced, and records the run; once.
 
         No record exists meanwhile: a run that is killed here leaves results of an unknown run.
         """
-        try:
-            record_path(self._folder).unlink(missing_ok=True)
-            for file in self._to_remove:
-                file.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{error.filename}: cannot be removed: {error.strerror}") from error
-        record = replace(self._record, outputs=outputs, images_per_file=images_per_file)
-        record.write(self._folder)
+        if self._committed:
+            return
+        self._committed = True
+        _remove([record_path(self._folder), *self._to_remove])
+        self._record = replace(self._record, outputs=outputs, images_per_file=images_per_file)
+        self._record.write(self._folder)
+
+    @property
+    def outputs(self) -> int:
+        """The number of the model's outputs; 0 before the first are computed."""
+        return len(self._record.outputs)
+
+    def keep_done(self, files: Sequence[str]) -> set[str]:
+        """Those of a lost device's `files` that have whole results of every output. The results of
+        the others are removed, since another device gets these files."""
+        if not self._committed:
+            return set()
+        existing = _existing_results(self._folder)
+        done, to_remove = set(), []
+        for file in files:
+            sample = existing.get(stem(file), _Sample())
+            if sample.is_done(self._record):
+                done.add(file)
+            else:
+                to_remove += [path for _, path in sample.files]
+        _remove(to_remove)
+        return done
 
     def _check_same(self, earlier: RunRecord) -> None:
         """Raises OutputError unless the earlier run is one that this run can continue."""
@@ -226,6 +338,15 @@ class _Results:
                     f"{self._folder}: holds a run of another {key} ({recorded}, not {value}); "
                     "begin anew without --resume"
                 )
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    """Removes the files that exist. Raises OutputError."""
+    try:
+        for path in paths:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{error.filename}: cannot be removed: {error.strerror}") from error
 
 
 def _existing_results(folder: Path) -> dict[str, _Sample]:

@@ -154,7 +154,8 @@ class InferJob:
     files: None for pure inference. images_per_file: None: found by the size of the files. folder:
     where results go; None: no results are written. parts: the folder of unfinished results; None:
     beside the results.
-    recipe: the name of a recipe whose tensors the model must take.
+    recipe: the name of a recipe whose tensors the model must take. check_fit: a job of which no
+    file fits the model is an error.
     """
 
     spec: ModelSpec
@@ -168,6 +169,7 @@ class InferJob:
     pure_data: str = "zero"
     on_error: str = "skip"
     recipe: str | None = None
+    check_fit: bool = True
 
     def run(
         self,
@@ -196,7 +198,7 @@ class InferJob:
                 ready()
                 return infer_dummy(model, data, self.loop, sink, commit)
             images = self.images_per_file or found_images_per_file(model.input, self.files)
-            if self.files:
+            if self.files and self.check_fit:
                 check_any_fits(InputReader(model.input, images), self.files)
             if sink is not None:
                 sink.check_space(len(self.files), model.outputs)

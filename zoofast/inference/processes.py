@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -20,12 +21,16 @@ from zoofast.inference.spec import DEVICE_TIMEOUT
 
 @dataclass
 class DeviceRun:
-    """One device's part of a run, and when it ran, in seconds since the epoch."""
+    """One device's part of a run, and when it ran, in seconds since the epoch.
+
+    lost: why the device was given up; the report of such a device is empty.
+    """
 
     device: int
     report: InferReport
     start_time: float
     end_time: float
+    lost: str | None = None
 
 
 @dataclass
@@ -51,7 +56,11 @@ def run_jobs(
 
     commit: called once, when the first outputs are computed and before any is written. timeout: as
     in zoofast.inference.devices.Devices. A single job runs in the calling thread if its backend
-    cannot hang. The first device that fails ends the others; the error has the device's number.
+    cannot hang.
+
+    A device that fails or hangs after all devices have loaded the model is lost, and the others go
+    on. Raises BackendError when no device is left, when the model cannot be loaded, and when pure
+    inference fails. Raises other errors of a job with the device's number.
     """
     if len(jobs) == 1 and not jobs[0].spec.own_process:
         started = time.time()
@@ -73,6 +82,7 @@ class _Processes:
         self._jobs, self._progress, self._commit = jobs, progress, commit
         self._timeout = timeout
         self._ready: set[int] = set()  # indices of jobs
+        self._began = 0.0  # when all devices had loaded the model, in seconds since the epoch
         self._first: _FirstResult | None = None  # of any device
         self._runs: dict[int, DeviceRun] = {}
         self._children: list[Child] = []
@@ -101,47 +111,69 @@ class _Processes:
         try:
             message = child.connection.recv()
         except (EOFError, OSError):
-            raise BackendError(
-                f"{self._jobs[index].spec.model}: the process of device {device} "
-                f"{child.describe_end()}"
-            ) from None
+            model, end = self._jobs[index].spec.model, child.describe_end()
+            self._lose(index, f"{model}: the process of device {device} {end}")
+            return
         self._heard[index] = time.monotonic()
-        if isinstance(message, ZoofastError):
+        if isinstance(message, BackendError):
+            self._lose(index, f"{prefix}{message}")
+        elif isinstance(message, ZoofastError):
             raise type(message)(f"{prefix}{message}")
-        if isinstance(message, DeviceRun):
+        elif isinstance(message, DeviceRun):
             self._runs[index] = message
             child.close()
         elif isinstance(message, _Ready):
             self._ready.add(index)
             if len(self._ready) == len(self._jobs):  # loading takes different times
-                for i, each in enumerate(self._children):
-                    each.connection.send(True)
-                    self._heard[i] = time.monotonic()
+                self._began = time.time()
+                for i in range(len(self._jobs)):
+                    self._send(i)
+                self._restart_clocks()
         elif isinstance(message, _FirstResult):
             if self._first is None:
                 self._first = message
                 self._commit(message.outputs, message.images_per_file)
+                self._restart_clocks()  # no process was heard meanwhile
             elif self._first.images_per_file != message.images_per_file:
                 raise BackendError(
                     f"{prefix}by their sizes, its files hold {message.images_per_file} images "
                     f"each, others {self._first.images_per_file}; give --images-per-file"
                 )
-            child.connection.send(True)
+            self._send(index)
         else:
             self._progress(message)
 
+    def _restart_clocks(self) -> None:
+        self._heard = [time.monotonic()] * len(self._jobs)
+
     def _check_clocks(self) -> None:
         now = time.monotonic()
-        began = len(self._ready) == len(self._jobs)
-        limit = self._timeout if began else max(self._timeout, OPENING_SECONDS)
+        limit = self._timeout if self._began else max(self._timeout, OPENING_SECONDS)
         for index, job in enumerate(self._jobs):
-            waits = index in self._runs or (index in self._ready and not began)
+            waits = index in self._runs or (index in self._ready and not self._began)
             if not waits and now - self._heard[index] > limit:
-                what = "answered" if began else "loaded the model"
-                raise BackendError(
+                what = "answered" if self._began else "loaded the model"
+                self._lose(
+                    index,
                     f"device {job.spec.device} has not {what} for {now - self._heard[index]:,.0f} "
-                    "s; a slow model may need a longer --device-timeout"
+                    "s; a slow model may need a longer --device-timeout",
                 )
+
+    def _send(self, index: int) -> None:
+        """Lets the process go on."""
+        with suppress(OSError):  # it has ended; the next _receive finds out
+            self._children[index].connection.send(True)
+
+    def _lose(self, index: int, reason: str) -> None:
+        """Gives a device up. Raises BackendError if the others cannot compute its files."""
+        job, child = self._jobs[index], self._children[index]
+        run = DeviceRun(job.spec.device, InferReport(0), self._began, time.time(), reason)
+        self._runs[index] = run
+        lost = [each.lost for each in self._runs.values() if each.lost is not None]
+        if not self._began or job.files is None or len(lost) == len(self._jobs):
+            raise BackendError("; ".join(lost))
+        child.signal(signal.SIGTERM)  # run() kills the process if this does not end it
+        child.close()
 
 
 def _run_one(connection: Connection, job: InferJob) -> None:
