@@ -331,6 +331,26 @@ def test_files_that_do_not_fit_stay_with_no_device(
     assert (tmp_path / "out/r/device0/x6_0.bin").is_file()
 
 
+def test_files_of_a_lost_device_may_hold_several_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fault = "if device == 1 and calls == 2: os._exit(7)"
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
+    inputs = images(12)
+    (tmp_path / "in").mkdir()
+    for i in range(6):
+        inputs[2 * i : 2 * i + 2].tofile(tmp_path / f"in/x{i}.bin")
+    numbers = tmp_path / "n.json"
+    assert infer_on(tmp_path, "1,0", "--outfmt", "NPY", "--json", str(numbers)) == 1
+    assert "inferred 6 of 6 files" in capfd.readouterr().out
+    values = json.loads(numbers.read_text())
+    assert (values["images"], values["images_per_file"], values["files"]) == (12, 2, 6)
+    files = [next((tmp_path / "out/r").rglob(f"x{i}_0.npy")) for i in range(6)]
+    assert [file.parent.name[-1] for file in files] == list("100000")
+    got = np.concatenate([np.load(file) for file in files])
+    assert got == pytest.approx(models.logits(inputs), rel=1e-4, abs=1e-5)
+
+
 def test_no_device_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

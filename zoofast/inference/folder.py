@@ -167,8 +167,8 @@ def _run_devices(
             if run.lost is not None and part.files is not None:
                 done = results.keep_done(part.files) if results is not None else set()
                 rest += [file for file in part.files if file not in done]
-                part = replace(part, images_per_file=job.images_per_file)
-                run.report = _report_of_lost(part, batch, done, results)
+                known = replace(part, images_per_file=job.images_per_file)
+                run.report = _report_of_lost(known, batch, done, results)
             earlier = runs.get(run.device)
             runs[run.device] = run if earlier is None else _joined(earlier, run)
         if not rest:

@@ -178,8 +178,7 @@ class _Processes:
 
 def _run_one(connection: Connection, job: InferJob) -> None:
     """The device's process: sends numbers of files, and then a DeviceRun or a ZoofastError."""
-    # At SIGTERM, the results that are computed are written first.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(-signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end_by_signal)
     started = 0.0
 
     def ask(message: Any) -> None:
@@ -191,8 +190,18 @@ def _run_one(connection: Connection, job: InferJob) -> None:
         ask(_Ready())
         started = time.time()
 
+    message: DeviceRun | ZoofastError
     try:
         report = job.run(connection.send, ready, lambda *first: ask(_FirstResult(*first)))
-        connection.send(DeviceRun(job.spec.device, report, started, time.time()))
+        message = DeviceRun(job.spec.device, report, started, time.time())
     except ZoofastError as error:
-        connection.send(error)
+        message = error
+    # Everything is written. Python would print a traceback of a handler that runs at its exit.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connection.send(message)
+
+
+def _end_by_signal(*_: Any) -> None:
+    """Ends the process, which writes the results that are computed first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal would interrupt the writing
+    sys.exit(-signal.SIGTERM)
