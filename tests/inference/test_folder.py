@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.support import fake_aclruntime, models
+from tests.support import fake_aclruntime, folders, models
 from zoofast.base.lock import output_lock
 from zoofast.base.provenance import file_sha256
 from zoofast.cli import main
@@ -170,12 +170,13 @@ def test_images_per_file_are_found_by_the_size(
 
 
 def test_devices_must_find_the_same_images_per_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
     images = models.write_inputs(tmp_path / "in", 6)
     images[:2].tofile(tmp_path / "in/x0.bin")
     images[:2].tofile(tmp_path / "in/x1.bin")
-    model = models.write_model(tmp_path / "m.onnx", 2)
+    model = models.write_model(tmp_path / "m.om", 2)
     for i in range(4, 6):
         (tmp_path / f"in/x{i}.bin").unlink()
     assert infer(tmp_path, "--device", "0,1", model=model) == 2
@@ -183,10 +184,12 @@ def test_devices_must_find_the_same_images_per_file(
 
 
 def test_several_devices_divide_the_input(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
     images = models.write_inputs(tmp_path / "in", 5)
-    assert infer(tmp_path, "--device", "0,3", "--batchsize", "2", "--outfmt", "TXT") == 0
+    model = models.write_model(tmp_path / "m.om", 2)
+    assert infer(tmp_path, "--device", "0,3", "--outfmt", "TXT", model=model) == 0
     shown = capsys.readouterr().out
     assert "i:0 device_0 throughput:" in shown
     assert "i:1 device_3 throughput:" in shown
@@ -256,7 +259,7 @@ def test_the_whole_way_gives_the_golden_accuracy(shared: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"batch": 4}, "is made for batch size 4, not 3; leave out --batchsize"),
+        ({"batch": 4}, "is made for batch size 4 only; give --batchsize 4, or"),
         ({"image": (3, "H", "W")}, r"input image is \[\?x3x\?x\?\]; only the batch"),
         ({"dtype": TensorProto.BOOL}, r"image is a tensor\(bool\), not supported"),
     ],
@@ -461,13 +464,32 @@ def test_several_files_as_input(tmp_path: Path) -> None:
 
 
 def test_a_failing_device_ends_the_run_by_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
     models.write_inputs(tmp_path / "in", 4)
     for i in (2, 3):  # the second device's inputs
         (tmp_path / f"in/x{i}.bin").write_bytes(b"")
-    assert infer(tmp_path, "--device", "0,5") == 2
-    assert "device 5: " in capsys.readouterr().err
+    model = models.write_model(tmp_path / "m.om", 1)
+    assert infer(tmp_path, "--device", "0,3", model=model) == 2
+    assert "device 3: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["infer", "bench", "eval"])
+def test_the_cpu_has_no_device_above_0(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = models.write_model(tmp_path / "m.onnx")
+    words = [command, model] if command == "eval" else [command, "--model", model]
+    if command == "eval":
+        files = folders.good_files(1)
+        folders.write(tmp_path / "images", files)
+        (tmp_path / "labels.txt").write_text("".join(f"{name} 0\n" for name in files))
+        words += [str(tmp_path / "images"), str(tmp_path / "labels.txt"), "--recipe", "alexnet"]
+    assert main([*words, "-d", "99"]) == 2
+    error = capsys.readouterr().err
+    assert "m.onnx: ONNX Runtime on the CPU has no device 99, only 0; leave out --device" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -645,9 +667,13 @@ def test_two_runs_with_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert infer(tmp_path) == 0
 
 
-def test_a_new_run_drops_the_results_it_would_replace(tmp_path: Path) -> None:
+def test_a_new_run_drops_the_results_it_would_replace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
     models.write_inputs(tmp_path / "in", 3)
-    assert infer(tmp_path, "--device", "0,1") == 0
+    model = models.write_model(tmp_path / "m.om", 1)
+    assert infer(tmp_path, "--device", "0,1", model=model) == 0
     assert infer(tmp_path) == 0
     assert not list((tmp_path / "out/r").glob("device*/*"))
     assert len(list((tmp_path / "out/r").glob("*.bin"))) == 3
@@ -785,7 +811,12 @@ def test_bench_keeps_the_sizes_that_work(
     assert main([*words, "--batchsize", "1,2"]) == 1
     assert "batch size 1 is not measured: " in capsys.readouterr().err
     assert [row["batchsize"] for row in json.loads(Path(numbers).read_text())["rows"]] == [2]
-    assert main([*words, "--batchsize", "4"]) == 2
+    assert main([*words, "--batchsize", "1,2,4,8"]) == 1
+    error = capsys.readouterr().err
+    assert "batch sizes 1, 4, 8 are not measured: is made for batch size 2 only; give" in error
+    assert error.count("is made for") == 1
+    assert main([*words, "--batchsize", "4,8,16"]) == 2
+    assert capsys.readouterr().err.count("is made for") == 1
     absent = str(tmp_path / "absent_{bs}.onnx")
     assert main(["bench", "--model", absent, "--batchsize", "1,2"]) == 2
     assert "absent_1.onnx, " in capsys.readouterr().err

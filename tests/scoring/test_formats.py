@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import hostile
+from tests.support import fake_aclruntime, hostile
 from zoofast.cli import main
 from zoofast.inference.record import RecordedOutput, RunRecord, record_path
 from zoofast.scoring.formats import BIN_DTYPES, MAX_SAMPLED
@@ -256,12 +256,21 @@ def infer(tmp_path: Path, model: Path, *options: str) -> int:
     return main(["infer", *arguments, *options])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "float64"])
-@pytest.mark.parametrize("options", [(), ("--device", "0,1"), ("--resume",)], ids=str)
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        *(((), dtype) for dtype in ("float32", "float16", "int64", "float64")),
+        *((("--resume",), dtype) for dtype in ("float32", "float16", "int64", "float64")),
+        *((("--device", "0,1"), dtype) for dtype in ("float32", "float16", "float64")),
+    ],
+    ids=str,
+)
 def test_what_infer_writes_is_read_as_its_type(
-    tmp_path: Path, dtype: str, options: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, options: tuple[str, ...]
 ) -> None:
-    model = cast_model(tmp_path / "m.onnx", dtype)
+    if "--device" in options:
+        fake_aclruntime.install(tmp_path / "path", monkeypatch)
+    model = cast_model(tmp_path / ("m.om" if "--device" in options else "m.onnx"), dtype)
     rows = write_inputs(tmp_path, 6)
     assert infer(tmp_path, model, *options) == 0
     if "--resume" in options:

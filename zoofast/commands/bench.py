@@ -74,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         write_result(args.report, render(bench_report(numbers, ["zoofast", *args.argv])))
     _table(rows, args.model).print()
-    for size, why in failures.items():
-        warn(f"batch size {size} is not measured: {why}")
+    for why in dict.fromkeys(failures.values()):
+        sizes = [str(size) for size, reason in failures.items() if reason == why]
+        which = f"size {sizes[0]} is" if len(sizes) == 1 else f"sizes {', '.join(sizes)} are"
+        warn(f"batch {which} not measured: {why}")
     return 1 if failures else 0
 
 

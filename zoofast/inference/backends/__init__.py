@@ -169,8 +169,8 @@ def input_shape(
     fixed = declared[0]
     if fixed is not None and batch.requested is not None and fixed != batch.requested:
         raise BackendError(
-            f"{model}: is made for batch size {fixed}, not {batch.requested}; leave out "
-            "--batchsize or use the model for that size"
+            f"{model}: is made for batch size {fixed} only; give --batchsize {fixed}, or the model "
+            "for another size"
         )
     first = fixed if fixed is not None else batch.requested or batch.default
     return (first, *(number for number in declared[1:] if number is not None))

@@ -36,6 +36,11 @@ def load(
             f"{model}: needs ONNX Runtime: pip install 'zoofast[infer]' ({error})"
         ) from error
     chosen = _provider(provider or "CPU", onnxruntime.get_available_providers())
+    if chosen == CPU and device:
+        raise BackendError(
+            f"{model}: ONNX Runtime on the CPU has no device {device}, only 0; leave out --device, "
+            "or name a --provider that has devices"
+        )
     options = {} if chosen == CPU else {"device_id": str(device)}
     concurrency = concurrency if chosen == CPU else 1
     settings = onnxruntime.SessionOptions()
