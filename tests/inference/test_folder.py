@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from tests.support import fake_aclruntime, folders, models
+from tests.support import eval_case, fake_aclruntime, folders, models
 from zoofast.base.lock import output_lock
 from zoofast.base.provenance import file_sha256
 from zoofast.cli import main
@@ -167,6 +167,47 @@ def test_images_per_file_are_found_by_the_size(
     assert "inferred 3 of 3 files (2 by an earlier run)" in capsys.readouterr().out
     assert result_bytes(tmp_path / "out/r") == whole
     assert infer(tmp_path, "--images-per-file", "1", model=model) == 2  # demanded
+
+
+@pytest.mark.parametrize("shape", [(24,), (8, 3)])
+@pytest.mark.parametrize("suffix", ["onnx", "om"])
+def test_outputs_whose_first_dimension_is_not_the_batch(
+    shape: tuple[int, ...],
+    suffix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each file gets an equal part of the first axis, as ais_bench divides with array_split."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    fake_aclruntime.install(tmp_path / "path", monkeypatch)
+    path = tmp_path / f"m.{suffix}"
+    models.write_model(path, 4)
+    model = onnx.load(path, format="protobuf")
+    for node in model.graph.node:
+        if node.output[0] == "class":
+            node.output[0] = "rows"
+    model.graph.node.pop()  # the negated scores
+    model.graph.node.append(helper.make_node("Reshape", ["rows", "shape"], ["class"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "shape"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", 1, shape))
+    onnx.save(model, path, format="protobuf")
+    images = models.write_inputs(tmp_path / "in", 4)
+    assert infer(tmp_path, "--outfmt", "NPY", model=str(path)) == 0
+    for i, part in enumerate(np.array_split(models.logits(images).reshape(shape), 4)):
+        got = np.load(tmp_path / f"out/r/x{i}_0.npy")
+        assert got == pytest.approx(part, rel=1e-5, abs=1e-5)
+    files = folders.good_files(4)
+    folders.write(tmp_path / "images", files)
+    (tmp_path / "labels.txt").write_text("".join(f"{name} 0\n" for name in files))
+    words = [str(path), str(tmp_path / "images"), str(tmp_path / "labels.txt")]
+    recipe = folders.recipe_file(tmp_path, eval_case.SPEC)
+    assert main(["eval", *words, "--recipe", recipe]) == 2
+    error = capsys.readouterr().err
+    assert "has no row for each image" in error
+    assert error.count("\n") == 1
 
 
 def test_devices_must_find_the_same_images_per_file(
@@ -748,9 +789,9 @@ def test_too_little_space_is_said_before(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with open_backend("1x3x4x4", "null") as model:
         sink = ResultSink(tmp_path, "TXT", 1)
-        sink.check_space(10, model.outputs)
+        sink.check_space(10, model.outputs, 1)
         with pytest.raises(OutputError, match=r"need about \d+ MiB, 65 MiB are free"):
-            sink.check_space(1000, model.outputs)
+            sink.check_space(1000, model.outputs, 1)
 
 
 def test_a_failing_model_ends_the_run(tmp_path: Path) -> None:

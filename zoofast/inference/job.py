@@ -21,7 +21,7 @@ from zoofast.inference.inputs import (
     check_any_fits,
     found_images_per_file,
 )
-from zoofast.inference.outputs import ResultSink, ResultWriter
+from zoofast.inference.outputs import ResultSink, ResultWriter, part_of_file
 from zoofast.inference.record import RecordedOutput
 from zoofast.inference.spec import ModelSpec, check_recipe
 from zoofast.preprocess.recipe_file import load_recipe
@@ -86,11 +86,14 @@ def infer_files(
             report.failures.update(batch.failures)
             if batch.rows:
                 outputs = model.infer(batch.array, loop)
+                results = [
+                    (stem(file), [part_of_file(output, rows, batch_size) for output in outputs])
+                    for file, rows in batch.rows.items()
+                ]
                 if not report.files:
-                    rows = next(iter(batch.rows.values()))
-                    commit(recorded_outputs([output[rows] for output in outputs]), images_per_file)
+                    commit(recorded_outputs(results[0][1]), images_per_file)
                 if writer is not None:
-                    writer.put([(stem(file), rows) for file, rows in batch.rows.items()], outputs)
+                    writer.put(results)
                     if not report.files:  # a device that hangs next may keep the GIL
                         writer.flush()
             report.files += len(batch.rows)
@@ -201,7 +204,9 @@ class InferJob:
             if self.files and self.check_fit:
                 check_any_fits(InputReader(model.input, images), self.files)
             if sink is not None:
-                sink.check_space(len(self.files), model.outputs)
+                sink.check_space(
+                    len(self.files), model.outputs, model.input.shape[0] // images or 1
+                )
             warm_up(model, dummy_batch(model.input, "zero"), self.warmup)
             ready()
             return infer_files(

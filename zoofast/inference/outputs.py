@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zoofast import _logits
 from zoofast.base.files import write_atomic
 from zoofast.base.rows import npy_header
-from zoofast.errors import OutputError
+from zoofast.errors import BackendError, OutputError
 from zoofast.inference.backends import TensorInfo
 
 FORMATS = ("BIN", "NPY", "TXT")
@@ -34,7 +34,7 @@ def encode_rows(rows: NDArray[Any], fmt: str) -> bytes:
     if fmt == "BIN":
         return rows.tobytes()
     if fmt == "TXT":
-        lines = rows.reshape(-1, rows.shape[-1])
+        lines = rows.reshape(-1, rows.shape[-1] if rows.ndim else 1)
         if rows.dtype in (np.float32, np.float16):
             return _logits.format_rows(np.ascontiguousarray(lines, np.float32))
         number = "%f " if rows.dtype.kind == "f" else "%d "
@@ -43,6 +43,25 @@ def encode_rows(rows: NDArray[Any], fmt: str) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, rows)
     return buffer.getvalue()
+
+
+def part_of_file(output: NDArray[Any], rows: slice, batch: int) -> NDArray[Any]:
+    """One file's part of an output, as ais_bench divides it: the first axis in equal parts, one for
+    each file of the batch. rows: of the batch, which the file filled; a file that fills the whole
+    batch gets the whole output. Raises BackendError when the axis cannot be divided."""
+    images = rows.stop - rows.start
+    files = batch // images
+    if files == 1:
+        return output
+    length = output.shape[0] if output.ndim else 0
+    if not length or length % files:
+        raise BackendError(
+            f"an output of shape {list(output.shape)} cannot be divided among the {files} files of "
+            "a batch; use a model of a batch size that one file fills"
+        )
+    part = length // files
+    index = rows.start // images
+    return output[index * part : (index + 1) * part]
 
 
 def is_whole(file: Path, fmt: str, dtype: str, shape: Sequence[int]) -> bool:
@@ -75,12 +94,14 @@ class ResultSink:
         for file, output in zip(self.files(name), rows, strict=True):
             write_atomic(file, encode_rows(output, self.fmt), self.parts)
 
-    def check_space(self, files: int, outputs: Sequence[TensorInfo]) -> None:
-        """Raises OutputError when the results of `files` images do not fit on the disk."""
+    def check_space(self, files: int, outputs: Sequence[TensorInfo], batch: int) -> None:
+        """Raises OutputError when the results of `files` files do not fit on the disk. batch: the
+        number of files whose results an output holds."""
         nbytes = 0
         for info in outputs:
-            text = int(np.prod(info.shape[1:])) * TEXT_BYTES if self.fmt == "TXT" else 0
-            nbytes += -(-max(text, info.image_nbytes) // BLOCK_BYTES) * BLOCK_BYTES
+            size = math.prod(info.shape) // batch
+            text = size * TEXT_BYTES if self.fmt == "TXT" else 0
+            nbytes += -(-max(text, info.nbytes // batch) // BLOCK_BYTES) * BLOCK_BYTES
         free = shutil.disk_usage(self.folder).free
         if files * nbytes + RESERVED_BYTES > free:
             raise OutputError(
@@ -109,10 +130,10 @@ class ResultWriter:
         if kind is None:
             self._wait(0)
 
-    def put(self, named_rows: Iterable[tuple[str, slice]], outputs: list[NDArray[Any]]) -> None:
-        """named_rows: names of results and their rows of the outputs. Raises OutputError of an
-        earlier batch."""
-        self._writes.append(self._thread.submit(self._write, list(named_rows), outputs))
+    def put(self, results: Iterable[tuple[str, Sequence[NDArray[Any]]]]) -> None:
+        """results: names, and each one's part of the outputs. Raises OutputError of an earlier
+        batch."""
+        self._writes.append(self._thread.submit(self._write, list(results)))
         self._wait(MAX_WAITING)
 
     def flush(self) -> None:
@@ -123,9 +144,9 @@ class ResultWriter:
         while len(self._writes) > max_waiting:
             self._writes.popleft().result()
 
-    def _write(self, named_rows: list[tuple[str, slice]], outputs: list[NDArray[Any]]) -> None:
-        for name, rows in named_rows:
-            self._sink.write(name, [output[rows] for output in outputs])
+    def _write(self, results: list[tuple[str, Sequence[NDArray[Any]]]]) -> None:
+        for name, parts in results:
+            self._sink.write(name, parts)
 
 
 def open_folder(output: str, dirname: str | None) -> Path:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.errors import BackendError
 from zoofast.inference.devices import Devices
 from zoofast.preprocess.loader import Loader, Prepared
 from zoofast.timing.timeline import Timeline
@@ -92,6 +93,11 @@ def stream(
         else:
             number, outputs = devices.get()
             prepared = in_flight.pop(number)
+            if outputs[output_index].shape[:1] != devices.outputs[output_index].shape[:1]:
+                raise BackendError(
+                    f"output {devices.outputs[output_index]} came back as "
+                    f"{list(outputs[output_index].shape)}; it has no row for each image"
+                )
             rows = outputs[output_index][: len(prepared.names)]
             logits = np.ascontiguousarray(rows.reshape(len(rows), -1), np.float32)
         loader.give_back(prepared)

@@ -89,11 +89,16 @@ class AclModel:
                 f"wants {realsize}"
             )
         self.outputs = [
-            self._info(output, (shape[0], *(int(number) for number in output.shape[1:])))
+            self._info(output, self._output_shape(output, shape[0], declared[0] is None))
             for output in self._session.get_outputs()
         ]
         self._memory = acl.MemorySummary() if hasattr(acl, "MemorySummary") else None
         self.reset_times()
+
+    @staticmethod
+    def _output_shape(output: Any, batch: int, is_dynamic: bool) -> tuple[int, ...]:
+        shape = tuple(int(number) for number in output.shape)
+        return (batch, *shape[1:]) if is_dynamic or (shape and shape[0] < 0) else shape
 
     def _info(self, desc: Any, shape: tuple[int, ...]) -> TensorInfo:
         number = int(desc.datatype)

@@ -94,12 +94,12 @@ class OrtModel:
 
     def _output(self, tensor: Any, batch: int) -> TensorInfo:
         numbers = [number if isinstance(number, int) else None for number in tensor.shape]
-        if not numbers or None in numbers[1:] or numbers[0] not in (None, batch):
+        if None in numbers[1:]:
             raise BackendError(
-                f"{self._model}: output {tensor.name} is {tensor.shape}; it must be of batch "
-                f"{batch} and of fixed size otherwise"
+                f"{self._model}: output {tensor.name} is {tensor.shape}; only the first number may "
+                "be open"
             )
-        shape = (batch, *(number for number in numbers[1:] if number is not None))
+        shape = tuple(batch if number is None else number for number in numbers)
         return TensorInfo(tensor.name, shape, self._dtype(tensor))
 
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
