@@ -21,6 +21,7 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
+from zoofast.commands.inference import add_device_timeout
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_score_arguments,
@@ -33,7 +34,7 @@ from zoofast.conversion import models
 from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.evaluation.journal import end_journal
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
-from zoofast.inference.spec import DEFAULT_BATCH, DEVICE_TIMEOUT, ModelSpec
+from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -92,13 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_selection(parser)
     arguments.add_max_file_size(parser)
-    parser.add_argument(
-        "--device-timeout",
-        type=arguments.seconds,
-        default=DEVICE_TIMEOUT,
-        metavar="S",
-        help="seconds that a device may take for a batch (default: %(default)g)",
-    )
+    add_device_timeout(parser)
     add_score_arguments(parser)
     arguments.add_file(
         parser, "--save-logits", "FILE.npy", "write all scores of all images, and their names"

@@ -1,4 +1,4 @@
-"""Arguments that `zoofast infer` and `zoofast bench` share."""
+"""Arguments that `zoofast infer`, `bench` and `eval` share."""
 
 from __future__ import annotations
 
@@ -86,17 +86,23 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="zero",
         help="values of the data without --input (default: zero)",
     )
-    parser.add_argument(
-        "--device-timeout",
-        type=arguments.seconds,
-        default=DEVICE_TIMEOUT,
-        metavar="S",
-        help="seconds that a device may take for a batch (default: %(default)g)",
-    )
+    add_device_timeout(parser)
     parser.add_argument(
         *spellings("--warmup_count"),
         type=arguments.count,
         default=1,
         metavar="N",
         help="default: %(default)s",
+    )
+
+
+def add_device_timeout(parser: argparse.ArgumentParser) -> None:
+    """After how long a device that does not answer is given up."""
+    parser.add_argument(
+        "--device-timeout",
+        type=arguments.seconds,
+        default=DEVICE_TIMEOUT,
+        metavar="S",
+        help="seconds that a device may take for a batch (default: %(default)g); to load the "
+        "model it has 60 at least",
     )

@@ -368,13 +368,13 @@ class Devices:
             return None
 
     def _check_clocks(self, now: float) -> None:
-        cure = "a slow model may need a longer --device-timeout"
         for device in list(self._in_use):
             since = device.busy_since() if device.loaded else self._opened
             limit = self._timeout if device.loaded else max(self._timeout, OPENING_SECONDS)
             if since is None or now - since <= limit:
                 continue
             seconds = f"{now - since:,.0f} s"
+            cure = f"a slow model may need a --device-timeout above {limit:g}"
             if not device.loaded:
                 raise BackendError(f"{device.name} has not loaded the model in {seconds}; {cure}")
             self._lose(device, f"{device.name} has not answered for {seconds}; {cure}")

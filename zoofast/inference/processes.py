@@ -156,7 +156,7 @@ class _Processes:
                 self._lose(
                     index,
                     f"device {job.spec.device} has not {what} for {now - self._heard[index]:,.0f} "
-                    "s; a slow model may need a longer --device-timeout",
+                    f"s; a slow model may need a --device-timeout above {limit:g}",
                 )
 
     def _send(self, index: int) -> None:
