@@ -210,6 +210,19 @@ def test_outputs_whose_first_dimension_is_not_the_batch(
     assert error.count("\n") == 1
 
 
+def test_beside_a_manifest_of_prep_each_file_is_one_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice the size is float32 where the model takes float16, and not two images."""
+    images = models.write_inputs(tmp_path / "in", 4)
+    for i in range(4):
+        images[[i, i]].tofile(tmp_path / f"in/x{i}.bin")
+    (tmp_path / "in/zoofast-prep.json").write_text("{}")
+    model = models.write_model(tmp_path / "m.onnx", 4)
+    assert infer(tmp_path, model=model) == 2
+    assert "were they prepared for another model, type or layout?" in capsys.readouterr().err
+
+
 def test_devices_must_find_the_same_images_per_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

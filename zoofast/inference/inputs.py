@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zoofast.base.names import stem
 from zoofast.errors import BackendError, SourceError
 from zoofast.inference.backends import TensorInfo
+from zoofast.preprocess.manifest import MANIFEST
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
 PREFETCH = 2  # batches that are read while the model runs another
@@ -108,8 +109,14 @@ class InputReader:
 
 def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
     """How many images of the model's input one file holds, by the size of the first file that fits,
-    as in ais_bench; 1 if none fits."""
+    as in ais_bench; 1 if none fits.
+
+    `zoofast prep` writes one image to a file. Beside its manifest the size of a file is therefore
+    no hint: four times the size is float32 where the model takes uint8.
+    """
     for file in files:
+        if Path(file).with_name(MANIFEST).exists():
+            return 1
         try:
             if file.lower().endswith(".npy"):
                 array = np.load(file, mmap_mode="r")
