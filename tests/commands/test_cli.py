@@ -53,7 +53,7 @@ def test_a_bad_number_is_one_line(
         except argparse.ArgumentTypeError:
             refused += 1
         else:  # such as 0, where 0 is allowed
-            assert value in (-1, 0, [0]), f"{text!r} was taken as {value!r}"
+            assert value in (-1, 0, [0], "0"), f"{text!r} was taken as {value!r}"
             continue
         with pytest.raises(SystemExit) as ended:
             main([command, f"{option}={text}"])

@@ -72,17 +72,21 @@ class NamedRows:
             # It may also have written the files in another order while both parts remain.
             pairs = ((self._names, self._names_part), (self._data, self._data_part))
             has_parts = all(part.exists() for _, part in pairs)
-            finished = not has_parts and all(final.exists() for final, _ in pairs)
-            if finished and not count_valid(_read_names(self._names)):
+            data, names_file = (
+                part if has_parts or not final.exists() else final
+                for final, part in ((self._data, self._data_part), (self._names, self._names_part))
+            )
+            if not (data.exists() and names_file.exists()):
+                return []
+            nbytes = data.stat().st_size - HEADER_BYTES
+            names = _read_names(names_file)[: max(nbytes // self.nbytes_each, 0)]
+            names = names[: count_valid(names)]
+            finished = (data, names_file) == (self._data, self._names)
+            if finished and not names:
                 return []
             for final, part in pairs:
                 if final.exists() and not has_parts:
                     os.replace(final, part)
-            if not all(part.exists() for _, part in pairs):
-                return []
-            nbytes = self._data_part.stat().st_size - HEADER_BYTES
-            names = _read_names(self._names_part)[: max(nbytes // self.nbytes_each, 0)]
-            names = names[: count_valid(names)]
             self._rows = len(names)
             _truncate(self._names_part, len(_encode_names(names)))
             if nbytes >= 0:
