@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,7 +109,7 @@ class OutputPaths:
 T = TypeVar("T", bound=BatchOutcome)
 
 
-class _Ring(Generic[T]):
+class _Ring(ABC, Generic[T]):
     """What Loader and FileWriter share: a ring of batches, filled in source order."""
 
     def __init__(
@@ -237,9 +238,9 @@ class _Ring(Generic[T]):
         pillow_ns = (pillow_begin, pillow_end)
         return self._deliver(BatchOutcome(items, names, failures, pillow_ns, batch), good)
 
+    @abstractmethod
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> T:
         """The batch as the caller gets it. good: positions in its items that have a tensor."""
-        raise NotImplementedError
 
     def _refusal(self, item: Item, outcome: _core.Outcome) -> Refusal:
         if item.problem is not None:
