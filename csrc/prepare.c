@@ -84,6 +84,10 @@ static int crop_origin(int side, int crop, zf_crop_rounding rounding)
     int difference = side - crop, half = difference / 2; /* C truncates, like int() */
     if (rounding == ZF_CROP_TRUNCATE || difference % 2 == 0)
         return half;
+    if (difference < 0 && rounding != ZF_CROP_HALF_EVEN)
+        return half; /* ceil() of a negative number, or torchvision's padding */
+    if (rounding == ZF_CROP_UP)
+        return half + 1;
     return half % 2 == 0 ? half : half + (difference < 0 ? -1 : 1);
 }
 
@@ -105,6 +109,19 @@ static bool is_vertical_first(zf_pass_order order, int w, int h, int resized_w, 
     return h - resized_h > 2 * (w - resized_w);
 }
 
+/* The length of a side of `side` pixels, where the other side goes from `old` to `new` pixels;
+ * -1 where it is beyond all use. */
+static int proportional(int side, int old, int new, zf_side_rounding rounding)
+{
+    /* In the sources' own order of double operations. */
+    double length = (double)new * side / old;
+    if (rounding == ZF_SIDE_HALF_UP) {
+        length = (double)new / old * side;
+        length += 0.5;
+    }
+    return length > 1 << 30 ? -1 : (int)length;
+}
+
 static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
                                zf_result *result)
 {
@@ -113,21 +130,19 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
     if (r->resize == ZF_RESIZE_EXACT) {
         g->resized_w = r->resize_w;
         g->resized_h = r->resize_h;
-    } else if (r->resize == ZF_RESIZE_SHORT) {
-        /* int(size * long / short): torchvision truncates the long side */
-        int size = r->resize_w, shorter = zf_min(w, h);
-        double longer = (double)size * zf_max(w, h) / shorter;
-        if (longer > 1 << 30)
+    } else if (r->resize != ZF_RESIZE_NONE) {
+        bool given_w = r->resize == ZF_RESIZE_SHORT && w <= h;
+        g->resized_w = given_w ? r->resize_w : proportional(w, h, r->resize_h, r->resize_rounding);
+        g->resized_h = given_w ? proportional(h, w, r->resize_w, r->resize_rounding) : r->resize_h;
+        if (g->resized_w < 0 || g->resized_h < 0)
             return ZF_UNSUPPORTED;
-        g->resized_w = w <= h ? size : (int)longer;
-        g->resized_h = w <= h ? (int)longer : size;
-        if (w == h)
-            g->resized_h = size;
     }
     g->vertical_first = is_vertical_first(r->pass_order, w, h, g->resized_w, g->resized_h);
     g->left = g->top = 0;
     result->got_w = g->resized_w;
     result->got_h = g->resized_h;
+    if (g->resized_w == 0)
+        return ZF_SIZE; /* HEIGHT, and the image is very narrow */
     if (r->crop_w > 0) {
         g->left = crop_origin(g->resized_w, r->crop_w, r->crop_rounding);
         g->top = crop_origin(g->resized_h, r->crop_h, r->crop_rounding);

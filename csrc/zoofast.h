@@ -33,7 +33,10 @@ typedef enum zf_status {
 
 /* ---- recipe ------------------------------------------------------------ */
 
-typedef enum { ZF_RESIZE_NONE, ZF_RESIZE_SHORT, ZF_RESIZE_EXACT } zf_resize;
+typedef enum { ZF_RESIZE_NONE, ZF_RESIZE_SHORT, ZF_RESIZE_EXACT, ZF_RESIZE_HEIGHT } zf_resize;
+/* How the side that keeps the proportion becomes whole, with the given side's old and new length:
+ * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet. */
+typedef enum { ZF_SIDE_DOWN, ZF_SIDE_HALF_UP } zf_side_rounding;
 /* Pillow's filters (Image.Resampling) */
 typedef enum {
     ZF_NEAREST,
@@ -51,16 +54,23 @@ typedef enum {
     ZF_PASS_ORDER_PILLOW_12_2, /* the vertical pass if H < h and h > 100 w */
     ZF_PASS_ORDER_PILLOW_13_0  /* the vertical pass if H < h and h - H > 2 (w - W) */
 } zf_pass_order;
-/* How the centre crop rounds its origin, (side - crop) / 2 pixels: as
- * Python's int(round(x)), or as Python's int(x). */
-typedef enum { ZF_CROP_HALF_EVEN, ZF_CROP_TRUNCATE } zf_crop_rounding;
+/* How the centre crop rounds its origin x, (side - crop) / 2 pixels: as
+ * Python's int(round(x)), int(x) or ceil(x); or as torchvision's CenterCrop:
+ * int(round(x)), but int(x) where the image is smaller than the crop. */
+typedef enum {
+    ZF_CROP_HALF_EVEN,
+    ZF_CROP_TRUNCATE,
+    ZF_CROP_UP,
+    ZF_CROP_TORCHVISION
+} zf_crop_rounding;
 typedef enum { ZF_NCHW, ZF_NHWC } zf_layout;
 
 /* How one image becomes one tensor. Sizes are in pixels. The recipe must not
  * change while it is in use. */
 typedef struct zf_recipe {
     zf_resize resize;
-    int resize_w, resize_h; /* EXACT: the size. SHORT: twice the short side */
+    int resize_w, resize_h; /* EXACT: the size. SHORT, HEIGHT: twice the given side */
+    zf_side_rounding resize_rounding;
     zf_filter filter;
     zf_pass_order pass_order;
     int crop_w, crop_h;     /* centre crop; 0, 0: none */

@@ -33,18 +33,20 @@ static void *checked(void *memory)
 /* A random recipe that the picture fits in most cases. */
 static zf_recipe random_recipe(int width, int height, const void *table)
 {
-    zf_recipe r = {.resize = (zf_resize)draw(3),
+    zf_recipe r = {.resize = (zf_resize)draw(4),
+                   .resize_rounding = (zf_side_rounding)draw(2),
                    .filter = (zf_filter)draw(6),
                    .pass_order = (zf_pass_order)draw(3),
-                   .crop_rounding = (zf_crop_rounding)draw(2),
+                   .crop_rounding = (zf_crop_rounding)draw(4),
                    .layout = (zf_layout)draw(2),
                    .channel_index = {draw(2) ? 0 : 2, 1, 0},
                    .elem_size = 1 << draw(3),
                    .table = table};
     r.channel_index[2] = 2 - r.channel_index[0];
     r.resize_w = 1 + (int)draw(MAX_SIDE);
-    r.resize_h = r.resize == ZF_RESIZE_SHORT ? r.resize_w : 1 + (int)draw(MAX_SIDE);
-    if (r.resize == ZF_RESIZE_SHORT || draw(2)) {
+    bool keeps_ratio = r.resize == ZF_RESIZE_SHORT || r.resize == ZF_RESIZE_HEIGHT;
+    r.resize_h = keeps_ratio ? r.resize_w : 1 + (int)draw(MAX_SIDE);
+    if (keeps_ratio || draw(2)) {
         r.out_w = r.crop_w = 1 + (int)draw(MAX_SIDE);
         r.out_h = r.crop_h = draw(3) ? 1 + (int)draw(MAX_SIDE) : zf_min(height, MAX_SIDE);
     } else {

@@ -16,6 +16,10 @@ cdef extern from "zoofast.h" nogil:
         ZF_RESIZE_NONE
         ZF_RESIZE_SHORT
         ZF_RESIZE_EXACT
+        ZF_RESIZE_HEIGHT
+    ctypedef enum zf_side_rounding:
+        ZF_SIDE_DOWN
+        ZF_SIDE_HALF_UP
     ctypedef enum zf_filter:
         ZF_NEAREST
         ZF_LANCZOS
@@ -30,6 +34,8 @@ cdef extern from "zoofast.h" nogil:
     ctypedef enum zf_crop_rounding:
         ZF_CROP_HALF_EVEN
         ZF_CROP_TRUNCATE
+        ZF_CROP_UP
+        ZF_CROP_TORCHVISION
     ctypedef enum zf_layout:
         ZF_NCHW
         ZF_NHWC
@@ -37,6 +43,7 @@ cdef extern from "zoofast.h" nogil:
     ctypedef struct zf_recipe:
         zf_resize resize
         int resize_w, resize_h
+        zf_side_rounding resize_rounding
         zf_filter filter
         zf_pass_order pass_order
         int crop_w, crop_h

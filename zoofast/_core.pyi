@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 FILTERS: dict[str, int]
 PASS_ORDERS: dict[str, int]  # which pass of a resize comes first; see zf_pass_order, zoofast.h
-# Of the centre crop's origin, (side - crop) / 2: int(round(x)), or int(x).
+RESIZES: dict[str, int]
+# How the side that keeps the proportion becomes whole; see zf_side_rounding, zoofast.h.
+SIDE_ROUNDINGS: dict[str, int]
+# Of the centre crop's origin, (side - crop) / 2; see zf_crop_rounding, zoofast.h.
 CROP_ROUNDINGS: dict[str, int]
 # The stages of the work on an image, as csrc/zoofast.h lists them. libjpeg-turbo's decoding is
 # "decode"; our own decoder's is "entropy", "idct" and "colour" (upsampling and colour conversion).
@@ -67,8 +70,8 @@ def isa(name: str | None = None) -> str:
 class Plan:
     """A recipe in the core's form.
 
-    resize is "none", "short" or "exact"; resize_size is twice the short side for "short". crop is
-    (0, 0) for none. channel_index gives the index of R, G and B in the tensor. table has the
+    resize is a key of RESIZES; resize_size is twice the given side for "short" and "height". crop
+    is (0, 0) for none. channel_index gives the index of R, G and B in the tensor. table has the
     result of normalization for each 8-bit value of R, G and B: (3, 256) uint8, float16 or float32.
     """
 
@@ -79,6 +82,7 @@ class Plan:
         *,
         resize: str,
         resize_size: tuple[int, int],
+        resize_rounding: str,
         filter: str,
         pass_order: str,
         crop: tuple[int, int],

@@ -30,7 +30,19 @@ PASS_ORDERS = {
     "pillow-12.2": ZF_PASS_ORDER_PILLOW_12_2,
     "pillow-13.0": ZF_PASS_ORDER_PILLOW_13_0,
 }
-CROP_ROUNDINGS = {"half-even": ZF_CROP_HALF_EVEN, "truncate": ZF_CROP_TRUNCATE}
+CROP_ROUNDINGS = {
+    "half-even": ZF_CROP_HALF_EVEN,
+    "truncate": ZF_CROP_TRUNCATE,
+    "up": ZF_CROP_UP,
+    "torchvision": ZF_CROP_TORCHVISION,
+}
+SIDE_ROUNDINGS = {"down": ZF_SIDE_DOWN, "half-up": ZF_SIDE_HALF_UP}
+RESIZES = {
+    "short": ZF_RESIZE_SHORT,
+    "height": ZF_RESIZE_HEIGHT,
+    "exact": ZF_RESIZE_EXACT,
+    "none": ZF_RESIZE_NONE,
+}
 STAGES = tuple(zf_stage_name(<zf_stage>i).decode() for i in range(ZF_STAGE_COUNT))
 DECODERS = tuple(zf_decoder_name(<zf_decoder>i).decode() for i in range(ZF_DECODER_COUNT))
 PAGE = 4096
@@ -59,17 +71,17 @@ cdef class Plan:
     cdef zf_recipe c
     cdef readonly object shape, dtype, _table
 
-    def __init__(self, *, resize, resize_size, filter, pass_order, crop, crop_rounding,
-                 out_size, nhwc, channel_index, table):
+    def __init__(self, *, resize, resize_size, resize_rounding, filter, pass_order, crop,
+                 crop_rounding, out_size, nhwc, channel_index, table):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
                              f"not {table.shape} {table.dtype}")
         cdef const uint8_t[:] view = table.reshape(-1).view(np.uint8)
         self._table = table
-        self.c.resize = {"none": ZF_RESIZE_NONE, "short": ZF_RESIZE_SHORT,
-                         "exact": ZF_RESIZE_EXACT}[resize]
+        self.c.resize = RESIZES[resize]
         self.c.resize_h, self.c.resize_w = resize_size
+        self.c.resize_rounding = SIDE_ROUNDINGS[resize_rounding]
         self.c.filter = FILTERS[filter]
         self.c.pass_order = PASS_ORDERS[pass_order]
         self.c.crop_h, self.c.crop_w = crop

@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,15 +15,18 @@ from PIL import Image
 from tests.support import jpegs, oracle
 from zoofast import _core, prepare
 from zoofast.conversion.models.torch_compat import define_missing_operators
+from zoofast.errors import ImageError
 from zoofast.preprocess import recipe, reference
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 
+CROP_ROUNDINGS = ("half-even", "truncate", "up", "torchvision")
 SIDES = st.one_of(st.integers(1, 70), st.integers(1, 400))
 
 
 @st.composite
 def specs(draw: st.DrawFn) -> oracle.Spec:
-    mode = draw(st.sampled_from(["short", "exact", "none"]))
+    mode = draw(st.sampled_from(["short", "height", "exact", "none"]))
+    keeps_ratio = mode in ("short", "height")
     side = st.integers(1, 90)
     size = (draw(side), draw(side)) if mode == "exact" else (draw(side),) * 2
     crop = draw(st.none() | st.tuples(st.integers(1, 110), st.integers(1, 110)))
@@ -34,15 +37,17 @@ def specs(draw: st.DrawFn) -> oracle.Spec:
     return oracle.Spec(
         mode=mode,
         size=size,
+        side_rounding=draw(st.sampled_from(["down", "half-up"])) if keeps_ratio else "down",
         filter=draw(st.sampled_from(oracle.FILTERS)),
         crop=crop,
-        rounding=draw(st.sampled_from(["half-even", "truncate"])),
+        rounding=draw(st.sampled_from(CROP_ROUNDINGS)),
         dtype=dtype,
         layout=draw(st.sampled_from(["NCHW", "NHWC"])),
         channels=draw(st.sampled_from(["RGB", "BGR"])),
         scale=draw(st.sampled_from(["0-1", "0-255"])),
         mean=(draw(numbers), draw(numbers), draw(numbers)),
         std=(draw(numbers), draw(numbers), draw(numbers)),
+        precision=draw(st.sampled_from(["float32", "float64", "float16"])),
     )
 
 
@@ -62,6 +67,7 @@ def expected(rgb: NDArray[np.uint8], spec: oracle.Spec) -> NDArray[np.uint8]:
 def test_any_recipe_of_any_pixels(
     isa: str, height: int, width: int, spec: oracle.Spec, seed: int
 ) -> None:
+    assume(spec.mode != "height" or spec.size[0] * width >= height)  # else no width is left
     rgb = jpegs.photo(height, width, seed)
     assert np.array_equal(from_rgb(rgb, spec, isa), expected(rgb, spec))
 
@@ -166,9 +172,9 @@ def test_every_small_ratio(isa: str, source: int, filter: str) -> None:
         assert np.array_equal(out, expected(rgb, spec)), (source, target)
 
 
-@pytest.mark.parametrize("rounding", ["half-even", "truncate"])
+@pytest.mark.parametrize("rounding", CROP_ROUNDINGS)
 def test_crop_origins_of_every_difference(isa: str, rounding: str) -> None:
-    """side - crop from -12 to 12, odd and even: the two rules differ for some of them."""
+    """side - crop from -12 to 12, odd and even: the rules differ for some of them."""
     for side in range(8, 21):
         for crop in range(8, 21):
             rgb = jpegs.photo(side, 31 - side, side)
@@ -196,6 +202,37 @@ def test_every_kind_of_tensor(isa: str, dtype: str, layout: str, channels: str, 
         assert np.array_equal(from_rgb(rgb, spec, isa), expected(rgb, spec))
 
 
+@given(height=st.integers(30, 300), width=st.integers(30, 300))
+def test_torchvisions_centre_crop(isa: str, height: int, width: int) -> None:
+    """crop.rounding = "torchvision" pads and rounds as torchvision's own CenterCrop."""
+    pytest.importorskip("torch")
+    define_missing_operators()
+    transforms = pytest.importorskip("torchvision.transforms")
+    rgb = jpegs.photo(height, width)
+    wanted = np.asarray(transforms.CenterCrop((120, 171))(Image.fromarray(rgb)))
+    spec = oracle.Spec(mode="none", crop=(120, 171), rounding="torchvision", dtype="uint8")
+    assert from_rgb(rgb, spec, isa).tobytes() == wanted.transpose(2, 0, 1).tobytes()
+
+
+def test_a_side_rounded_half_up(isa: str) -> None:
+    """megvii's ShuffleNet: int(size / short * long + 0.5), in Python's floats."""
+    spec = oracle.Spec(size=(40, 40), crop=None, out=(40, 1), side_rounding="half-up")
+    plan, workspace = parse_recipe(spec.toml(), "test").plan(), _core.Workspace(isa)
+    out = np.empty(plan.nbytes, np.uint8)
+    for short in range(20, 60):
+        for long in range(short, 130):
+            rgb = np.zeros((short, long, 3), np.uint8)
+            outcome = workspace.prepare_rgb(rgb, plan, out)
+            assert outcome.status == _core.Status.SIZE
+            assert outcome.size == (40, int(40 / short * long + 0.5)), (short, long)
+
+
+def test_an_image_too_narrow_for_its_height_is_named() -> None:
+    spec = oracle.Spec(mode="height", size=(10, 10), crop=(10, 10), dtype="uint8")
+    with pytest.raises(ImageError, match=r"image: 10x0 after resizing"):
+        prepare(jpegs.jpeg(30, 2), parse_recipe(spec.toml(), "test"))
+
+
 def test_a_size_that_the_recipe_does_not_make_is_named() -> None:
     spec = oracle.Spec(mode="short", size=(20, 20), crop=None, out=(20, 20), dtype="uint8")
     chosen = parse_recipe(spec.toml(), "test")
@@ -208,6 +245,7 @@ def test_a_size_that_the_recipe_does_not_make_is_named() -> None:
 @given(height=SIDES, width=SIDES, spec=specs())
 def test_the_slow_reference_agrees(height: int, width: int, spec: oracle.Spec) -> None:
     """`prep --verify` compares with zoofast.preprocess.reference, which must itself be right."""
+    assume(spec.mode != "height" or spec.size[0] * width >= height)
     rgb = jpegs.photo(height, width)
     made = reference.prepare_image(Image.fromarray(rgb), parse_recipe(spec.toml(), "test"))
     wanted = oracle.tensor(rgb, spec)

@@ -22,8 +22,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class Spec:
     """One way of preparing images; sizes are (height, width)."""
 
-    mode: str = "short"  # short, exact, none
-    size: tuple[int, int] = (32, 32)  # short: twice the side
+    mode: str = "short"  # short, height, exact, none
+    size: tuple[int, int] = (32, 32)  # short, height: twice the side
+    side_rounding: str = "down"
     filter: str = "bilinear"
     crop: tuple[int, int] | None = (24, 24)
     rounding: str = "half-even"
@@ -34,12 +35,16 @@ class Spec:
     scale: str = "0-1"
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
+    precision: str = "float32"
 
     def toml(self) -> str:
         lines = ['name = "test"', "[resize]", f'mode = "{self.mode}"']
         if self.mode != "none":
-            side = self.size[0] if self.mode == "short" else list(self.size)
+            keeps_ratio = self.mode in ("short", "height")
+            side = self.size[0] if keeps_ratio else list(self.size)
             lines += [f"size = {side}", f'filter = "{self.filter}"']
+            if self.side_rounding != "down":
+                lines += [f'rounding = "{self.side_rounding}"']
         if self.crop:
             lines += ["[crop]", f"size = {list(self.crop)}", f'rounding = "{self.rounding}"']
         lines += ["[tensor]", f'dtype = "{self.dtype}"', f'layout = "{self.layout}"']
@@ -49,6 +54,8 @@ class Spec:
         if self.dtype != "uint8":
             lines += ["[normalize]", f'scale = "{self.scale}"']
             lines += [f"mean = {list(self.mean)}", f"std = {list(self.std)}"]
+            if self.precision != "float32":
+                lines += [f'precision = "{self.precision}"']
         lines += ["[model]", 'input = "image"', 'output = "class"', "classes = 1000"]
         return "\n".join(lines) + "\n"
 
@@ -61,10 +68,21 @@ def pixels(data: bytes) -> NDArray[np.uint8]:
             return np.array(image.convert("RGB"))
 
 
+def _side(spec: Spec, side: int, other: int) -> int:
+    """The new length of `side`, whose `other` side becomes spec.size[0]."""
+    if spec.side_rounding == "half-up":
+        return int(spec.size[0] / other * side + 0.5)
+    return spec.size[0] * side // other
+
+
 def _origin(side: int, crop: int, rounding: str) -> int:
     doubled = side - crop
     if rounding == "truncate" or doubled % 2 == 0:
         return int(doubled / 2)
+    if rounding == "up":
+        return -(-doubled // 2)
+    if rounding == "torchvision" and doubled < 0:
+        return -((crop - side) // 2)  # CenterCrop's padding_ltrb
     down = (doubled - 1) // 2  # the two whole numbers beside the half
     return down if down % 2 == 0 else down + 1
 
@@ -76,10 +94,10 @@ def tensor(rgb: NDArray[np.uint8], spec: Spec) -> NDArray[Any]:
     if spec.mode != "none":
         if spec.mode == "exact":
             height, width = spec.size
-        elif width <= height:
-            height, width = spec.size[0] * height // width, spec.size[0]
+        elif width <= height and spec.mode == "short":
+            height, width = _side(spec, height, width), spec.size[0]
         else:
-            height, width = spec.size[0], spec.size[0] * width // height
+            height, width = spec.size[0], _side(spec, width, height)
         image = image.resize((width, height), Image.Resampling[spec.filter.upper()])
     if spec.crop:
         top = _origin(height, spec.crop[0], spec.rounding)
@@ -102,13 +120,14 @@ def tensor(rgb: NDArray[np.uint8], spec: Spec) -> NDArray[Any]:
     else:
         result = np.empty(made.shape, spec.dtype)
         for c in range(3):
-            x = made[:, :, c].astype(np.float32)
+            number = np.dtype(spec.precision).type
+            x = made[:, :, c].astype(number)
             if spec.scale == "0-1":
-                x = np.divide(x, np.float32(255.0))
-            x = np.subtract(x, np.float32(spec.mean[c]))
-            x = np.divide(x, np.float32(spec.std[c]))
-            assert x.dtype == np.float32
-            result[:, :, c] = x.astype(spec.dtype)
+                x = np.divide(x, number(255.0))
+            x = np.subtract(x, number(spec.mean[c]))
+            x = np.divide(x, number(spec.std[c]))
+            assert x.dtype == number
+            result[:, :, c] = x.astype(np.float32).astype(spec.dtype)
     if spec.channels == "BGR":
         result = np.flip(result, axis=2)
     if spec.layout == "NCHW":

@@ -15,21 +15,24 @@ from zoofast.errors import RecipeError
 
 DTYPES = ("float32", "float16", "uint8")
 LAYOUTS = ("NCHW", "NHWC")
+PRECISIONS = ("float32", "float64", "float16")
 Floats3 = tuple[float, float, float]
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """From 8-bit values x to a network's input: (x / divisor - mean) / std, in float32.
+    """From 8-bit values x to a network's input: (x / divisor - mean) / std.
 
     The divisor is 255 for `scale` "0-1", and 1 for "0-255". `mean` and `std` (standard deviations)
-    are in the order R, G, B, also where the tensor's channels are B, G, R.
+    are in the order R, G, B, also where the tensor's channels are B, G, R. `precision` is the type
+    that each operation's operands and result have.
     """
 
     scale: str = "0-255"
     mean: Floats3 = (0.0, 0.0, 0.0)
     std: Floats3 = (1.0, 1.0, 1.0)
+    precision: str = "float32"
 
     @property
     def is_identity(self) -> bool:
@@ -38,17 +41,19 @@ class Normalization:
     def table(self) -> NDArray[np.float32]:
         """The normalized value of each 8-bit value of each channel: (3, 256) float32.
 
-        The float32 operations are those of torchvision's ToTensor and Normalize and of the guides'
-        NumPy scripts, in their order. So the results are equal to theirs bit for bit.
+        The operations are those of torchvision's ToTensor and Normalize and of the guides' NumPy
+        scripts, in their order. So the results are equal to theirs bit for bit.
         """
-        x = np.arange(256, dtype=np.float32)
+        number = np.dtype(self.precision).type
+        x = np.arange(256).astype(self.precision)
         if self.scale == "0-1":
-            x = x / np.float32(255)
+            x = x / number(255)
         table = np.stack([x, x, x])
         if self.mean != (0.0, 0.0, 0.0) or self.std != (1.0, 1.0, 1.0):
-            table = table - np.array(self.mean, np.float32)[:, None]
-            table = table / np.array(self.std, np.float32)[:, None]
-        return table
+            with np.errstate(all="ignore"):  # what float16 cannot hold; see `fits`
+                table = table - np.array(self.mean, self.precision)[:, None]
+                table = table / np.array(self.std, self.precision)[:, None]
+        return table.astype(np.float32)
 
     def fits(self, dtype: str) -> bool:
         """Whether `dtype` can hold all values of the table as finite numbers."""
@@ -65,11 +70,11 @@ class Recipe:
 
     name: str
     summary: str
-    resize: str  # "short", "exact" or "none"
-    resize_size: Size  # for "short": the short side, twice; for "none": (0, 0)
+    resize: str  # a key of _core.RESIZES
+    resize_size: Size  # "short", "height": the given side, twice; "none": (0, 0)
     filter: str
     crop: Size | None
-    crop_rounding: str  # "half-even" or "truncate": how (side - crop) / 2 becomes a whole number
+    crop_rounding: str  # a key of _core.CROP_ROUNDINGS
     size: Size  # of the tensor
     dtype: str
     layout: str
@@ -83,6 +88,7 @@ class Recipe:
     label_offset: int  # the model's class index of label 0
     top1: float | None  # accuracy in percent, as the guide publishes it
     top5: float | None
+    resize_rounding: str = "down"  # a key of _core.SIDE_ROUNDINGS
 
     @property
     def accuracy(self) -> dict[str, float] | None:
@@ -93,9 +99,17 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that identify all fields but the name and the summary."""
+        """16 hexadecimal digits that identify all fields but the name and the summary.
+
+        Fields that came later count only where they differ from their default. So the digests of
+        older recipes stay.
+        """
         fields = asdict(self)
         del fields["name"], fields["summary"]
+        for table, key, default in _LATER:
+            values = fields if table is None else fields[table]
+            if values is not None and values[key] == default:
+                del values[key]
         text = json.dumps(fields, sort_keys=True)
         return sha256(text.encode())[:16]
 
@@ -144,6 +158,7 @@ class Recipe:
         return _core.Plan(
             resize=self.resize,
             resize_size=self.resize_size,
+            resize_rounding=self.resize_rounding,
             filter=self.filter,
             pass_order=resize_order(),
             crop=self.crop or (0, 0),
@@ -153,6 +168,14 @@ class Recipe:
             channel_index=[self.channels.index(c) for c in "RGB"],
             table=self.normalization.table().astype(self.dtype),
         )
+
+
+# Fields that recipes did not always have: (field of Recipe that holds it, its key, its default).
+_LATER: tuple[tuple[str | None, str, object], ...] = (
+    (None, "resize_rounding", "down"),
+    ("normalization", "precision", "float32"),
+    ("on_device", "precision", "float32"),
+)
 
 
 def resize_order() -> str:

@@ -14,7 +14,15 @@ from zoofast.base.files import read_file
 from zoofast.base.parsing import parse_toml
 from zoofast.errors import RecipeError
 from zoofast.preprocess.guides import Guide, guides
-from zoofast.preprocess.recipe import DTYPES, LAYOUTS, Floats3, Normalization, Recipe, Size
+from zoofast.preprocess.recipe import (
+    DTYPES,
+    LAYOUTS,
+    PRECISIONS,
+    Floats3,
+    Normalization,
+    Recipe,
+    Size,
+)
 
 MAX_RECIPE_BYTES = 1_000_000
 
@@ -71,7 +79,7 @@ def _guide_recipe(guide: Guide) -> Recipe:
         name=guide.name,
         summary=f"{guide.path.rpartition('/')[2]}: {recipe.summary}",
         on_device=on_device,
-        input_name=guide.input or recipe.input_name,
+        input_name=(guide.size and guide.input) or recipe.input_name,
         input_size=guide.size or recipe.input_size,
         classes=guide.classes or recipe.classes,
         label_offset=guide.label_offset,
@@ -97,10 +105,10 @@ def _nearest(word: str, known: list[str]) -> str:
 # Every key of the format, by table, and whether it may be left out.
 _TABLES: dict[str, dict[str, bool]] = {
     "": {"name": False, "summary": True},
-    "resize": {"mode": False, "size": True, "filter": True},
+    "resize": {"mode": False, "size": True, "filter": True, "rounding": True},
     "crop": {"size": False, "rounding": False},
     "tensor": {"dtype": False, "layout": False, "channels": True, "size": True},
-    "normalize": {"scale": False, "mean": True, "std": True},
+    "normalize": {"scale": False, "mean": True, "std": True, "precision": True},
     "aipp": {"scale": False, "mean": True, "std": True},
     "model": {
         "input": False,
@@ -165,6 +173,7 @@ class _RecipeReader:
             scale=self.get(table, "scale", "0-255", _one_of("0-1", "0-255")),
             mean=self.get(table, "mean", (0.0, 0.0, 0.0), _floats3),
             std=self.get(table, "std", (1.0, 1.0, 1.0), _positive3),
+            precision=self.get(table, "precision", "float32", _one_of(*PRECISIONS)),
         )
 
     def recipe(self) -> Recipe:
@@ -197,19 +206,22 @@ class _RecipeReader:
             label_offset=self.get("model", "label_offset", 0, _integer(0)),
             top1=self.get("model", "top1", None, _percent),
             top5=self.get("model", "top5", None, _percent),
+            resize_rounding=self.get("resize", "rounding", "down", _one_of(*_core.SIDE_ROUNDINGS)),
         )
 
     def resize(self) -> tuple[str, Size]:
         """resize.mode, and resize.size as Recipe.resize_size."""
-        mode: str = self.get("resize", "mode", None, _one_of("short", "exact", "none"))
+        mode: str = self.get("resize", "mode", None, _one_of(*_core.RESIZES))
+        given = self.tables["resize"]
+        for key, modes in (("size", ("none",)), ("rounding", ("none", "exact"))):
+            if key in given and mode in modes:
+                raise self.error(f"key 'resize.{key}' has no meaning when resize.mode is {mode!r}")
         if mode == "none":
-            if "size" in self.tables["resize"]:
-                raise self.error("key 'resize.size' has no meaning when resize.mode is 'none'")
             return mode, (0, 0)
         for key in ("size", "filter"):
             if key not in self.tables["resize"]:
                 raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
-        return mode, self.get("resize", "size", None, _side if mode == "short" else _size)
+        return mode, self.get("resize", "size", None, _size if mode == "exact" else _side)
 
     def tensor_size(self, made: Size | None) -> Size:
         """The tensor's size. made: the size that crop or resize make, None where it varies."""

@@ -5,6 +5,7 @@ Every tensor must equal this module's, byte for byte. `prep --verify` and the te
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,18 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
     method = Image.Resampling[recipe.filter.upper()]
     if recipe.resize == "exact":
         image = image.resize((recipe.resize_size[1], recipe.resize_size[0]), method)
-    elif recipe.resize == "short":
+    elif recipe.resize != "none":
         side = recipe.resize_size[0]
-        if min(width, height) != side:
-            if width < height:
-                size = (side, int(side * height / width))
-            else:
-                size = (int(side * width / height), side)
+        if recipe.resize == "short" and width < height:
+            size = (side, _proportional(height, width, side, recipe.resize_rounding))
+        else:
+            size = (_proportional(width, height, side, recipe.resize_rounding), side)
+        if size != image.size:
             image = image.resize(size, method)
     if recipe.crop is not None:
         crop_h, crop_w = recipe.crop
-        left, top = (image.width - crop_w) / 2, (image.height - crop_h) / 2
-        if recipe.crop_rounding == "half-even":
-            left, top = round(left), round(top)
-        left, top = int(left), int(top)
+        left = _crop_origin((image.width - crop_w) / 2, recipe.crop_rounding)
+        top = _crop_origin((image.height - crop_h) / 2, recipe.crop_rounding)
         image = image.crop((left, top, left + crop_w, top + crop_h))
     if (image.height, image.width) != recipe.size:
         raise ValueError(recipe.size_mismatch(image.height, image.width))
@@ -43,14 +42,28 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
         tensor = pixels
     else:
         norm = recipe.normalization
-        tensor = pixels.astype(np.float32)
+        tensor = pixels.astype(norm.precision)
         if norm.scale == "0-1":
-            tensor = tensor / np.float32(255)
-        tensor = tensor - np.array(norm.mean, np.float32)
-        tensor = tensor / np.array(norm.std, np.float32)
-        tensor = tensor.astype(recipe.dtype)
+            tensor = tensor / np.array(255, norm.precision)
+        tensor = tensor - np.array(norm.mean, norm.precision)
+        tensor = tensor / np.array(norm.std, norm.precision)
+        tensor = tensor.astype(np.float32).astype(recipe.dtype)
     if recipe.channels == "BGR":
         tensor = tensor[:, :, ::-1]
     if recipe.layout == "NCHW":
         tensor = tensor.transpose(2, 0, 1)
     return np.ascontiguousarray(tensor)
+
+
+def _proportional(side: int, old: int, new: int, rounding: str) -> int:
+    """The length of a side of `side` pixels, where the other side goes from `old` to `new`."""
+    return int(new / old * side + 0.5) if rounding == "half-up" else int(new * side / old)
+
+
+def _crop_origin(origin: float, rounding: str) -> int:
+    """The crop's first pixel; `origin` is (side - crop) / 2."""
+    if rounding == "up":
+        return math.ceil(origin)
+    if rounding == "truncate" or (rounding == "torchvision" and origin < 0):
+        return int(origin)
+    return round(origin)
