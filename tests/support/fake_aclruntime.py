@@ -225,15 +225,20 @@ class BaseTensor:
         self.buf, self.size = ptr, nbytes
 
 
+def _host_tensor(state: _State, array: Any) -> Tensor:
+    """What `aclruntime.Tensor(array)` makes. The runtime's own outputs have no such limits."""
+    view = memoryview(array)
+    if not view.contiguous:
+        raise Misuse("Tensor ignores strides")
+    if view.format not in ("f", "b", "B", "i", "d", "e"):
+        raise Misuse(f"Tensor takes format {view.format} for single bytes")
+    return Tensor(state, array)
+
+
 class Tensor:
     """A copy of a host buffer, or an output."""
 
     def __init__(self, state: _State, array: Any, device: int = -1) -> None:
-        view = memoryview(array)
-        if not view.contiguous:
-            raise Misuse("Tensor ignores strides")
-        if view.format not in ("f", "b", "B", "i", "d", "e"):
-            raise Misuse(f"Tensor takes format {view.format} for single bytes")
         self._state, self._array, self.device = state, np.array(array), device
 
     def to_device(self, device: int) -> None:
@@ -416,7 +421,7 @@ def build(generation: str) -> ModuleType:
     module.session_options = SessionOptions
     module.dtype = Datatype
     module.InferenceSession = InferenceSession
-    module.Tensor = lambda array: Tensor(state, array)
+    module.Tensor = lambda array: _host_tensor(state, array)
     if state.level >= 2:
         module.BaseTensor = BaseTensor
 
