@@ -30,8 +30,9 @@ static inline uint64_t spaces(const char *p)
     return mask;
 }
 
-/* Bytes in which parse_fours_ahead finds the spaces at once. If it has to stop within
- * them, the rest was searched in vain, so there should not be too many. */
+/* Bytes in which parse_fours_ahead finds the spaces at once. The first search is short, since
+ * it is in vain if one of the first numbers has another form. */
+#define FIRST_WINDOW 256
 #define WINDOW 1024
 
 /* Stores in next[] the offset after each space of text[0, nbytes), and returns how
@@ -131,35 +132,58 @@ AVX2 static size_t parse_fours_ahead(const char *p, const char *end, const char 
                                      float *out)
 {
     uint16_t start[1 + WINDOW + 8];
-    size_t n = 0, parsed;
+    size_t n = 0, parsed, window = FIRST_WINDOW;
 
     do {
-        size_t nbytes = end - p < WINDOW ? (size_t)(end - p) / BLOCK * BLOCK : WINDOW;
+        size_t left = (size_t)(end - p), nbytes = left < window ? left / BLOCK * BLOCK : window;
 
         start[0] = 0;
         parsed = parse_fours(p, start, find_spaces(p, nbytes, start + 1), out + n);
         p += start[parsed];
         n += parsed;
+        window = window < WINDOW ? 2 * window : WINDOW;
     } while (parsed > 0);
     *after = p;
     return n;
 }
 
-/* Numbers that are parsed one by one before four at a time are tried again. */
+/* Numbers that are parsed one by one before four at a time are tried. */
 #define SINGLES 8
+/* Bytes that SINGLES numbers below 100 take at most: sign, two digits, dot, six digits, space. */
+#define MAX_SMALL (SINGLES * 11)
+/* Groups of SINGLES after which four at a time are tried, at most. */
+#define MAX_WAIT 32
 
+/* Parses one by one until the numbers are short enough, and then four at a time. Each time that
+ * this stops soon, it waits for more short numbers, so it costs little where it does not help. */
 static size_t parse_run(const char *text, const char *p, const char *end, const char **after,
                         float *out)
 {
-    size_t n = 0;
+    size_t n = 0, waited = 0, wait = 1;
+    const char *rest; /* not &p, so that p can stay in a register */
 
     if (p - text >= 16) {
-        const char *rest; /* not &p, so that p can stay in a register */
         n = parse_fours_ahead(p, end, &rest, out);
         p = rest;
     }
-    for (size_t i = 0; i < SINGLES && end - p >= ZF_F_READS && zf_parse_f(&p, &out[n]); i++)
-        n++;
+    for (;;) {
+        const char *group = p;
+        size_t i = 0, parsed;
+
+        while (i < SINGLES && end - p >= ZF_F_READS && zf_parse_f(&p, &out[n + i]))
+            i++;
+        n += i;
+        if (i < SINGLES)
+            break;
+        waited = p - group <= MAX_SMALL ? waited + 1 : 0;
+        if (waited < wait)
+            continue;
+        parsed = parse_fours_ahead(p, end, &rest, out + n);
+        p = rest;
+        n += parsed;
+        wait = parsed >= 4 * SINGLES ? 1 : wait < MAX_WAIT ? 2 * wait : MAX_WAIT;
+        waited = 0;
+    }
     *after = p;
     return n;
 }

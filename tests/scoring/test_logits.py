@@ -89,6 +89,18 @@ def test_parse_of_long_rows_equals_numpy(isa: str, below: int) -> None:
         assert same_bits(_logits.parse(text.encode(), isa), numpy_parse(tokens))
 
 
+def test_parse_of_short_and_long_numbers_in_turn_equals_numpy(isa: str) -> None:
+    """AVX2 goes from one number at a time to four and back, after runs of different lengths."""
+    rng = np.random.default_rng(5)
+    for run in (1, 3, 8, 9, 20, 70, 300, 900):
+        large = np.repeat(rng.random(6000 // run + 1) < 0.4, rng.integers(run, 2 * run + 1))[:6000]
+        row = (rng.standard_normal(len(large)) * np.where(large, 5000, 20)).astype(np.float32)
+        tokens = [f"{x:f}" for x in row]
+        assert same_bits(
+            _logits.parse((" ".join(tokens) + " \n").encode(), isa), numpy_parse(tokens)
+        )
+
+
 # Each is put among numbers as "%f " writes them, where SIMD takes four at a time.
 ODD = ["+1.234567", "--1.23456", "5-1.234567", "-.234567", ".1234567", "1.2345678", "12.34567",
        "1234.567890", "123.4567890", "12,345678", "1.23456-", "-12.34567", "1.23.5678", "1e5",
