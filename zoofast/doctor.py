@@ -24,6 +24,7 @@ from typing import Any
 from zoofast import _core
 from zoofast.base.acl_devices import ACL_LIBRARY
 from zoofast.base.cpus import cpu_name, usable_cpus
+from zoofast.base.extras import define_missing_operators
 from zoofast.base.text import counted
 from zoofast.conversion import atc, npu_smi
 from zoofast.errors import BackendError
@@ -134,9 +135,7 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
         ):
             warnings.simplefilter("ignore")
             if module.startswith(("torchvision", "pretrainedmodels")):
-                from zoofast.conversion.models import torch_compat
-
-                torch_compat.define_missing_operators()
+                define_missing_operators()
             imported = importlib.import_module(module)
     except Exception as error:  # a broken package may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -154,7 +154,13 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--recipe", required=True, metavar="NAME|FILE.toml", help="how the model wants its images"
+        "--recipe",
+        required=True,
+        metavar="NAME|FILE.toml|SOURCE:NAME",
+        help="how the model wants its images; SOURCE is timm or torchvision",
+    )
+    parser.add_argument(
+        "--test-size", action="store_true", help="of a model of timm: its larger size for tests"
     )
 
 

@@ -115,15 +115,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from zoofast.commands import recipes
     from zoofast.preprocess.folder import choose
-    from zoofast.preprocess.recipe_file import load_recipe
     from zoofast.preprocess.sources import open_source
 
     if args.report:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.eval import eval_report
-    recipe = load_recipe(args.recipe).with_output(args.dtype, args.layout)
+    given, imported = recipes.load(args)
+    recipe = given.with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     labels = read_labels(args)
     if labels is None and specs[0].backend not in WITHOUT_FILE:
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args, specs)
     with open_source(args.source) as source:
         items = choose(source, args.limit, args.shard)
+        recipes.prove(imported, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
             chosen = {item.name for item in items}
             by_name = {name: i for name, i in labels.by_name.items() if name in chosen}

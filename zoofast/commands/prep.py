@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands import arguments, console
+from zoofast.commands import arguments, console, recipes
 from zoofast.errors import OutputError
 from zoofast.preprocess.folder import (
     PrepOptions,
@@ -18,7 +18,6 @@ from zoofast.preprocess.folder import (
 )
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sinks import FORMATS
 from zoofast.preprocess.sources import Source, open_source
 
@@ -64,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = load_recipe(args.recipe).with_output(args.dtype, args.layout)
+    given, imported = recipes.load(args)
+    recipe = given.with_output(args.dtype, args.layout)
     options = PrepOptions(
         format=args.format,
         threads=args.threads,
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     with open_source(args.source) as source:
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)
+        recipes.prove(imported, source, choose(source, args.limit, args.shard), args.quiet)
         try:
             report = _prepare(source, args.folder, recipe, options, args.quiet)
         except KeyboardInterrupt:

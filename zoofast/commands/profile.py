@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.extras import needs
-from zoofast.commands import arguments
+from zoofast.commands import arguments, recipes
 from zoofast.commands.console import (
     Table,
     explain,
@@ -18,7 +18,6 @@ from zoofast.commands.console import (
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
-from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
 from zoofast.profiling.profile import ProfileOptions, count_steps, profile
 from zoofast.profiling.results import Profile, StreamProfile
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.profile import profile_report
-    chosen = load_recipe(args.recipe)
+    chosen, _ = recipes.load(args)
     spec = None
     if args.model:
         spec = ModelSpec(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import PIL
@@ -89,6 +90,20 @@ class Recipe:
     top1: float | None  # accuracy in percent, as the guide publishes it
     top5: float | None
     resize_rounding: str = "down"  # a key of _core.SIDE_ROUNDINGS
+
+    @classmethod
+    def from_transforms(
+        cls, transform: Any, *, name: str = "transforms", classes: int = 1000
+    ) -> Recipe:
+        """The recipe of a torchvision transform, v1 or v2: a Compose, or one of its steps.
+
+        The transform takes a PIL image and returns a tensor (3, H, W). Raises RecipeError that
+        names a step which no recipe can say exactly, such as a random step, or one that resizes a
+        tensor.
+        """
+        from zoofast.preprocess.importers.transforms import from_transforms
+
+        return from_transforms(transform, name=name, classes=classes).recipe
 
     @property
     def accuracy(self) -> dict[str, float] | None:

@@ -33,14 +33,20 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe `name`: of zoofast, of a guide, or in the file `name` when that ends in `.toml`.
+def load_recipe(name: str, test_size: bool = False) -> Recipe:
+    """The recipe `name`: of zoofast, of a guide, in the file `name` when that ends in `.toml`, or
+    of a model of timm, torchvision or elsewhere; see zoofast.preprocess.importers.
+
+    test_size: timm's test_input_size and test_crop_pct in place of input_size and crop_pct.
 
     Raises RecipeError for an unknown name, a guide whose images no recipe describes, an unreadable
     file, and a key that is missing, unknown or out of range; the error names the key and the
     nearest valid one.
     """
-    if name.endswith(".toml"):
+    # The importers use this module.
+    from zoofast.preprocess import importers
+
+    if name.endswith(".toml") and not test_size:
         try:
             text = read_file(name, MAX_RECIPE_BYTES).decode("utf-8")
         except OSError as error:
@@ -48,14 +54,19 @@ def load_recipe(name: str) -> Recipe:
         except UnicodeDecodeError as error:
             raise RecipeError(f"cannot read recipe {name}: not UTF-8 text") from error
         return parse_recipe(text, name)
+    if importers.is_import(name):
+        return importers.load(name, test_size).recipe
+    if test_size:
+        raise RecipeError(f"recipe {name}: only models of timm have a test size")
     names = recipe_names()
     if name in names:
         return _packaged_recipe(name)
     if name in guides():
         return _guide_recipe(guides()[name])
     raise RecipeError(
-        f"unknown recipe {name!r}{_nearest(name, [*names, *guides()])}; `zoofast models` lists the "
-        "guides' recipes; your own is the path of a .toml file"
+        f"unknown recipe {name!r}{nearest(name, [*names, *guides()])}; `zoofast models` lists the "
+        "guides' recipes; your own is the path of a .toml file; "
+        f"of a model's source: {importers.FORMS}"
     )
 
 
@@ -94,10 +105,15 @@ def parse_recipe(text: str, where: str) -> Recipe:
         values = parse_toml(text)
     except ValueError as error:
         raise RecipeError(f"{where}: not TOML: {error}") from error
+    return recipe_from_values(values, where)
+
+
+def recipe_from_values(values: dict[str, Any], where: str) -> Recipe:
+    """A recipe from the tables of a recipe file; `where` names it in error messages."""
     return _RecipeReader(values, where).recipe()
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -132,9 +148,7 @@ class _RecipeReader:
         for key, value in values.items():
             if isinstance(value, dict):
                 if key not in _TABLES or key == "":
-                    raise self.error(
-                        f"unknown table [{key[:60]}]{_nearest(key, list(_TABLES)[1:])}"
-                    )
+                    raise self.error(f"unknown table [{key[:60]}]{nearest(key, list(_TABLES)[1:])}")
                 self.tables[key] = value
             else:
                 self.tables[""][key] = value
@@ -150,7 +164,7 @@ class _RecipeReader:
         for key in given:
             if key not in keys:
                 raise self.error(
-                    f"unknown key {_shown(_path(table, key))}{_nearest(key, list(keys))}"
+                    f"unknown key {_shown(_path(table, key))}{nearest(key, list(keys))}"
                 )
         for key, optional in keys.items():
             if not optional and key not in given:
@@ -269,7 +283,7 @@ def _path(table: str, key: str) -> str:
 def _one_of(*known: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if value not in known:
-            hint = _nearest(value, list(known)) if isinstance(value, str) else ""
+            hint = nearest(value, list(known)) if isinstance(value, str) else ""
             raise ValueError(f"one of {', '.join(known)}{hint}")
         return str(value)
 

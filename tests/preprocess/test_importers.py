@@ -1,0 +1,296 @@
+"""Recipes read from other libraries, against the libraries' own transforms."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import folders, jpegs
+from zoofast.base.extras import define_missing_operators
+from zoofast.errors import RecipeError
+from zoofast.preprocess import importers
+from zoofast.preprocess.importers import timm as timm_importer
+from zoofast.preprocess.importers.first_use import check_first_use
+from zoofast.preprocess.importers.imported import Imported
+from zoofast.preprocess.importers.transforms import from_transforms
+from zoofast.preprocess.prepare import prepare
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe
+from zoofast.preprocess.sources import open_source
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+SIZES = [(375, 500), (501, 333), (224, 224), (90, 301), (40, 33)]  # height, width
+CONFIG = {
+    "architecture": "resnet18",
+    "num_classes": 10,
+    "pretrained_cfg": {
+        "input_size": [3, 64, 64],
+        "test_input_size": [3, 96, 96],
+        "interpolation": "bicubic",
+        "crop_pct": 0.95,
+        "test_crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": MEAN,
+        "std": [0.5, 0.25, 0.3],
+        "num_classes": 10,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def torchvision() -> Any:
+    pytest.importorskip("torch")
+    define_missing_operators()
+    return pytest.importorskip("torchvision")
+
+
+def written(folder: Path, **changes: Any) -> str:
+    """A timm config.json with some values of its pretrained_cfg changed."""
+    path = folder / "config.json"
+    path.write_text(
+        json.dumps({**CONFIG, "pretrained_cfg": {**CONFIG["pretrained_cfg"], **changes}})
+    )
+    return str(path)
+
+
+def assert_equal(recipe: Recipe, transform: Callable[[Image.Image], Any]) -> None:
+    """The recipe makes the transform's values of images of odd and even sizes."""
+    for seed, (height, width) in enumerate(SIZES):
+        data = jpegs.jpeg(height, width, seed)
+        wanted = np.asarray(transform(Image.open(io.BytesIO(data)).convert("RGB")))
+        made = prepare(data, recipe)
+        assert (made.shape, made.dtype) == (wanted.shape, wanted.dtype)
+        assert made.tobytes() == wanted.tobytes(), f"{height}x{width}"
+
+
+# ---- timm ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "test_size", "steps"),
+    [
+        ({}, False, [("Resize", 67), ("CenterCrop", 64)]),  # floor(64 / 0.95)
+        ({}, True, [("Resize", 96), ("CenterCrop", 96)]),
+        ({"crop_pct": 1.3}, False, [("Resize", 49), ("CenterCrop", 64)]),  # pads
+        ({"crop_mode": "squash"}, False, [("Resize", (67, 67)), ("CenterCrop", 64)]),
+        ({"crop_pct": None}, False, [("Resize", 73), ("CenterCrop", 64)]),  # timm's default: 0.875
+        (
+            {"crop_mode": "squash", "input_size": [3, 64, 48], "crop_pct": 1.0},
+            False,
+            [("Resize", (64, 48)), ("CenterCrop", (64, 48))],
+        ),
+    ],
+)
+def test_a_model_card_of_timm(
+    torchvision: Any,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    test_size: bool,
+    steps: list[tuple[str, Any]],
+) -> None:
+    transforms = torchvision.transforms
+    options = {"Resize": {"interpolation": transforms.InterpolationMode.BICUBIC}}
+    wanted = transforms.Compose(
+        [
+            *(getattr(transforms, kind)(size, **options.get(kind, {})) for kind, size in steps),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, [0.5, 0.25, 0.3]),
+        ]
+    )
+    recipe = load_recipe(written(tmp_path, **changes), test_size)
+    assert recipe.classes == 10
+    assert_equal(recipe, wanted)
+
+
+def test_a_model_card_needs_no_library(tmp_path: Path) -> None:
+    code = (
+        "import sys; from zoofast.preprocess.recipe_file import load_recipe; load_recipe("
+        f"{written(tmp_path)!r}); sys.exit(any(m in sys.modules for m in ('torch', 'timm')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_size": [1, 28, 28]}, "input_size has 1 channels"),
+        ({"input_size": [3, -1, 28]}, "input_size is not"),
+        ({"input_size": 224}, "input_size is not"),
+        ({"interpolation": "random"}, "resize.filter = 'random'"),
+        ({"interpolation": ["bicubic"]}, "interpolation is not a short text"),
+        ({"crop_mode": "magic"}, "crop_mode = 'magic'"),
+        ({"crop_pct": "1"}, "crop_pct is not a number"),
+        ({"crop_pct": 1e-9}, "crop_pct is not a number"),
+        ({"crop_pct": float("nan")}, "crop_pct is not a number"),
+        ({"mean": [0.5]}, "mean is not three numbers"),
+        ({"mean": ["a", "b", "c"]}, "normalize.mean"),
+        ({"std": [1, 0, 1]}, "normalize.std"),
+        ({"input_size": [3, 16000, 16000], "crop_pct": 0.5}, "makes 32000x32000 pixels"),
+    ],
+)
+def test_a_wrong_model_card_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(written(tmp_path, **changes))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_names_of_timm() -> None:
+    timm = pytest.importorskip("timm")
+    imported = importers.load("timm:resnet18")
+    assert imported.recipe.name == f"resnet18.{timm.models.get_pretrained_cfg('resnet18').tag}"
+    assert_equal(imported.recipe, imported.transform())
+    with pytest.raises(RecipeError, match=r"has no model 'resnt18' .did you mean 'resnet18'"):
+        importers.load("timm:resnt18")
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(RecipeError, match=r"'timm' is missing: pip install 'zoofast\[timm\]'"):
+        load_recipe("timm:resnet18")
+
+
+# ---- torchvision -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AlexNet_Weights.IMAGENET1K_V1",
+        "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1",  # bicubic, 518 pixels
+        "ResNet50_QuantizedWeights.DEFAULT",
+    ],
+)
+def test_weights_of_torchvision(torchvision: Any, name: str) -> None:
+    imported = importers.load(f"torchvision:{name}")
+    kind, _, tag = name.partition(".")
+    weights = getattr(torchvision.models, kind, None) or getattr(
+        torchvision.models.quantization, kind
+    )
+    assert_equal(imported.recipe, weights[tag].transforms())
+    assert imported.recipe.classes == 1000
+    assert imported.recipe.top1 == weights[tag].meta["_metrics"]["ImageNet-1K"]["acc@1"]
+
+
+def test_unknown_weights(torchvision: Any) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'ResNet50_Weights'"):
+        load_recipe("torchvision:ResNet5_Weights.DEFAULT")
+    with pytest.raises(RecipeError, match="has no 'V9', but IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"):
+        load_recipe("torchvision:ResNet50_Weights.V9")
+
+
+# ---- any transform -------------------------------------------------------------------------
+
+
+def test_transforms_of_both_versions(torchvision: Any) -> None:
+    v1, v2 = torchvision.transforms, pytest.importorskip("torchvision.transforms.v2")
+    normalize = v1.Normalize(MEAN, STD)
+    exact = [v1.Resize((70, 50), v1.InterpolationMode.LANCZOS), v1.ToTensor()]
+    for transform in (
+        v1.Compose(
+            [v1.Resize(72), v1.CenterCrop((64, 48)), v1.ToTensor(), v1.Normalize(MEAN, STD)]
+        ),
+        v1.Compose([*exact, normalize]),
+        v1.Compose([v1.Compose(exact), v1.CenterCrop(31)]),
+        v1.Compose([v1.Compose(exact), v1.CenterCrop((91, 57))]),  # pads
+        v1.Compose([v1.Resize(65), v1.PILToTensor(), v1.CenterCrop(64)]),  # uint8
+        v2.Compose([v2.RGB(), v2.Resize((64, 64)), v2.PILToTensor(), v2.ToDtype(torch_float())]),
+        v2.Compose([v2.Resize(64), v2.CenterCrop(64), v1.ToTensor(), v2.Normalize(MEAN, STD)]),
+    ):
+        assert_equal(Recipe.from_transforms(transform), transform)
+
+
+def torch_float() -> Any:
+    import torch
+
+    return torch.float32
+
+
+def test_what_a_recipe_cannot_say_is_named(torchvision: Any) -> None:
+    v1, v2 = torchvision.transforms, pytest.importorskip("torchvision.transforms.v2")
+    crop, tensor = v1.CenterCrop(64), v1.ToTensor()
+    cases = [
+        ([v1.RandomResizedCrop(64), tensor], "step RandomResizedCrop: draws at random"),
+        ([v2.RandomHorizontalFlip(), tensor], "step RandomHorizontalFlip: draws at random"),
+        ([v1.ColorJitter(), tensor], "step ColorJitter: draws at random"),
+        ([tensor, v1.Resize(64), crop], "step Resize: resizes a tensor"),
+        ([v2.ToImage(), v2.Resize(64), crop], "step Resize: resizes a tensor"),
+        ([v1.Resize(64, max_size=99), crop, tensor], "step Resize: max_size"),
+        ([crop, v1.Resize(64), tensor], "step Resize: a recipe resizes once, before the crop"),
+        ([v1.Grayscale(3), crop, tensor], "step Grayscale: recipes have nothing"),
+        ([v1.Lambda(lambda x: x), crop, tensor], "step Lambda: recipes have nothing"),
+        ([lambda x: x, crop, tensor], "step <lambda>: not a transform of torchvision"),
+        ([v1.Resize(64), tensor], "sizes vary"),
+        ([crop], "makes no tensor"),
+        ([crop, tensor, v1.Normalize([0.5], [0.5])], "step Normalize: needs three means"),
+        ([crop, v1.PILToTensor(), v1.Normalize(MEAN, STD)], "step Normalize: needs a float tensor"),
+    ]
+    for steps, message in cases:
+        with pytest.raises(RecipeError) as error:
+            from_transforms(v1.Compose(steps))
+        assert message in str(error.value)
+
+
+def test_the_users_own_function(
+    torchvision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_15.py").write_text(
+        "from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor\n"
+        "def evaluation():\n"
+        "    return Compose([Resize(40), CenterCrop(32), ToTensor()])\n"
+        "fixed = evaluation()\n"
+        "def broken():\n"
+        "    raise KeyError('no\\nsuch')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("evaluation", "fixed"):
+        recipe = load_recipe(f"mine_15:{name}")
+        assert (recipe.resize_size, recipe.size) == ((40, 40), (32, 32))
+    with pytest.raises(RecipeError, match=r"recipe mine_15:broken: KeyError: 'no\\nsuch'"):
+        load_recipe("mine_15:broken")
+    with pytest.raises(RecipeError, match="ModuleNotFoundError"):
+        load_recipe("no_such_module:x")
+
+
+# ---- the first use --------------------------------------------------------------------------
+
+
+def test_the_first_use_compares_once(tmp_path: Path) -> None:
+    recipe = timm_importer.from_config(CONFIG["pretrained_cfg"], "resnet18", False).recipe
+    files = {**folders.good_files(7), **folders.BAD_FILES}
+    images = folders.write(tmp_path / "in", files)
+    seen = []
+    error = 0.0
+
+    def transform(image: Image.Image) -> Any:
+        seen.append(image.size)
+        from zoofast.preprocess.reference import prepare_image
+
+        return prepare_image(image, recipe) + np.float32(error)
+
+    def first_use() -> Any:
+        imported = Imported(recipe, "a stand-in", ("numpy",), lambda: transform)
+        with open_source(str(images)) as source:
+            return check_first_use(imported, source, source.items, tmp_path / "cache")
+
+    error = 1.0
+    with pytest.raises(RecipeError) as difference:
+        first_use()
+    assert "5 of 5 images differ from a stand-in: img0000: " in str(difference.value)
+    error, seen = 0.0, []
+    checked = first_use()
+    assert checked is not None and (checked.images, checked.differing) == (5, [])
+    assert len(seen) == 5
+    assert first_use() is None and len(seen) == 5

@@ -1,0 +1,62 @@
+"""What an importer returns, and the parts of a recipe file that all importers fill in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import recipe_from_values
+
+# One RGB image to the network's input: float32 or uint8 (3, H, W).
+Transform = Callable[[Image.Image], NDArray[Any]]
+IMAGENET_CLASSES = 1000  # where a source does not say how many classes its model has
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A recipe and where it comes from.
+
+    origin: the source in words, for messages. packages: whose versions determine what `transform`
+    computes. transform: imports the library and returns its own transform; raises RecipeError where
+    the library is not installed. note: what a user should know of the import; may be empty.
+    """
+
+    recipe: Recipe
+    origin: str
+    packages: tuple[str, ...]
+    transform: Callable[[], Transform]
+    note: str = ""
+
+
+def recipe_of(
+    name: str,
+    summary: str,
+    steps: dict[str, Any],
+    classes: int = IMAGENET_CLASSES,
+    **model: Any,
+) -> Recipe:
+    """The recipe with the tables `steps`: resize, crop, tensor, normalize, as in a recipe file.
+
+    model: further keys of the table [model]. Raises RecipeError that names the key.
+    """
+    tensor = {"dtype": "float32", "layout": "NCHW", **steps.pop("tensor", {})}
+    known = {key: value for key, value in model.items() if value is not None}
+    values = {
+        "name": name,
+        "summary": summary,
+        **steps,
+        "tensor": tensor,
+        "model": {"input": "image", "output": "class", "classes": classes, **known},
+    }
+    return recipe_from_values(values, name)
+
+
+def as_array(output: Any) -> NDArray[Any]:
+    """What a transform returned, a torch.Tensor or an array, as an array."""
+    return np.asarray(output.numpy() if hasattr(output, "numpy") else output)

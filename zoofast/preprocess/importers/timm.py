@@ -1,0 +1,186 @@
+"""Recipes of timm's models: from timm itself, or from a model card's config.json without timm.
+
+The rules are those of timm.data: resolve_data_config fills in what a configuration leaves out, and
+create_transform makes the steps of an evaluation. The arithmetic is that of ToTensor and Normalize;
+timm's own prefetcher normalizes on the device and makes slightly other floats.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from zoofast.base.extras import define_missing_operators, needs
+from zoofast.base.files import read_file
+from zoofast.base.parsing import parse_json
+from zoofast.base.text import first_line
+from zoofast.errors import RecipeError
+from zoofast.preprocess.importers.imported import (
+    IMAGENET_CLASSES,
+    Imported,
+    Transform,
+    as_array,
+    recipe_of,
+)
+from zoofast.preprocess.recipe_file import MAX_RECIPE_BYTES, MAX_SIDE, nearest
+
+PACKAGES = ("timm", "torch", "torchvision", "pillow")
+# timm.data.constants: what a configuration means that leaves a key out
+DEFAULTS: dict[str, Any] = {
+    "input_size": [3, 224, 224],
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+
+
+def load(name: str, test_size: bool) -> Imported:
+    """The recipe of a pretrained model, NAME or NAME.TAG, or of a model card's file config.json."""
+    if name.endswith(".json"):
+        return from_config(_read_config(Path(name)), name, test_size)
+    config = _registered(name)
+    tag = config.get("tag")
+    full_name = f"{config['architecture']}.{tag}" if tag else str(config["architecture"])
+    return from_config(config, full_name, test_size)
+
+
+def _registered(name: str) -> dict[str, Any]:
+    """timm's pretrained_cfg of the model `name`."""
+    with needs("timm", RecipeError):
+        import torch  # noqa: F401
+
+        define_missing_operators()
+        import timm
+    try:
+        found = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        known = timm.list_pretrained() + timm.list_models()
+        raise RecipeError(
+            f"timm {timm.__version__} has no model {name!r}{nearest(name, known)}"
+        ) from None
+    config: dict[str, Any] = found.to_dict()
+    return config
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The pretrained_cfg of a model card's config.json."""
+    try:
+        content = parse_json(read_file(path, MAX_RECIPE_BYTES))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: not JSON: {first_line(error)}") from error
+    config = content.get("pretrained_cfg", content) if isinstance(content, dict) else None
+    if not isinstance(config, dict) or not isinstance(content.get("architecture"), str):
+        raise RecipeError(
+            f"{path}: not the config.json of a model of timm: it has no text 'architecture'"
+        )
+    return {"num_classes": content.get("num_classes"), **config}
+
+
+def from_config(config: dict[str, Any], name: str, test_size: bool) -> Imported:
+    """The recipe of a pretrained_cfg. Raises RecipeError that names a key or a step."""
+    values = _Config(config, name)
+    prefix = "test_" if test_size else ""
+    height, width = values.size(prefix)
+    crop_pct = values.number(prefix + "crop_pct", "crop_pct")
+    mode = values.text("crop_mode")
+    data = {
+        "input_size": (3, height, width),
+        "interpolation": values.text("interpolation"),
+        "crop_pct": crop_pct,
+        "crop_mode": mode,
+        "mean": values.three("mean"),
+        "std": values.three("std"),
+    }
+    scaled = [math.floor(side / crop_pct) for side in (height, width)]
+    if not all(1 <= side <= MAX_SIDE for side in scaled):
+        raise values.error(f"crop_pct = {crop_pct} makes {scaled[0]}x{scaled[1]} pixels")
+    resize: dict[str, Any] = {"filter": data["interpolation"]}
+    crop: dict[str, Any] = {"size": [height, width], "rounding": "torchvision"}
+    if mode == "squash":
+        resize |= {"mode": "exact", "size": scaled}
+    elif mode == "center" and height == width:
+        resize |= {"mode": "short", "size": scaled[0]}
+    elif mode == "center":
+        raise values.error(
+            f"ResizeKeepRatio to {scaled[0]}x{scaled[1]}, which recipes cannot say: the input is "
+            "not square"
+        )
+    elif mode == "border":
+        raise values.error("crop_mode 'border': ResizeKeepRatio and a coloured border")
+    else:
+        raise values.error(f"crop_mode = {mode!r}: one of center, squash, border")
+    steps = {
+        "resize": resize,
+        "crop": crop,
+        "normalize": {"scale": "0-1", "mean": data["mean"], "std": data["std"]},
+    }
+    short_name = name.rpartition("/")[2]
+    recipe = recipe_of(short_name, f"timm's {short_name}", steps, values.classes())
+    return Imported(recipe, f"timm's transform of {name}", PACKAGES, lambda: own_transform(data))
+
+
+def own_transform(data: dict[str, Any]) -> Transform:
+    """timm's own transform of a resolved data configuration."""
+    with needs("timm", RecipeError):
+        import torch  # noqa: F401
+
+        define_missing_operators()
+        from timm.data import create_transform
+    transform = create_transform(**data, is_training=False)
+    return lambda image: as_array(transform(image))
+
+
+class _Config:
+    """A pretrained_cfg from outside; every value that is read is checked."""
+
+    def __init__(self, config: dict[str, Any], name: str) -> None:
+        self.config = config
+        self.name = name
+
+    def error(self, what: str) -> RecipeError:
+        return RecipeError(f"{self.name}: {what}")
+
+    def get(self, *keys: str) -> Any:
+        """The value of the first key that is set, as timm's resolve_data_config; or the default."""
+        for key in keys:
+            if self.config.get(key) not in (None, "", 0, [], ()):
+                return self.config[key]
+        return DEFAULTS[keys[-1]]
+
+    def text(self, key: str) -> str:
+        value = self.get(key)
+        if not isinstance(value, str) or len(value) > 40:
+            raise self.error(f"{key} is not a short text")
+        return value
+
+    def number(self, *keys: str) -> float:
+        value = self.get(*keys)
+        if not isinstance(value, int | float) or not 0.01 <= value <= 100:
+            raise self.error(f"{keys[0]} is not a number from 0.01 to 100")
+        return float(value)
+
+    def three(self, key: str) -> list[float]:
+        value = self.get(key)
+        if not isinstance(value, list | tuple) or len(value) != 3:
+            raise self.error(f"{key} is not three numbers, for R, G and B")
+        return list(value)
+
+    def size(self, prefix: str) -> tuple[int, int]:
+        key = "input_size"
+        value = self.get(prefix + key, key)
+        sides = list(value) if isinstance(value, list | tuple) and len(value) == 3 else [0]
+        if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+            raise self.error(f"{key} is not [3, height, width]")
+        if sides[0] != 3:
+            raise self.error(f"{key} has {sides[0]} channels; zoofast makes images of 3")
+        return sides[1], sides[2]
+
+    def classes(self) -> int:
+        """The number of classes; of a model without a classifier, ImageNet's."""
+        value = self.config.get("num_classes")
+        return value if type(value) is int and value > 0 else IMAGENET_CLASSES

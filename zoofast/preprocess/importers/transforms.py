@@ -1,0 +1,221 @@
+"""Recipes of torchvision's transforms: `transforms.Compose` of v1 or v2, and timm's additions.
+
+A transform is read by its class and attributes, in the order of its steps. The steps that a recipe
+can say exactly are those on a PIL image, then the change to a tensor, then the normalization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from zoofast.errors import RecipeError
+from zoofast.preprocess.importers.imported import (
+    IMAGENET_CLASSES,
+    Imported,
+    as_array,
+    recipe_of,
+)
+
+PACKAGES = ("torch", "torchvision", "pillow")
+LIBRARIES = ("torchvision", "timm")  # whose classes are known by their names
+DIVIDED, UNSCALED = "0-1", "0-255"
+
+
+def from_transforms(
+    transform: Any,
+    *,
+    name: str = "transforms",
+    summary: str = "",
+    origin: str = "the transform",
+    classes: int = IMAGENET_CLASSES,
+    top1: float | None = None,
+    top5: float | None = None,
+) -> Imported:
+    """The recipe of an evaluation's transform. Raises RecipeError that names a step."""
+    steps = _Steps(name)
+    for step in _flattened(transform):
+        steps.add(step)
+    recipe = recipe_of(
+        name, summary or "a transform", steps.tables(), classes, top1=top1, top5=top5
+    )
+    packages = (*PACKAGES, "timm") if steps.uses_timm else PACKAGES
+    return Imported(recipe, origin, packages, lambda: lambda image: as_array(transform(image)))
+
+
+def _flattened(transform: Any) -> Iterator[Any]:
+    """The steps of a transform, those of a Compose or torch.nn.Sequential one by one."""
+    kind, library = type(transform).__name__, type(transform).__module__.partition(".")[0]
+    if kind == "Compose" and library in LIBRARIES:
+        for step in transform.transforms:
+            yield from _flattened(step)
+    elif kind == "Sequential" and library == "torch":
+        for step in transform:
+            yield from _flattened(step)
+    else:
+        yield transform
+
+
+class _Steps:
+    """The steps seen so far, as tables of a recipe file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.resize: dict[str, Any] | None = None
+        self.crop: dict[str, Any] | None = None
+        self.is_tensor = False
+        self.scale: str | float | None = None  # None while the values are 8-bit
+        self.normalized: dict[str, Any] | None = None
+        self.uses_timm = False
+
+    def error(self, step: Any, why: str) -> RecipeError:
+        return RecipeError(f"{self.name}: step {_shown(step)}: {why}")
+
+    def add(self, step: Any) -> None:
+        """Adds one step. Raises RecipeError where a recipe cannot say the step exactly."""
+        kind, module = type(step).__name__, type(step).__module__
+        library = module.partition(".")[0]
+        if library not in LIBRARIES:
+            raise self.error(step, "not a transform of torchvision; a recipe cannot say it")
+        if "Random" in kind or kind in ("AutoAugment", "AugMix", "ColorJitter", "CutMix", "MixUp"):
+            raise self.error(step, "draws at random; an evaluation's transform has no such step")
+        self.uses_timm |= library == "timm"
+        known: Callable[[Any], None] | None = getattr(self, f"_add_{kind}", None)
+        if known is None:
+            raise self.error(step, "recipes have nothing that does the same")
+        known(step)
+
+    # ---- on the image ---------------------------------------------------------------
+
+    def _add_Resize(self, step: Any) -> None:
+        size = step.size if isinstance(step.size, int) else list(step.size or [])
+        self._resize(step, size, step.interpolation, step.max_size)
+
+    def _resize(self, step: Any, size: Any, interpolation: Any, max_size: Any = None) -> None:
+        if self.is_tensor:
+            raise self.error(
+                step,
+                "resizes a tensor, which makes other pixels than resizing a PIL image; move the "
+                "step before the change to a tensor",
+            )
+        if self.resize is not None or self.crop is not None:
+            raise self.error(step, "a recipe resizes once, before the crop")
+        if max_size is not None:
+            raise self.error(step, "max_size: recipes have no limit of the long side")
+        sides = [size] if isinstance(size, int) else size
+        self.resize = {
+            "mode": "short" if len(sides) == 1 else "exact",
+            "size": sides[0] if len(sides) == 1 else sides,
+            # Pillow has one "nearest", which torchvision takes for both of its names
+            "filter": str(getattr(interpolation, "value", interpolation)).removesuffix("-exact"),
+        }
+
+    def _add_CenterCrop(self, step: Any) -> None:
+        self._crop(step, step.size)
+
+    def _crop(self, step: Any, size: Any) -> None:
+        if self.crop is not None:
+            raise self.error(step, "a recipe crops once")
+        if self.normalized is not None:
+            raise self.error(step, "crops after the normalization; a recipe crops before it")
+        sides = [size] if isinstance(size, int) else list(size)
+        self.crop = {"size": [sides[0], sides[-1]], "rounding": "torchvision"}
+
+    def _add_ImageClassification(self, step: Any) -> None:
+        self._resize(step, list(step.resize_size), step.interpolation)
+        self._crop(step, step.crop_size)
+        self._to_tensor(step, DIVIDED)
+        self._add_Normalize(step)
+
+    # ---- to a tensor ----------------------------------------------------------------
+
+    def _to_tensor(self, step: Any, scale: str | float | None) -> None:
+        if self.is_tensor:
+            raise self.error(step, "the image is a tensor already")
+        self.is_tensor, self.scale = True, scale
+
+    def _add_ToTensor(self, step: Any) -> None:
+        # timm's class of this name does not divide by 255
+        is_timm = type(step).__module__.startswith("timm")
+        self._to_tensor(step, UNSCALED if is_timm else DIVIDED)
+
+    def _add_MaybeToTensor(self, step: Any) -> None:
+        self._to_tensor(step, DIVIDED)
+
+    def _add_PILToTensor(self, step: Any) -> None:
+        self._to_tensor(step, None)
+
+    _add_MaybePILToTensor = _add_ToImage = _add_PILToTensor
+
+    def _add_ConvertImageDtype(self, step: Any) -> None:
+        self._to_float(step, step.dtype, ".v2." in type(step).__module__)
+
+    def _add_ToDtype(self, step: Any) -> None:
+        if step.scale:
+            self._to_float(step, step.dtype, True)
+            return
+        self._check_float(step, step.dtype)
+        if self.scale is None:
+            self.scale = UNSCALED
+
+    def _to_float(self, step: Any, dtype: Any, multiplies: bool) -> None:
+        self._check_float(step, dtype)
+        if self.scale is None and multiplies:
+            # x * (1 / 255) in float32 is not x / 255: 126 of the 256 values differ
+            raise self.error(step, "multiplies by 1/255; recipes divide by 255")
+        if self.scale is None:
+            self.scale = DIVIDED
+
+    def _check_float(self, step: Any, dtype: Any) -> None:
+        if not self.is_tensor:
+            raise self.error(step, "has no effect on a PIL image; put ToImage before it")
+        if str(dtype) != "torch.float32":
+            raise self.error(step, f"makes {dtype}; a recipe normalizes in float32")
+
+    def _add_Normalize(self, step: Any) -> None:
+        if not self.is_tensor or self.scale is None:
+            raise self.error(step, "needs a float tensor")
+        if self.normalized is not None:
+            raise self.error(step, "a recipe normalizes once")
+        mean, std = (_numbers(getattr(step, key)) for key in ("mean", "std"))
+        if not (len(mean) == len(std) == 3):
+            raise self.error(step, "needs three means and three standard deviations")
+        self.normalized = {"mean": mean, "std": std}
+
+    # ---- without effect on an RGB image ------------------------------------------------
+
+    def _add_Identity(self, step: Any) -> None:
+        """Nothing to do."""
+
+    _add_RGB = _add_ToPureTensor = _add_Identity
+
+    # ---- the result -------------------------------------------------------------------
+
+    def tables(self) -> dict[str, Any]:
+        """The steps as tables of a recipe file."""
+        if not self.is_tensor:
+            raise RecipeError(f"{self.name}: makes no tensor; the last step must be ToTensor")
+        tables: dict[str, Any] = {"resize": self.resize or {"mode": "none"}}
+        if self.crop is not None:
+            tables["crop"] = self.crop
+        if self.scale is None:
+            tables["tensor"] = {"dtype": "uint8"}
+        else:
+            tables["normalize"] = {"scale": self.scale, **(self.normalized or {})}
+        if self.crop is None and tables["resize"]["mode"] != "exact":
+            raise RecipeError(
+                f"{self.name}: the tensors' sizes vary from image to image; a CenterCrop is missing"
+            )
+        return tables
+
+
+def _numbers(values: Any) -> list[float]:
+    """Numbers of a list, tuple, array or torch.Tensor."""
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    return [float(value) for value in ([values] if isinstance(values, float) else values)]
+
+
+def _shown(step: Any) -> str:
+    """A step as messages name it: its class, or a function's name."""
+    return str(getattr(step, "__name__", None) or type(step).__name__)
