@@ -39,7 +39,7 @@ def load(name: str) -> Imported:
             f"torchvision has no weights {class_name!r}{nearest(class_name, list(enums))}; the "
             "form is torchvision:ResNet50_Weights.IMAGENET1K_V2"
         )
-    tags = enums[class_name].__members__
+    tags: dict[str, Any] = dict(enums[class_name].__members__)
     if tag not in tags:
         raise RecipeError(f"torchvision's {class_name} has no {tag!r}, but {', '.join(tags)}")
     weights: Any = tags[tag].value
