@@ -21,6 +21,7 @@ import pytest
 
 from tests.support import folders
 from zoofast.base.text import counted, listed, shown
+from zoofast.cli import main
 from zoofast.commands import console
 
 ZOOFAST = str(Path(sysconfig.get_path("scripts")) / "zoofast")
@@ -170,18 +171,18 @@ def check(name: str, code: int, text: str) -> None:
 
 def on_terminal(line: list[str], cwd: Path, **env: str) -> tuple[int, str]:
     """Exit code and output of a command whose output is a terminal."""
-    main, other = pty.openpty()
+    terminal, other = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **env}
     process = subprocess.Popen(line, stdout=other, stderr=other, cwd=cwd, env=environment)
     os.close(other)
     seen, began = b"", time.monotonic()
     while time.monotonic() - began < 60:
-        if select.select([main], [], [], 1)[0]:
+        if select.select([terminal], [], [], 1)[0]:
             try:
-                seen += os.read(main, 65536)
+                seen += os.read(terminal, 65536)
             except OSError:  # the command has ended
                 break
-    os.close(main)
+    os.close(terminal)
     return process.wait(timeout=60), seen.decode("utf-8")
 
 
@@ -275,6 +276,31 @@ def test_json_on_standard_output_stands_alone(
     assert isinstance(json.loads(done.stdout), dict)
     assert len(done.stderr.splitlines()) > 1  # what people read
     assert not (place / "-").exists()
+
+
+@pytest.mark.parametrize("words", [["models", "resnet34"], ["doctor"]], ids=str)
+def test_json_replaces_a_list(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = []
+    for more in (["--json"], ["--json", "-"], ["--json", "x.json"]):
+        assert main([*words, *more]) in (0, 1)
+        texts.append(capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.json"]
+    texts.append((tmp_path / "x.json").read_text())
+    names = [[entry["name"] for entry in json.loads(texts[i])] for i in (0, 1, 3)]
+    assert names[0] == names[1] == names[2]
+    assert names[0][0] in texts[2]  # the table
+
+
+def test_a_model_is_not_the_file_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["models", "--json", "resnet34"])
+    assert "write `zoofast models resnet34 --json`" in capsys.readouterr().err
 
 
 def test_only_one_result_goes_to_standard_output(

@@ -239,17 +239,34 @@ def test_many_clashes_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folder", "tar", "list"])
 def test_dotfiles_are_skipped_and_counted(tmp_path: Path, kind: str) -> None:
     """macOS adds a `._x.jpg` to every x.jpg of an archive or a foreign disk."""
-    where, names = tmp_path / "in", ["a.JPEG", "._a.JPEG", "n01/.b.JPEG", ".DS_Store"]
+    where, names = tmp_path / ".in", ["a.JPEG", "._a.JPEG", "n01/.b.JPEG", ".DS_Store"]
     touch(where, *names)
     if kind == "tar":
-        make_tar(tmp_path / "in.tar", dict.fromkeys(names, b"x"))
+        members = {f"./{name}": b"x" for name in names}
+        make_tar(tmp_path / "in.tar", members)
         where = tmp_path / "in.tar"
     elif kind == "list":
-        (tmp_path / "in.txt").write_text("".join(f"in/{name}\n" for name in names))
+        (tmp_path / "in.txt").write_text("".join(f".in/{name}\n" for name in names))
         where = tmp_path / "in.txt"
     names_listed, skipped = listed(where)
     assert names_listed == ["a"]
     assert sorted(map(os.path.basename, skipped)) == [".DS_Store", "._a.JPEG", ".b.JPEG"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_folders_that_begin_with_a_dot_are_skipped(tmp_path: Path, kind: str) -> None:
+    where, names = tmp_path / "in", ["a.JPEG", ".cache/b.JPEG", "n/.git/o/c.JPEG"]
+    touch(where, *names)
+    (where / ".link").symlink_to("n")
+    expected = ["a"], [".cache", ".git", ".link"]
+    if kind == "tar":
+        make_tar(tmp_path / "in.tar", dict.fromkeys([*names, "../d.JPEG"], b"x"))
+        where, expected = tmp_path / "in.tar", (["a", "d"], ["b.JPEG", "c.JPEG"])
+    elif kind == "list":
+        (tmp_path / "in.txt").write_text("".join(f"in/{name}\n" for name in names))
+        where, expected = tmp_path / "in.txt", (["a", "b", "c"], [])
+    names_listed, skipped = listed(where)
+    assert (names_listed, sorted(map(os.path.basename, skipped))) == expected
 
 
 BAD_NAMES = {

@@ -143,6 +143,20 @@ def add_result(parser: argparse.ArgumentParser, *names: str, metavar: str, text:
     parser.add_argument(*names, type=result_file, metavar=metavar, help=help)
 
 
+def add_json_instead(
+    parser: argparse.ArgumentParser, what: str, file: Callable[[str], str] = result_file
+) -> None:
+    """For a command that prints a table and nothing else: JSON replaces the table."""
+    parser.add_argument(
+        "--json",
+        type=file,
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help=f"write {what} as JSON; without FILE, or with -, to standard output in place of text",
+    )
+
+
 def add_json_and_report(parser: argparse.ArgumentParser) -> None:
     add_result(parser, "--json", metavar="FILE", text="write all results as JSON")
     add_result(parser, "--report", metavar="FILE.html", text="write a page of charts and tables")

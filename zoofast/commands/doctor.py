@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from zoofast.commands.arguments import add_json_instead
 from zoofast.commands.console import STDOUT, Table, stacked, styled, working, write_json
 from zoofast.doctor import examine
 
@@ -20,16 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="measure the disk of this folder [.]",
     )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_json_instead(parser, "the findings")
 
 
 def run(args: argparse.Namespace) -> int:
     """Exits with 1 when something is broken. Something missing is no error: not all need it."""
     with working("examining this machine"):
         findings = list(examine(args.disk))
-    if args.json:
-        write_json(STDOUT, [asdict(finding) for finding in findings])
-    else:
+    if args.json is not None:
+        write_json(args.json, [asdict(finding) for finding in findings])
+    if args.json is not STDOUT:
         table = Table("", "", "", words=3, frame=False)
         for finding in findings:
             cure = [styled(f"cure: {finding.cure}", "bold")] if finding.cure else []

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from zoofast.commands import arguments
 from zoofast.commands.arguments import quoted
 from zoofast.commands.console import (
     STDOUT,
@@ -40,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", type=_size, metavar="N|HxW", help="only models with this input size in pixels"
     )
     parser.add_argument("--dtype", choices=DTYPES, help="only models with tensors of this type")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    arguments.add_json_instead(parser, "everything", _json_file)
+
+
+def _json_file(text: str) -> str:
+    if text in guides():
+        raise argparse.ArgumentTypeError(f"{text} is a model; write `zoofast models {text} --json`")
+    return arguments.result_file(text)
 
 
 def _size(text: str) -> Size:
@@ -62,9 +69,11 @@ def run(args: argparse.Namespace) -> int:
     ]
     if not chosen:
         raise ModelError("no model has this input size and type; `zoofast models` lists all")
-    if args.json:
-        write_json(STDOUT, [_as_dict(guide) for guide in chosen])
-    elif args.name:
+    if args.json is not None:
+        write_json(args.json, [_as_dict(guide) for guide in chosen])
+    if args.json is STDOUT:
+        return 0
+    if args.name:
         _print_one(chosen[0])
     else:
         _print_all(chosen)

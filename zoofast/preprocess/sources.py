@@ -98,7 +98,8 @@ def open_source(where: str | os.PathLike[str]) -> Source:
     """Lists the images of `where`, in a fixed order.
 
     A folder is walked with its subfolders (so ImageFolder trees work), sorted by path. A `.tar` is
-    indexed and read in place, in its members' order. Any other file is a list of paths, one a line;
+    indexed and read in place, in its members' order. Files and folders whose names begin with a dot
+    are skipped. Any other file is a list of paths, one a line;
     a relative path starts at the list's own folder. The suffix of a name, in any case, says whether
     a file is an image.
 
@@ -162,7 +163,9 @@ def _from_folder(where: str) -> Source:
                     is_folder, into = entry.is_dir(), folders
                 else:
                     is_folder, into = os.path.isdir(entry.path), links
-                if is_folder:
+                if is_folder and entry.name.startswith("."):
+                    source.skipped.append(entry.path)
+                elif is_folder:
                     into.append((entry.path, above | {own}))
                 else:
                     files.append(entry.path)
@@ -197,7 +200,11 @@ def _from_tar(where: str) -> Source:
                 last = member.offset_data
                 if member.isdir():
                     continue
-                if not member.isreg() or member.issparse():
+                hidden = any(
+                    part.startswith(".") and part not in (".", "..")
+                    for part in member.name.split("/")[:-1]
+                )
+                if hidden or not member.isreg() or member.issparse():
                     source.skipped.append(member.name)
                 else:
                     source.add(member.name, member.offset_data, member.size)
