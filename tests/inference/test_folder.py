@@ -567,6 +567,17 @@ def test_options_that_make_no_sense(tmp_path: Path, options: list[str]) -> None:
 # ---- interrupted, resumed, full ----------------------------------------------
 
 
+def summarized(tmp_path: Path) -> list[tuple[str, list[str]]]:
+    """The inputs and their results in ais_bench's summary file."""
+    infos = json.loads((tmp_path / "out/r_summary.json").read_text())["filesinfo"]
+    folder = tmp_path / "out/r"
+    return [
+        (Path(info["infiles"][0]).stem, [str(Path(path).relative_to(folder)) for path in files])
+        for info in infos.values()
+        if (files := info["outfiles"])
+    ]
+
+
 def test_resume_does_only_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models.write_inputs(tmp_path / "in", 6)
     model = models.write_model(tmp_path / "m.onnx")
@@ -579,6 +590,7 @@ def test_resume_does_only_what_is_left(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert infer(tmp_path, "--resume", model=model) == 0
     assert "inferred 6 of 6 files (4 by an earlier run)" in capsys.readouterr().out
+    assert summarized(tmp_path) == [(f"x{i}", [f"x{i}_0.bin"]) for i in range(6)]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for path in (tmp_path / "out/whole").iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
@@ -656,7 +668,9 @@ def test_a_resumed_run_on_other_devices_leaves_no_second_result(tmp_path: Path) 
     (tmp_path / "out/r/device0/x1_0.txt").unlink()
     assert infer(tmp_path, *null, "--device", "2", "--resume", model=spec) == 0
     assert len(list((tmp_path / "out/r").rglob("*.txt"))) == 6
-    assert (tmp_path / "out/r/x1_0.txt").exists()
+    assert summarized(tmp_path) == [
+        (f"x{i}", [("" if i == 1 else f"device{i // 3}/") + f"x{i}_0.txt"]) for i in range(6)
+    ]
 
 
 @pytest.mark.parametrize("fmt", ["BIN", "TXT"])

@@ -31,12 +31,17 @@ from zoofast.inference.spec import DEVICE_TIMEOUT
 
 @dataclass
 class FolderRun:
-    """What a run did, on each device. resumed: files whose results an earlier run had made."""
+    """What a run did, on each device. resumed: files whose results an earlier run had made.
+
+    inputs: all files of both runs, in order. kept: the earlier run's files and their results.
+    """
 
     model: str
     folder: Path | None
     runs: list[DeviceRun]
     resumed: int = 0
+    inputs: Sequence[str] = ()
+    kept: Sequence[tuple[str, list[str]]] = ()
 
     @property
     def failures(self) -> dict[str, str]:
@@ -70,12 +75,27 @@ class FolderRun:
         }
 
     def write_summaries(self, arguments: list[str]) -> None:
-        """Writes ais_bench's summary file beside each device's results. Raises OutputError."""
+        """Writes ais_bench's summary file beside each device's results. Raises OutputError.
+
+        It names the results of an earlier run too. Those in another folder are in the first file.
+        """
         if self.folder is None:
             return
-        for run in self.runs:
-            folder = self.folder if len(self.runs) == 1 else _device_folder(self.folder, run.device)
-            content = json.dumps(summary(run.report, arguments)).encode()
+        folders = [self.folder]
+        if len(self.runs) > 1:
+            folders = [_device_folder(self.folder, run.device) for run in self.runs]
+        position = {file: i for i, file in enumerate(self.inputs)}
+        for run, folder in zip(self.runs, folders, strict=True):
+            kept = [
+                (file, paths)
+                for file, paths in self.kept
+                if Path(paths[0]).parent == folder
+                or (folder == folders[0] and Path(paths[0]).parent not in folders)
+            ]
+            results = sorted(
+                [*kept, *run.report.results], key=lambda result: position.get(result[0], 0)
+            )
+            content = json.dumps(summary(replace(run.report, results=results), arguments)).encode()
             write_atomic(sibling_path(folder, "_summary.json"), content)
 
 
@@ -120,7 +140,7 @@ def infer_folder(
             runs = _run_devices(rest, devices, results, progress, timeout)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
-    return FolderRun(job.spec.model, job.folder, runs, resumed)
+    return FolderRun(job.spec.model, job.folder, runs, resumed, job.files or [], results.kept)
 
 
 def _device_folder(folder: Path, device: int) -> Path:
@@ -247,7 +267,8 @@ class _Sample:
 class _Results:
     """The results in a folder: what an earlier run made, and what is still to be done.
 
-    todo: the files that have no result of every output yet; None for pure inference.
+    todo: the files that have no result of every output yet; None for pure inference. kept: the
+    other files, each with its results.
     images_per_file: the job's, or the earlier run's; None: not known yet.
     """
 
@@ -270,16 +291,19 @@ class _Results:
             earlier = None
         existing = _existing_results(folder)
         self.todo = job.files
+        self.kept: list[tuple[str, list[str]]] = []
         self.images_per_file = job.images_per_file
         if resume and earlier is not None:
             self.images_per_file = job.images_per_file or earlier.images_per_file
             self._record = replace(self._record, images_per_file=self.images_per_file)
             self._check_same(earlier)
-            self.todo = [
-                file
-                for file in job.files or []
-                if stem(file) not in existing or not existing[stem(file)].is_done(earlier)
-            ]
+            self.todo = []
+            for file in job.files or []:
+                sample = existing.get(stem(file))
+                if sample is not None and sample.is_done(earlier):
+                    self.kept.append((file, [str(path) for _, path in sorted(sample.files)]))
+                else:
+                    self.todo.append(file)
         elif resume and existing:
             raise OutputError(
                 f"{folder}: holds results of an unknown run; begin anew without --resume"
