@@ -40,7 +40,7 @@ class ParallelBuild(build_ext):
     """Compiles as many files at once as there are CPUs; setuptools compiles one after another."""
 
     def build_extensions(self) -> None:
-        self.parallel = True  # both extensions at once
+        self.parallel = True  # all extensions at once
         compile_in_turn = self.compiler.compile
         with ThreadPoolExecutor(os.cpu_count()) as threads:
 
@@ -78,7 +78,11 @@ if switched_on("ZOOFAST_SANITIZE"):
 
 # The extension _logits has no libjpeg: it reads results without the rest of the core.
 logits_sources = sorted(map(str, Path("csrc").glob("logits_*.c")))
-core_sources = sorted({str(path) for path in Path("csrc").glob("*.c")} - set(logits_sources))
+# Nor has _acl: it needs neither libjpeg nor CANN, whose library it opens when it runs.
+acl_sources = sorted(map(str, Path("csrc").glob("acl_*.c")))
+core_sources = sorted(
+    {str(path) for path in Path("csrc").glob("*.c")} - {*logits_sources, *acl_sources}
+)
 logits_sources += ["csrc/levels.c", "csrc/threads.c"]
 headers = [str(path) for path in Path("csrc").glob("*.h")]
 
@@ -101,6 +105,16 @@ logits = Extension(
     extra_link_args=[*ldflags, "-lm"],
 )
 
+acl = Extension(
+    "zoofast._acl",
+    ["zoofast/_acl.pyx", *acl_sources],
+    include_dirs=["csrc"],
+    depends=headers,
+    extra_compile_args=cflags,
+    extra_link_args=[*ldflags, "-ldl"],
+)
+
 setup(
-    ext_modules=cythonize([core, logits], language_level=3), cmdclass={"build_ext": ParallelBuild}
+    ext_modules=cythonize([core, logits, acl], language_level=3),
+    cmdclass={"build_ext": ParallelBuild},
 )

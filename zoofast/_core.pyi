@@ -5,7 +5,7 @@ Sizes are in pixels, (height, width). Times are in nanoseconds of time.monotonic
 
 import enum
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,7 @@ class Totals(NamedTuple):
     decoded: tuple[int, ...]  # number of images with status OK by decoder, in the order of DECODERS
     not_ok: list[int]  # indices of the images with another status
 
+Allocate = Callable[[int], Any]
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
 def isa_names() -> tuple[str, ...]:
@@ -129,7 +130,8 @@ class Batch:
     each slot begins on a page, so that direct I/O can write it. `prefix` is the header that begins
     every slot and its file. Another process can map a `shared` batch by the file descriptor `fd`,
     which the batch owns. An image file of more than `max_file_nbytes` bytes is not read: its
-    outcome is Status.READ with errno EFBIG. 0: no limit.
+    outcome is Status.READ with errno EFBIG. 0: no limit. The slots lie in what `memory` returns, a
+    writable buffer of the given number of bytes; None: in pages of this process.
     """
 
     plan: Plan
@@ -144,6 +146,7 @@ class Batch:
         prefix: bytes = b"",
         shared: bool = False,
         max_file_nbytes: int = 0,
+        memory: Allocate | None = None,
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...

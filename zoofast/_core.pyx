@@ -228,7 +228,7 @@ cdef class Batch:
     cdef bint _for_files
 
     def __cinit__(self, Plan plan not None, int capacity, bint for_files=False,
-                  bytes prefix=b"", bint shared=False, size_t max_file_nbytes=0):
+                  bytes prefix=b"", bint shared=False, size_t max_file_nbytes=0, memory=None):
         self.fd = -1
         self.c.max_file_nbytes = max_file_nbytes
         if capacity < 1:
@@ -247,7 +247,10 @@ cdef class Batch:
         if shared:
             self.fd = os.memfd_create("zoofast")
             os.ftruncate(self.fd, self._stride * capacity)
-        self._memory = _memory(self._stride * capacity, self.fd)
+        if memory is not None:
+            self._memory = memory(self._stride * capacity)
+        else:
+            self._memory = _memory(self._stride * capacity, self.fd)
         self._slots = np.frombuffer(self._memory, np.uint8).reshape(capacity, self._stride)
         if prefix:
             self._slots[:, :self._offset] = np.frombuffer(prefix, np.uint8)

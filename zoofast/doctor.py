@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zoofast import _core
-from zoofast.base.acl_devices import ACL_LIBRARY
+from zoofast.base.acl_library import ACL_LIBRARY
 from zoofast.base.cpus import cpu_name, usable_cpus
 from zoofast.base.extras import define_missing_operators
 from zoofast.base.text import counted
@@ -231,7 +231,7 @@ def _device_cure(answer: dict[str, Any]) -> str:
 def _start_probe(device: int | None = None) -> subprocess.Popen[str]:
     """A process that counts the devices, or opens one, and prints a line of JSON."""
     call = (
-        "import json; from zoofast.base.acl_devices import probe; "
+        "import json; from zoofast.base.acl_library import probe; "
         f"print(json.dumps(probe({device})))"
     )
     return subprocess.Popen(

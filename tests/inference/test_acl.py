@@ -1,13 +1,8 @@
-"""The aclruntime backend against a strict stand-in, once per generation, which is tested too."""
+"""The acl backend against an emulation of libascendcl.so that is strict about what ACL forbids."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-import threading
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,465 +12,133 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from onnx import TensorProto
+from tests.support import emulator, eval_case, folders, models, once
+from zoofast.base.rows import read_named_rows
 
-from tests.support import fake_aclruntime, models
-from zoofast.cli import main
-from zoofast.errors import BackendError
+NOTHING_LEAKED = "[aclemu] aclFinalize: nothing leaked\n"
+
+
+@pytest.fixture(scope="module")
+def acl(made: once.Once) -> emulator.Emulator:
+    return emulator.build(made)
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return folders.good_files(eval_case.COUNT)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> Path:
+    """Images, labels, a recipe, and models for batches of 4 and with gears."""
+    folder = tmp_path_factory.mktemp("acl")
+    folders.write(folder / "images", files)
+    folders.recipe_file(folder, eval_case.SPEC)
+    eval_case.write_labels(folder / "labels.txt", [Path(name).stem for name in files])
+    onnx = models.write_model(folder / "any.onnx")
+    emulator.write_om(folder / "m4.om", onnx=onnx)
+    emulator.write_om(folder / "gears.om", batch=None, onnx=onnx, dynamic_batch=[1, 2, 8])
+    return folder
+
+
+def words(run: Path, model: str, *more: str | Path) -> list[str]:
+    chosen = eval_case.words(run, *more)
+    chosen[1] = str(run / model)
+    return chosen
+
+
+def statistics(path: Path) -> dict[str, Any]:
+    """What the emulation counted in one process."""
+    (line,) = path.read_text().splitlines()
+    counted: dict[str, Any] = json.loads(line)
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("model", "devices", "executions"),
+    [("m4.om", "0", 6), ("m4.om", "0,1", 6), ("gears.om", "0", 3)],
+)
+def test_eval(
+    acl: emulator.Emulator,
+    run: Path,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    model: str,
+    devices: str,
+    executions: int,
+) -> None:
+    """23 images: the last batch of a model with gears is of 7 and takes the gear 8."""
+    out = ["-o", tmp_path / "r.json", "--save-logits", tmp_path / "l.npy", "--device", devices]
+    done = acl.run(*words(run, model, *out), STATS_FILE=tmp_path / "stats")
+    assert (done.returncode, done.stderr) == (0, NOTHING_LEAKED)
+    assert (tmp_path / "r.json").read_text() == eval_case.result_of(files)
+    names, rows = read_named_rows(tmp_path / "l.npy")
+    expected = eval_case.scores_of(files)
+    for name, row in zip(names, rows, strict=True):
+        assert row == pytest.approx(expected[name], rel=1e-4, abs=1e-4)
+    counted = statistics(tmp_path / "stats")
+    assert counted["misuses"] == 0
+    assert counted["async_executes"] == executions
+    assert counted["pageable_copies"] == 0  # the ring is pinned memory
+    assert counted["samples"] == 24
+
+
+OVERLAP = """
+import numpy as np
 from zoofast.inference.backends import open_backend
-from zoofast.scoring.results import read_logits
+with open_backend(sys.argv[1]) as model:
+    print(model.input, *model.outputs)
+    rng = np.random.default_rng(3)
+    memory = model.host_memory(6 * model.input.nbytes)
+    ring = np.frombuffer(memory, np.float32).reshape(6, *model.input.shape)
+    ring[:] = rng.random(ring.shape)
+    results = []
+    for batch in ring[:model.max_in_flight]:
+        model.begin(batch, len(batch))
+    for batch in ring[model.max_in_flight:]:
+        results.append(model.end().outputs[0])
+        model.begin(batch, len(batch))
+    while len(results) < len(ring):
+        results.append(model.end().outputs[0])
+    own = [model.infer(batch.copy())[0] for batch in ring]  # memory that is not pinned
+    assert all(map(np.array_equal, own, results))
+    np.save(sys.argv[2], np.stack(results)), np.save(sys.argv[3], ring)
+    assert len(model.times().compute) == 12, model.times()
+"""
 
 
-@pytest.fixture(autouse=True)
-def tracing() -> Iterator[None]:
-    tracemalloc.start(1)
-    yield
-    tracemalloc.stop()
-
-
-@pytest.fixture(params=fake_aclruntime.GENERATIONS)
-def acl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    module = fake_aclruntime.build(request.param)
-    monkeypatch.setitem(sys.modules, "aclruntime", module)
-    return module
-
-
-def images(count: int) -> np.ndarray:
-    return np.random.default_rng(5).standard_normal((count, *models.IMAGE)).astype(np.float32)
-
-
-# ---- the backend -------------------------------------------------------------
-
-
-def test_infer(acl: Any, tmp_path: Path) -> None:
-    batch = images(4)
-    with open_backend(models.write_model(tmp_path / "m.om", 4, outputs=2), device=3) as model:
-        assert str(model.input) == "image float32[4x3x4x4]"
-        assert [str(output) for output in model.outputs] == [
-            "class float32[4x6]",
-            "negated float32[4x6]",
-        ]
-        scores, negated = model.infer(batch)
-    assert scores == pytest.approx(models.logits(batch), rel=1e-5, abs=1e-5)
-    assert np.array_equal(negated, -scores)
-
-
-def test_times(acl: Any, tmp_path: Path) -> None:
-    copies = 0 if acl.state.generation in ("G0", "G1") else 1
-    with open_backend(models.write_model(tmp_path / "m.om", 2)) as model:
-        model.infer(images(2), loop=5)
-        times = model.times()
-        assert len(times.compute) == 5
-        assert all(0 <= ms < 1000 for ms in times.compute)
-        assert sum(times.compute) > 0
-        assert len(times.to_device) == len(times.from_device) == copies
-        model.reset_times()
-        assert model.times().compute == []
-        assert model.times().to_device == []
-        model.infer(images(2))
-        assert len(model.times().compute) == 1  # the loop of 5 is over
-
-
-def test_dynamic_batch(acl: Any, tmp_path: Path) -> None:
-    path = models.write_model(tmp_path / "m.om")
-    for size in (1, 3):
-        with open_backend(path, batch=size) as model:
-            assert model.input.shape == (size, *models.IMAGE)
-            scores = model.infer(images(size))[0]
-            assert scores == pytest.approx(models.logits(images(size)), rel=1e-5, abs=1e-5)
-    with pytest.raises(BackendError, match="is made for batch size 4 only"):
-        open_backend(models.write_model(tmp_path / "m4.om", 4), batch=8)
-
-
-def test_uint8_input(acl: Any, tmp_path: Path) -> None:
-    batch = np.arange(2 * 48, dtype=np.uint8).reshape(2, *models.IMAGE)
-    with open_backend(models.write_model(tmp_path / "m.om", 2, dtype=TensorProto.UINT8)) as model:
-        assert model.input.dtype == np.uint8
-        scores = model.infer(batch)[0]
-    assert scores == pytest.approx(models.logits(batch.astype(np.float32)), rel=1e-4)
+def test_batches_that_overlap(acl: emulator.Emulator, run: Path, tmp_path: Path) -> None:
+    done = acl.python(OVERLAP, run / "m4.om", tmp_path / "got.npy", tmp_path / "ring.npy", FPS=2000)
+    assert (done.returncode, done.stderr) == (0, NOTHING_LEAKED)
+    assert done.stdout == "image float32[4x3x4x4] class float32[4x6]\n"
+    batches = np.load(tmp_path / "ring.npy")
+    for got, batch in zip(np.load(tmp_path / "got.npy"), batches, strict=True):
+        assert got == pytest.approx(models.logits(batch), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("settings", "device", "text"),
     [
-        np.zeros((1, *models.IMAGE), np.float32),  # other byte count
-        np.zeros((2, *models.IMAGE), np.int32),  # same byte count: aclruntime would take it
-        np.zeros((2, 3, 16), np.float32),
-        np.zeros((2, 3, 4, 8), np.float32)[..., ::2],
-        np.zeros((4, 4, 3, 2), np.float32).T,
+        ({"FAULT": "load:1=207001"}, "0", "loaded on device 0: aclmdlLoadFromFile: ACL's error"
+         " 207001, ACL_ERROR_RT_MEMORY_ALLOCATION (EMU"),
+        ({}, "7", "ACL's error 107001, ACL_ERROR_RT_INVALID_DEVICEID"),
+        ({"FAIL": "aclInit:1:507899"}, "0", "aclInit: ACL's error 507899"),
     ],
-)
-def test_batches_that_do_not_fit_never_reach_the_device(
-    acl: Any, tmp_path: Path, wrong: np.ndarray
-) -> None:
-    with open_backend(models.write_model(tmp_path / "m.om", 2)) as model:
-        with pytest.raises(BackendError, match="input image"):
-            model.infer(wrong)
-        assert model.times().compute == []
-
-
-def test_another_thread_is_refused(acl: Any, tmp_path: Path) -> None:
-    caught: list[BaseException] = []
-
-    def use() -> None:
-        try:
-            model.infer(images(2))
-        except BaseException as error:
-            caught.append(error)
-
-    with open_backend(models.write_model(tmp_path / "m.om", 2)) as model:
-        thread = threading.Thread(target=use)
-        thread.start()
-        thread.join()
-        model.infer(images(2))
-    assert [type(error) for error in caught] == [BackendError]
-    assert "was loaded in another thread" in str(caught[0])
-
-
-def test_one_model_after_another(acl: Any, tmp_path: Path) -> None:
-    path = models.write_model(tmp_path / "m.om", 2)
-    for _ in range(3):
-        with open_backend(path) as model:
-            model.infer(images(2))
-        with pytest.raises(BackendError, match="is closed"):
-            model.infer(images(2))
-        assert model.input.name == "image"  # copied out of the session
-
-
+)  # fmt: skip
 def test_models_that_cannot_be_loaded(
-    acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    acl: emulator.Emulator, run: Path, settings: dict[str, object], device: str, text: str
 ) -> None:
-    (tmp_path / "bad.om").write_text("no model")
-    with pytest.raises(BackendError, match=r"bad\.om: cannot be loaded on device 0: \[1\]\[ACL"):
-        open_backend(str(tmp_path / "bad.om"))
-    with pytest.raises(BackendError, match=r"on device 9: \[107001\]"):
-        open_backend(models.write_model(tmp_path / "m.om"), device=9)
-    monkeypatch.setitem(sys.modules, "aclruntime", None)
-    with pytest.raises(BackendError, match="needs aclruntime, which comes with ais_bench"):
-        open_backend(models.write_model(tmp_path / "m.om"))
+    done = acl.run(*words(run, "m4.om", "--device", device), QUIET=1, **settings)
+    assert done.returncode == 2
+    assert text in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_failing_run_is_named(acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_backend(models.write_model(tmp_path / "m.om", 2), device=2) as model:
-        acl.state.finalized = 1  # somebody else's finalize
-        with pytest.raises(BackendError, match=r"m\.om: cannot run on device 2: \[-1\]\[ACL"):
-            model.infer(images(2))
-        acl.state.finalized = 0
-
-
-# ---- the commands ------------------------------------------------------------
-
-
-@pytest.mark.parametrize("generation", ["G1", "G2", "G4"])
-def test_infer_command(
-    generation: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, generation)
-    inputs = models.write_inputs(tmp_path / "in", 7)
-    words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--outfmt", "TXT"]
-    words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    assert main([*words, "--output_dirname", "r", "--display_all_summary"]) == 0
-    shown = capfd.readouterr().out
-    assert "inferred 7 of 7 files" in shown
-    assert "acl init success" not in shown
-    assert ("[INFO] H2D_latency (ms): min" in shown) == (generation != "G1")
-    for i, row in enumerate(models.logits(inputs)):
-        got = read_logits(tmp_path / f"out/r/x{i}_0.txt")
-        assert got == pytest.approx(row, rel=1e-4, abs=1e-5)
-    summary = json.loads((tmp_path / "out/r_summary.json").read_text())
-    assert summary["NPU_compute_time"]["count"] == 4  # the warm-up is not counted
-
-
-def test_bench_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fake_aclruntime.install(tmp_path / "path", monkeypatch)
-    for size in (1, 4):
-        models.write_model(tmp_path / f"m{size}.om", size)
-    words = ["bench", "--model", str(tmp_path / "m{bs}.om"), "--batchsize", "1,4", "--loop", "3"]
-    assert main([*words, "--json", str(tmp_path / "b.json")]) == 0
-    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
-    assert [row["batchsize"] for row in rows] == [1, 4]
-    capfd.readouterr()
-    assert main([*words, "--device", "9"]) == 2
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1
-    assert error.count("(acl open device 9 failed)") == 1  # once, not for every batch size
-
-
-@pytest.mark.parametrize(
-    ("faults", "reason"),
-    [
-        ({"at_run": "if calls == 2: time.sleep(1000)"}, r"device 1 has not answered for \d+ s"),
-        ({"at_run": "os._exit(7)"}, r"the process of device 1 ended with exit code 7"),
-        ({"at_open": "time.sleep(1000)"}, r"device 1 has not loaded the model for \d+ s"),
-    ],
-)
-def test_a_device_that_hangs_ends_infer(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    faults: dict[str, str],
-    reason: str,
-) -> None:
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, **faults)
-    if "at_open" in faults:
-        monkeypatch.setattr("zoofast.inference.processes.OPENING_SECONDS", 0.5)
-    inputs = models.write_inputs(tmp_path / "in", 7)
-    words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--device", "1"]
-    words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    words += ["--output_dirname", "r", "--device-timeout", "2"]
-    if "at_open" in faults:
-        words[-1] = "0.5"
-    assert main(words) == 2
-    error = capfd.readouterr().err
-    assert re.search(reason, error), error
-    assert error.count("\n") == 1
-    fake_aclruntime.install(tmp_path / "path", monkeypatch)
-    words[-1] = "60"
-    assert main([*words, "--resume"]) == 0
-    for i, row in enumerate(models.logits(inputs)):
-        got = read_logits(tmp_path / f"out/r/x{i}_0.bin")
-        assert got == pytest.approx(row, rel=1e-4, abs=1e-5)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "r",
-        "r_run.json",
-        "r_summary.json",
-    ]
-
-
-@pytest.mark.parametrize("generation", fake_aclruntime.GENERATIONS)
-def test_several_devices_are_several_processes(
-    generation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, generation)
-    inputs = models.write_inputs(tmp_path / "in", 5)
-    words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--device", "0,1,2"]
-    words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    assert main([*words, "--output_dirname", "r", "--outfmt", "TXT"]) == 0
-    for device, numbers in enumerate(((0,), (1, 2), (3, 4))):
-        for i in numbers:
-            got = read_logits(tmp_path / f"out/r/device{device}/x{i}_0.txt")
-            assert got == pytest.approx(models.logits(inputs)[i], rel=1e-4, abs=1e-5)
-
-
-def infer_on(folder: Path, devices: str, *options: str) -> int:
-    words = ["infer", "--model", models.write_model(folder / "m.om", 2), "--device", devices]
-    words += ["--input", str(folder / "in"), "--output", str(folder / "out")]
-    return main([*words, "--output_dirname", "r", *options])
-
-
-@pytest.mark.parametrize(
-    ("fault", "done", "reason"),
-    [
-        ("calls == 1: time.sleep(1000)", 0, r"device 1 has not answered for \d+ s"),
-        ("calls == 2: os.kill(os.getpid(), signal.SIGKILL)", 2, "device 1 ended with exit code -9"),
-        ("calls == 2: raise RuntimeError('[107002]')", 2, r"device 1: .*\[107002\]"),
-    ],
-)
-def test_another_device_computes_the_files_of_a_lost_one(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    fault: str,
-    done: int,
-    reason: str,
-) -> None:
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=f"if device == 1 and {fault}")
-    inputs = models.write_inputs(tmp_path / "in", 10)
-    numbers = tmp_path / "n.json"
-    timeout = "3" if "sleep" in fault else "60"
-    assert infer_on(tmp_path, "0,1", "--device-timeout", timeout, "--json", str(numbers)) == 1
-    shown = capfd.readouterr()
-    assert re.search(f"{reason}.*; the other devices computed its files", shown.err), shown.err
-    assert "inferred 10 of 10 files" in shown.out
-    out = tmp_path / "out/r"
-    lost = range(5, 5 + done)  # whose results the lost device has written
-    for i, row in enumerate(models.logits(inputs)):
-        (file,) = out.rglob(f"x{i}_0.bin")
-        assert file.parent.name == ("device1" if i in lost else "device0")
-        assert read_logits(file) == pytest.approx(row, rel=1e-4, abs=1e-5)
-    for device, count in ((0, 10 - done), (1, done)):
-        summary = json.loads((tmp_path / f"out/r/device{device}_summary.json").read_text())
-        results = [info["outfiles"][0] for info in summary["filesinfo"].values()]
-        assert len(results) == count
-        assert all(Path(result).parent == out / f"device{device}" for result in results)
-    values = json.loads(numbers.read_text())
-    assert values["images"] == values["files"] == 10
-    assert list(values["lost_devices"]) == ["1"]
-    (tmp_path / "labels.txt").write_text("".join(f"x{i} {i % 6}\n" for i in range(10)))
-    assert main(["score", str(out), str(tmp_path / "labels.txt")]) == 0
-    fake_aclruntime.install(tmp_path / "path", monkeypatch)
-    capfd.readouterr()
-    assert infer_on(tmp_path, "0,1", "--resume") == 0
-    assert "inferred 10 of 10 files (10 by an earlier run)" in capfd.readouterr().out
-
-
-def test_files_that_do_not_fit_stay_with_no_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Device 2 leaves one good file, which device 0 gets, and two others, which device 1 gets."""
-    fault = "if device == 2 and calls == 1: os._exit(7)"
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
-    models.write_inputs(tmp_path / "in", 9)
-    for i in (7, 8):
-        (tmp_path / f"in/x{i}.bin").write_bytes(b"short")
-    assert infer_on(tmp_path, "0,1,2") == 1
-    shown = capfd.readouterr()
-    assert "files left out: 2: " in shown.err
-    assert "device 2 ended with exit code 7; the other devices computed its files" in shown.err
-    assert "inferred 7 of 9 files" in shown.out
-    assert (tmp_path / "out/r/device0/x6_0.bin").is_file()
-
-
-def test_files_of_a_lost_device_may_hold_several_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fault = "if device == 1 and calls == 2: os._exit(7)"
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
-    inputs = images(12)
-    (tmp_path / "in").mkdir()
-    for i in range(6):
-        inputs[2 * i : 2 * i + 2].tofile(tmp_path / f"in/x{i}.bin")
-    numbers = tmp_path / "n.json"
-    assert infer_on(tmp_path, "1,0", "--outfmt", "NPY", "--json", str(numbers)) == 1
-    assert "inferred 6 of 6 files" in capfd.readouterr().out
-    values = json.loads(numbers.read_text())
-    assert (values["images"], values["images_per_file"], values["files"]) == (12, 2, 6)
-    files = [next((tmp_path / "out/r").rglob(f"x{i}_0.npy")) for i in range(6)]
-    assert [file.parent.name[-1] for file in files] == list("100000")
-    got = np.concatenate([np.load(file) for file in files])
-    assert got == pytest.approx(models.logits(inputs), rel=1e-4, abs=1e-5)
-
-
-def test_no_device_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Device 1 is lost at once; device 0 is lost when it computes the last of the other's files."""
-    fault = "if device == 1 and calls == 1 or calls == 3: os._exit(7)"
-    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
-    inputs = models.write_inputs(tmp_path / "in", 9)
-    assert infer_on(tmp_path, "0,1") == 2
-    error = capfd.readouterr().err
-    assert error.index("device 1 ended with") < error.index("device 0 ended with")
-    assert error.count("\n") == 1
-    done = len(list((tmp_path / "out/r").rglob("*.bin")))
-    assert done >= 6  # the results of the last batch may be lost with the process
-    fake_aclruntime.install(tmp_path / "path", monkeypatch)
-    assert infer_on(tmp_path, "0,1", "--resume") == 0
-    assert f"inferred 9 of 9 files ({done} by an earlier run)" in capfd.readouterr().out
-    for i, row in enumerate(models.logits(inputs)):
-        (file,) = (tmp_path / "out/r").rglob(f"x{i}_0.bin")
-        assert read_logits(file) == pytest.approx(row, rel=1e-4, abs=1e-5)
-
-
-# ---- the stand-in must be able to fail ----------------------------------------
-
-
-def raw(acl: Any, path: str, device: int = 0) -> Any:
-    return acl.InferenceSession(path, device, acl.session_options())
-
-
-def feed(acl: Any, batch: np.ndarray, device: int = 0) -> Any:
-    if hasattr(acl, "BaseTensor"):
-        return acl.BaseTensor(batch.__array_interface__["data"][0], batch.nbytes)
-    tensor = acl.Tensor(batch)
-    tensor.to_device(device)
-    return tensor
-
-
-def test_fake_checks_arguments(acl: Any, tmp_path: Path) -> None:
-    path = models.write_model(tmp_path / "m.om", 2)
-    options = acl.session_options()
-    with pytest.raises(TypeError):
-        acl.InferenceSession(path, device_id=0)
-    with pytest.raises(TypeError):
-        acl.InferenceSession(Path(path), 0, options)
-    with pytest.raises(TypeError):
-        options.loop = 1.5
-    with pytest.raises(AttributeError):
-        options.loops = 2
-    session, batch = raw(acl, path), images(2)
-    good = feed(acl, batch)
-    for names, feeds, kind in (
-        (("class",), [good], TypeError),
-        (["class"], good, TypeError),
-        (["class"], [batch], TypeError),
-        (["klass"], [good], RuntimeError),
-        (["class", "class"], [good], RuntimeError),
-        (["class"], [], RuntimeError),
-        (["class"], [good, good], fake_aclruntime.Misuse),
-        (["class"], [feed(acl, images(1))], (RuntimeError, fake_aclruntime.Misuse)),
-    ):
-        with pytest.raises(kind):
-            session.run(names, feeds)
-    (result,) = session.run(["class"], [good])
-    with pytest.raises(RuntimeError, match="tensor is in npu"):
-        np.array(result)
-
-
-def test_fake_notices_freed_arrays(acl: Any, tmp_path: Path) -> None:
-    session = raw(acl, models.write_model(tmp_path / "m.om", 2))
-    dangling = feed(acl, images(2))  # the array is gone already
-    if hasattr(acl, "BaseTensor"):
-        with pytest.raises(fake_aclruntime.Misuse, match="freed before run"):
-            session.run(["class"], [dangling])
-    else:  # these generations copy
-        assert len(session.run(["class"], [dangling])) == 1
-
-
-def test_fake_notices_use_after_the_end(acl: Any, tmp_path: Path) -> None:
-    path, batch = models.write_model(tmp_path / "m.om", 2), images(2)
-    session = raw(acl, path)
-    desc = session.get_inputs()[0]
-    if hasattr(session, "free_resource"):
-        session.free_resource()
-        with pytest.raises(fake_aclruntime.Misuse, match="after free_resource"):
-            session.run(["class"], [feed(acl, batch)])
-    del session
-    with pytest.raises(fake_aclruntime.Misuse, match="after its session"):
-        print(desc.name)
-    session = raw(acl, path)
-    if hasattr(session, "finalize"):
-        session.finalize()
-        with pytest.raises(RuntimeError):
-            session.run(["class"], [feed(acl, batch)])
-        with pytest.raises(RuntimeError):
-            raw(acl, path)
-        session.finalize()
-        with pytest.raises(fake_aclruntime.Misuse, match="segmentation fault"):
-            session.run(["class"], [feed(acl, batch)])
-
-
-def test_fake_minds_threads(acl: Any, tmp_path: Path) -> None:
-    session, batch = raw(acl, models.write_model(tmp_path / "m.om", 2)), images(2)
-    outcome: list[Any] = []
-
-    def use() -> None:
-        try:
-            outcome.append(session.run(["class"], [feed(acl, batch)]))
-        except BaseException as error:
-            outcome.append(type(error))
-
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    expected = {"G0": fake_aclruntime.Misuse, "G1": fake_aclruntime.Misuse, "G2": RuntimeError}
-    if acl.state.generation in expected:
-        assert outcome == [expected[acl.state.generation]]
-    else:
-        assert len(outcome[0]) == 1
-
-
-def test_fake_gives_a_context_to_the_last_session(acl: Any, tmp_path: Path) -> None:
-    path, batch = models.write_model(tmp_path / "m.om", 2), images(2)
-    first, second = raw(acl, path, 0), raw(acl, path, 1)
-    second.run(["class"], [feed(acl, batch, 1)])
-    if acl.state.generation == "G2":
-        with pytest.raises(RuntimeError):
-            first.run(["class"], [feed(acl, batch)])
-    else:
-        first.run(["class"], [feed(acl, batch)])
+def test_a_library_that_is_none(acl: emulator.Emulator, run: Path, tmp_path: Path) -> None:
+    empty = acl.library.with_name("libacl_dvpp.so")
+    program = "import os; os.environ['ZOOFAST_ACL_LIB'] = sys.argv.pop(); "
+    program += (
+        "from zoofast.cli import main; sys.exit(main(['eval', '--backend', 'acl', *sys.argv[2:]]))"
+    )
+    done = acl.python(program, *words(run, "m4.om"), empty)
+    assert done.returncode == 2
+    assert "libacl_dvpp.so: has no function aclInit" in done.stderr

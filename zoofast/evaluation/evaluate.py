@@ -271,6 +271,7 @@ class _Run:
                     threads=options.threads,
                     depth=evaluation.depth,
                     shared=devices.shared,
+                    memory=devices.host_memory,
                     max_file_bytes=options.max_file_bytes,
                 )
             )

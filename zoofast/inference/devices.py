@@ -22,19 +22,12 @@ from numpy.typing import NDArray
 
 from zoofast import _core
 from zoofast.errors import BackendError, ZoofastError
-from zoofast.inference.backends import Model, TensorInfo, Times
-from zoofast.inference.remote import (
-    CLOSING_SECONDS,
-    MAX_IN_FLIGHT,
-    RemoteModel,
-    RemoteResult,
-    kill_models,
-)
+from zoofast.inference.backends import Model, PinningModel, QueuedModel, Result, TensorInfo, Times
+from zoofast.inference.remote import CLOSING_SECONDS, RemoteModel, kill_models
 from zoofast.inference.spec import ModelSpec
 from zoofast.timing.timeline import Timeline
 
 PREFETCH = 2  # batches per executor: the one that it computes, and the next
-PREFETCH_OF_PROCESS = MAX_IN_FLIGHT + 1  # the requested batches, and the next
 OPENING_SECONDS = 60.0  # that a device may take at least to load the model
 CHECK_SECONDS = 0.5  # between two looks at the devices' clocks, at most
 JOIN_SECONDS = 0.5  # for a thread whose process was killed; a model in this process may hang on
@@ -44,6 +37,7 @@ JOIN_SECONDS = 0.5  # for a thread whose process was killed; a model in this pro
 class _Task:
     number: int  # of the batch
     slots: _core.Batch
+    rows: int  # of the batch that hold an image
 
 
 @dataclass
@@ -126,7 +120,7 @@ class _TaskQueue:
 class _Executor(threading.Thread):
     """Runs tasks with a device's model until there are no more."""
 
-    def __init__(self, device: _Device, model: Model | RemoteModel, name: str) -> None:
+    def __init__(self, device: _Device, model: Model | QueuedModel, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.busy_since = 0.0  # monotonic seconds; 0: it waits for a task
         self._device, self._model = device, model
@@ -150,23 +144,23 @@ class _Executor(threading.Thread):
             self._device.events.put(_Answer(task.number, result.outputs))
             ended_ns = result.end_ns
 
-    def _results(self) -> Iterator[tuple[_Task, RemoteResult]]:
-        if isinstance(self._model, RemoteModel):
-            yield from self._results_of_process(self._model)
+    def _results(self) -> Iterator[tuple[_Task, Result]]:
+        if isinstance(self._model, QueuedModel):
+            yield from self._queued_results(self._model)
             return
         while (task := self._device.tasks.take(self._device)) is not None:
             begin = time.monotonic_ns()
             self.busy_since = begin / 1e9
             outputs = self._model.infer(task.slots.array)
             self.busy_since = 0.0
-            yield task, RemoteResult(outputs, begin, time.monotonic_ns())
+            yield task, Result(outputs, begin, time.monotonic_ns())
 
-    def _results_of_process(self, model: RemoteModel) -> Iterator[tuple[_Task, RemoteResult]]:
-        """Requests a batch from the process while the process runs the batch before."""
+    def _queued_results(self, model: QueuedModel) -> Iterator[tuple[_Task, Result]]:
+        """Queues batches while the model runs the batch before."""
         in_flight: deque[_Task] = deque()
         more = True
         while True:
-            while more and len(in_flight) < MAX_IN_FLIGHT:
+            while more and len(in_flight) < model.max_in_flight:
                 try:
                     task = self._device.tasks.take(self._device, block=not in_flight)
                 except queue.Empty:
@@ -175,7 +169,7 @@ class _Executor(threading.Thread):
                     more = False
                     break
                 self.busy_since = self.busy_since or time.monotonic()
-                model.begin(task.slots.array)
+                model.begin(task.slots.array, task.rows)
                 in_flight.append(task)
             if not in_flight:
                 return
@@ -189,7 +183,7 @@ class _Device(threading.Thread):
 
     def __init__(
         self,
-        open_model: Callable[[], Model | RemoteModel],
+        open_model: Callable[[], Model | QueuedModel],
         number: int,
         tasks: _TaskQueue,
         events: queue.SimpleQueue[_Event],
@@ -197,7 +191,7 @@ class _Device(threading.Thread):
         super().__init__(name=f"device {number}", daemon=True)
         self.number = number
         self.tasks, self.events = tasks, events
-        self.model: Model | RemoteModel | None = None
+        self.model: Model | QueuedModel | None = None
         self.executors: list[_Executor] = []
         self.times = Times()
         self.timeline: Timeline | None = None
@@ -216,10 +210,10 @@ class _Device(threading.Thread):
         self.events.put(_Failure(self, error))
 
     def kill(self) -> None:
-        """Ends the device's process in bounded time. A model in this process cannot be ended."""
+        """Ends what waits for the device, in bounded time. Another Model cannot be ended."""
         self.killed = True
-        if isinstance(self.model, RemoteModel):
-            kill_models([self.model])
+        if isinstance(self.model, QueuedModel):
+            self.model.kill()
 
     def busy_since(self) -> float | None:
         """Since when the device has worked on a batch, in monotonic seconds; None: it waits."""
@@ -238,7 +232,7 @@ class _Device(threading.Thread):
                 self.loaded = True
                 self.events.put(_Loaded(self))
                 self._may_begin.wait()
-                if isinstance(model, RemoteModel):
+                if isinstance(model, QueuedModel):
                     model.share(self._ring)
                 for executor in self.executors[1:]:
                     executor.start()
@@ -289,8 +283,8 @@ class Devices:
     def prefetch(self) -> int:
         """How many batches all devices hold: those that they compute, and the next ones."""
         return sum(
-            PREFETCH_OF_PROCESS
-            if isinstance(device.model, RemoteModel)
+            device.model.max_in_flight + 1  # the queued batches, and the next
+            if isinstance(device.model, QueuedModel)
             else PREFETCH * len(device.executors)
             for device in self._in_use
         )
@@ -319,14 +313,21 @@ class Devices:
             raise
         return self
 
+    @property
+    def host_memory(self) -> _core.Allocate | None:
+        """Allocates memory that the devices copy directly; None if they need no such memory."""
+        model = self._devices[0].model
+        return model.host_memory if isinstance(model, PinningModel) else None
+
     def begin(self, ring: Sequence[_core.Batch], timeline: Timeline | None = None) -> None:
         """Lets the devices work on the batches of `ring`."""
         for device in self._devices:
             device.begin(ring, timeline)
 
-    def put(self, number: int, slots: _core.Batch) -> None:
-        """Queues a batch for the first executor that is free."""
-        self._tasks.put(_Task(number, slots))
+    def put(self, number: int, slots: _core.Batch, rows: int) -> None:
+        """Queues a batch, of which `rows` rows hold an image, for the first executor that is
+        free."""
+        self._tasks.put(_Task(number, slots, rows))
 
     def get(self) -> tuple[int, list[NDArray[Any]]]:
         """Waits for an answer: a batch's number and its outputs. Raises BackendError."""
@@ -423,5 +424,10 @@ class Devices:
             for device in alive:
                 device.killed = True
             kill_models([device.model for device in alive if isinstance(device.model, RemoteModel)])
+            for device in alive:
+                if isinstance(device.model, QueuedModel) and not isinstance(
+                    device.model, RemoteModel
+                ):
+                    device.model.kill()
             for device in alive:
                 device.join(JOIN_SECONDS)

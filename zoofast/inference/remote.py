@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import _core
 from zoofast.errors import BackendError, ZoofastError
-from zoofast.inference.backends import Model, TensorInfo, Times, check_batch, open_backend
+from zoofast.inference.backends import Model, Result, TensorInfo, Times, check_batch, open_backend
 from zoofast.inference.child import Child, end_children
 
 CLOSING_SECONDS = 5.0  # that the process may take to release the device
@@ -34,14 +34,6 @@ _REQUEST = struct.Struct("<i")  # the number of a batch
 _READ_CONNECTION = _REQUEST.pack(-1)  # instead of a number: the request is on the connection
 _ANSWER = struct.Struct("<qq")  # begin and end of the execution, monotonic nanoseconds
 _FAILED = _ANSWER.pack(-1, -1)  # instead of times: the error is on the connection
-
-
-class RemoteResult(NamedTuple):
-    """The outputs of a batch; when its execution began and ended, monotonic nanoseconds."""
-
-    outputs: list[NDArray[Any]]
-    begin_ns: int
-    end_ns: int
 
 
 class RemoteModel:
@@ -53,6 +45,7 @@ class RemoteModel:
     """
 
     concurrency = 1
+    max_in_flight = MAX_IN_FLIGHT
 
     def __init__(self, model: str, **open_with: Any) -> None:
         self._model, self._device = model, open_with.get("device", 0)
@@ -92,12 +85,12 @@ class RemoteModel:
             self._batches[_address(batch.array)] = number
             self._send_memory("map", batch.fd)
 
-    def begin(self, batch: NDArray[Any]) -> None:
+    def begin(self, batch: NDArray[Any], rows: int = 0) -> None:
         """Requests the outputs of a shared batch. At most MAX_IN_FLIGHT may be requested."""
         check_batch(self.input, batch)
         self._request(_REQUEST.pack(self._batches[_address(batch)]))
 
-    def end(self) -> RemoteResult:
+    def end(self) -> Result:
         """Waits for the oldest requested batch. Raises BackendError."""
         result = os.read(self._results, _ANSWER.size)
         if not result or result == _FAILED:
@@ -105,7 +98,11 @@ class RemoteModel:
         begin_ns, end_ns = _ANSWER.unpack(result)
         answer = self._answers[0]
         self._answers.rotate(-1)
-        return RemoteResult([output.copy() for output in answer], begin_ns, end_ns)
+        return Result([output.copy() for output in answer], begin_ns, end_ns)
+
+    def kill(self) -> None:
+        """Ends the process in bounded time. A call that waits for the process raises then."""
+        kill_models([self])
 
     def times(self) -> Times:
         """The times of all executions."""

@@ -87,7 +87,7 @@ def stream(
                 array = prepared.slots.array
                 array[len(prepared.names) :] = array[0]
                 in_flight[number] = prepared
-                devices.put(number, prepared.slots)
+                devices.put(number, prepared.slots, len(prepared.names))
                 continue
             logits = np.empty((0, classes), np.float32)
         else:

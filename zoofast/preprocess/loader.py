@@ -125,6 +125,7 @@ class _Ring(ABC, Generic[T]):
         prefix: bytes = b"",
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
+        memory: _core.Allocate | None = None,
     ) -> None:
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._source, self._paths = source, paths
@@ -135,7 +136,7 @@ class _Ring(ABC, Generic[T]):
         for_files = paths is not None
         try:
             self.ring = [
-                _core.Batch(self._plan, size, for_files, prefix, shared, max_file_bytes)
+                _core.Batch(self._plan, size, for_files, prefix, shared, max_file_bytes, memory)
                 for _ in range(depth)
             ]
         except (OSError, MemoryError) as error:
@@ -313,6 +314,7 @@ class Loader(_Ring[Prepared]):
         depth: int = DEPTH,
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
+        memory: _core.Allocate | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -323,6 +325,7 @@ class Loader(_Ring[Prepared]):
             depth,
             shared=shared,
             max_file_bytes=max_file_bytes,
+            memory=memory,
         )
 
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> Prepared:

@@ -1,9 +1,10 @@
 """Backends load model files and run them on batches of tensors. A backend knows nothing of images.
 
-A Model is loaded, run and closed in one thread: aclruntime binds a device's context to the thread
-that made the session. Only a Model with a concurrency above 1 may run in several threads. Each
-device of aclruntime needs a process of its own, because aclruntime keeps the GIL while the device
-computes.
+A Model is loaded, run and closed in one thread: a device's context belongs to the thread that made
+it. Only a Model with a concurrency above 1 may run in several threads. A QueuedModel takes further
+batches while it computes one. Each device of aclruntime needs a process of its own, because
+aclruntime keeps the GIL while the device computes; such a process is a QueuedModel too
+(zoofast.inference.remote).
 """
 
 from __future__ import annotations
@@ -12,19 +13,28 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast import _core
+from zoofast.base import acl_library
 from zoofast.errors import BackendError
 
 # Backend -> module of this package. The module has load(model, device, batch, provider,
 # concurrency) -> Model, and is imported when the backend is used first.
-BACKENDS = {"onnxruntime": "ort", "aclruntime": "acl", "null": "null", "sim": "sim"}
+BACKENDS = {
+    "onnxruntime": "ort",
+    "acl": "acl",
+    "aclruntime": "aclruntime",
+    "null": "null",
+    "sim": "sim",
+}
 WITHOUT_FILE = {"null", "sim"}  # the model is a text, not a file
 KEEP_GIL = {"aclruntime"}  # no other thread runs while the device computes
-BY_SUFFIX = {".onnx": "onnxruntime", ".om": "aclruntime"}
+BY_SUFFIX = {".onnx": "onnxruntime", ".om": "acl"}
+CAN_HANG = {"acl", "aclruntime"}  # a device may never answer
 QUANTILES = {"median": 50, "p90": 90, "p99": 99}  # of latencies, in percent
 
 
@@ -113,14 +123,67 @@ class Model(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
+class Result(NamedTuple):
+    """The outputs of a batch; when its execution began and ended, monotonic nanoseconds."""
+
+    outputs: list[NDArray[Any]]
+    begin_ns: int
+    end_ns: int
+
+
+@runtime_checkable
+class QueuedModel(Protocol):
+    """A loaded model with one input that holds up to `max_in_flight` batches. A context manager."""
+
+    concurrency: int
+    max_in_flight: int
+
+    @property
+    def input(self) -> TensorInfo: ...
+
+    @property
+    def outputs(self) -> list[TensorInfo]: ...
+
+    def share(self, batches: Sequence[_core.Batch]) -> None:
+        """Called once, with the batches whose arrays `begin` will get."""
+
+    def begin(self, batch: NDArray[Any], rows: int) -> None:
+        """Queues a batch of the input's shape, of which only the first `rows` images matter. It
+        must not change before its result is there. Raises BackendError."""
+
+    def end(self) -> Result:
+        """Waits for the oldest queued batch. Raises BackendError."""
+
+    def kill(self) -> None:
+        """Makes a call that waits for the device raise, in bounded time. Any thread may call it."""
+
+    def times(self) -> Times: ...
+
+    def __enter__(self) -> QueuedModel: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+@runtime_checkable
+class PinningModel(Protocol):
+    """A model on a device that copies batches in its own kind of host memory faster than others."""
+
+    def host_memory(self, nbytes: int) -> Any:
+        """A writable buffer. Raises BackendError."""
+
+
 def backend_of(model: str, backend: str | None = None) -> str:
-    """`backend` if given, else the backend for the suffix of `model`. Raises BackendError."""
+    """`backend` if given, else the backend for the suffix of `model`. Raises BackendError.
+
+    An .om goes to aclruntime where CANN's library cannot be opened.
+    """
     if backend is None:
         suffix = Path(model).suffix.lower()
         if suffix not in BY_SUFFIX:
             known = " or ".join(BY_SUFFIX)
             raise BackendError(f"{model}: is no {known} file; name its backend with --backend")
-        return BY_SUFFIX[suffix]
+        backend = BY_SUFFIX[suffix]
+        return "aclruntime" if backend == "acl" and acl_library.problem() else backend
     if backend not in BACKENDS:
         raise BackendError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
     return backend

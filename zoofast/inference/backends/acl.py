@@ -1,35 +1,36 @@
-"""OM models on an Ascend NPU through aclruntime, of any generation.
+"""OM models on an Ascend NPU through CANN's own library, libascendcl.so.
 
-Every build since 2022-11 has the version 0.0.2, so this module tests for features:
-
-- BaseTensor takes an address. Builds without BaseTensor have only Tensor, which copies the array.
-- exec_time_list holds milliseconds or (start, end) pairs. The oldest builds have only a sum and a
-  count.
-- free_resource closes one session. finalize closes ACL for the whole process: no session can be
-  made after it, and a second use crashes. This module never calls finalize; a process may end
-  without it.
-
-aclruntime checks only byte counts and reads from the address that it is given. This module checks
-shape, dtype, memory order and thread.
+Batches overlap: while the NPU computes a batch, the next one is copied to it, and the outputs of
+the one before are copied back. Inputs in pinned memory (`host_memory`) are copied from where they
+are. The GIL is never held meanwhile.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast import _acl, _core
+from zoofast.base import acl_library
 from zoofast.errors import BackendError
-from zoofast.inference import native_output
-from zoofast.inference.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
+from zoofast.inference.backends import (
+    BatchSize,
+    Result,
+    TensorInfo,
+    Times,
+    check_batch,
+    input_shape,
+)
 
 # ACL's numbers for element types
-_DTYPES = {
+DTYPES = {
     0: "float32",
     1: "float16",
     2: "int8",
@@ -43,147 +44,152 @@ _DTYPES = {
     11: "float64",
     12: "bool",
 }
-_LOG_WARNINGS = 3
+# One batch is copied in, one is computed, one is copied out. One more is queued, so that the device
+# has work when this thread wakes up late.
+MAX_IN_FLIGHT = 4
 
 
 def load(
     model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
 ) -> AclModel:
-    try:
-        import aclruntime
-    except ImportError as error:
+    problem = acl_library.problem()
+    if problem:
         raise BackendError(
-            f"{model}: needs aclruntime, which comes with ais_bench: install the wheel for this "
-            f"Python and CANN, and source CANN's set_env.sh ({error})"
-        ) from error
-    return AclModel(aclruntime, model, device, batch)
+            f"{model}: needs CANN's {acl_library.ACL_LIBRARY}: source CANN's set_env.sh, or name "
+            f"the library with --acl-lib ({problem})"
+        )
+    return AclModel(model, device, batch)
 
 
 class AclModel:
-    """A Model of zoofast.inference.backends. Only the loading thread may call its methods."""
+    """A Model and a QueuedModel of zoofast.inference.backends."""
 
     concurrency = 1
+    max_in_flight = MAX_IN_FLIGHT
 
-    def __init__(self, acl: Any, model: str, device: int, batch: BatchSize) -> None:
-        self._acl, self._model, self._device = acl, model, device
-        self._thread = threading.get_ident()
-        options = acl.session_options()
-        options.log_level = _LOG_WARNINGS
+    def __init__(self, model: str, device: int, batch: BatchSize) -> None:
+        self._model, self._device = model, device
         with self._errors("cannot be loaded"):
-            self._session = acl.InferenceSession(model, device, options)
-        inputs = self._session.get_inputs()
+            self._acl = _acl.Model(device, model, MAX_IN_FLIGHT)
+        try:
+            self._describe(batch)
+        except BaseException:
+            with suppress(_acl.AclError):
+                self._acl.close()
+            raise
+        self._times = Times()
+        self._gears: deque[int] = deque()  # of the batches in flight: their rows on the device
+        self._ended_ns = 0  # when the last batch ended, monotonic
+
+    def _describe(self, batch: BatchSize) -> None:
+        inputs = self._acl.inputs
         if len(inputs) != 1:
             names = ", ".join(each.name for each in inputs)
-            raise BackendError(f"{model}: has {len(inputs)} inputs ({names}); a classifier has one")
-        declared = [None if number < 0 else int(number) for number in inputs[0].shape]
-        shape = input_shape(model, inputs[0].name, declared, batch)
-        if declared[0] is None:
-            with self._errors(f"cannot take batch size {shape[0]}"):
-                self._session.set_dynamic_batchsize(shape[0])
-        # The descriptions point into the session, so they are copied while the session lives.
-        self.input = self._info(inputs[0], shape)
-        realsize = int(self._session.get_inputs()[0].realsize)
-        if realsize != self.input.nbytes:
             raise BackendError(
-                f"{model}: input {self.input} is {self.input.nbytes} bytes, but aclruntime "
-                f"wants {realsize}"
+                f"{self._model}: has {len(inputs)} inputs ({names}); a classifier has one"
             )
+        declared = [None if number < 0 else number for number in inputs[0].shape]
+        if self._acl.dynamic == "batch":
+            batch = self._with_gears(batch)
+        shape = input_shape(self._model, inputs[0].name, declared, batch)
+        self.input = self._info(inputs[0], shape)
         self.outputs = [
-            self._info(output, self._output_shape(output, shape[0], declared[0] is None))
-            for output in self._session.get_outputs()
+            self._info(output, self._output_shape(output, shape[0])) for output in self._acl.outputs
         ]
-        self._memory = acl.MemorySummary() if hasattr(acl, "MemorySummary") else None
-        self.reset_times()
 
-    @staticmethod
-    def _output_shape(output: Any, batch: int, is_dynamic: bool) -> tuple[int, ...]:
-        shape = tuple(int(number) for number in output.shape)
-        return (batch, *shape[1:]) if is_dynamic or (shape and shape[0] < 0) else shape
+    def _with_gears(self, batch: BatchSize) -> BatchSize:
+        """The batch size for a model with gears: the largest gear if none is requested."""
+        gears = [gear[0] for gear in self._acl.gears]
+        if batch.requested is not None and batch.requested > max(gears):
+            raise BackendError(
+                f"{self._model}: is made for batch sizes {', '.join(map(str, gears))}; "
+                f"{batch.requested} is larger"
+            )
+        return BatchSize(batch.requested, max(gears))
 
-    def _info(self, desc: Any, shape: tuple[int, ...]) -> TensorInfo:
-        number = int(desc.datatype)
-        if number not in _DTYPES:
-            raise BackendError(f"{self._model}: {desc.name} has ACL's data type {number}, unknown")
-        return TensorInfo(str(desc.name), shape, np.dtype(_DTYPES[number]))
+    def _output_shape(self, output: _acl.Tensor, batch: int) -> tuple[int, ...]:
+        """ACL gives the shape for the largest gear."""
+        is_dynamic = self._acl.dynamic == "batch" or (output.shape and output.shape[0] < 0)
+        return (batch, *output.shape[1:]) if is_dynamic else output.shape
+
+    def _info(self, tensor: _acl.Tensor, shape: tuple[int, ...]) -> TensorInfo:
+        if tensor.type not in DTYPES:
+            raise BackendError(
+                f"{self._model}: {tensor.name} has ACL's data type {tensor.type}, unknown"
+            )
+        return TensorInfo(tensor.name, shape, np.dtype(DTYPES[tensor.type]))
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """aclruntime raises every error as a RuntimeError with a number, and prints the reason."""
         try:
             yield
-        except RuntimeError as error:
-            reason = native_output.take_reason()
-            raise BackendError(
-                f"{self._model}: {what} on device {self._device}: {str(error).strip()}"
-                + (f" ({reason})" if reason else "")
-            ) from error
+        except _acl.AclError as error:
+            raise BackendError(f"{self._model}: {what} on device {self._device}: {error}") from None
 
-    def _check_thread(self) -> None:
-        if threading.get_ident() != self._thread:
-            raise BackendError(
-                f"{self._model}: was loaded in another thread; ACL's context belongs to that thread"
-            )
-        if self._session is None:
-            raise BackendError(f"{self._model}: is closed")
+    def share(self, batches: Sequence[_core.Batch]) -> None:
+        """Nothing is to be done: pinned memory serves all devices."""
+
+    def host_memory(self, nbytes: int) -> _acl.HostMemory:
+        """Memory for batches that the device copies directly. Raises BackendError."""
+        with self._errors("cannot get pinned memory"):
+            return self._acl.host_memory(nbytes)
+
+    def begin(self, batch: NDArray[Any], rows: int = 0, loop: int = 1) -> None:
+        check_batch(self.input, batch)
+        gear: tuple[int, ...] = ()
+        size = self.input.shape[0]
+        if self._acl.dynamic == "batch":
+            wanted = rows or size
+            size = min(gear[0] for gear in self._acl.gears if gear[0] >= wanted)
+            gear = (size,)
+        if size > len(batch):  # the batch size lies between two gears
+            batch = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
+        with self._errors("cannot run"):
+            self._acl.begin([batch[:size]], gear, loop)
+        self._gears.append(loop)
+
+    def end(self) -> Result:
+        with self._errors("cannot run"):
+            arrays, times = self._acl.end([output.dtype for output in self.outputs])
+        end_ns = time.monotonic_ns()
+        loop = self._gears.popleft()
+        for kept, ms, count in (
+            (self._times.to_device, times.to_device, 1),
+            (self._times.compute, times.compute, loop),
+            (self._times.from_device, times.from_device, 1),
+        ):
+            if ms >= 0:
+                kept += [ms] * count
+        begin_ns = max(self._ended_ns, end_ns - round(max(times.compute, 0.0) * loop * 1e6))
+        self._ended_ns = end_ns
+        outputs = [
+            self._as_declared(output, array)
+            for output, array in zip(self.outputs, arrays, strict=True)
+        ]
+        return Result(outputs, begin_ns, end_ns)
+
+    @staticmethod
+    def _as_declared(output: TensorInfo, array: NDArray[Any]) -> NDArray[Any]:
+        """The rows of another gear, as those of the batch; rows without an image are 0."""
+        if array.shape == output.shape or array.shape[1:] != output.shape[1:]:
+            return array
+        rows = np.zeros(output.shape, output.dtype)
+        count = min(len(rows), len(array))
+        rows[:count] = array[:count]
+        return rows
 
     def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
-        self._check_thread()
-        check_batch(self.input, batch)
-        with self._errors("cannot run"):
-            self._session.options().loop = loop
-            if hasattr(self._acl, "BaseTensor"):
-                # BaseTensor holds only the address, so `batch` must live until run returns.
-                address = batch.__array_interface__["data"][0]
-                feed = self._acl.BaseTensor(address, batch.nbytes)
-            else:
-                # Tensor takes unknown element types for single bytes and cuts the data off.
-                feed = self._acl.Tensor(batch.reshape(-1).view(np.int8))
-                feed.to_device(self._device)
-            results = self._session.run([output.name for output in self.outputs], [feed])
-            native_output.trim()
-            arrays = []
-            for output, result in zip(self.outputs, results, strict=True):
-                result.to_host()
-                arrays.append(self._array(output, result))
-        return arrays
+        self.begin(batch, loop=loop)
+        return self.end().outputs
 
-    def _array(self, output: TensorInfo, result: Any) -> NDArray[Any]:
-        array = np.array(result)
-        if array.nbytes != output.nbytes:
-            raise BackendError(
-                f"{self._model}: output {output} came back as {array.nbytes} bytes, not "
-                f"{output.nbytes}"
-            )
-        # Element types that the buffer protocol cannot describe arrive as bytes.
-        return array.view(output.dtype).reshape(output.shape)
+    def kill(self) -> None:
+        self._acl.abandon()
 
     def times(self) -> Times:
-        self._check_thread()
-        with self._errors("cannot report its times"):
-            summary = self._session.sumary()
-        if hasattr(summary, "exec_time_list"):
-            compute = [
-                float(entry[1] - entry[0]) if hasattr(entry, "__len__") else float(entry)
-                for entry in summary.exec_time_list
-            ]
-        else:
-            # Only the sum is known. Equal parts have the right mean.
-            count = int(summary.exec_count)
-            compute = [float(summary.exec_time) / max(count, 1)] * count
-        if self._memory is None:
-            return Times(compute)
-        return Times(
-            compute,
-            [float(ms) for ms in self._memory.H2D_time_list],
-            [float(ms) for ms in self._memory.D2H_time_list],
-        )
+        return self._times
 
     def reset_times(self) -> None:
-        self._check_thread()
-        with self._errors("cannot reset its times"):
-            self._session.reset_sumaryinfo()
-            if self._memory is not None:
-                self._memory.reset()
+        self._times = Times()
 
     def __enter__(self) -> AclModel:
         return self
@@ -194,8 +200,9 @@ class AclModel:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        session, self._session = self._session, None
-        if hasattr(session, "free_resource"):
-            keep_first = suppress(BackendError) if error else nullcontext()
-            with keep_first, self._errors("cannot be closed"):
-                session.free_resource()
+        try:
+            with self._errors("cannot be closed"):
+                self._acl.close()
+        except BackendError:
+            if error is None:
+                raise

@@ -1,0 +1,92 @@
+"""Where ACL's C library is; what it says of this machine's NPUs.
+
+`probe` runs in a process of its own that imports little else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+from zoofast import _acl
+
+ACL_LIBRARY = "libascendcl.so"
+VARIABLE = "ZOOFAST_ACL_LIB"  # the path of the library; what --acl-lib sets
+# Set by CANN's set_env.sh, and where CANN is installed by default.
+HOME_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
+HOMES = (
+    "/usr/local/Ascend/ascend-toolkit/latest",
+    "/usr/local/Ascend/cann",
+    "/usr/local/Ascend/nnrt/latest",
+    "/usr/local/Ascend/nnae/latest",
+    "~/Ascend/ascend-toolkit/latest",
+    "~/Ascend/cann",
+)
+
+
+def candidates() -> list[str]:
+    """Names and paths of the library, in the order in which they are tried.
+
+    The first is found by the dynamic linker (LD_LIBRARY_PATH). The folder `stub` of CANN is never
+    one of them: its library does nothing.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        return [chosen]
+    homes = [os.environ.get(name, "") for name in HOME_VARIABLES]
+    homes = [home for home in homes if home] + [os.path.expanduser(home) for home in HOMES]
+    paths = [os.path.join(home, "lib64", ACL_LIBRARY) for home in dict.fromkeys(homes)]
+    return [ACL_LIBRARY, *(path for path in paths if os.path.isfile(path))]
+
+
+def problem() -> str:
+    """Opens the library, if it is not open. Why that fails; "" when it is open."""
+    if _acl.is_open():
+        return ""
+    reasons = []
+    for candidate in candidates():
+        try:
+            _acl.open_library(candidate)
+        except _acl.AclError as error:
+            reasons.append(str(error))
+        else:
+            return ""
+    return reasons[-1]
+
+
+def probe(device: int | None) -> dict[str, Any]:
+    """The number of devices, or what `device` is after opening it; runs in a process of its own.
+
+    The functions are declared in the public documentation of the Ascend Computing Language.
+    """
+    acl = _load()
+    if acl is None:
+        return {"library": False}
+    acl.aclGetRecentErrMsg.restype = acl.aclrtGetSocName.restype = ctypes.c_char_p
+    count = ctypes.c_uint32()
+    calls: list[tuple[str, tuple[Any, ...]]] = [("aclInit", (None,))]
+    if device is None:
+        calls.append(("aclrtGetDeviceCount", (ctypes.byref(count),)))
+    else:
+        calls.append(("aclrtSetDevice", (device,)))
+    for name, arguments in calls:
+        code = getattr(acl, name)(*arguments)
+        if code != 0:
+            lines = (acl.aclGetRecentErrMsg() or b"").decode(errors="replace").split("\n")
+            reason = next((f": {line.strip()}" for line in lines if line.strip()), "")
+            return {"error": f"{name} failed with ACL's error {code}{reason}"}
+    answer = {"count": count.value, "soc": (acl.aclrtGetSocName() or b"").decode(errors="replace")}
+    if device is not None:
+        acl.aclrtResetDevice(device)
+    acl.aclFinalize()
+    return answer
+
+
+def _load() -> Any:
+    for candidate in candidates():
+        try:
+            return ctypes.CDLL(candidate)
+        except OSError:
+            continue
+    return None
