@@ -84,6 +84,8 @@ static int crop_origin(int side, int crop, zf_crop_rounding rounding)
     int difference = side - crop, half = difference / 2; /* C truncates, like int() */
     if (rounding == ZF_CROP_TRUNCATE || difference % 2 == 0)
         return half;
+    if (rounding == ZF_CROP_DOWN)
+        return difference < 0 ? half - 1 : half;
     if (difference < 0 && rounding != ZF_CROP_HALF_EVEN)
         return half; /* ceil() of a negative number, or torchvision's padding */
     if (rounding == ZF_CROP_UP)

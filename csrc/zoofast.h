@@ -55,12 +55,13 @@ typedef enum {
     ZF_PASS_ORDER_PILLOW_13_0  /* the vertical pass if H < h and h - H > 2 (w - W) */
 } zf_pass_order;
 /* How the centre crop rounds its origin x, (side - crop) / 2 pixels: as
- * Python's int(round(x)), int(x) or ceil(x); or as torchvision's CenterCrop:
+ * Python's int(round(x)), int(x), ceil(x) or floor(x); or as torchvision's CenterCrop:
  * int(round(x)), but int(x) where the image is smaller than the crop. */
 typedef enum {
     ZF_CROP_HALF_EVEN,
     ZF_CROP_TRUNCATE,
     ZF_CROP_UP,
+    ZF_CROP_DOWN,
     ZF_CROP_TORCHVISION
 } zf_crop_rounding;
 typedef enum { ZF_NCHW, ZF_NHWC } zf_layout;

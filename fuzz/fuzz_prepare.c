@@ -37,7 +37,7 @@ static zf_recipe random_recipe(int width, int height, const void *table)
                    .resize_rounding = (zf_side_rounding)draw(2),
                    .filter = (zf_filter)draw(6),
                    .pass_order = (zf_pass_order)draw(3),
-                   .crop_rounding = (zf_crop_rounding)draw(4),
+                   .crop_rounding = (zf_crop_rounding)draw(5),
                    .layout = (zf_layout)draw(2),
                    .channel_index = {draw(2) ? 0 : 2, 1, 0},
                    .elem_size = 1 << draw(3),

@@ -23,6 +23,7 @@ from zoofast.conversion.pipeline import CACHE_NAME, StepCache
 from zoofast.errors import ZoofastError
 from zoofast.evaluation.journal import Journal
 from zoofast.inference.record import RunRecord, record_path
+from zoofast.preprocess.importers.huggingface import CONFIG
 from zoofast.preprocess.manifest import MANIFEST, read_manifest
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
@@ -98,6 +99,8 @@ READERS = {
     "a folder of texts": Reader("r/a_0.txt", lambda folder: read_results(folder / "r")),
     "a folder of .npy": Reader("r/a_0.npy", lambda folder: read_results(folder / "r")),
     "a recipe": Reader("mine.toml", lambda folder: load_recipe(str(folder / "mine.toml"))),
+    "a model card of timm": Reader("c.json", lambda folder: load_recipe(str(folder / "c.json"))),
+    "a processor": Reader(CONFIG, lambda folder: load_recipe(f"hf:{folder}")),
     "a list of images": Reader("list.txt", lambda folder: open_source(folder / "list.txt")),
     "a tar": Reader("x.tar", lambda folder: open_source(folder / "x.tar")),
     "a manifest": Reader(MANIFEST, read_manifest),
@@ -222,6 +225,26 @@ def test_the_journal_of_these_tests_is_one(written: Path, tmp_path: Path) -> Non
     journal = Journal(tmp_path / "j", {"model": "m"}, True)
     journal.close()
     assert [names for names, _ in journal.resumed] == [["a"]]
+
+
+def test_a_models_configuration_with_one_value_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = {"height": 6, "width": 8}
+    processor = {"image_processor_type": "DeiTImageProcessor", "size": size, "crop_size": 5}
+    processor |= {"resample": 2, "do_resize": True, "rescale_factor": 0.5, "image_mean": [1, 1, 1]}
+    card = {"input_size": [3, 6, 6], "crop_pct": 0.9, "interpolation": "box", "crop_mode": "squash"}
+    card |= {"architecture": "x", "mean": [0, 0, 0], "std": [1, 1, 1], "num_classes": 3}
+    path = tmp_path / "config.json"
+    for name, good in ((f"hf:{tmp_path}", processor), (str(path), card)):
+        file = tmp_path / CONFIG if name.startswith("hf:") else path
+        for _, content in replaced(good):
+            file.write_text(json.dumps(content))
+            check(lambda name=name: load_recipe(name).plan(), capsys)
+    for _, content in replaced({"id2label": {"0": "a"}, "num_labels": 1}):
+        (tmp_path / CONFIG).write_text(json.dumps(processor))
+        path.write_text(json.dumps(content))
+        check(lambda: load_recipe(f"hf:{tmp_path}").plan(), capsys)
 
 
 def test_arrays_of_any_type_as_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

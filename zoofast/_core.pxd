@@ -35,6 +35,7 @@ cdef extern from "zoofast.h" nogil:
         ZF_CROP_HALF_EVEN
         ZF_CROP_TRUNCATE
         ZF_CROP_UP
+        ZF_CROP_DOWN
         ZF_CROP_TORCHVISION
     ctypedef enum zf_layout:
         ZF_NCHW

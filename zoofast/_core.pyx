@@ -34,6 +34,7 @@ CROP_ROUNDINGS = {
     "half-even": ZF_CROP_HALF_EVEN,
     "truncate": ZF_CROP_TRUNCATE,
     "up": ZF_CROP_UP,
+    "down": ZF_CROP_DOWN,
     "torchvision": ZF_CROP_TORCHVISION,
 }
 SIDE_ROUNDINGS = {"down": ZF_SIDE_DOWN, "half-up": ZF_SIDE_HALF_UP}

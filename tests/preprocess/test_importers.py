@@ -206,6 +206,7 @@ def test_transforms_of_both_versions(torchvision: Any) -> None:
         v1.Compose([v1.Compose(exact), v1.CenterCrop((91, 57))]),  # pads
         v1.Compose([v1.Resize(65), v1.PILToTensor(), v1.CenterCrop(64)]),  # uint8
         v2.Compose([v2.RGB(), v2.Resize((64, 64)), v2.PILToTensor(), v2.ToDtype(torch_float())]),
+        v2.Compose([v2.Resize((9, 64)), v2.ToImage(), v2.ToDtype(torch_float(), scale=True)]),
         v2.Compose([v2.Resize(64), v2.CenterCrop(64), v1.ToTensor(), v2.Normalize(MEAN, STD)]),
     ):
         assert_equal(Recipe.from_transforms(transform), transform)
@@ -232,6 +233,7 @@ def test_what_a_recipe_cannot_say_is_named(torchvision: Any) -> None:
         ([v1.Lambda(lambda x: x), crop, tensor], "step Lambda: recipes have nothing"),
         ([lambda x: x, crop, tensor], "step <lambda>: not a transform of torchvision"),
         ([v1.Resize(64), tensor], "sizes vary"),
+        ([crop, v2.ToDtype(torch_float())], "step ToDtype: has no effect on a PIL image"),
         ([crop], "makes no tensor"),
         ([crop, tensor, v1.Normalize([0.5], [0.5])], "step Normalize: needs three means"),
         ([crop, v1.PILToTensor(), v1.Normalize(MEAN, STD)], "step Normalize: needs a float tensor"),
@@ -262,6 +264,113 @@ def test_the_users_own_function(
         load_recipe("mine_15:broken")
     with pytest.raises(RecipeError, match="ModuleNotFoundError"):
         load_recipe("no_such_module:x")
+
+
+# ---- Hugging Face ------------------------------------------------------------------------
+
+
+def processor(folder: Path, kind: str, **values: Any) -> str:
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({"image_processor_type": kind, **values}))
+    return str(path)
+
+
+def resized(image: Image.Image, height: int, width: int, filter: int) -> Any:
+    return np.asarray(image.resize((width, height), filter))
+
+
+def test_the_arithmetic_of_efficientnet(tmp_path: Path) -> None:
+    """Rescaled in float64, then 1 and the mean subtracted, then divided twice: all in float32."""
+    mean, std = [0.485, 0.456, 0.406], [0.47853944, 0.4732864, 0.47434163]
+    path = processor(
+        tmp_path,
+        "EfficientNetImageProcessor",
+        size={"height": 61, "width": 50},
+        resample=0,
+        rescale_factor=1 / 127.5,
+        rescale_offset=True,
+        image_mean=mean,
+        image_std=std,
+    )
+
+    def wanted(image: Image.Image) -> Any:
+        x = (resized(image, 61, 50, 0).astype(np.float64) * (1 / 127.5)).astype(np.float32)
+        x = x - np.float32(1) - np.array(mean, np.float32)
+        return (x / np.array(std, np.float32) / np.array(std, np.float32)).transpose(2, 0, 1)
+
+    assert_equal(load_recipe(path), wanted)
+
+
+def test_the_sizes_of_convnext_and_the_channels_of_mobilevit(tmp_path: Path) -> None:
+    def cropped(image: Image.Image, side: int, crop: int) -> Any:
+        short = min(image.size)
+        x = resized(image, side * image.height // short, side * image.width // short, 3)
+        top, left = (x.shape[0] - crop) // 2, (x.shape[1] - crop) // 2
+        padded = np.zeros((crop, crop, 3), np.uint8)
+        rows, columns = slice(max(top, 0), top + crop), slice(max(left, 0), left + crop)
+        part = x[rows, columns]
+        y, x0 = max(-top, 0), max(-left, 0)
+        padded[y : y + part.shape[0], x0 : x0 + part.shape[1]] = part
+        return padded.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+
+    size = {"shortest_edge": 51}
+    path = processor(tmp_path, "ConvNextFeatureExtractor", size=size, do_normalize=False)
+    assert_equal(load_recipe(path), lambda image: cropped(image, 58, 51))  # int(51 / 0.875)
+    path = processor(tmp_path, "ConvNextImageProcessor", size=384, do_normalize=False)
+    wide = {"size": (384, 384), "resize": "exact", "crop": None}
+    recipe = load_recipe(path)
+    assert {key: getattr(recipe, key) for key in wide} == wide
+    path = processor(tmp_path, "MobileViTImageProcessor", size=40, crop_size=51)
+    assert_equal(load_recipe(path), lambda image: cropped(image, 40, 51)[::-1])
+    recipe = load_recipe(processor(tmp_path, "LevitImageProcessor"))
+    assert (recipe.resize_size, recipe.size) == ((256, 256), (224, 224))
+    recipe = load_recipe(processor(tmp_path, "PoolFormerImageProcessor", crop_pct=0.95))
+    assert (recipe.resize_size, recipe.size) == ((235, 235), (224, 224))
+
+
+def test_a_folder_of_a_model(tmp_path: Path) -> None:
+    processor(tmp_path, "ViTImageProcessorFast", size=48, do_normalize=False, do_rescale=False)
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b"}}))
+    imported = importers.load(f"hf:{tmp_path}")
+    recipe = imported.recipe
+    assert (recipe.name, recipe.classes, recipe.dtype) == (tmp_path.name, 2, "uint8")
+    assert "names ViTImageProcessorFast; zoofast computes what ViTImageProcessor" in imported.note
+    assert_equal(recipe, lambda image: resized(image, 48, 48, 2).transpose(2, 0, 1))
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(RecipeError, match="no text 'architecture'"):
+        load_recipe(f"hf:{tmp_path}")
+    written(tmp_path)
+    assert load_recipe(f"hf:{tmp_path}").resize_size == (67, 67)  # a model of timm
+    with pytest.raises(RecipeError, match="there is no folder"):
+        load_recipe("hf:google/vit-base-patch16-224")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        ("DonutImageProcessor", {}, "zoofast knows ViTImageProcessor, DeiT"),
+        ("ViTImageProcesor", {}, "did you mean 'ViTImageProcessor'"),
+        ("ViTImageProcessor", {"resample": 9}, "resample is not one"),
+        ("ViTImageProcessor", {"resample": True}, "resample is not one"),
+        ("ViTImageProcessor", {"do_resize": "no"}, "do_resize is neither"),
+        ("ViTImageProcessor", {"size": {"shortest_edge": 9, "longest_edge": 9}}, "size has short"),
+        ("ViTImageProcessor", {"size": {"shortest_edge": 9}}, "sizes vary"),
+        ("ViTImageProcessor", {"size": 1e9}, "size is not a size"),
+        ("ViTImageProcessor", {"size": 10**9}, "size is not of 1 to"),
+        ("ViTImageProcessor", {"rescale_factor": 0}, "rescale_factor is not a number"),
+        ("ViTImageProcessor", {"image_std": [0, 1, 1]}, "normalize.std"),
+        ("ViTImageProcessor", {"do_pad": True}, "do_pad"),
+        ("ConvNextImageProcessor", {"size": [9, 9]}, "needs 'shortest_edge'"),
+        ("ConvNextImageProcessor", {"size": 9, "do_center_crop": True, "crop_size": 9}, "once"),
+        ("CLIPImageProcessor", {"crop_size": {"shortest_edge": 9}}, "crop_size has no height"),
+    ],
+)
+def test_a_wrong_preprocessor_config_is_one_line(
+    tmp_path: Path, kind: str, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(processor(tmp_path, kind, **values))
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 # ---- the first use --------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from zoofast.errors import ImageError
 from zoofast.preprocess import recipe, reference
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 
-CROP_ROUNDINGS = ("half-even", "truncate", "up", "torchvision")
+CROP_ROUNDINGS = ("half-even", "truncate", "up", "down", "torchvision")
 SIDES = st.one_of(st.integers(1, 70), st.integers(1, 400))
 
 
@@ -44,10 +44,11 @@ def specs(draw: st.DrawFn) -> oracle.Spec:
         dtype=dtype,
         layout=draw(st.sampled_from(["NCHW", "NHWC"])),
         channels=draw(st.sampled_from(["RGB", "BGR"])),
-        scale=draw(st.sampled_from(["0-1", "0-255"])),
+        scale=draw(st.sampled_from(["0-1", "0-255", 1 / 127.5, 0.003921569])),
         mean=(draw(numbers), draw(numbers), draw(numbers)),
         std=(draw(numbers), draw(numbers), draw(numbers)),
         precision=draw(st.sampled_from(["float32", "float64", "float16"])),
+        second=draw(st.none() | st.tuples(*[st.tuples(numbers, numbers, numbers)] * 2)),
     )
 
 

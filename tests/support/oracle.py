@@ -32,10 +32,12 @@ class Spec:
     dtype: str = "float32"
     layout: str = "NCHW"
     channels: str = "RGB"
-    scale: str = "0-1"
+    scale: str | float = "0-1"
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
     precision: str = "float32"
+    # subtracted after mean; divides after std
+    second: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
 
     def toml(self) -> str:
         lines = ['name = "test"', "[resize]", f'mode = "{self.mode}"']
@@ -52,8 +54,13 @@ class Spec:
         if self.out:
             lines += [f"size = {list(self.out)}"]
         if self.dtype != "uint8":
-            lines += ["[normalize]", f'scale = "{self.scale}"']
-            lines += [f"mean = {list(self.mean)}", f"std = {list(self.std)}"]
+            scale = f'"{self.scale}"' if isinstance(self.scale, str) else repr(self.scale)
+            lines += ["[normalize]", f"scale = {scale}"]
+            if self.second is None:
+                lines += [f"mean = {list(self.mean)}", f"std = {list(self.std)}"]
+            else:
+                lines += [f"mean = [{list(self.mean)}, {list(self.second[0])}]"]
+                lines += [f"std = [{list(self.std)}, {list(self.second[1])}]"]
             if self.precision != "float32":
                 lines += [f'precision = "{self.precision}"']
         lines += ["[model]", 'input = "image"', 'output = "class"', "classes = 1000"]
@@ -79,6 +86,8 @@ def _origin(side: int, crop: int, rounding: str) -> int:
     doubled = side - crop
     if rounding == "truncate" or doubled % 2 == 0:
         return int(doubled / 2)
+    if rounding == "down":
+        return doubled // 2
     if rounding == "up":
         return -(-doubled // 2)
     if rounding == "torchvision" and doubled < 0:
@@ -124,8 +133,14 @@ def tensor(rgb: NDArray[np.uint8], spec: Spec) -> NDArray[Any]:
             x = made[:, :, c].astype(number)
             if spec.scale == "0-1":
                 x = np.divide(x, number(255.0))
+            elif isinstance(spec.scale, float):
+                x = (made[:, :, c].astype(np.float64) * spec.scale).astype(number)
             x = np.subtract(x, number(spec.mean[c]))
+            if spec.second:
+                x = np.subtract(x, number(spec.second[0][c]))
             x = np.divide(x, number(spec.std[c]))
+            if spec.second:
+                x = np.divide(x, number(spec.second[1][c]))
             assert x.dtype == number
             result[:, :, c] = x.astype(np.float32).astype(spec.dtype)
     if spec.channels == "BGR":

@@ -171,7 +171,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         required=True,
         metavar="NAME|FILE.toml|SOURCE:NAME",
-        help="how the model wants its images; SOURCE is timm or torchvision",
+        help="how the model wants its images; SOURCE is timm, torchvision or hf",
     )
     parser.add_argument(
         "--test-size", action="store_true", help="of a model of timm: its larger size for tests"

@@ -49,10 +49,9 @@ class Aipp:
             raise RecipeError(f"recipe {recipe.name}: AIPP takes uint8 NHWC with an [aipp] table")
         if not all(side in SOURCE_SIDES for side in recipe.size):
             raise RecipeError(f"recipe {recipe.name}: AIPP takes sides of 2 to 4096 pixels")
-        unit = 255.0 if recipe.on_device.scale == "0-1" else 1.0
         order = ["RGB".index(channel) for channel in recipe.channels]
-        minimum = [recipe.on_device.mean[channel] * unit for channel in order]
-        factor = [1.0 / (recipe.on_device.std[channel] * unit) for channel in order]
+        minimum = [recipe.on_device.means_0_255[channel] for channel in order]
+        factor = [1.0 / recipe.on_device.stds_0_255[channel] for channel in order]
         if not all(0.0 <= value <= MAX_MINIMUM for value in minimum):
             raise RecipeError(f"recipe {recipe.name}: AIPP takes means of 0 to 255, not {minimum}")
         cropped = recipe.input_size != recipe.size

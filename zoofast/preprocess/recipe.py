@@ -18,6 +18,8 @@ DTYPES = ("float32", "float16", "uint8")
 LAYOUTS = ("NCHW", "NHWC")
 PRECISIONS = ("float32", "float64", "float16")
 Floats3 = tuple[float, float, float]
+NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+DIVISORS = {"0-1": 255.0, "0-255": 1.0}  # of Normalization.scale
 Size = tuple[int, int]
 
 
@@ -25,19 +27,41 @@ Size = tuple[int, int]
 class Normalization:
     """From 8-bit values x to a network's input: (x / divisor - mean) / std.
 
-    The divisor is 255 for `scale` "0-1", and 1 for "0-255". `mean` and `std` (standard deviations)
-    are in the order R, G, B, also where the tensor's channels are B, G, R. `precision` is the type
-    that each operation's operands and result have.
+    The divisor is 255 for `scale` "0-1", and 1 for "0-255". A number `scale` is multiplied instead,
+    in float64. `mean` and `std` (standard deviations) are in the order R, G, B, also where the
+    tensor's channels are B, G, R. `precision` is the type that each operation's operands and result
+    have. `second_mean` is subtracted after `mean`, and `second_std` divides after `std`: each
+    operation rounds, so that their order counts.
     """
 
-    scale: str = "0-255"
-    mean: Floats3 = (0.0, 0.0, 0.0)
-    std: Floats3 = (1.0, 1.0, 1.0)
+    scale: str | float = "0-255"
+    mean: Floats3 = NO_MEAN
+    std: Floats3 = NO_STD
     precision: str = "float32"
+    second_mean: Floats3 = NO_MEAN
+    second_std: Floats3 = NO_STD
 
     @property
     def is_identity(self) -> bool:
         return self == Normalization()
+
+    @property
+    def means_0_255(self) -> Floats3:
+        """What is subtracted from values 0 to 255, in one number a channel and without rounding."""
+        a, b, c = (
+            (m + n) * self._divisor for m, n in zip(self.mean, self.second_mean, strict=True)
+        )
+        return a, b, c
+
+    @property
+    def stds_0_255(self) -> Floats3:
+        """What values 0 to 255 are divided by then, in one number a channel."""
+        a, b, c = (m * n * self._divisor for m, n in zip(self.std, self.second_std, strict=True))
+        return a, b, c
+
+    @property
+    def _divisor(self) -> float:
+        return 1 / self.scale if isinstance(self.scale, float) else DIVISORS[self.scale]
 
     def table(self) -> NDArray[np.float32]:
         """The normalized value of each 8-bit value of each channel: (3, 256) float32.
@@ -46,15 +70,17 @@ class Normalization:
         scripts, in their order. So the results are equal to theirs bit for bit.
         """
         number = np.dtype(self.precision).type
-        x = np.arange(256).astype(self.precision)
-        if self.scale == "0-1":
-            x = x / number(255)
-        table = np.stack([x, x, x])
-        if self.mean != (0.0, 0.0, 0.0) or self.std != (1.0, 1.0, 1.0):
-            with np.errstate(all="ignore"):  # what float16 cannot hold; see `fits`
-                table = table - np.array(self.mean, self.precision)[:, None]
-                table = table / np.array(self.std, self.precision)[:, None]
-        return table.astype(np.float32)
+        with np.errstate(all="ignore"):  # what float16 cannot hold; see `fits`
+            if isinstance(self.scale, float):
+                x = (np.arange(256) * self.scale).astype(self.precision)
+            else:
+                x = np.arange(256).astype(self.precision) / number(DIVISORS[self.scale])
+            table = np.stack([x, x, x])
+            for mean in (self.mean, self.second_mean):
+                table = table - np.array(mean, self.precision)[:, None]
+            for std in (self.std, self.second_std):
+                table = table / np.array(std, self.precision)[:, None]
+            return table.astype(np.float32)
 
     def fits(self, dtype: str) -> bool:
         """Whether `dtype` can hold all values of the table as finite numbers."""
@@ -188,8 +214,15 @@ class Recipe:
 # Fields that recipes did not always have: (field of Recipe that holds it, its key, its default).
 _LATER: tuple[tuple[str | None, str, object], ...] = (
     (None, "resize_rounding", "down"),
-    ("normalization", "precision", "float32"),
-    ("on_device", "precision", "float32"),
+    *(
+        (table, key, default)
+        for table in ("normalization", "on_device")
+        for key, default in (
+            ("precision", "float32"),
+            ("second_mean", NO_MEAN),
+            ("second_std", NO_STD),
+        )
+    ),
 )
 
 

@@ -15,8 +15,11 @@ from zoofast.base.parsing import parse_toml
 from zoofast.errors import RecipeError
 from zoofast.preprocess.guides import Guide, guides
 from zoofast.preprocess.recipe import (
+    DIVISORS,
     DTYPES,
     LAYOUTS,
+    NO_MEAN,
+    NO_STD,
     PRECISIONS,
     Floats3,
     Normalization,
@@ -183,11 +186,15 @@ class _RecipeReader:
             raise self.error(f"{_path(table, key)} = {_shown(value)}: {error}") from None
 
     def normalization(self, table: str) -> Normalization:
+        mean, second_mean = self.get(table, "mean", (NO_MEAN, NO_MEAN), _once_or_twice(_floats3))
+        std, second_std = self.get(table, "std", (NO_STD, NO_STD), _once_or_twice(_positive3))
         return Normalization(
-            scale=self.get(table, "scale", "0-255", _one_of("0-1", "0-255")),
-            mean=self.get(table, "mean", (0.0, 0.0, 0.0), _floats3),
-            std=self.get(table, "std", (1.0, 1.0, 1.0), _positive3),
+            scale=self.get(table, "scale", "0-255", _scale),
+            mean=mean,
+            std=std,
             precision=self.get(table, "precision", "float32", _one_of(*PRECISIONS)),
+            second_mean=second_mean,
+            second_std=second_std,
         )
 
     def recipe(self) -> Recipe:
@@ -349,6 +356,29 @@ def _positive3(value: Any) -> Floats3:
     if min(values) <= 0:
         raise ValueError("three numbers above 0, for R, G and B")
     return values
+
+
+def _once_or_twice(
+    check: Callable[[Any], Floats3],
+) -> Callable[[Any], tuple[Floats3, Floats3]]:
+    """Three numbers; or two such lists, which are used one after the other."""
+    neutral = NO_MEAN if check is _floats3 else NO_STD
+
+    def check_both(value: Any) -> tuple[Floats3, Floats3]:
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], list):
+            return check(value[0]), check(value[1])
+        return check(value), neutral
+
+    return check_both
+
+
+def _scale(value: Any) -> str | float:
+    if isinstance(value, str):
+        return _one_of(*DIVISORS)(value)
+    number = _number(value)
+    if not 0 < number <= 1:
+        raise ValueError(f"one of {', '.join(DIVISORS)}, or a number above 0 and at most 1")
+    return number
 
 
 def _percent(value: Any) -> float:

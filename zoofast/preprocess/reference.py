@@ -43,10 +43,14 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
     else:
         norm = recipe.normalization
         tensor = pixels.astype(norm.precision)
-        if norm.scale == "0-1":
+        if isinstance(norm.scale, float):
+            tensor = (pixels * np.float64(norm.scale)).astype(norm.precision)
+        elif norm.scale == "0-1":
             tensor = tensor / np.array(255, norm.precision)
-        tensor = tensor - np.array(norm.mean, norm.precision)
-        tensor = tensor / np.array(norm.std, norm.precision)
+        for mean in (norm.mean, norm.second_mean):
+            tensor = tensor - np.array(mean, norm.precision)
+        for std in (norm.std, norm.second_std):
+            tensor = tensor / np.array(std, norm.precision)
         tensor = tensor.astype(np.float32).astype(recipe.dtype)
     if recipe.channels == "BGR":
         tensor = tensor[:, :, ::-1]
@@ -64,6 +68,8 @@ def _crop_origin(origin: float, rounding: str) -> int:
     """The crop's first pixel; `origin` is (side - crop) / 2."""
     if rounding == "up":
         return math.ceil(origin)
+    if rounding == "down":
+        return math.floor(origin)
     if rounding == "truncate" or (rounding == "torchvision" and origin < 0):
         return int(origin)
     return round(origin)

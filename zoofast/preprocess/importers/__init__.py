@@ -1,4 +1,4 @@
-"""Recipes from where models come from: timm, torchvision, and any `transforms.Compose`.
+"""Recipes from where models come from: timm, torchvision, Hugging Face, any `transforms.Compose`.
 
 `load` finds the importer by the form of the name. Each importer turns the source's own description
 of the preprocessing into the tables of a recipe file, so that the reader of recipe files checks
@@ -7,13 +7,16 @@ every value. What a recipe cannot say exactly is a RecipeError that names the st
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import Imported
 
-PREFIXES = ("timm", "torchvision")
+PREFIXES = ("timm", "torchvision", "hf")
+HF_FILES = ("preprocessor_config.json", "processor_config.json")
 FORMS = (
-    "timm:NAME[.TAG], torchvision:WEIGHTS.TAG, a timm config.json, or package.module:function "
-    "that returns a transform"
+    "timm:NAME[.TAG], torchvision:WEIGHTS.TAG, hf:FOLDER, a config.json of timm, a "
+    "preprocessor_config.json, or package.module:function that returns a transform"
 )
 
 
@@ -32,7 +35,7 @@ def load(name: str, test_size: bool = False) -> Imported:
     """
     kind, colon, rest = name.partition(":")
     if name.endswith(".json") and kind not in PREFIXES:
-        kind, rest = "timm", name
+        kind, rest = "hf" if Path(name).name in HF_FILES else "timm", name
     elif not colon or not rest:
         raise RecipeError(f"recipe {name!r}: not of the form {FORMS}")
     if kind == "timm":
@@ -45,6 +48,10 @@ def load(name: str, test_size: bool = False) -> Imported:
         from zoofast.preprocess.importers import torchvision
 
         return torchvision.load(rest)
+    if kind == "hf":
+        from zoofast.preprocess.importers import huggingface
+
+        return huggingface.load(rest)
     from zoofast.preprocess.importers import function
 
     return function.load(name)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoofast.base.files import read_file
+from zoofast.base.parsing import parse_json
+from zoofast.base.text import first_line
+from zoofast.errors import RecipeError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import recipe_from_values
+
+MAX_CONFIG_BYTES = 10_000_000  # a config.json with the names of 21,000 classes has 1 MB
 
 # One RGB image to the network's input: float32 or uint8 (3, H, W).
 Transform = Callable[[Image.Image], NDArray[Any]]
@@ -55,6 +62,19 @@ def recipe_of(
         "model": {"input": "image", "output": "class", "classes": classes, **known},
     }
     return recipe_from_values(values, name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises RecipeError that names the file."""
+    try:
+        content = parse_json(read_file(path, MAX_CONFIG_BYTES))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: not JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: not a JSON object")
+    return content
 
 
 def as_array(output: Any) -> NDArray[Any]:

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.extras import define_missing_operators, needs
-from zoofast.base.files import read_file
-from zoofast.base.parsing import parse_json
-from zoofast.base.text import first_line
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import (
     IMAGENET_CLASSES,
     Imported,
     Transform,
     as_array,
+    read_json,
     recipe_of,
 )
-from zoofast.preprocess.recipe_file import MAX_RECIPE_BYTES, MAX_SIDE, nearest
+from zoofast.preprocess.recipe_file import MAX_SIDE, nearest
 
 PACKAGES = ("timm", "torch", "torchvision", "pillow")
 # timm.data.constants: what a configuration means that leaves a key out
@@ -67,13 +65,8 @@ def _registered(name: str) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     """The pretrained_cfg of a model card's config.json."""
-    try:
-        content = parse_json(read_file(path, MAX_RECIPE_BYTES))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise RecipeError(f"{path}: not JSON: {first_line(error)}") from error
-    config = content.get("pretrained_cfg", content) if isinstance(content, dict) else None
+    content = read_json(path)
+    config = content.get("pretrained_cfg", content)
     if not isinstance(config, dict) or not isinstance(content.get("architecture"), str):
         raise RecipeError(
             f"{path}: not the config.json of a model of timm: it has no text 'architecture'"

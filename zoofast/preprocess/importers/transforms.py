@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import (
     IMAGENET_CLASSES,
@@ -20,6 +22,9 @@ from zoofast.preprocess.importers.imported import (
 PACKAGES = ("torch", "torchvision", "pillow")
 LIBRARIES = ("torchvision", "timm")  # whose classes are known by their names
 DIVIDED, UNSCALED = "0-1", "0-255"
+# v2 multiplies by 1/255 in float32. The product of a pixel and this float32 number is exact in
+# float64, so that a recipe, which rounds it to float32, makes the same; x / 255 is not the same.
+MULTIPLIED = float(np.float32(1 / 255))
 
 
 def from_transforms(
@@ -160,11 +165,8 @@ class _Steps:
 
     def _to_float(self, step: Any, dtype: Any, multiplies: bool) -> None:
         self._check_float(step, dtype)
-        if self.scale is None and multiplies:
-            # x * (1 / 255) in float32 is not x / 255: 126 of the 256 values differ
-            raise self.error(step, "multiplies by 1/255; recipes divide by 255")
         if self.scale is None:
-            self.scale = DIVIDED
+            self.scale = MULTIPLIED if multiplies else DIVIDED
 
     def _check_float(self, step: Any, dtype: Any) -> None:
         if not self.is_tensor:
