@@ -12,7 +12,8 @@ from zoofast.cli import COMMANDS, main
 from zoofast.commands import arguments
 
 BAD_NUMBERS = ["-1", "0", "9" * 30, "9" * 5000, "x", "", "1e400", "nan", "-0x1", "²", "1.5.1", "1,"]
-PATHS = {"file_to_write", "result_file", "_option", "Path"}  # types that are not numbers
+# types that are not numbers
+PATHS = {"file_to_write", "result_file", "_json_file", "_option", "Path"}
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
