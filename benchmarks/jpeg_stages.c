@@ -1,26 +1,27 @@
 /*
- * The baseline decoder and libjpeg-turbo, one thread, bytes in memory. Verifies
+ * Our own decoders and libjpeg-turbo, one thread, bytes in memory. Verifies
  * every image first, then times all stages in turn. Prints the median round,
  * and "best": the sum of each file's shortest time, which other work on the
  * machine changes less.
  *
- * Usage: jpeg_stages [-r ROUNDS] [-i ISA] [-t] FILE...
+ * Usage: jpeg_stages [-r ROUNDS] [-i ISA] [-t] [-p] FILE...
  *
  * -t: prints tab-separated figures, one line per kind of file and stage: kind,
  * stage, files, mean bytes and mean pixels per file, mean seconds per file
  * (median, best), and median ticks of the time stamp counter (x86: TSC, Arm:
  * CNTVCT) per byte. benchmarks/jpeg.py makes tables of them.
  *
+ * -p: the files are progressive; without it, only baseline files are taken.
+ *
  *     cc -std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -Icsrc -Itests/core/native \
- *         benchmarks/jpeg_stages.c csrc/levels.c csrc/jpeg_{baseline,entropy,header}.c \
- *         csrc/jpeg_pixels*.c -ljpeg -o jpeg_stages
+ *         benchmarks/jpeg_stages.c csrc/levels.c csrc/jpeg_[!t]*.c -ljpeg -o jpeg_stages
  *
  * Stages: `coefficients` is entropy decoding alone (jpeg_read_coefficients in
- * libjpeg-turbo); `rgb` is the full image as RGB or gray rows; `window` is the
+ * libjpeg-turbo), of baseline files only; `rgb` is the full image as RGB or gray rows; `window` is the
  * centred part that a 256/224 crop reads.
  */
 #include "jpeg_reference.h"
-#include "zf_jpeg_internal.h"
+#include "own_decoder.h"
 
 #include <unistd.h>
 
@@ -78,7 +79,7 @@ static void turbo_rgb(const file *f)
     jpeg_destroy_decompress(&cinfo);
 }
 
-static zf_baseline *decoder;
+static zf_level level;
 static const zf_jpeg_kernels *kernels;
 static uint8_t *unstuffed;
 
@@ -142,7 +143,7 @@ static void decode_window(const file *f, bool crop)
         w.x1 = w.x0 + side;
         w.y1 = w.y0 + side;
     }
-    if (zf_baseline_decode(decoder, &jpeg, w, drop_row, NULL) != ZF_OK)
+    if (own_decode(level, &jpeg, w, drop_row, NULL) != ZF_OK)
         abort();
 }
 
@@ -160,6 +161,10 @@ static const struct {
     {"zoofast window", zoofast_window},
 };
 #define NSTAGES (sizeof stages / sizeof *stages)
+
+static bool progressive;
+/* The first stage that is timed: progressive files have no stage `coefficients`. */
+static size_t first_stage(void) { return progressive ? 2 : 0; }
 
 /* ---- verifying ------------------------------------------------------------ */
 
@@ -182,7 +187,7 @@ static void verify(const file *f, const char *path)
     zf_window all = {0, 0, f->jpeg.width, f->jpeg.height};
     reference_decode(f->data, f->nbytes, SIZE_MAX, &want);
     if (want.warnings != 0 ||
-        zf_baseline_decode(decoder, &f->jpeg, all, compare_row, NULL) != ZF_OK) {
+        own_decode(level, &f->jpeg, all, compare_row, NULL) != ZF_OK) {
         fprintf(stderr, "%s: not equal to libjpeg-turbo\n", path);
         exit(1);
     }
@@ -248,7 +253,7 @@ static void report(const char *kind, const file *files, int n, double *const *se
             count++;
         }
     if (tabs) {
-        for (size_t s = 0; s < NSTAGES; s++)
+        for (size_t s = first_stage(); s < NSTAGES; s++)
             printf("%s\t%s\t%d\t%.1f\t%.1f\t%.9f\t%.9f\t%.3f\n", kind ? kind : "all",
                    stages[s].name, count, nbytes / count, pixels / count, median[s] / count,
                    best[s] / count, median[s] * ticks_per_second / nbytes);
@@ -256,13 +261,14 @@ static void report(const char *kind, const file *files, int n, double *const *se
     }
     printf("%s: %d files, %.1f kB and %.1f kpx each\n", kind ? kind : "all", count,
            nbytes / count / 1e3, pixels / count / 1e3);
-    for (size_t s = 0; s < NSTAGES; s++)
+    for (size_t s = first_stage(); s < NSTAGES; s++)
         printf("  %-28s median %7.3f ms/image, best %7.3f ms: %6.1f MB/s of JPEG, %6.1f Mpx/s\n",
                stages[s].name, 1e3 * median[s] / count, 1e3 * best[s] / count,
                nbytes / best[s] / 1e6, pixels / best[s] / 1e6);
-    printf("  coefficients %.2fx (best %.2fx), rgb %.2fx (%.2fx), window against "
-           "libjpeg-turbo's full rgb %.2fx (%.2fx)\n",
-           median[0] / median[1], best[0] / best[1], median[2] / median[3], best[2] / best[3],
+    if (!progressive)
+        printf("  coefficients %.2fx (best %.2fx)\n", median[0] / median[1], best[0] / best[1]);
+    printf("  rgb %.2fx (%.2fx), window against libjpeg-turbo's full rgb %.2fx (%.2fx)\n",
+           median[2] / median[3], best[2] / best[3],
            median[2] / median[4], best[2] / best[4]);
 }
 
@@ -274,25 +280,26 @@ int main(int argc, char **argv)
     char kinds[16][16];
     int nkinds = 0;
 
-    while ((option = getopt(argc, argv, "r:i:t")) != -1) {
+    while ((option = getopt(argc, argv, "r:i:tp")) != -1) {
         if (option == 'r')
             rounds = atoi(optarg);
         else if (option == 'i')
             isa = optarg;
         else if (option == 't')
             tabs = true;
+        else if (option == 'p')
+            progressive = true;
         else
             return 2;
     }
-    zf_level level = zf_level_named(isa);
+    level = zf_level_named(isa);
     if (level == ZF_LEVEL_COUNT || !zf_level_runs_here(level)) {
         fprintf(stderr, "no such CPU level here: %s\n", isa);
         return 2;
     }
-    decoder = zf_baseline_open(level);
     kernels = zf_jpeg_kernels_of[level];
     file *files = calloc((size_t)(argc - optind) + 1, sizeof *files);
-    if (!decoder || !files || rounds < 1) {
+    if (!files || rounds < 1) {
         fprintf(stderr, "out of memory, or no rounds\n");
         return 2;
     }
@@ -302,9 +309,9 @@ int main(int argc, char **argv)
             perror(argv[i]);
             return 1;
         }
-        if (zf_jpeg_parse(f->data, f->nbytes, &f->jpeg) != ZF_OK || f->jpeg.progressive ||
+        if (zf_jpeg_parse(f->data, f->nbytes, &f->jpeg) != ZF_OK || f->jpeg.progressive != progressive ||
             f->jpeg.restart_interval) {
-            fprintf(stderr, "%s: left out, not a plain baseline file\n", argv[i]);
+            fprintf(stderr, "%s: left out, another kind of file\n", argv[i]);
             free(f->data);
             continue;
         }
@@ -337,7 +344,7 @@ int main(int argc, char **argv)
     uint64_t begin_ticks = ticks(), begin = zf_now();
     for (int r = -1; r < rounds; r++) /* round -1 warms up */
         for (int i = 0; i < n; i++)
-            for (size_t s = 0; s < NSTAGES; s++) {
+            for (size_t s = first_stage(); s < NSTAGES; s++) {
                 uint64_t start = zf_now();
                 stages[s].run(&files[i]);
                 if (r >= 0)

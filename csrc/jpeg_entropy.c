@@ -6,7 +6,7 @@
  * coefficients, other work does not lengthen the chain, and rare cases are
  * handled outside of it.
  */
-#include "zf_jpeg_internal.h"
+#include "zf_jpeg_bits.h"
 
 #include <string.h>
 
@@ -30,8 +30,7 @@ static bool same(const zf_huffman *a, const zf_huffman *b)
            memcmp(a->values, b->values, sizeof a->values) == 0;
 }
 
-/* False if libjpeg's jpeg_make_d_derived_tbl refuses the table. */
-static bool make_codes(zf_codes *codes, const zf_huffman *source)
+bool zf_codes_make(zf_codes *codes, const zf_huffman *source)
 {
     uint32_t code = 0;
     int symbol = 0;
@@ -54,10 +53,7 @@ static bool make_codes(zf_codes *codes, const zf_huffman *source)
     return true;
 }
 
-/* The symbol whose code is at the top of bits, given a lower bound of the code's
- * length. *length gets that length; 17 when there is no such code. */
-static __attribute__((noinline)) int find_symbol(const zf_codes *codes, uint64_t bits,
-                                                 int min_length, int *length)
+int zf_find_symbol(const zf_codes *codes, uint64_t bits, int min_length, int *length)
 {
     uint32_t top = (uint32_t)(bits >> 48);
     int l = min_length;
@@ -73,7 +69,7 @@ bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)
     if (same(&table->source, source))
         return true;
     table->source.defined = false;
-    if (!make_codes(&table->codes, source))
+    if (!zf_codes_make(&table->codes, source))
         return false;
     for (int i = 0; i < table->codes.nsymbols; i++)
         if (source->values[i] > 15)
@@ -92,14 +88,6 @@ bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)
            sizeof table->entry - (size_t)filled * sizeof *table->entry);
     table->source = *source;
     return true;
-}
-
-/* The signed value of the top `size` bits of bits: EXTEND of T.81. */
-static inline int extend(uint64_t bits, int size)
-{
-    int value = (int)((bits >> 1) >> (63 - size));
-    int negative = (int)~((int64_t)bits >> 63);
-    return value - (negative & ((1 << size) - 1));
 }
 
 static uint64_t ac_entry(int total, int shift, int step1, int step2, int value1, int value2)
@@ -176,7 +164,7 @@ bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source)
     if (same(&table->source, source))
         return true;
     table->source.defined = false;
-    if (!make_codes(&table->codes, source))
+    if (!zf_codes_make(&table->codes, source))
         return false;
     fill_single(table, source, complete);
     add_second(table, complete);
@@ -184,33 +172,7 @@ bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source)
     return true;
 }
 
-/* ---- bits ----------------------------------------------------------------- */
-
-static inline uint64_t load_be64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    v = __builtin_bswap64(v);
-#endif
-    return v;
-}
-
-/* Fills the buffer to 56 bits or more, without a branch. A byte that fits only in
- * part is loaded again by the next refill, which gives its bits the same
- * values. */
-static inline void refill(zf_bits *b)
-{
-    b->buf |= load_be64(b->p) >> b->left;
-    b->p += (63 - b->left) >> 3;
-    b->left |= 56;
-}
-
-static inline void drop(zf_bits *b, int n)
-{
-    b->buf <<= n;
-    b->left -= n;
-}
+/* ---- blocks --------------------------------------------------------------- */
 
 /* Returns n <= 12 bits to the buffer. */
 static inline __attribute__((always_inline)) void put_back(zf_bits *b, int n)
@@ -222,35 +184,13 @@ static inline __attribute__((always_inline)) void put_back(zf_bits *b, int n)
     b->p = p + 7;
 }
 
-/* ---- blocks --------------------------------------------------------------- */
-
-/* Decodes the DC difference of a block; false if the code is bad. */
-static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b,
-                                                                const zf_dc_table *table,
-                                                                int *difference)
-{
-    int total = table->entry[b->buf >> (64 - ZF_DC_BITS)].total;
-    int size = table->entry[b->buf >> (64 - ZF_DC_BITS)].size;
-
-    if (__builtin_expect(total == 0, 0)) {
-        int length;
-        size = find_symbol(&table->codes, b->buf, ZF_DC_BITS + 1, &length);
-        if (length > 16)
-            return false;
-        total = length + size;
-    }
-    *difference = extend(b->buf << (total - size), size);
-    drop(b, total);
-    return true;
-}
-
 /* Decodes a coefficient without the table's entries. Returns its zigzag steps, 0
  * if the code is bad. */
 static inline __attribute__((always_inline)) int ac_rare(zf_bits *b, const zf_ac_table *table,
                                                          int *value)
 {
     refill(b);
-    int length, symbol = find_symbol(&table->codes, b->buf, 1, &length);
+    int length, symbol = zf_find_symbol(&table->codes, b->buf, 1, &length);
     int step = (symbol >> 4) + 1, size = symbol & 15;
     if (length > 16)
         return 0;

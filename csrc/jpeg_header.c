@@ -269,6 +269,25 @@ zf_status zf_jpeg_parse(const uint8_t *data, size_t nbytes, zf_jpeg *jpeg)
     return ZF_OK;
 }
 
+bool zf_jpeg_next_scan(zf_jpeg *jpeg, size_t offset)
+{
+    int marker;
+    segment s;
+
+    for (;;) {
+        if (!next_segment(jpeg, &offset, &marker, &s))
+            return false;
+        if (marker == 0xDA)
+            break;
+        if ((marker != 0xC4 && marker != 0xDD) || !read_segment(marker, s, jpeg, NULL))
+            return false;
+    }
+    for (int i = 0; i < jpeg->ncomp; i++)
+        jpeg->comp[i].td = jpeg->comp[i].ta = -1;
+    jpeg->scan_offset = offset;
+    return read_scan(s, jpeg);
+}
+
 zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height)
 {
     zf_jpeg jpeg;

@@ -206,6 +206,8 @@ AVX2 static ZF_DECL_UNSTUFF(unstuff_avx2)
 const zf_jpeg_kernels zf_jpeg_kernels_avx2 = {
     .unstuff = unstuff_avx2,
     .mcu = zf_mcu_bmi2,
+    .ac_first = zf_ac_first_bmi2,
+    .ac_refine = zf_ac_refine_bmi2,
     .idct = idct_avx2,
     .upsample_h2v1 = zf_upsample_h2v1_avx2,
     .upsample_h2v2 = zf_upsample_h2v2_avx2,

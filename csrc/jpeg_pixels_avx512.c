@@ -137,6 +137,8 @@ AVX512 static ZF_DECL_UNSTUFF(unstuff_avx512)
 const zf_jpeg_kernels zf_jpeg_kernels_avx512 = {
     .unstuff = unstuff_avx512,
     .mcu = zf_mcu_bmi2,
+    .ac_first = zf_ac_first_bmi2,
+    .ac_refine = zf_ac_refine_bmi2,
     .idct = idct_avx512,
     .upsample_h2v1 = zf_upsample_h2v1_avx2,
     .upsample_h2v2 = zf_upsample_h2v2_avx2,

@@ -182,6 +182,8 @@ static ZF_DECL_YCC_TO_RGB(ycc_to_rgb_neon)
 const zf_jpeg_kernels zf_jpeg_kernels_neon = {
     .unstuff = zf_unstuff_scalar,
     .mcu = zf_mcu_scalar,
+    .ac_first = zf_ac_first_scalar,
+    .ac_refine = zf_ac_refine_scalar,
     .idct = idct_neon,
     .upsample_h2v1 = upsample_h2v1_neon,
     .upsample_h2v2 = upsample_h2v2_neon,

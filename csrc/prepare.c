@@ -381,8 +381,8 @@ static zf_status decode_and_resize(zf_workspace *ws, decode_fn decode, const voi
     zf_status status = decode(ws, image, window, z, result);
     uint64_t spent = zf_now() - begin;
     result->ns[ZF_STAGE_RESIZE] += move_part(&spent, &z->time, ws);
-    if (result->decoder == ZF_DECODER_BASELINE) {
-        const zf_pixel_times *times = zf_decoders_times(ws->decoders);
+    const zf_pixel_times *times = zf_decoders_times(ws->decoders, result->decoder);
+    if (times) {
         result->ns[ZF_STAGE_IDCT] += move_part(&spent, &times->idct, ws);
         result->ns[ZF_STAGE_COLOUR] += move_part(&spent, &times->colour, ws);
         result->ns[ZF_STAGE_ENTROPY] += spent;

@@ -118,7 +118,7 @@ void zf_taps_free(zf_taps *t);
 typedef struct zf_component {
     int id, h, v;   /* sampling factors, 1..4 */
     int tq;         /* quantization table */
-    int td, ta;     /* Huffman tables in the first scan; -1: not part of that scan */
+    int td, ta;     /* Huffman tables in the scan; -1: not part of the scan */
 } zf_component;
 
 typedef struct zf_huffman {
@@ -130,18 +130,18 @@ typedef struct zf_huffman {
 typedef enum { ZF_COLOR_GRAY, ZF_COLOR_YCC, ZF_COLOR_RGB } zf_color;
 
 /* The contents of a file's header: all before the entropy-coded bytes of the
- * first scan. */
+ * first scan, or of a later one after zf_jpeg_next_scan. */
 typedef struct zf_jpeg {
     const uint8_t *data;
     size_t nbytes;
-    size_t scan_offset; /* of the first entropy-coded byte */
+    size_t scan_offset; /* of the scan's first entropy-coded byte */
     int width, height;
     bool progressive; /* SOF2; else SOF0 or SOF1 with Huffman coding */
     int ncomp;        /* 1 or 3 */
     zf_component comp[3];
     int max_h, max_v;
     zf_color color;   /* libjpeg's choice, from JFIF, Adobe and the component ids */
-    int scan_ncomp;   /* components of the first scan */
+    int scan_ncomp;   /* components of the scan */
     int scan_ss, scan_se, scan_ah, scan_al;
     int restart_interval; /* MCUs, 0: none */
     bool quant_defined[4];
@@ -154,6 +154,10 @@ typedef struct zf_jpeg {
  * CMYK, multi-picture files, 12 bits, huge sizes ...). Such a header is
  * ZF_UNSUPPORTED, so that Pillow decides. */
 zf_status zf_jpeg_parse(const uint8_t *data, size_t nbytes, zf_jpeg *jpeg);
+
+/* Reads the segments from data[offset] on up to the entropy-coded bytes of the next
+ * scan: Huffman tables, restart interval, scan header. False at anything else. */
+bool zf_jpeg_next_scan(zf_jpeg *jpeg, size_t offset);
 
 /* Source pixels [x0, x1) x [y0, y1). */
 typedef struct zf_window {
@@ -183,7 +187,7 @@ typedef struct zf_sampled {
     uint64_t pieces, timed; /* how many pieces there were; how many were timed */
 } zf_sampled;
 
-/* The times of our own decoder's parts; the rest of its time is entropy
+/* The times of our own decoders' parts; the rest of their time is entropy
  * decoding. */
 typedef struct zf_pixel_times {
     zf_sampled idct, colour;
@@ -197,8 +201,9 @@ void zf_decoders_close(zf_decoders *decoders);
  * decoder `only` if that is not ZF_DECODER_NONE. *used gets that decoder. */
 zf_status zf_decode_window(zf_decoders *decoders, const zf_jpeg *jpeg, zf_window window,
                            zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used);
-/* The times of the last decoding by ZF_DECODER_BASELINE. */
-const zf_pixel_times *zf_decoders_times(const zf_decoders *decoders);
+/* The times of the last decoding, if it was by that decoder; NULL if it is
+ * libjpeg-turbo. */
+const zf_pixel_times *zf_decoders_times(const zf_decoders *decoders, zf_decoder used);
 
 /* ---- time ----------------------------------------------------------------- */
 

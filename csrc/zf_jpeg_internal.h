@@ -1,7 +1,8 @@
-/* What the files of the baseline JPEG decoder share: jpeg_baseline.c (which
- * blocks a window needs, and in which order), jpeg_entropy.c (bytes ->
- * coefficients) and jpeg_pixels*.c (coefficients -> pixels). decode.c uses the
- * last section only. */
+/* What the files of our JPEG decoders share: jpeg_baseline.c and
+ * jpeg_progressive.c (the drivers), jpeg_stream.c (the bytes of a scan),
+ * jpeg_entropy.c and jpeg_scans.c (bytes -> coefficients), jpeg_planes.c (which
+ * blocks a window needs, and its pixel rows) and jpeg_pixels*.c (coefficients ->
+ * pixels). decode.c uses the last section only. */
 #ifndef ZF_JPEG_INTERNAL_H
 #define ZF_JPEG_INTERNAL_H
 
@@ -97,6 +98,28 @@ typedef struct zf_ac_table {
  * the table was made from an equal DHT. */
 bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source);
 bool zf_ac_table_make(zf_ac_table *table, const zf_huffman *source);
+
+/* A table for the AC coefficients of a progressive scan. An entry says which
+ * symbol the next ZF_SCAN_BITS bits begin with. `run` is the number of zeros
+ * before the coefficient; ZF_RUN_EOB + n: the band ends here and in the next
+ * blocks, whose number has n more bits; ZF_RUN_RARE: the code, or the code and
+ * its value, are longer. `total` is the number of bits used, of the value also.
+ * A run of 16 zeros has the run 15 and the value 0. */
+#define ZF_SCAN_BITS 10
+#define ZF_RUN_RARE 64
+#define ZF_RUN_EOB 128
+
+typedef struct zf_scan_table {
+    struct {
+        uint8_t total, run;
+        int16_t value;
+    } entry[1 << ZF_SCAN_BITS];
+    zf_codes codes;
+} zf_scan_table;
+
+/* Fills a table from a DHT; false if libjpeg refuses the DHT. Symbols with values of
+ * more than max_size bits count as rare. */
+bool zf_scan_table_make(zf_scan_table *table, const zf_huffman *source, int max_size);
 
 /* The blocks of one MCU, in order. */
 typedef struct zf_mcu {
@@ -194,9 +217,32 @@ typedef struct zf_transform {
     void name(uint8_t *const rgb[3], const uint8_t *y, const uint8_t *cb,         \
               const uint8_t *cr, int n)
 
+/* Values in a zf_scan_table have at most 9 bits, so those of this scan fit 16. */
+#define ZF_LOW_BIT_MAX 6
+
+/* A scan of a progressive file that has one component's AC coefficients. */
+typedef struct zf_ac_scan {
+    int first, last;  /* zigzag positions of the band */
+    int low_bit;      /* the lowest bit that the scan has; up to ZF_LOW_BIT_MAX */
+    uint32_t eob_run; /* the band is over in so many of the next blocks */
+    zf_scan_table table;
+} zf_ac_scan;
+
+/* Decodes n blocks of a scan of AC coefficients: the first scan of its band, or
+ * one that adds a bit. nonzero[i] has a bit for each zigzag position where block i
+ * has a coefficient other than 0, apart from its DC. coef is the first of n blocks
+ * of 64 coefficients, in a block's order; NULL: the blocks are skipped, and only
+ * nonzero is kept. False: the stream is bad, or over the address `end`. The caller
+ * has to check whether it was read past its end. */
+#define ZF_DECL_AC_SCAN(name)                                                     \
+    bool name(zf_bits *bits, zf_ac_scan *scan, const uint8_t *end, uint64_t *nonzero, \
+              int16_t *coef, int n)
+
 typedef struct zf_jpeg_kernels {
     ZF_DECL_UNSTUFF((*unstuff));
     ZF_DECL_MCU((*mcu));
+    ZF_DECL_AC_SCAN((*ac_first));
+    ZF_DECL_AC_SCAN((*ac_refine));
     ZF_DECL_IDCT((*idct));
     ZF_DECL_H2V1((*upsample_h2v1));
     ZF_DECL_H2V2((*upsample_h2v2));
@@ -212,6 +258,8 @@ extern const zf_jpeg_kernels *const zf_jpeg_kernels_of[ZF_LEVEL_COUNT];
 
 ZF_DECL_UNSTUFF(zf_unstuff_scalar);
 ZF_DECL_MCU(zf_mcu_scalar);
+ZF_DECL_AC_SCAN(zf_ac_first_scalar);
+ZF_DECL_AC_SCAN(zf_ac_refine_scalar);
 ZF_DECL_IDCT(zf_idct_scalar);
 bool zf_idct_flat(const zf_transform *block); /* of a block that has only a DC */
 ZF_DECL_H2V1(zf_upsample_h2v1_scalar);
@@ -221,27 +269,153 @@ ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar);
 
 #if defined(__x86_64__) /* what several levels use */
 ZF_DECL_MCU(zf_mcu_bmi2);
+ZF_DECL_AC_SCAN(zf_ac_first_bmi2);
+ZF_DECL_AC_SCAN(zf_ac_refine_bmi2);
 ZF_DECL_H2V1(zf_upsample_h2v1_avx2);
 ZF_DECL_H2V2(zf_upsample_h2v2_avx2);
 ZF_DECL_H1V2(zf_upsample_h1v2_avx2);
 ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_avx2);
 #endif
 
-/* ---- the decoder ---------------------------------------------------------- */
+/* ---- the bytes of a scan (jpeg_stream.c) ------------------------------------ */
 
+/* The entropy-coded bytes of a scan, one restart interval after the other. */
+typedef struct zf_stream {
+    const zf_jpeg_kernels *kernels;
+    const uint8_t *next, *end; /* the file's bytes that were not read yet */
+    uint8_t *start;            /* the bytes of a restart interval, unstuffed */
+    size_t n;                  /* how many bytes those are */
+    zf_bits bits;
+    int dc[3];                 /* the last DC of each component */
+    int restart_interval;      /* MCUs; 0: none */
+    int until_restart;         /* MCUs up to the next restart marker */
+    int restarts;              /* restart markers read so far */
+} zf_stream;
+
+/* Begins with the bytes at jpeg->scan_offset, and reads the first interval. The
+ * buffer has room for all bytes up to the end of the scan and ZF_BITS_PAD. */
+void zf_stream_begin(zf_stream *s, const zf_jpeg_kernels *kernels, const zf_jpeg *jpeg,
+                     uint8_t *buffer);
+
+/* Reads a restart marker and begins the next restart interval. False if the
+ * interval has bytes left or another marker follows. */
+bool zf_stream_restart(zf_stream *s);
+
+/* Bits of the restart interval that were not used yet; negative if the decoder
+ * ran past its end. */
+static inline int64_t zf_stream_bits_left(const zf_stream *s)
+{
+    return ((int64_t)(s->start - s->bits.p) + (int64_t)s->n) * 8 + s->bits.left;
+}
+
+/* The address of the first marker at `next` or later that is no restart marker;
+ * NULL: there is none. */
+const uint8_t *zf_scan_end(const uint8_t *next, const uint8_t *end);
+
+/* The marker at p, after any fill bytes; 0: none. */
+static inline int zf_marker_at(const uint8_t *p, const uint8_t *end)
+{
+    while (p < end && *p == 0xFF)
+        p++;
+    return p < end ? *p : 0;
+}
+
+/* ---- the planes of a window (jpeg_planes.c) ---------------------------------- */
+
+typedef enum {
+    ZF_UP_NONE,
+    ZF_UP_BOX,
+    ZF_UP_H2V1,
+    ZF_UP_H2V2,
+    ZF_UP_H1V2,
+} zf_upsampling;
+
+/* The plan for one component of one window. */
+typedef struct zf_plane {
+    int h, v;                   /* blocks per MCU */
+    int h_expand, v_expand;     /* pixels per sample */
+    zf_upsampling up;
+    int width, height;          /* of the component, in samples */
+    int bx0, by0, bx1, by1;     /* blocks that the window needs */
+    uint8_t *samples;           /* sample (8 * bx0, row 0 of the ring) */
+    size_t stride;
+    int ring;                   /* rows held: sample row r is at r % ring */
+    uint8_t *row;               /* one upsampled row */
+    zf_dequant q;
+} zf_plane;
+
+static inline uint8_t *zf_sample_row(const zf_plane *p, int r)
+{
+    return p->samples + (size_t)(r % p->ring) * p->stride;
+}
+
+/* The MCUs of the picture, and the range that the window needs. */
+typedef struct zf_mcu_grid {
+    int columns, rows;
+    int x0, y0, x1, y1;
+    int pixel_rows; /* in an MCU */
+} zf_mcu_grid;
+
+/* Blocks that wait for their transform. Several are transformed at once, since
+ * AVX-512 does two at a time; few enough to stay in the L1 cache. */
+#define ZF_QUEUE 12
+
+typedef struct zf_planes {
+    const zf_jpeg_kernels *kernels;
+    zf_window window;
+    int ncomp;
+    zf_color color;
+    zf_plane plane[3];
+    bool rows_above_and_below; /* some plane's upsampling reads neighbouring rows */
+    zf_mcu_grid grid;
+    zf_transform queue[ZF_QUEUE];
+    int next_row;    /* pixel row to be delivered next */
+    uint8_t *rgb[3]; /* rows for converted pixels */
+    uint8_t *pixels; /* all sample rows, upsampled rows and RGB rows */
+    size_t pixels_capacity;
+    zf_pixel_times times;
+} zf_planes;
+
+/* Plans the decoding of a window. ZF_UNSUPPORTED: libjpeg has no such upsampling,
+ * or a quantization table is missing. */
+zf_status zf_planes_begin(zf_planes *planes, const zf_jpeg *jpeg, zf_window window);
+
+/* Transforms the first n blocks of the queue; false if a block is out of range. */
+bool zf_planes_transform(zf_planes *planes, int n);
+
+/* Delivers the pixel rows that are complete with MCU row my, which all blocks were
+ * transformed of. A status other than ZF_OK is the caller's. */
+zf_status zf_planes_end_mcu_row(zf_planes *planes, int my, zf_row_fn row, void *ctx);
+
+/* Makes *buffer, aligned to 64 bytes, hold nbytes; may lose its contents. False when
+ * out of memory. */
+bool zf_reserve(uint8_t **buffer, size_t *capacity, size_t nbytes);
+
+static inline int zf_ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+/* ---- the decoders --------------------------------------------------------- */
+
+/* Decodes a window of a sequential file with one scan to the same pixels as
+ * libjpeg-turbo. ZF_UNSUPPORTED for files that it cannot decode and for any
+ * anomaly, possibly after some rows: another decoder then has to decode the whole
+ * window. */
 typedef struct zf_baseline zf_baseline;
 
 /* This CPU must run the level. NULL when out of memory. */
 zf_baseline *zf_baseline_open(zf_level level);
 void zf_baseline_close(zf_baseline *decoder);
-
-/* Decodes a window to the same pixels as libjpeg-turbo. ZF_UNSUPPORTED for files
- * that it cannot decode and for any anomaly, possibly after some rows: another
- * decoder then has to decode the whole window. */
 zf_status zf_baseline_decode(zf_baseline *decoder, const zf_jpeg *jpeg, zf_window window,
                              zf_row_fn row, void *ctx);
-
 /* The times of the last decoding. */
 const zf_pixel_times *zf_baseline_times(const zf_baseline *decoder);
+
+/* The same of a progressive file. */
+typedef struct zf_progressive zf_progressive;
+
+zf_progressive *zf_progressive_open(zf_level level);
+void zf_progressive_close(zf_progressive *decoder);
+zf_status zf_progressive_decode(zf_progressive *decoder, const zf_jpeg *jpeg, zf_window window,
+                                zf_row_fn row, void *ctx);
+const zf_pixel_times *zf_progressive_times(const zf_progressive *decoder);
 
 #endif

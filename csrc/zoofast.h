@@ -95,13 +95,14 @@ size_t zf_recipe_nbytes(const zf_recipe *recipe);
 #define ZF_DECODERS(DECODER)                                                           \
     DECODER(NONE, "none") /* no decoder accepted the image */                          \
     DECODER(TURBO, "turbo") /* libjpeg-turbo */                                        \
-    DECODER(BASELINE, "baseline") /* our own, jpeg_baseline.c */
+    DECODER(BASELINE, "baseline") /* our own, jpeg_baseline.c */                       \
+    DECODER(PROGRESSIVE, "progressive") /* our own, jpeg_progressive.c */
 
 /* The stages of the work on an image, each with its name. Writing is the last. */
 #define ZF_STAGES(STAGE)                                                               \
     STAGE(READ, "read")                                                                \
     STAGE(DECODE, "decode") /* by libjpeg-turbo, whose parts cannot be timed */        \
-    STAGE(ENTROPY, "entropy") /* ENTROPY, IDCT, COLOUR: by our own decoder */          \
+    STAGE(ENTROPY, "entropy") /* ENTROPY, IDCT, COLOUR: by our own decoders */         \
     STAGE(IDCT, "idct")                                                                \
     STAGE(COLOUR, "colour") /* upsampling and colour conversion */                     \
     STAGE(RESIZE, "resize")                                                            \

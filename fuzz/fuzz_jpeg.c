@@ -1,7 +1,7 @@
 /*
- * Differential fuzzing of the baseline JPEG decoder against libjpeg-turbo.
+ * Differential fuzzing of our JPEG decoders against libjpeg-turbo.
  *
- * For any bytes: if the decoder accepts the whole picture, libjpeg-turbo decodes
+ * For any bytes: if the decoder for the file's kind accepts the whole picture, libjpeg-turbo decodes
  * it to the same pixels without a warning. If it accepts a window, the library
  * decodes the file to the same pixels there. And every CPU level that runs here
  * accepts the same windows with the same pixels.
@@ -10,7 +10,7 @@
  * that every pixel and every decision depends on initialized memory only.
  */
 #include "jpeg_reference.h"
-#include "zf_jpeg_internal.h"
+#include "own_decoder.h"
 
 #if defined(__has_feature)
 #if __has_feature(memory_sanitizer)
@@ -58,11 +58,8 @@ static void compare(const reference_image *want)
 
 static zf_status decode(zf_level level, const zf_jpeg *jpeg)
 {
-    static zf_baseline *decoders[ZF_LEVEL_COUNT];
-    if (!decoders[level])
-        decoders[level] = zf_baseline_open(level);
     rows = 0;
-    zf_status status = zf_baseline_decode(decoders[level], jpeg, window, keep_row, NULL);
+    zf_status status = own_decode(level, jpeg, window, keep_row, NULL);
     if (status == ZF_OK && rows != window.y1 - window.y0)
         abort();
     return status;

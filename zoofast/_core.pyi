@@ -19,7 +19,7 @@ SIDE_ROUNDINGS: dict[str, int]
 # Of the centre crop's origin, (side - crop) / 2; see zf_crop_rounding, zoofast.h.
 CROP_ROUNDINGS: dict[str, int]
 # The stages of the work on an image, as csrc/zoofast.h lists them. libjpeg-turbo's decoding is
-# "decode"; our own decoder's is "entropy", "idct" and "colour" (upsampling and colour conversion).
+# "decode"; our own decoders' is "entropy", "idct" and "colour" (upsampling and colour conversion).
 # These three and "resize" alternate, so their times are estimates.
 STAGES: tuple[str, ...]
 DECODERS: tuple[str, ...]  # "none" first: no decoder accepted the image

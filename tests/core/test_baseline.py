@@ -1,4 +1,4 @@
-"""The baseline JPEG decoder against libjpeg-turbo and, kernel by kernel, against scalar C."""
+"""Our JPEG decoders against libjpeg-turbo and, kernel by kernel, against scalar C."""
 
 from __future__ import annotations
 

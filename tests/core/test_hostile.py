@@ -15,7 +15,7 @@ from tests.support import jpegs, oracle
 from zoofast import _core
 from zoofast.preprocess.prepare import Refusal, decode_with_pillow
 
-DECODERS = ["baseline", "turbo", "none"]
+DECODERS = ["baseline", "progressive", "turbo", "none"]
 SOF0, DHT, SOS, DQT = 0xC0, 0xC4, 0xDA, 0xDB
 
 
@@ -155,5 +155,7 @@ def test_windows_at_the_edges(window: tuple[int, int, int, int], decoder: str, i
         data = jpegs.craft(40, 40, factors)
         made = _core.Workspace(isa).decode(data, window, decoder)
         x0, y0, x1, y1 = window
-        assert made is not None
+        assert (made is None) == (decoder == "progressive")
+        if made is None:
+            continue
         assert np.array_equal(made, oracle.pixels(data)[y0:y1, x0:x1])

@@ -47,8 +47,13 @@ def write_files(folder: Path) -> dict[str, str]:
     path = folder / "gray.jpg"
     path.write_bytes(jpegs.gray_jpeg(30, 41, quality=90))
     expected[str(path)] = crc(oracle.pixels(path.read_bytes())[:, :, 0])
-    path = folder / "progressive.jpg"
-    path.write_bytes(jpegs.jpeg(30, 41, progressive=True))
+    for i, (height, width) in enumerate(((1, 1), (30, 41), (64, 100))):
+        data = jpegs.jpeg(height, width, i, progressive=True, subsampling=i, quality=90)
+        path = folder / f"progressive{i}.jpg"
+        path.write_bytes(data)
+        expected[str(path)] = crc(oracle.pixels(data).transpose(0, 2, 1))
+    path = folder / "several_scans.jpg"
+    path.write_bytes(jpegs.craft(30, 41, jpegs.SAMPLINGS["4:2:0"], separate_scans=True))
     expected[str(path)] = "unsupported"
     return expected
 
@@ -70,7 +75,7 @@ def test_decoder_equals_pillow_on_aarch64(made: once.Once, tmp_path: Path, level
 
 @pytest.mark.parametrize("build", ["checked", "aarch64"])
 def test_tensors_equal_pillows(made: once.Once, tmp_path: Path, build: str) -> None:
-    """Every sampling through both decoders, and pictures that each order of passes changes."""
+    """Every sampling through all decoders, and pictures that each order of passes changes."""
     files = {f"{i}.JPEG": jpegs.craft(60, 70, f, i) for i, f in enumerate(jpegs.SAMPLINGS.values())}
     for i in range(4):
         files[f"baseline{i}.JPEG"] = jpegs.jpeg(90 + 60 * i, 70, i, subsampling=i % 3)

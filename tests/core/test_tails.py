@@ -98,8 +98,9 @@ def test_intact_pictures_are_decoded_here(isa: str) -> None:
     workspace = _core.Workspace(isa)
     for name, data in PICTURES.items():
         assert workspace.decode(data, None, "turbo") is not None, name
-        baseline = workspace.decode(data, None, "baseline")
-        assert (baseline is not None) == (name in ("one scan", "restarts", "gray")), name
+        own = {d: workspace.decode(data, None, d) is not None for d in ("baseline", "progressive")}
+        assert own["baseline"] == (name in ("one scan", "restarts", "gray")), name
+        assert own["progressive"] == (name == "progressive"), name
 
 
 def test_damaged_files(isa: str) -> None:

@@ -55,7 +55,7 @@ class Stats:
         default_factory=lambda: dict.fromkeys(_core.STAGES, 0.0)
     )
     decoders: dict[str, int] = field(
-        default_factory=lambda: {"turbo": 0, "baseline": 0, "pillow": 0}
+        default_factory=lambda: dict.fromkeys((*_core.DECODERS[1:], "pillow"), 0)
     )
 
     def add(self, images: int, totals: _core.Totals) -> None:

@@ -83,7 +83,7 @@ def _stages(profile: Profile) -> Table:
         Column("if free", "images/s"),
     ]
     note = (
-        f"The pipeline reaches {profile.rate:,.0f} images/s. zoofast's own decoder has three "
+        f"The pipeline reaches {profile.rate:,.0f} images/s. zoofast's own decoders have three "
         "stages: entropy decoding, inverse DCT, and upsampling with colour conversion."
         + (" The stage decode is all the work of libjpeg-turbo." if has_turbo else "")
         + (" Writers write while the workers compute." if profile.writes else "")
