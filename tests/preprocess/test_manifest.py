@@ -21,6 +21,8 @@ from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sinks import FORMATS
 from zoofast.preprocess.sources import open_source
 
+PACKING = {"images": 2, "fill": "zero", "names": "{i}.bin", "mirror": False, "bins": {}}
+
 
 @pytest.fixture
 def chosen() -> Recipe:
@@ -82,6 +84,17 @@ def test_overwriting_removes_only_what_prep_wrote(
         ({"recipe": {"digest": 7}}, "'name' is not a text"),
         ({"recipe": []}, "'recipe' is not an object"),
         ({"state": 1e400}, "'state' is not a text"),
+        ({"packing": 8}, "'packing' is not an object"),
+        ({"packing": PACKING | {"images": "8"}}, "'packing' has a key of another type"),
+        ({"packing": PACKING | {"images": 0}}, "a bin holds 1 to 1024 images"),
+        ({"packing": PACKING | {"names": "{stem.__class__}.bin"}}, "bin names"),
+        ({"packing": PACKING | {"bins": {"../in/img0001.bin": [""]}}}, "'bins' has one"),
+        ({"packing": PACKING | {"bins": {"a/b/c.bin": [""]}}}, "'bins' has one"),
+        ({"packing": PACKING | {"bins": {"/a.bin": [""]}}}, "'bins' has one"),
+        ({"packing": PACKING | {"bins": {"img0001.JPEG": [""]}}}, "'bins' has one"),
+        ({"packing": PACKING | {"bins": {"0.bin": ["img0009"]}}}, "'bins' has an image"),
+        ({"packing": PACKING | {"bins": {"0.bin": ["img0001"] * 3}}}, "'bins' has one"),
+        ({"failures": [7]}, "'name' is not a text"),
         ({"resize_order": None}, "'resize_order' is not a text"),
     ],
     ids=str,

@@ -15,13 +15,23 @@ import pytest
 from PIL import Image
 
 from zoofast.errors import RecipeError
+from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.guides import guides
 from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe import resize_order
 from zoofast.preprocess.recipe_file import load_recipe, recipe_names
+from zoofast.preprocess.sources import open_source
 
 RECIPES = sorted({guide.recipe for guide in guides().values() if guide.recipe is not None})
 MISSING = sorted(name for name, guide in guides().items() if guide.recipe is None)
+# Names of bins that are the image's name for all file names of the data set, or that are no files.
+BIN_NAMES = {
+    '{name less leading and trailing characters of ".JPEG"}.bin': "{stem}.bin",
+    "{name less 4 characters}.bin": "{stem}.bin",
+    "{name}.bin (keeps .JPEG)": "{name}.bin",
+    "{i}.bin and {i}_flip.bin": "{i}.bin",
+    "no files: arrays go straight to the runtime": "{stem}.bin",
+}
 # `make test-zoo` sets it: all pictures in place of 20 of each recipe.
 ALL = os.environ.get("ZOOFAST_TEST_ZOO") == "all"
 
@@ -76,6 +86,47 @@ def test_the_guides_tensors(zoo: Path, shared: Path, recipe: str) -> None:
     assert made == {name: expected[name] for name in pictures}
 
 
+@pytest.mark.parametrize(
+    ("guide", "hashes_of", "limit"),
+    [
+        ("volo", "bicubic233_224@8", 24),
+        ("beit", "bicubic256_224_half@8", 24),
+        ("efficientnet_b7", "bicubic600_600@16", 16),
+    ],
+)
+def test_bins_as_the_guide_packs_them(
+    zoo: Path, shared: Path, tmp_path: Path, guide: str, hashes_of: str, limit: int
+) -> None:
+    packing = guides()[guide].packing
+    options = PrepOptions(packing=packing, limit=None if ALL else limit)
+    with open_source(shared / "imagenet-sample" / "val") as source:
+        prepare_folder(source, tmp_path, load_recipe(guide), options)
+    made = {path.name: sha16(path.read_bytes()) for path in tmp_path.glob("*.bin")}
+    lines = (zoo / "sha16" / f"{hashes_of}.sha16").read_text().splitlines()
+    expected = dict(line.split() for line in lines[: None if ALL else limit // packing.images])
+    assert made == expected
+
+
+def test_mirrored_bins_of_the_guide(zoo: Path, shared: Path, tmp_path: Path) -> None:
+    guide = guides()["lresnet100e_ir"]
+    expected = [hashes(zoo, "none112_bgr_half"), hashes(zoo, "none112_bgr_half@mirrored")]
+    for name in expected[0]:
+        data = picture(shared, name, "none112_bgr_half")
+        assert isinstance(data, bytes)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    with open_source(tmp_path / "in") as source:
+        names = [os.path.basename(item.path) for item in source.items]
+        options = PrepOptions(packing=guide.packing)
+        prepare_folder(source, tmp_path / "out", load_recipe(guide.name), options)
+    for end, digests in zip(("", "_flip"), expected, strict=True):
+        made = {
+            name: sha16((tmp_path / "out" / f"{i}{end}.bin").read_bytes())
+            for i, name in enumerate(names)
+        }
+        assert made == digests
+
+
 def rows(zoo: Path) -> Iterator[dict[str, str]]:
     with (zoo / "guides.csv").open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
@@ -109,8 +160,13 @@ def test_every_guide_has_a_name(zoo: Path) -> None:
             text = f"{row[column].split()[0]}@".split("@") if row[column] else None
             rate = None if text is None else (int(text[1] or 1), float(text[0]))
             assert guide.rates.get(chip) == rate
-        assert str(guide.images) == row["images_per_bin"].split()[0]
-        assert guide.bins == row["name_pattern"]
+        assert str(guide.packing.images) == row["images_per_bin"].split()[0]
+        assert guide.packing.mirror == ("mirrored" in row["images_per_bin"])
+        assert guide.packing.fill == {"dropped": "drop"}.get(row["fill"], "zero")
+        assert guide.packing.names == BIN_NAMES.get(row["name_pattern"], row["name_pattern"])
+        assert bool(guide.side_file) == any(
+            word in row["sidecar"] for word in ("label", ".info")
+        ), row["guide"]
     assert sorted(found) == sorted(guides())
     assert len(found) == 107
 

@@ -132,7 +132,7 @@ def result_file(text: str) -> str:
     return STDOUT if text == STDOUT else file_to_write(text)
 
 
-def add_file(parser: argparse.ArgumentParser, name: str, metavar: str, what: str) -> None:
+def add_file(parser: argparse._ActionsContainer, name: str, metavar: str, what: str) -> None:
     """A file that is to be written, by `atomic_output` or piece by piece."""
     parser.add_argument(name, type=file_to_write, metavar=metavar, help=what)
 

@@ -189,13 +189,14 @@ def _notes(guide: Guide) -> Iterator[str]:
     """What the guide does otherwise than zoofast."""
     if guide.source:
         yield f"the guide reads a {guide.source}; zoofast reads image files of the same size"
-    if guide.images > 1:
+    packing = guide.packing
+    if packing.images > 1:
         last = "fills the last bin with zeros"
-        if guide.fill == "drop":
-            last = "drops the images of an incomplete last bin"
-        yield f"the guide packs {guide.images} images into a bin, and {last}"
-    if guide.bins != "{stem}.bin":
-        yield f"the guide names its bins {guide.bins}; zoofast names them after the images"
+        if packing.fill == "drop":
+            last = "leaves out the images of a last bin that is not full"
+        yield f"a bin holds {packing.images} images; prep {last}, as the guide does"
+    if packing.mirror:
+        yield "each image has a second bin, NAME_flip.bin, mirrored"
     if guide.answers:
         yield f"the output holds {guide.answers}; zoofast score needs a logit for each class"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from zoofast.base.text import counted
 from zoofast.commands import arguments, console, recipes
 from zoofast.errors import OutputError
+from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN
 from zoofast.preprocess.folder import (
     PrepOptions,
     PrepReport,
@@ -16,6 +19,7 @@ from zoofast.preprocess.folder import (
     prepare_folder,
     space_needed,
 )
+from zoofast.preprocess.guides import guides
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sinks import FORMATS
@@ -36,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one .bin or .npy per image, or one pack.npy with a names file (default: bin)",
     )
     arguments.add_tensors(parser)
+    _add_bins(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -62,11 +67,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
 
 
-def run(args: argparse.Namespace) -> int:
-    given, imported = recipes.load(args)
-    recipe = given.with_output(args.dtype, args.layout)
-    options = PrepOptions(
+def _add_bins(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "bins",
+        "What a bin holds and is called. The default is what the guide does that --recipe names. "
+        "Otherwise each image has a bin of its own, named after it.",
+    )
+    group.add_argument(
+        "--images-per-bin",
+        type=arguments.whole_number(1, MAX_IMAGES),
+        metavar="N",
+        help="images in a bin, in the order of SRC",
+    )
+    group.add_argument(
+        "--fill", choices=FILLS, help="a last bin that is not full: fill with zeros, or leave out"
+    )
+    group.add_argument(
+        "--bin-names",
+        metavar="NAMES",
+        help="such as '{stem}.bin', '{name}.bin', '{folder}/{stem}.bin', 'input_{i:05d}.bin'",
+    )
+    group.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="a second bin NAME_flip.bin of the mirrored images",
+    )
+    arguments.add_file(
+        group, "--side-file", "FILE", "write a line for each bin; FILE.npy: an array of the labels"
+    )
+    group.add_argument(
+        "--side-line",
+        metavar="LINE",
+        help="with {labels}, {bin}, {stem}, {path}, {i}, {height}, {width} (default: as the guide, "
+        "or '{stem} {labels}')",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="of the side file, in any form that score takes (default: SRC's class folders)",
+    )
+
+
+def _options(args: argparse.Namespace) -> PrepOptions:
+    guide = guides().get(args.recipe)
+    packing, line = PLAIN, "{stem} {labels}"
+    if guide is not None and args.format == "bin":
+        packing, line = guide.packing, guide.side_line or line
+    given = {
+        "images": args.images_per_bin,
+        "fill": args.fill,
+        "names": args.bin_names,
+        "mirror": args.mirror,
+    }
+    packing = replace(packing, **{key: value for key, value in given.items() if value is not None})
+    return PrepOptions(
         format=args.format,
+        packing=packing,
+        side_file=args.side_file,
+        side_line=line if args.side_line is None else args.side_line,
         threads=args.threads,
         on_error=args.on_error,
         resume=args.resume,
@@ -76,12 +134,31 @@ def run(args: argparse.Namespace) -> int:
         verify=args.verify,
         max_file_bytes=args.max_file_size,
     )
+
+
+def _labels(args: argparse.Namespace, options: PrepOptions) -> Mapping[str, int]:
+    """The labels that the side file needs, by the image's name."""
+    needed = options.side_file is not None and (
+        options.side_file.endswith(".npy") or "{labels}" in options.side_line
+    )
+    if not needed:
+        return {}
+    from zoofast.scoring.labels import load_labels
+
+    return load_labels(args.labels or args.source).by_name
+
+
+def run(args: argparse.Namespace) -> int:
+    given, imported = recipes.load(args)
+    recipe = given.with_output(args.dtype, args.layout)
+    options = _options(args)
     with open_source(args.source) as source:
+        labels = _labels(args, options)
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)
         recipes.prove(imported, source, choose(source, args.limit, args.shard), args.quiet)
         try:
-            report = _prepare(source, args.folder, recipe, options, args.quiet)
+            report = _prepare(source, args.folder, recipe, options, labels, args.quiet)
         except KeyboardInterrupt:
             console.warn(
                 "interrupted; the tensors written so far stay; the same command with --resume "
@@ -113,7 +190,12 @@ def _dry_run(source: Source, folder: Path, recipe: Recipe, options: PrepOptions)
 
 
 def _prepare(
-    source: Source, folder: str, recipe: Recipe, options: PrepOptions, quiet: bool
+    source: Source,
+    folder: str,
+    recipe: Recipe,
+    options: PrepOptions,
+    labels: Mapping[str, int],
+    quiet: bool,
 ) -> PrepReport:
     total = len(choose(source, options.limit, options.shard))
     with console.progress("prep", total, quiet) as meter:
@@ -126,7 +208,7 @@ def _prepare(
             items = report.resumed + done - meter.done
             meter.advance(items, report.nbytes_in - meter.nbytes, notes)
 
-        return prepare_folder(source, folder, recipe, options, progress)
+        return prepare_folder(source, folder, recipe, options, progress, labels)
 
 
 def print_summary(report: PrepReport) -> None:
@@ -141,6 +223,10 @@ def print_summary(report: PrepReport) -> None:
     if report.skipped:
         table.add("skipped, not an image", f"{report.skipped}")
     table.add("tensor", f"{recipe.dtype} {recipe.layout} {'×'.join(map(str, recipe.shape))}")
+    if report.bins is not None:
+        packing = report.options.packing
+        mirrored = ", and mirrored" if packing.mirror else ""
+        table.add("bins", f"{counted(packing.images, 'image')} in {packing.names}{mirrored}")
     table.add("written", f"{report.nbytes_out / 1e6:,.1f} MB")
     table.add("time", f"{report.seconds:.2f} s on {counted(report.threads, 'thread')}")
     table.add("rate", f"{report.images_per_second:,.0f} images/s")

@@ -6,18 +6,24 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoofast.base.cpus import usable_cpus
-from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.base.files import MAX_FILE_BYTES, write_atomic
 from zoofast.base.lock import output_lock
 from zoofast.base.provenance import versions
 from zoofast.errors import ImageError, OutputError
+from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
 from zoofast.preprocess.loader import BatchOutcome, Failure, Stats
-from zoofast.preprocess.manifest import Manifest, read_manifest, write_manifest
+from zoofast.preprocess.manifest import (
+    Manifest,
+    packing_as_dict,
+    read_manifest,
+    write_manifest,
+)
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sinks import Sink, open_sink
 from zoofast.preprocess.sources import Item, Source
@@ -37,6 +43,9 @@ class PrepOptions:
     shard: tuple[int, int] = (1, 1)
     verify: int = 0
     max_file_bytes: int = MAX_FILE_BYTES  # of an image file; a larger one is a failure
+    packing: Packing = PLAIN  # only with "bin"
+    side_file: str | None = None  # a file of the labels or sizes of each bin; see bins.side_file
+    side_line: str = "{labels}"
 
 
 @dataclass
@@ -61,6 +70,7 @@ class PrepReport:
     decoders: dict[str, int] = field(default_factory=dict)
     verified: Verified | None = None
     names: list[str] = field(default_factory=list)  # of all images that the folder is about
+    bins: list[Bin] | None = None  # None where each image has a file that is named after it
 
     @property
     def causes(self) -> dict[str, int]:
@@ -104,6 +114,7 @@ class PrepReport:
             "decoders": self.decoders,
             "verified": asdict(self.verified) if self.verified else None,
             "names": self.names,
+            "packing": self.bins and packing_as_dict(self.options.packing, self.bins),
         }
 
 
@@ -115,7 +126,24 @@ def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> list[It
 
 def space_needed(recipe: Recipe, items: Sequence[Item], options: PrepOptions, folder: Path) -> int:
     """Bytes that the tensors of `items` take on disk."""
-    return len(items) * open_sink(options.format, folder, recipe).space_each
+    bins, dropped = _bins(items, options)
+    sink = open_sink(options.format, folder, recipe, options.packing, bins)
+    return (len(items) - len(dropped)) * sink.space_each
+
+
+def _bins(items: Sequence[Item], options: PrepOptions) -> tuple[list[Bin] | None, list[Item]]:
+    """The bins of `items`, None where each has a file that is named after it; and the items that
+    are left out, since they do not fill a bin. Raises OutputError."""
+    if options.packing.is_plain:
+        return None, []
+    if options.format != "bin":
+        raise OutputError(f"--format {options.format} has no bins to pack or to name")
+    if options.packing.is_numbered and options.shard[1] > 1:
+        raise OutputError(
+            "the bins are numbered, and each shard would count from 0; prepare without --shard, "
+            "or name the bins by their images"
+        )
+    return plan_bins(items, options.packing)
 
 
 def free_space(folder: Path) -> int:
@@ -135,9 +163,11 @@ def prepare_folder(
     recipe: Recipe,
     options: PrepOptions = PrepOptions(),
     progress: Progress = lambda report: None,
+    labels: Mapping[str, int] | None = None,
 ) -> PrepReport:
     """Prepares the images of `source` into `folder`, with a manifest beside them.
 
+    `labels`: the class of each image, by name, for the side file that `options` may ask for.
     `progress` is called when it is known what is to be done, and after every batch. Images that
     fail are in the report's `failures`. Raises OutputError (no room, not writable, another run's
     folder), ImageError (with on_error "stop"), KeyboardInterrupt; the folder can be resumed after
@@ -151,25 +181,34 @@ def prepare_folder(
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{folder}: cannot be written to: {reason}") from error
     with output_lock(path):
-        return _prepare_locked(source, path, recipe, options, progress)
+        return _prepare_locked(source, path, recipe, options, progress, labels or {})
 
 
 def _prepare_locked(
-    source: Source, folder: Path, recipe: Recipe, options: PrepOptions, progress: Progress
+    source: Source,
+    folder: Path,
+    recipe: Recipe,
+    options: PrepOptions,
+    progress: Progress,
+    labels: Mapping[str, int],
 ) -> PrepReport:
     items = choose(source, options.limit, options.shard)
     report = PrepReport(
         recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
     )
     report.threads = options.threads or usable_cpus()
-    earlier = _earlier_run(folder, recipe, options)
-    sink = open_sink(options.format, folder, recipe)
+    report.bins, dropped = _bins(items, options)
     report.names = [item.name for item in items if item.problem is None]
+    side = _side_file(options, report, labels)
+    earlier = _earlier_run(folder, recipe, options, report.bins)
+    failed = earlier.failed if earlier is not None else frozenset()
+    sink = open_sink(options.format, folder, recipe, options.packing, report.bins, failed)
+    items = items[: len(items) - len(dropped)]
     completed: set[str] = set()
     if earlier is not None:  # without a manifest nobody knows what the files in the folder hold
         report.names = list(dict.fromkeys(earlier.names + report.names))
         completed = sink.completed(items, report.names)
-    todo = [item for item in items if item.name not in completed]
+    todo = [item for item in items if item.problem is not None or item.name not in completed]
     report.resumed = len(items) - len(todo)
     needed, free = len(todo) * sink.space_each, free_space(folder)
     if needed > free:
@@ -182,11 +221,22 @@ def _prepare_locked(
     begin = time.monotonic()
     try:
         _store(source, todo, options, sink, report, progress)
+        if dropped:
+            reason = _dropped_reason(len(dropped), options)
+            report.failures += [
+                Failure(item.name, item.path, "no full bin", reason) for item in dropped
+            ]
+            progress(report)
+        if report.failures:
+            write_manifest(folder, report.as_dict())  # before the bins that lack an image
+        sink.finish()
+        if side is not None and options.side_file is not None:
+            write_atomic(options.side_file, side)
         report.seconds = time.monotonic() - begin
         report.state = "complete"
         if options.verify:
-            failed = {failure.name for failure in report.failures}
-            stored = [item for item in items if item.name not in failed]
+            without = {failure.name for failure in report.failures}
+            stored = [item for item in items if not (item.problem or item.name in without)]
             report.verified = verify(
                 source,
                 stored,
@@ -195,6 +245,7 @@ def _prepare_locked(
                 options.format,
                 options.verify,
                 options.max_file_bytes,
+                report.bins,
             )
     finally:
         if report.state != "complete":
@@ -206,6 +257,27 @@ def _prepare_locked(
             if report.state == "complete":
                 raise
     return report
+
+
+def _dropped_reason(count: int, options: PrepOptions) -> str:
+    return (
+        f"the last bin would hold {count} of {options.packing.images} images; --fill zero keeps it"
+    )
+
+
+def _side_file(options: PrepOptions, report: PrepReport, labels: Mapping[str, int]) -> bytes | None:
+    """The content of the side file, before any work: a label may be missing."""
+    if options.side_file is None:
+        return None
+    bins = report.bins
+    if bins is None:
+        if options.format != "bin":
+            raise OutputError(f"--side-file is for bins, not for --format {options.format}")
+        bins = [Bin(f"{name}.bin", (name,)) for name in report.names]
+    size = report.recipe.size
+    return side_file(
+        options.side_file, options.side_line, bins, options.packing, labels, size, report.folder
+    )
 
 
 def _refuse_image_folder(source: Source, folder: Path) -> None:
@@ -247,14 +319,17 @@ def _store(
         ) from error
 
 
-def _earlier_run(folder: Path, recipe: Recipe, options: PrepOptions) -> Manifest | None:
+def _earlier_run(
+    folder: Path, recipe: Recipe, options: PrepOptions, bins: list[Bin] | None
+) -> Manifest | None:
     """The run that this one continues; None when it begins anew, in a folder without tensors."""
     earlier = read_manifest(folder)
     if earlier is None:
         return None
     if options.overwrite and not options.resume:
         # All of it, before anything else: a tensor that stayed would count as this run's.
-        open_sink(earlier.format, folder, recipe).clear(earlier.names)
+        sink = open_sink(earlier.format, folder, recipe, earlier.packing, earlier.bins)
+        sink.clear(earlier.names)
         return None
     if not options.resume:
         raise OutputError(
@@ -264,6 +339,7 @@ def _earlier_run(folder: Path, recipe: Recipe, options: PrepOptions) -> Manifest
     for what, was, now in (
         ("recipe", earlier.recipe_digest, recipe.digest),
         ("format", earlier.format, options.format),
+        ("packing of bins", earlier.packing, PLAIN if bins is None else options.packing),
         ("Pillow, of another resize order", earlier.resize_order, resize_order()),
     ):
         if was != now:
@@ -271,4 +347,9 @@ def _earlier_run(folder: Path, recipe: Recipe, options: PrepOptions) -> Manifest
                 f"{folder} was prepared with another {what} ({was}, now {now}); resume with the "
                 "same one, or choose another folder"
             )
+    if earlier.bins != bins:
+        raise OutputError(
+            f"{folder}: its bins hold other images than this run would put into them; resume with "
+            "the same images and --limit, or replace the bins with --overwrite"
+        )
     return earlier

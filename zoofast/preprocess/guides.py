@@ -6,12 +6,13 @@ guides.toml holds the data; its head explains the fields.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from zoofast.base.parsing import parse_toml
+from zoofast.preprocess.bins import PLAIN, Packing
 from zoofast.preprocess.recipe import Floats3, Size
 
 
@@ -33,9 +34,9 @@ class Guide:
     rates: Mapping[str, tuple[int, float]]  # chip -> (batch size, images/s)
     aipp: tuple[Floats3, Floats3] | None  # (mean, std) for values 0-255, where not the recipe's
     source: str = ""  # what the guide reads in place of images
-    images: int = 1  # in a bin
-    fill: str = ""  # of the last bin: "zero", "drop" or, for one image a bin, ""
-    bins: str = field(default="{stem}.bin")  # the guide's names of bins
+    packing: Packing = PLAIN  # what the guide puts into bins, and how it names them
+    side_file: str = ""  # that the guide writes beside the bins
+    side_line: str = ""  # for each bin; see bins.side_file
 
 
 @cache
@@ -62,7 +63,12 @@ def _guide(name: str, table: dict[str, Any]) -> Guide:
         rates={chip: (rate[0], float(rate[1])) for chip, rate in table.get("rates", {}).items()},
         aipp=None if aipp is None else (tuple(aipp["mean"]), tuple(aipp["std"])),
         source=table.get("source", ""),
-        images=table.get("images", 1),
-        fill=table.get("fill", ""),
-        bins=table.get("bins", "{stem}.bin"),
+        packing=Packing(
+            table.get("images", 1),
+            table.get("fill", "zero"),
+            table.get("bins", PLAIN.names),
+            table.get("mirror", False),
+        ),
+        side_file=table.get("side_file", ""),
+        side_line=table.get("side_line", ""),
     )

@@ -12,7 +12,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -94,13 +94,21 @@ class Prepared(BatchOutcome):
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """Where tensors' files go: `NAME` + suffix in `folder`, and a temporary name until whole."""
+    """Where tensors' files go: `NAME` + suffix in `folder`, and a temporary name until whole.
+
+    files: names of images whose files have other names; their paths in `folder`.
+    """
 
     folder: str
     suffix: str
+    files: Mapping[str, str] | None = None
 
     def final(self, item: Item) -> str:
-        return os.path.join(self.folder, item.name + self.suffix)
+        return os.path.join(self.folder, self.file(item.name))
+
+    def file(self, name: str) -> str:
+        """The path in `folder` of the image `name`."""
+        return (self.files and self.files.get(name)) or name + self.suffix
 
     def temporary(self, item: Item) -> str:
         return self.final(item) + PART

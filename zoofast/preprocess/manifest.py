@@ -7,7 +7,8 @@ that `--overwrite` removes: those that `zoofast prep` writes for the images that
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zoofast.base.files import read_file, write_atomic
 from zoofast.base.names import name_problem
 from zoofast.base.parsing import parse_json
 from zoofast.errors import OutputError
+from zoofast.preprocess.bins import PLAIN, Bin, Packing, bin_problem, mirrored_name
 from zoofast.preprocess.sinks import FORMATS
 
 MANIFEST = "zoofast-prep.json"
@@ -31,6 +33,25 @@ class Manifest:
     format: str  # one of FORMATS
     resize_order: str
     names: list[str]  # of the images that the folder is about
+    failed: frozenset[str]  # names of images that could not be prepared
+    bins: list[Bin] | None  # None where each image has a file that is named after it
+    packing: Packing
+
+    @property
+    def rows(self) -> dict[str, list[str]] | None:
+        """Bin -> the name of the image in each of its rows, "" where the row holds none.
+
+        None where each image has a file that is named after it. Mirrored copies are no image's.
+        """
+        if self.bins is None:
+            return None
+        rows = {}
+        for bin in self.bins:
+            names = ["" if name in self.failed else name for name in bin.images]
+            rows[bin.file] = names + [""] * (self.packing.images - len(names))
+            if bin.mirrored:
+                rows[bin.mirrored] = [""] * self.packing.images
+        return rows
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -64,6 +85,8 @@ def _manifest(content: Any) -> Manifest:
     for name in names:
         if not isinstance(name, str) or name_problem(name):
             raise ValueError("'names' has one that no image can have")
+    failures = [_get(failure, "name", str) for failure in _get(content, "failures", list)]
+    packing, bins = _packing(content, names)
     return Manifest(
         _get(content, "state", str),
         _get(recipe, "name", str),
@@ -71,7 +94,36 @@ def _manifest(content: Any) -> Manifest:
         format,
         _get(content, "resize_order", str),
         names,
+        frozenset(failures),
+        bins,
+        packing,
     )
+
+
+def packing_as_dict(packing: Packing, bins: Sequence[Bin]) -> dict[str, Any]:
+    """What the manifest says of bins; `read_manifest` takes it back."""
+    return {**asdict(packing), "bins": {bin.file: list(bin.images) for bin in bins}}
+
+
+def _packing(content: Any, names: list[str]) -> tuple[Packing, list[Bin] | None]:
+    if content.get("packing") is None:
+        return PLAIN, None
+    said = _get(content, "packing", dict)
+    images, mirror = said.get("images"), said.get("mirror")
+    if not isinstance(images, int) or not isinstance(mirror, bool):
+        raise ValueError("'packing' has a key of another type")
+    try:
+        packing = Packing(images, _get(said, "fill", str), _get(said, "names", str), mirror)
+    except OutputError as error:
+        raise ValueError(str(error)) from error
+    known, bins = {*names, ""}, []
+    for file, of_bin in _get(said, "bins", dict).items():
+        if bin_problem(file) or not isinstance(of_bin, list) or not 0 < len(of_bin) <= images:
+            raise ValueError("'bins' has one that zoofast does not write")
+        if not all(isinstance(name, str) and name in known for name in of_bin):
+            raise ValueError("'bins' has an image that is not in 'names'")
+        bins.append(Bin(file, tuple(of_bin), mirrored_name(file) if mirror else ""))
+    return packing, bins
 
 
 def _get(content: Any, key: str, kind: type[Any]) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zoofast import _core
 from zoofast.base.files import PART, write_errors
 from zoofast.base.rows import NamedRows, npy_header
+from zoofast.preprocess.bins import PLAIN, Bin, Packing
 from zoofast.preprocess.loader import BatchOutcome, FileWriter, Loader, OutputPaths, Stats
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -55,35 +59,30 @@ class Sink(Protocol):
         raises.
         """
 
+    def finish(self) -> None:
+        """Ends the output, once the manifest lists the images that failed. Raises OutputError."""
+
 
 class FileSink:
-    """One file for each image, `NAME.bin` or `NAME.npy`."""
+    """One file for each image: `NAME.bin`, `NAME.npy`, or as `bins` names it."""
 
-    def __init__(self, folder: Path, recipe: Recipe, suffix: str) -> None:
-        self._recipe, self._paths = recipe, OutputPaths(os.fspath(folder), suffix)
+    def __init__(
+        self, folder: Path, recipe: Recipe, suffix: str, bins: Sequence[Bin] | None = None
+    ) -> None:
+        files = None if bins is None else {bin.images[0]: bin.file for bin in bins}
+        self._recipe, self._paths = recipe, OutputPaths(os.fspath(folder), suffix, files)
         self._prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
         self.nbytes_each = recipe.nbytes + len(self._prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
 
     def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
-        suffix = self._paths.suffix
-        unfinished = {name + suffix + PART for name in names}
-        sizes: dict[str, int] = {}
-        with write_errors(self._paths.folder), os.scandir(self._paths.folder) as entries:
-            for entry in entries:
-                if entry.name in unfinished:
-                    os.unlink(entry.path)
-                elif entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
-                    sizes[entry.name.removesuffix(suffix)] = entry.stat().st_size
-        return {item.name for item in items if sizes.get(item.name) == self.nbytes_each}
+        paths = self._paths
+        sizes = _sizes(paths.folder, [paths.file(name) for name in names])
+        files = [(item.name, paths.file(item.name)) for item in items]
+        return {name for name, file in files if sizes.get(file) == self.nbytes_each}
 
     def clear(self, names: Iterable[str]) -> None:
-        suffix = self._paths.suffix
-        ours = {name + end for name in names for end in (suffix, suffix + PART)}
-        with write_errors(self._paths.folder), os.scandir(self._paths.folder) as entries:
-            for entry in entries:
-                if entry.name in ours:
-                    os.unlink(entry.path)
+        remove_files(self._paths.folder, [self._paths.file(name) for name in names])
 
     def store(
         self,
@@ -93,6 +92,7 @@ class FileSink:
         max_file_bytes: int,
         stored: Stored,
     ) -> None:
+        _make_folders(self._paths.folder, (self._paths.files or {}).values())
         with FileWriter(
             source,
             self._recipe,
@@ -104,6 +104,142 @@ class FileSink:
         ) as writer:
             for batch in writer:
                 stored(batch, writer.stats)
+
+    def finish(self) -> None:
+        """Nothing is left to do: every file has its final name."""
+
+
+def _entries(folder: str, files: Iterable[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The entries of `folder` and of its folders that `files` are in, each with its path there.
+
+    A link to a folder elsewhere is not followed.
+    """
+    for part in sorted({os.path.dirname(file) for file in files} | {""}):
+        where = os.path.join(folder, part)
+        if os.path.isdir(where) and not (part and os.path.islink(where)):
+            with write_errors(where), os.scandir(where) as entries:
+                for entry in entries:
+                    yield os.path.join(part, entry.name), entry
+
+
+def _sizes(folder: str, files: Sequence[str]) -> dict[str, int]:
+    """The size of each of `files` that is in `folder`. Removes those that are not whole."""
+    wanted, unfinished = set(files), {file + PART for file in files}
+    sizes: dict[str, int] = {}
+    for file, entry in _entries(folder, files):
+        if file in unfinished:
+            with write_errors(entry.path):
+                os.unlink(entry.path)
+        elif file in wanted and entry.is_file(follow_symlinks=False):
+            sizes[file] = entry.stat().st_size
+    return sizes
+
+
+def remove_files(folder: str, files: Sequence[str]) -> None:
+    """Removes `files` of `folder`, whole or unfinished, and nothing else."""
+    ours = {file + end for file in files for end in ("", PART)}
+    for file, entry in _entries(folder, files):
+        if file in ours:
+            with write_errors(entry.path):
+                os.unlink(entry.path)
+
+
+def _make_folders(folder: str, files: Iterable[str]) -> None:
+    for part in {os.path.dirname(file) for file in files} - {""}:
+        with write_errors(os.path.join(folder, part)):
+            os.makedirs(os.path.join(folder, part), exist_ok=True)
+
+
+class BinSink:
+    """Bins of several images, and bins with a mirrored copy. Rows are in the source's order.
+
+    The row of an image that failed, and the rows behind the last image, are zeros. A bin with a
+    failed image gets its final name in `finish`, when the manifest lists the failures: a run that
+    is killed before leaves no bin whose zeros nobody knows of.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        packing: Packing,
+        bins: Sequence[Bin],
+        failed: frozenset[str],
+    ) -> None:
+        self._folder, self._recipe, self._packing = os.fspath(folder), recipe, packing
+        self._bins, self._failed = bins, failed
+        self._held: list[str] = []
+        copies = 2 if packing.mirror else 1
+        self.nbytes_each = self.space_each = recipe.nbytes * copies
+
+    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
+        sizes = _sizes(self._folder, [file for bin in self._bins for file in bin.files])
+        nbytes = self._recipe.nbytes * self._packing.images
+        return {
+            name
+            for bin in self._bins
+            if all(sizes.get(file) == nbytes for file in bin.files)
+            and not self._failed.intersection(bin.images)
+            and "" not in bin.images
+            for name in bin.images
+        }
+
+    def clear(self, names: Iterable[str]) -> None:
+        remove_files(self._folder, [file for bin in self._bins for file in bin.files])
+
+    def store(
+        self,
+        source: Source,
+        items: Sequence[Item],
+        threads: int,
+        max_file_bytes: int,
+        stored: Stored,
+    ) -> None:
+        files = [file for bin in self._bins for file in bin.files]
+        _make_folders(self._folder, files)
+        # Whole bins are left to be done, in order: `completed` says it of all images of a bin.
+        names = {item.name for item in items if item.problem is None}
+        todo = [bin for bin in self._bins if "" in bin.images or names.intersection(bin.images)]
+        rows = np.zeros((self._packing.images, *self._recipe.shape), self._recipe.dtype)
+        filled, is_whole = 0, True
+        left = iter(todo)
+        bin = next(left, None)
+        with Loader(
+            source, self._recipe, items=items, threads=threads, max_file_bytes=max_file_bytes
+        ) as loader:
+            for batch in loader:
+                row_of = {name: row for row, name in enumerate(batch.names)}
+                for item in batch.items:
+                    assert bin is not None
+                    row = None if item.problem is not None else row_of.get(item.name)
+                    rows[filled] = 0 if row is None else batch.array[row]
+                    is_whole &= row is not None
+                    filled += 1
+                    if filled == len(bin.images):
+                        rows[filled:] = 0
+                        self._write(bin, rows, is_whole)
+                        filled, is_whole, bin = 0, True, next(left, None)
+                stored(batch, loader.stats)
+
+    def _write(self, bin: Bin, rows: NDArray[Any], is_whole: bool) -> None:
+        nchw = self._recipe.layout == "NCHW"
+        for file in bin.files:
+            data = rows if file == bin.file else rows[..., ::-1] if nchw else rows[:, :, ::-1]
+            path = os.path.join(self._folder, file)
+            with write_errors(path):
+                with open(path + PART, "wb") as stream:
+                    stream.write(np.ascontiguousarray(data).data)
+                if is_whole:
+                    os.replace(path + PART, path)
+                else:
+                    self._held.append(path)
+
+    def finish(self) -> None:
+        """Gives their final names to the bins that lack an image."""
+        for path in self._held:
+            with write_errors(path):
+                os.replace(path + PART, path)
+        self._held.clear()
 
 
 class PackSink:
@@ -155,7 +291,22 @@ class PackSink:
         finally:
             self._rows.close()
 
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
-def open_sink(format: str, folder: Path, recipe: Recipe) -> Sink:
-    """The sink for one of FORMATS."""
-    return PackSink(folder, recipe) if format == "pack" else FileSink(folder, recipe, "." + format)
+
+def open_sink(
+    format: str,
+    folder: Path,
+    recipe: Recipe,
+    packing: Packing = PLAIN,
+    bins: Sequence[Bin] | None = None,
+    failed: frozenset[str] = frozenset(),
+) -> Sink:
+    """The sink for one of FORMATS. bins: None where each image has a file of its own name. failed:
+    the images that an earlier run could not prepare."""
+    if format == "pack":
+        return PackSink(folder, recipe)
+    if bins is not None and (packing.images > 1 or packing.mirror):
+        return BinSink(folder, recipe, packing, bins, failed)
+    return FileSink(folder, recipe, "." + format, bins)

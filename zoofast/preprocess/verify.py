@@ -16,6 +16,7 @@ from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.rows import read_named_rows
 from zoofast.errors import ImageError
 from zoofast.preprocess import reference
+from zoofast.preprocess.bins import Bin
 from zoofast.preprocess.prepare import Refusal, decode_with_pillow
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sinks import PACK
@@ -44,14 +45,18 @@ def verify(
     format: str,
     count: int,
     max_file_bytes: int = MAX_FILE_BYTES,
+    bins: Sequence[Bin] | None = None,
 ) -> Verified:
-    """Prepares `count` random items with Pillow and NumPy; compares the tensors in `folder`."""
+    """Prepares `count` random items with Pillow and NumPy; compares the tensors in `folder`.
+
+    bins: None where each image has a file that is named after it.
+    """
     chosen = random.Random(0).sample(items, min(count, len(items)))
     largest = 0.0
     differing: list[str] = []
     if not chosen:
         return Verified(0, 0, largest, differing)  # older NumPy cannot map a pack without rows
-    read = _reader(folder, recipe, format)
+    read = _reader(folder, recipe, format, bins)
     for item in chosen:
         try:
             data = source.read(item, max_file_bytes)
@@ -76,7 +81,9 @@ def verify(
     return Verified(len(chosen), len(chosen) - len(differing), largest, differing)
 
 
-def _reader(folder: Path, recipe: Recipe, format: str) -> Callable[[str], NDArray[Any]]:
+def _reader(
+    folder: Path, recipe: Recipe, format: str, bins: Sequence[Bin] | None
+) -> Callable[[str], NDArray[Any]]:
     """A function from a name to its tensor in the folder."""
     if format == "pack":
         names, pack = read_named_rows(folder / PACK)
@@ -84,4 +91,12 @@ def _reader(folder: Path, recipe: Recipe, format: str) -> Callable[[str], NDArra
         return lambda name: np.asarray(pack[row_of[name]])
     if format == "npy":
         return lambda name: np.asarray(np.load(folder / f"{name}.npy"))
-    return lambda name: np.fromfile(folder / f"{name}.bin", recipe.dtype).reshape(recipe.shape)
+    if bins is None:
+        return lambda name: np.fromfile(folder / f"{name}.bin", recipe.dtype).reshape(recipe.shape)
+    place = {name: (bin.file, row) for bin in bins for row, name in enumerate(bin.images)}
+
+    def read_row(name: str) -> NDArray[Any]:
+        file, row = place[name]
+        return np.asarray(np.fromfile(folder / file, recipe.dtype).reshape(-1, *recipe.shape)[row])
+
+    return read_row
