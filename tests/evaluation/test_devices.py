@@ -132,16 +132,22 @@ def test_the_others_compute_what_a_lost_device_did_not(
 
 def test_a_device_that_cannot_be_loaded(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(spec: ModelSpec) -> eval_case.Wrapped:
-        if spec.device == 2:
-            raise BackendError("no such card")
+        if spec.device in broken:
+            raise BackendError(reason if reason else f"no card {spec.device}")
         return eval_case.Wrapped(lambda call: None)
 
     monkeypatch.setattr(ModelSpec, "open", load)
-    with (
-        open_source(run / "images") as source,
-        pytest.raises(BackendError, match=r"^device 2: no such card$"),
-    ):
-        eval_case.evaluated(run, source, eval_case.options(run, devices=3))
+    broken, reason = {0, 2}, ""
+    with open_source(run / "images") as source:
+        evaluation = eval_case.evaluated(run, source, eval_case.options(run, devices=3))
+        assert evaluation.lost_devices == {0: "device 0: no card 0", 2: "device 2: no card 2"}
+        assert evaluation.images == eval_case.COUNT
+        broken = {0, 1, 2}
+        with pytest.raises(BackendError, match=r"^device \d: no card \d(; device \d: no .*){2}$"):
+            eval_case.evaluated(run, source, eval_case.options(run, devices=3))
+        reason = "no such model file"  # of all devices is said once
+        with pytest.raises(BackendError, match=r"^no such model file$"):
+            eval_case.evaluated(run, source, eval_case.options(run, devices=3))
     assert not device_threads()
 
 
@@ -186,19 +192,25 @@ def test_each_device_has_its_own_clock(run: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    freed = threading.Event()
+    freed, opens = threading.Event(), {2}
 
     def load(spec: ModelSpec) -> eval_case.Wrapped:
-        freed.wait(60)
+        if spec.device not in opens:
+            freed.wait(60)
         return eval_case.Wrapped(lambda call: None)
 
     monkeypatch.setattr(ModelSpec, "open", load)
-    monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 0.3)
-    with (
-        open_source(run / "images") as source,
-        pytest.raises(BackendError, match=r"device 0 has not loaded the model in \d+ s"),
-    ):
-        eval_case.evaluated(run, source, eval_case.options(run, timeout=0.2))
+    monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 0.5)
+    monkeypatch.setattr("zoofast.inference.devices.CLOSING_SECONDS", 0.1)
+    with open_source(run / "images") as source:
+        options = eval_case.options(run, timeout=0.2, devices=3)
+        evaluation = eval_case.evaluated(run, source, options)
+        assert evaluation.lost_devices.keys() == {0, 1}
+        assert evaluation.lost_devices[0].startswith("device 0 has not loaded the model in ")
+        assert evaluation.images == eval_case.COUNT
+        opens.clear()
+        with pytest.raises(BackendError, match=r"device 0 has not loaded the model in \d+ s"):
+            eval_case.evaluated(run, source, eval_case.options(run, timeout=0.2))
     freed.set()
 
 
@@ -414,7 +426,7 @@ def test_the_reason_of_acl_is_in_the_error(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake_aclruntime.install(tmp_path / "path", monkeypatch)
-    arguments = eval_case.words(run, "--device", "0,9")
+    arguments = eval_case.words(run, "--device", "8,9")
     arguments[1] = models.write_model(tmp_path / "m.om", 1)
     assert main(arguments) == 2
     shown = capfd.readouterr()

@@ -314,6 +314,27 @@ def test_another_device_computes_the_files_of_a_lost_one(
     assert "inferred 10 of 10 files (10 by an earlier run)" in capfd.readouterr().out
 
 
+def test_another_device_computes_the_files_of_one_that_cannot_load_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fault = "if device in (1, 2): raise RuntimeError('[507899][driver error] ')"
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_open=fault)
+    inputs = models.write_inputs(tmp_path / "in", 9)
+    assert infer_on(tmp_path, "0,2,1") == 1
+    shown = capfd.readouterr()
+    for device in (1, 2):
+        reason = rf"device {device}: .*m\.om: cannot be loaded on device {device}: \[507899\].*"
+        assert re.search(f"{reason}; the other devices computed its files", shown.err), shown.err
+    assert "inferred 9 of 9 files" in shown.out
+    for i, row in enumerate(models.logits(inputs)):
+        result = read_logits(tmp_path / f"out/r/device0/x{i}_0.bin")
+        assert result == pytest.approx(row, rel=1e-4, abs=1e-5)
+    assert infer_on(tmp_path, "2,1", "--resume") == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and error.count("[507899]") == 2
+    assert len(list((tmp_path / "out/r").rglob("*.bin"))) == 9
+
+
 def test_files_that_do_not_fit_stay_with_no_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,23 +244,31 @@ class _Device(threading.Thread):
             self.fail(error)
 
 
+def joined_reasons(lost: Mapping[int, str], has_begun: bool) -> str:
+    """Why all devices are lost, as one line. lost: device -> reason. What all devices say before
+    the run has begun, such as that there is no such model, is said once."""
+    reasons = {why.removeprefix(f"device {number}: ") for number, why in lost.items()}
+    return reasons.pop() if len(reasons) == 1 and not has_begun else "; ".join(lost.values())
+
+
 class Devices:
     """One model on one or more devices, each in a thread or process of its own.
 
-    A context manager. Entering it waits until the model is loaded on all devices; `input` and
-    `outputs` are known then. Raises BackendError with the device's number when the model cannot be
-    loaded on a device, or when two devices take different inputs.
+    A context manager. Entering it waits until the model is loaded on all devices that are not lost;
+    `input` and `outputs` are known then. Raises BackendError when two devices take different
+    inputs.
 
     timeout: seconds that a device may take for a batch, and, if that is more than OPENING_SECONDS,
-    to load the model. A device that takes longer for a batch, or that fails during the run, is
-    lost; when no device is left, BackendError is raised. lost: number of a lost device -> the
-    reason.
+    to load the model. A device that takes longer, that cannot load the model, or that fails during
+    the run, is lost; when no device is left, BackendError is raised. lost: number of a lost device
+    -> the reason.
     """
 
     def __init__(self, specs: Sequence[ModelSpec], timeout: float) -> None:
         self._timeout = timeout
         self._tasks = _TaskQueue()
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._has_begun = False
         self._checked = 0.0  # when the devices' clocks were last looked at
         self.shared = any(spec.own_process for spec in specs)
         self._devices = [
@@ -294,19 +302,20 @@ class Devices:
         for device in self._devices:
             device.start()
         try:
-            while not all(device.loaded for device in self._devices):
+            while not all(device.loaded for device in self._in_use):
                 event = self._next_event()
-                if isinstance(event, _Failure):
-                    self._raise(event)
-            models = [device.model for device in self._devices]
-            assert models[0] is not None
-            self.input, self.outputs = models[0].input, models[0].outputs
-            for device in self._devices:
+                if isinstance(event, _Failure) and event.device in self._in_use:
+                    self._lose_failed(event)
+                    self._check_any_left()
+            first = self._in_use[0]
+            assert first.model is not None
+            self.input, self.outputs = first.model.input, first.model.outputs
+            for device in self._in_use:
                 assert device.model is not None
                 if device.model.input != self.input:
                     raise BackendError(
                         f"device {device.number}: takes {device.model.input}, but device "
-                        f"{self._devices[0].number} takes {self.input}"
+                        f"{first.number} takes {self.input}"
                     )
         except BaseException:
             self._end()
@@ -316,11 +325,12 @@ class Devices:
     @property
     def host_memory(self) -> _core.Allocate | None:
         """Allocates memory that the devices copy directly; None if they need no such memory."""
-        model = self._devices[0].model
+        model = self._in_use[0].model
         return model.host_memory if isinstance(model, PinningModel) else None
 
     def begin(self, ring: Sequence[_core.Batch], timeline: Timeline | None = None) -> None:
         """Lets the devices work on the batches of `ring`."""
+        self._has_begun = True
         for device in self._devices:
             device.begin(ring, timeline)
 
@@ -376,9 +386,8 @@ class Devices:
                 continue
             seconds = f"{now - since:,.0f} s"
             cure = f"a slow model may need a --device-timeout above {limit:g}"
-            if not device.loaded:
-                raise BackendError(f"{device.name} has not loaded the model in {seconds}; {cure}")
-            self._lose(device, f"{device.name} has not answered for {seconds}; {cure}")
+            what = "answered for" if device.loaded else "loaded the model in"
+            self._lose(device, f"{device.name} has not {what} {seconds}; {cure}")
             self._check_any_left()
 
     def _lose_failed(self, failure: _Failure) -> None:
@@ -396,7 +405,7 @@ class Devices:
 
     def _check_any_left(self) -> None:
         if not self._in_use:
-            raise BackendError("; ".join(self.lost.values()))
+            raise BackendError(joined_reasons(self.lost, self._has_begun))
 
     def _prefix(self, device: _Device) -> str:
         return f"{device.name}: " if len(self) > 1 else ""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.names import stem
-from zoofast.errors import BackendError, SourceError
+from zoofast.errors import SourceError
 from zoofast.inference.backends import TensorInfo
 from zoofast.preprocess.manifest import MANIFEST
 
@@ -132,10 +132,10 @@ def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
 
 
 def check_any_fits(reader: InputReader, files: Sequence[str]) -> None:
-    """Raises BackendError if no file fits the model: then the model or the recipe is wrong."""
+    """Raises SourceError if no file fits the model: then the model or the recipe is wrong."""
     reason = reader.check(files[0])
     if reason is not None and all(reader.check(file) is not None for file in files[1:]):
-        raise BackendError(
+        raise SourceError(
             f"{files[0]} and all {len(files)} inputs do not fit the model: {reason}; were they "
             "prepared for another model, type or layout?"
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from zoofast.errors import BackendError, ZoofastError
 from zoofast.inference.child import Child, end_children
-from zoofast.inference.devices import CHECK_SECONDS, OPENING_SECONDS
+from zoofast.inference.devices import CHECK_SECONDS, OPENING_SECONDS, joined_reasons
 from zoofast.inference.job import Commit, InferJob, InferReport, Progress
 from zoofast.inference.record import RecordedOutput
 from zoofast.inference.spec import DEVICE_TIMEOUT
@@ -58,9 +58,9 @@ def run_jobs(
     in zoofast.inference.devices.Devices. A single job runs in the calling thread if its backend
     cannot hang.
 
-    A device that fails or hangs after all devices have loaded the model is lost, and the others go
-    on. Raises BackendError when no device is left, when the model cannot be loaded, and when pure
-    inference fails. Raises other errors of a job with the device's number.
+    A device that cannot load the model, that fails or hangs is lost, and the others go on. Raises
+    BackendError when no device is left, and when pure inference fails. Raises other errors of a job
+    with the device's number.
     """
     if len(jobs) == 1 and not jobs[0].spec.own_process:
         started = time.time()
@@ -124,11 +124,7 @@ class _Processes:
             child.close()
         elif isinstance(message, _Ready):
             self._ready.add(index)
-            if len(self._ready) == len(self._jobs):  # loading takes different times
-                self._began = time.time()
-                for i in range(len(self._jobs)):
-                    self._send(i)
-                self._restart_clocks()
+            self._begin_if_ready()
         elif isinstance(message, _FirstResult):
             if self._first is None:
                 self._first = message
@@ -142,6 +138,16 @@ class _Processes:
             self._send(index)
         else:
             self._progress(message)
+
+    def _begin_if_ready(self) -> None:
+        """Lets all devices begin when each has loaded the model or is lost, so that the time that
+        loading takes does not count."""
+        if self._began or len(self._ready | self._runs.keys()) < len(self._jobs):
+            return
+        self._began = time.time()
+        for index in self._ready - self._runs.keys():
+            self._send(index)
+        self._restart_clocks()
 
     def _restart_clocks(self) -> None:
         self._heard = [time.monotonic()] * len(self._jobs)
@@ -166,14 +172,15 @@ class _Processes:
 
     def _lose(self, index: int, reason: str) -> None:
         """Gives a device up. Raises BackendError if the others cannot compute its files."""
-        job, child = self._jobs[index], self._children[index]
-        run = DeviceRun(job.spec.device, InferReport(0), self._began, time.time(), reason)
+        job, child, now = self._jobs[index], self._children[index], time.time()
+        run = DeviceRun(job.spec.device, InferReport(0), self._began or now, now, reason)
         self._runs[index] = run
-        lost = [each.lost for each in self._runs.values() if each.lost is not None]
-        if not self._began or job.files is None or len(lost) == len(self._jobs):
-            raise BackendError("; ".join(lost))
+        lost = {run.device: run.lost for run in self._runs.values() if run.lost is not None}
+        if job.files is None or len(lost) == len(self._jobs):
+            raise BackendError(joined_reasons(lost, self._began > 0))
         child.signal(signal.SIGTERM)  # run() kills the process if this does not end it
         child.close()
+        self._begin_if_ready()
 
 
 def _run_one(connection: Connection, job: InferJob) -> None:
