@@ -6,12 +6,16 @@ MODEL ?=
 LABELS ?=
 SECONDS ?=
 
-.PHONY: help demo test test-zoo lint bench fuzz asan clean
+# Tests start many processes, which would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help demo test test-slow test-zoo lint bench fuzz asan clean
 
 help:
 	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes; evaluate"
 	@echo "            MODEL=file.onnx with LABELS=file on them"
-	@echo "make test   run all tests"
+	@echo "make test   run all tests but the slow ones"
+	@echo "make test-slow  run the slow ones"
 	@echo "make test-zoo  compare every recipe of the zoo with its golden hashes, on all pictures"
 	@echo "make lint   formatting, lint and types"
 	@echo "make bench  measure against the peers; writes the tables in README.md"
@@ -35,7 +39,10 @@ demo: .venv/ready$(if $(MODEL),-infer)
 	$(PYTHON) tools/demo.py $(IMAGES) $(if $(MODEL),--model $(MODEL)) $(if $(LABELS),--labels $(LABELS))
 
 test: .venv/ready-test
-	$(PYTHON) -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+	$(PYTHON) -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+
+test-slow: .venv/ready-test
+	$(PYTHON) -m pytest -q -m slow
 
 test-zoo: .venv/ready-test
 	ZOOFAST_TEST_ZOO=all $(PYTHON) -m pytest -q tests/preprocess/test_zoo.py

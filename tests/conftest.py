@@ -40,9 +40,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> once.Once:
     return once.Once(folder / "made")
 
 
-@pytest.fixture(scope="session", params=_core.isa_names())
+ONE_LEVEL = os.environ.get("ZOOFAST_TEST_LEVELS") == "one"
+
+
+@pytest.fixture(scope="session", params=[_core.isa()] if ONE_LEVEL else _core.isa_names())
 def isa(request: pytest.FixtureRequest) -> str:
-    """Every CPU level that the build knows; those that this CPU lacks are skipped."""
+    """Every CPU level that the build knows; those that this CPU lacks are skipped.
+
+    ZOOFAST_TEST_LEVELS=one: only the level in use, for checks that prove nothing about kernels.
+    """
     name: str = request.param
     try:
         return _core.isa(name)

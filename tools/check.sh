@@ -3,7 +3,7 @@
 #
 #   asan     the tests of all that runs in C, on a build with ASan and UBSan
 #   oldest   the tests of preparing and scoring with the oldest versions that pyproject.toml allows
-#   scalar   the same on the scalar kernels
+#   scalar   what prepares and scores on the CPU level in use, with scalar kernels
 #   aarch64  the C core built for aarch64 and run under qemu-user; root gets the packages by apt
 #
 # asan and oldest build a copy of the working tree in .cache/check, with a virtual environment of
@@ -15,8 +15,13 @@ name=${1:?"usage: tools/check.sh asan|oldest|scalar|aarch64 [pytest options]"}
 shift
 python=${PYTHON:-.venv/bin/python}
 
-# The packages that run in C.
+# Tests start many processes, which would compile every module anew.
+export PYTHONDONTWRITEBYTECODE=
+
+# The packages that run in C. The programs of test_native.py and test_baseline.py are compiled from
+# csrc/ alone, so that `make test` has proven all that they can.
 files="tests/base tests/core tests/preprocess tests/scoring tests/commands/test_prep.py"
+files="$files --ignore tests/core/test_native.py --ignore tests/core/test_baseline.py"
 parallel="-n auto --maxprocesses 8 --dist worksteal"
 
 # The working tree in .cache/check/$name, and a virtual environment beside it with the packages
@@ -56,11 +61,13 @@ print("1.23.2" if v < (3, 12) else "1.26.0" if v < (3, 13) else "2.1.0")')
     fresh "numpy==$numpy" 'pillow==10.0.0' 'rich==13.0.0' 'pytest==7.4.0' \
         'pytest-xdist==3.2.0' 'hypothesis==6.80.0' 'scipy==1.9.3'
     # shellcheck disable=SC2086
-    exec "$python" -m pytest -q -p no:cacheprovider $parallel $files "$@"
+    ZOOFAST_TEST_LEVELS=one exec "$python" -m pytest -q -p no:cacheprovider $parallel $files "$@"
     ;;
 scalar)
+    # Tests that name a level are left out: `make test` runs them at every level.
     # shellcheck disable=SC2086
-    ZOOFAST_ISA=scalar exec "$python" -m pytest -q $parallel $files "$@"
+    ZOOFAST_ISA=scalar ZOOFAST_TEST_LEVELS=one exec "$python" -m pytest -q $parallel $files \
+        -k "not scalar" "$@"
     ;;
 aarch64)
     if [ "$(id -u)" -eq 0 ] && [ ! -e /usr/lib/aarch64-linux-gnu/libjpeg.a ]; then

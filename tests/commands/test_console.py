@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import folders
+from tests.support import folders, in_process
 from zoofast.base.text import counted, listed, shown
 from zoofast.cli import main
 from zoofast.commands import console
@@ -125,6 +125,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores = " ".join(f"{(i == j) + 0.5:f}" for j in range(5))
         (top / "results" / f"{stem}_0.txt").write_text(f"{scores} ")
     (top / "results" / f"{FILE_NAME}_0.txt").write_text("nothing")
+    (top / "stubs").mkdir()  # packages that take seconds to import
+    for package in ("torch", "torchvision", "pretrainedmodels", "onnxsim"):
+        (top / "stubs" / f"{package}.py").write_text("")
     return top
 
 
@@ -190,7 +193,7 @@ def on_terminal(line: list[str], cwd: Path, **env: str) -> tuple[int, str]:
 def test_names_never_command_a_terminal(
     name: str, place: Path, command: Callable[[str], list[str]]
 ) -> None:
-    code, text = on_terminal(command(name), place)
+    code, text = on_terminal(command(name), place, PYTHONPATH=str(place / "stubs"))
     check(name, code, text)
     assert "\x1b]" not in text and "\x9b" not in text and "\u202e" not in text
     assert "\x1b[31m\\n" not in text and "a\x1b" not in text
@@ -201,18 +204,28 @@ def test_names_never_command_a_terminal(
 @pytest.mark.parametrize("encoding", ["gbk", "latin-1", "ascii"])
 @pytest.mark.parametrize("name", ["prep", "eval", "score", "profile", "models", "convert"])
 def test_any_encoding(
-    name: str, encoding: str, place: Path, command: Callable[[str], list[str]]
+    name: str,
+    encoding: str,
+    place: Path,
+    command: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run(
-        command(name), capture_output=True, cwd=place, env=environment, timeout=60
-    )
-    text = (done.stdout + done.stderr).decode(encoding)
-    check(name, done.returncode, text)
+    monkeypatch.chdir(place)
+    done = in_process.zoofast(*command(name)[1:], encoding=encoding)
+    check(name, done.returncode, done.stdout + done.stderr)
     if name == "prep":
+        text = done.stdout
         assert ("µs/image" if encoding == "latin-1" else "us/image") in text
         assert ("→ " if encoding == "gbk" else "-> ") in text
-        assert r"\x1b]0;owned" in done.stderr.decode(encoding)  # the list of failures is there
+        assert r"\x1b]0;owned" in done.stderr  # the list of failures is there
+
+
+def test_the_encoding_of_a_process(place: Path, command: Callable[[str], list[str]]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "gbk"}
+    done = subprocess.run(
+        command("score"), capture_output=True, cwd=place, env=environment, timeout=60
+    )
+    check("score", done.returncode, (done.stdout + done.stderr).decode("gbk"))
 
 
 @pytest.mark.parametrize("name", ["prep", "infer", "score", "models", "export"])
@@ -267,11 +280,13 @@ def test_closed_streams(stream: int, place: Path, command: Callable[[str], list[
 
 @pytest.mark.parametrize("name", ["prep", "eval", "infer", "bench", "score", "compare", "profile"])
 def test_json_on_standard_output_stands_alone(
-    name: str, place: Path, command: Callable[[str], list[str]]
+    name: str,
+    place: Path,
+    command: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = subprocess.run(
-        [*command(name), "--json", "-"], capture_output=True, cwd=place, text=True, timeout=60
-    )
+    monkeypatch.chdir(place)
+    done = in_process.zoofast(*command(name)[1:], "--json", "-")
     check(name, done.returncode, done.stderr)
     assert isinstance(json.loads(done.stdout), dict)
     assert len(done.stderr.splitlines()) > 1  # what people read
@@ -286,6 +301,7 @@ def test_json_replaces_a_list(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoofast.doctor.PACKAGES", {"numpy": ("numpy", "arrays", "pip")})
     texts = []
     for more in (["--json"], ["--json", "-"], ["--json", "x.json"]):
         assert main([*words, *more]) in (0, 1)

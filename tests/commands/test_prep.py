@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import folders, golden, jpegs, oracle
+from tests.support import folders, golden, in_process, jpegs, oracle
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab and newline
@@ -27,16 +27,8 @@ COMMANDS = {
 }
 
 
-def prep(
-    *args: object, command: str = "zoofast-prep", **env: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*map(str, COMMANDS[command]), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "120", **env},
-    )
+def prep(*args: object, **environment: str) -> in_process.Ended:
+    return in_process.zoofast("prep", *args, **environment)
 
 
 def one_line(error: str) -> str:
@@ -58,10 +50,12 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folders.recipe_file(tmp_path_factory.mktemp("recipe"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_plain_run(images: Path, tmp_path: Path, recipe_file: str, command: str) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_plain_run(images: Path, tmp_path: Path, recipe_file: str, name: str) -> None:
     out = tmp_path / "out"
-    done = prep(images, out, "--recipe", recipe_file, command=command)
+    words = [*COMMANDS[name], images, out, "--recipe", recipe_file]
+    environment = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     made = {path.stem: path.read_bytes() for path in out.glob("*.bin")}
     assert made == {
@@ -299,9 +293,9 @@ def test_a_ring_that_memory_cannot_hold(tmp_path: Path) -> None:
     folders.write(tmp_path / "in", folders.good_files(1))
     spec = oracle.Spec(mode="none", size=(0, 0), crop=(16384, 16384), dtype="uint8", layout="NHWC")
     (tmp_path / "r.toml").write_text(spec.toml())
-    command = [*COMMANDS["zoofast prep"], tmp_path / "in", tmp_path / "out"]
+    words = [*COMMANDS["zoofast prep"], tmp_path / "in", tmp_path / "out"]
     done = subprocess.run(
-        ["bash", "-c", f'ulimit -v 4000000; exec "$@" --recipe {tmp_path}/r.toml', "-", *command],
+        ["bash", "-c", f'ulimit -v 4000000; exec "$@" --recipe {tmp_path}/r.toml', "-", *words],
         capture_output=True,
         text=True,
     )

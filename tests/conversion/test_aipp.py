@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +157,7 @@ def test_prepared_images_become_what_the_float_recipe_prepares(tmp_path):
 
 
 def test_the_accuracy_through_aipp_is_that_of_the_float_route(shared, tmp_path):
-    """The trained SqueezeNet on the sample: float16 costs not one image in 300."""
+    """The trained SqueezeNet on a third of the sample: float16 costs not one image."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxruntime") is None:
         pytest.skip("no torch or onnxruntime")
     onnx_path, config = tmp_path / "squeezenet.onnx", tmp_path / "aipp.config"
@@ -167,25 +166,27 @@ def test_the_accuracy_through_aipp_is_that_of_the_float_route(shared, tmp_path):
     assert main(["aipp", "squeezenet1_1", "-o", str(config)]) == 0
     lines = (shared / "imagenet-sample" / "val_label.txt").read_text().splitlines()
     labels = {line.split()[0].partition(".")[0]: int(line.split()[1]) for line in lines}
-    golden = json.loads((shared / "golden" / "txt" / "squeezenet1_1.json").read_text())["value"]
-    wanted = {entry["key"]: entry["value"] for entry in golden}
+    (tmp_path / "val").mkdir()
+    for image in sorted((shared / "imagenet-sample" / "val").iterdir())[::3]:
+        (tmp_path / "val" / image.name).symlink_to(image)
 
     def hits(recipe_name, to_input):
-        """How many of the sample's labels are the first, and among the first five."""
-        first = five = 0
+        """Of each image: whether its label is the first, and whether it is among the first five."""
+        found = []
         with (
-            open_source(shared / "imagenet-sample" / "val") as source,
+            open_source(tmp_path / "val") as source,
             Loader(source, load_recipe(recipe_name), batch_size=50) as loader,
         ):
             for batch in loader:
                 logits = run_onnx(onnx_path, to_input(batch.array))
                 best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
                 right = best == np.array([labels[name] for name in batch.names])[:, None]
-                first, five = first + right[:, 0].sum(), five + right.any(axis=1).sum()
-        return first, five
+                found += zip(batch.names, right[:, 0], right.any(axis=1), strict=True)
+        return found
 
+    # test_pipeline.py compares the float route with the guide's script on the whole sample
     exact = hits("squeezenet1_1_float32", lambda array: array)
-    assert f"{exact[0] / 3:.2f}%" == wanted["Top1 accuracy"]
-    assert f"{exact[1] / 3:.1f}%" == wanted["Top5 accuracy"]
+    assert len(exact) == 100
+    assert 40 < sum(first for _, first, _ in exact) < 80
     text = config.read_text()
     assert hits("squeezenet1_1", lambda array: npu(text, array)) == exact

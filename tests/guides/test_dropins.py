@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import paths
+from tests.support import in_process, paths
 
 GUIDES = paths.ROOT / "tools/guides"
 ELSEWHERE = {"setup.py"}  # scripts in the guides' commands that are not the guides' own
 
 
-def run(folder: Path, guide: str, command: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, guide: str, command: str) -> in_process.Ended:
     """Runs `SCRIPT ARGUMENT…` in `folder`, into which the drop-ins of `guide` are copied."""
     shutil.copytree(GUIDES / guide, folder, dirs_exist_ok=True)
-    words = [sys.executable, *command.split()]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    words = command.split()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", words)
+        return in_process.call(lambda: runpy.run_path(words[0], run_name="__main__"))
 
 
 @pytest.mark.parametrize("folder", sorted(GUIDES.glob("*/")), ids=lambda folder: folder.name)

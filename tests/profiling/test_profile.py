@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import traces
+from tests.support import in_process, traces
 from zoofast import load_recipe, open_source
 from zoofast.conversion import models
 from zoofast.errors import ImageError, OutputError
@@ -224,9 +222,10 @@ def test_a_scratch_folder_that_is_not_there_is_named(images: Path) -> None:
         profile(source, load_recipe("alexnet"), ProfileOptions(scratch=Path("absent")))
 
 
-def _zoofast(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("zoofast"), "profile", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+def _zoofast(*arguments: str | Path, cwd: Path) -> in_process.Ended:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        return in_process.zoofast("profile", *arguments)
 
 
 def test_the_command(images: Path, tmp_path: Path) -> None:

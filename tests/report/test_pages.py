@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import browser, folders, oracle
+from tests.support import browser, folders, in_process, oracle
 
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
@@ -254,11 +252,6 @@ def test_a_thumbnail_is_small_and_broken_images_have_none(tmp_path: Path) -> Non
     assert thumbnail(b"\xff\xd8\xff\xe0 and no more") is None
 
 
-def _zoofast(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("zoofast"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def test_score_reports_what_it_scores(tmp_path: Path) -> None:
     results, images = tmp_path / "results", tmp_path / "images"
     results.mkdir()
@@ -272,7 +265,7 @@ def test_score_reports_what_it_scores(tmp_path: Path) -> None:
         Image.new("RGB", (64, 48), (40 * i, 90, 20)).save(images / f"img{i}.JPEG")
     (tmp_path / "val_label.txt").write_text("".join(labels))
     page, figures = tmp_path / "s.html", tmp_path / "s.json"
-    done = _zoofast(
+    done = in_process.zoofast(
         "score", results, tmp_path / "val_label.txt", "--report", page, "--images", images,
         "--json", figures,
     )  # fmt: skip
@@ -310,7 +303,7 @@ def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((tmp_path / "images" / name).read_bytes())
     page, figures = tmp_path / "e.html", tmp_path / "e.json"
-    done = _zoofast(
+    done = in_process.zoofast(
         "eval", tmp_path / "m.onnx", tmp_path / "classes", "--labels-from", tmp_path / "classes",
         "--synsets", tmp_path / "synsets.txt", "--recipe", tmp_path / "recipe.toml", "--report",
         page, "--json", figures, "--trace", tmp_path / "t.json",
@@ -342,7 +335,7 @@ def test_eval_reports_what_it_scores(tmp_path: Path) -> None:
 
 def test_bench_reports_its_table(tmp_path: Path) -> None:
     page, figures = tmp_path / "b.html", tmp_path / "b.json"
-    done = _zoofast(
+    done = in_process.zoofast(
         "bench", "-m", "{bs}x3x8x8:uint8:10", "--backend", "null", "--batchsize", "1,4", "--loop",
         "5", "--report", page, "--json", figures,
     )  # fmt: skip
@@ -359,6 +352,6 @@ def test_bench_reports_its_table(tmp_path: Path) -> None:
 
 
 def test_images_without_a_report_are_refused(tmp_path: Path) -> None:
-    done = _zoofast("score", tmp_path, tmp_path / "val_label.txt", "--images", tmp_path)
+    done = in_process.zoofast("score", tmp_path, tmp_path / "val_label.txt", "--images", tmp_path)
     assert done.returncode == 2
     assert "--report" in done.stderr
