@@ -260,7 +260,7 @@ def test_the_users_own_function(
     for name in ("evaluation", "fixed"):
         recipe = load_recipe(f"mine_15:{name}")
         assert (recipe.resize_size, recipe.size) == ((40, 40), (32, 32))
-    with pytest.raises(RecipeError, match=r"recipe mine_15:broken: KeyError: 'no\\nsuch'"):
+    with pytest.raises(RecipeError, match=r"mine_15:broken: KeyError: 'no\\nsuch'"):
         load_recipe("mine_15:broken")
     with pytest.raises(RecipeError, match="ModuleNotFoundError"):
         load_recipe("no_such_module:x")

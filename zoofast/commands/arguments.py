@@ -22,6 +22,7 @@ MAX_THREADS = 1024
 MAX_BATCH_SIZE = 65_536
 MAX_DEVICE = 255
 SOURCE = "folder of images or of class folders, .tar, or text file of paths"
+RECIPE = "name, .toml file, or timm:NAME, torchvision:WEIGHTS, hf:FOLDER, package.module:function"
 SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -171,8 +172,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         required=True,
         metavar="NAME|FILE.toml|SOURCE:NAME",
-        help="how the model wants its images; SOURCE is timm, torchvision or hf",
+        help=f"how the model wants its images: {RECIPE}",
     )
+    add_test_size(parser)
+
+
+def add_test_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-size", action="store_true", help="of a model of timm: its larger size for tests"
     )

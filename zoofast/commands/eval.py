@@ -115,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.commands import recipes
+    from zoofast.commands import recipe_source
     from zoofast.preprocess.folder import choose
     from zoofast.preprocess.sources import open_source
 
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.eval import eval_report
-    given, imported = recipes.load(args)
+    given, imported = recipe_source.load(args)
     recipe = given.with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     labels = read_labels(args)
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args, specs)
     with open_source(args.source) as source:
         items = choose(source, args.limit, args.shard)
-        recipes.prove(imported, source, items, args.quiet)
+        recipe_source.prove(imported, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
             chosen = {item.name for item in items}
             by_name = {name: i for name, i in labels.by_name.items() if name in chosen}

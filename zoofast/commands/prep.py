@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands import arguments, console, recipes
+from zoofast.commands import arguments, console, recipe_source
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN
 from zoofast.preprocess.folder import (
@@ -149,14 +149,14 @@ def _labels(args: argparse.Namespace, options: PrepOptions) -> Mapping[str, int]
 
 
 def run(args: argparse.Namespace) -> int:
-    given, imported = recipes.load(args)
+    given, imported = recipe_source.load(args)
     recipe = given.with_output(args.dtype, args.layout)
     options = _options(args)
     with open_source(args.source) as source:
         labels = _labels(args, options)
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)
-        recipes.prove(imported, source, choose(source, args.limit, args.shard), args.quiet)
+        recipe_source.prove(imported, source, choose(source, args.limit, args.shard), args.quiet)
         try:
             report = _prepare(source, args.folder, recipe, options, labels, args.quiet)
         except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.extras import needs
-from zoofast.commands import arguments, recipes
+from zoofast.commands import arguments, recipe_source
 from zoofast.commands.console import (
     Table,
     explain,
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.profile import profile_report
-    chosen, _ = recipes.load(args)
+    chosen, _ = recipe_source.load(args)
     spec = None
     if args.model:
         spec = ModelSpec(

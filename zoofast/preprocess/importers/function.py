@@ -6,20 +6,58 @@ The module is the user's own code, and is run.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+from PIL import Image
+
 from zoofast.base.extras import define_missing_operators
 from zoofast.base.text import first_line
 from zoofast.errors import RecipeError
-from zoofast.preprocess.importers.imported import Imported
+from zoofast.preprocess.importers.imported import Imported, Transform, as_array
 from zoofast.preprocess.importers.transforms import from_transforms
 
 
 def load(name: str) -> Imported:
     """The recipe of the transform at `package.module:name`, or that the function there returns."""
+    value = _value_at(name)
+    try:
+        transform = value() if inspect.isroutine(value) or inspect.isclass(value) else value
+    except Exception as error:  # the user's own code may raise anything
+        raise _error(name, error) from error
+    return from_transforms(transform, name=name, origin=f"the transform of {name}")
+
+
+def transform_at(name: str) -> Transform:
+    """The transform at `package.module:name`: takes a PIL image and returns (3, H, W).
+
+    A function that takes no arguments returns the transform. Raises RecipeError; calling the
+    transform does, too, where the user's code fails.
+    """
+    value = _value_at(name)
+    try:
+        if inspect.isclass(value) or (inspect.isroutine(value) and not _parameters(value)):
+            value = value()
+    except Exception as error:
+        raise _error(name, error) from error
+    if not callable(value):
+        raise RecipeError(f"{name}: a {type(value).__name__} is not a transform")
+
+    def transform(image: Image.Image) -> NDArray[Any]:
+        try:
+            return as_array(value(image))
+        except Exception as error:
+            raise _error(name, error) from error
+
+    return transform
+
+
+def _value_at(name: str) -> Any:
+    """What the module has under the name: the user's own code, which is run."""
     module_name, _, attribute = name.partition(":")
     # A console script's sys.path begins with the script's folder, not the working directory.
     if str(Path.cwd()) not in sys.path:
@@ -27,8 +65,17 @@ def load(name: str) -> Imported:
     try:
         if importlib.util.find_spec("torch") is not None:
             define_missing_operators()
-        value: Any = getattr(importlib.import_module(module_name), attribute)
-        transform = value() if inspect.isroutine(value) or inspect.isclass(value) else value
-    except Exception as error:  # the user's own code may raise anything
-        raise RecipeError(f"recipe {name}: {type(error).__name__}: {first_line(error)}") from error
-    return from_transforms(transform, name=name, summary="", origin=f"the transform of {name}")
+        return getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:
+        raise _error(name, error) from error
+
+
+def _parameters(value: Any) -> int:
+    """How many arguments a function needs."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(value).parameters.values()
+    return sum(p.default is p.empty and p.kind not in variable for p in parameters)
+
+
+def _error(name: str, error: Exception) -> RecipeError:
+    return RecipeError(f"{name}: {type(error).__name__}: {first_line(error)}")

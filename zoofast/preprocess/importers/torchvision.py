@@ -50,7 +50,7 @@ def load(name: str) -> Imported:
         name=full_name,
         summary=f"torchvision's {full_name}",
         origin=f"torchvision's transform of {full_name}",
-        classes=len(weights.meta.get("categories", ())) or IMAGENET_CLASSES,
+        classes=len(weights.meta.get("categories") or ()) or IMAGENET_CLASSES,
         top1=metrics.get("acc@1"),
         top5=metrics.get("acc@5"),
     )
