@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from zoofast.inference import ais_bench
     from zoofast.inference.folder import infer_folder
-    from zoofast.inference.inputs import list_inputs
+    from zoofast.inference.inputs import images_of_samples, list_inputs
     from zoofast.inference.job import InferJob
     from zoofast.inference.outputs import open_folder
     from zoofast.inference.spec import ModelSpec
@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
                 job,
                 args.device,
                 source=args.input,
+                images=images_of_samples(args.input) if args.input else None,
                 resume=args.resume,
                 timeout=args.device_timeout,
                 begin=meter.begin,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def infer_folder(
     devices: Sequence[int],
     *,
     source: str | None = None,
+    images: Mapping[str, tuple[str, ...]] | None = None,
     resume: bool = False,
     timeout: float = DEVICE_TIMEOUT,
     begin: Callable[[int], None] = lambda files: None,
@@ -115,11 +116,12 @@ def infer_folder(
     """Runs `job` on `devices`. Each device gets a part of the files, and a folder of its own if
     there are several. If a device is lost, the others compute the rest of its part.
 
-    source: where the files are from, for the record. resume: results of an earlier run of the same
-    model, source and format are kept. Otherwise all results of the earlier run are removed when the
-    first outputs are computed. timeout: as in run_jobs. begin: called once with the number of
-    files that the earlier run had done. Raises OutputError (also when a run cannot be resumed, or
-    another process writes to the folder), BackendError, SourceError.
+    source: where the files are from, for the record. images: as RunRecord has them. resume: results
+    of an earlier run of the same model, source and format are kept. Otherwise all results of the
+    earlier run are removed when the first outputs are computed. timeout: as in run_jobs. begin:
+    called once with the number of files that the earlier run had done. Raises OutputError (also
+    when a run cannot be resumed, or another process writes to the folder), BackendError,
+    SourceError.
     """
     if job.folder is None:
         begin(0)
@@ -128,7 +130,7 @@ def infer_folder(
     parts = job.folder.with_name(f".{job.folder.name}.parts")
     with output_lock(job.folder, job.folder.with_name(f".{job.folder.name}.lock")):
         shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
-        results = _Results(job, job.folder, source, resume)
+        results = _Results(job, job.folder, source, resume, images or {})
         resumed = len(job.files or []) - len(results.todo or [])
         begin(resumed)
         try:
@@ -272,7 +274,14 @@ class _Results:
     images_per_file: the job's, or the earlier run's; None: not known yet.
     """
 
-    def __init__(self, job: InferJob, folder: Path, source: str | None, resume: bool) -> None:
+    def __init__(
+        self,
+        job: InferJob,
+        folder: Path,
+        source: str | None,
+        resume: bool,
+        images: Mapping[str, tuple[str, ...]],
+    ) -> None:
         self._folder = folder
         self._committed = False
         names = [PURE] if job.files is None else [stem(file) for file in job.files]
@@ -282,6 +291,7 @@ class _Results:
             job.fmt,
             job.images_per_file or 1,
             samples=tuple(names),
+            images={name: images[name] for name in names if name in images},
         )
         try:
             earlier = RunRecord.read(folder)
@@ -362,6 +372,10 @@ class _Results:
                     f"{self._folder}: holds a run of another {key} ({recorded}, not {value}); "
                     "begin anew without --resume"
                 )
+        if earlier.images != self._record.images:
+            raise OutputError(
+                f"{self._folder}: holds a run of bins of other images; begin anew without --resume"
+            )
 
 
 def _remove(paths: Sequence[Path]) -> None:

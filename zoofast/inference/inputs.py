@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
 from zoofast.inference.backends import TensorInfo
-from zoofast.preprocess.manifest import MANIFEST
+from zoofast.preprocess.manifest import read_manifest
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
 PREFETCH = 2  # batches that are read while the model runs another
@@ -29,13 +29,35 @@ def natural_key(path: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
 
 
+def images_of_samples(where: str) -> dict[str, tuple[str, ...]]:
+    """Name of a bin's result -> the name of the image in each row of the bin, "" for none.
+
+    Empty unless `where` is a folder of bins that are packed or named as `zoofast prep` does it for
+    a guide. Raises OutputError for a damaged manifest.
+    """
+    manifest = read_manifest(Path(where)) if os.path.isdir(where) else None
+    rows = None if manifest is None else manifest.rows
+    return {} if rows is None else {stem(file): tuple(names) for file, names in rows.items()}
+
+
+def _packed_files(where: str) -> list[str]:
+    """The bins of a folder in the order of its manifest, if that names bins; also in folders."""
+    manifest = read_manifest(Path(where))
+    rows = None if manifest is None else manifest.rows
+    paths = [os.path.join(where, file) for file in rows or ()]
+    return [path for path in paths if os.path.isfile(path)]
+
+
 def list_inputs(where: str) -> list[str]:
     """The .bin and .npy files of the folder `where` in ais_bench's order, or the file `where`, or
-    the files in `where` with commas between them, in their order.
+    the files in `where` with commas between them, in their order. Of a folder that `zoofast prep`
+    packed as a guide does, the bins in the order of the images.
 
     Raises SourceError: no such files, or two files whose results would have the same name.
     """
-    if os.path.isdir(where):
+    if os.path.isdir(where) and (packed := _packed_files(where)):
+        files = packed
+    elif os.path.isdir(where):
         try:
             files = sorted(str(path) for path in Path(where).iterdir() if path.suffix in SUFFIXES)
         except OSError as error:
@@ -111,12 +133,14 @@ def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
     """How many images of the model's input one file holds, by the size of the first file that fits,
     as in ais_bench; 1 if none fits.
 
-    `zoofast prep` writes one image to a file. Beside its manifest the size of a file is therefore
-    no hint: four times the size is float32 where the model takes uint8.
+    Beside a manifest of `zoofast prep`, the manifest says it. The size would be no hint: four times
+    the size is float32 where the model takes uint8.
     """
     for file in files:
-        if Path(file).with_name(MANIFEST).exists():
-            return 1
+        for folder in (Path(file).parent, Path(file).parent.parent):
+            manifest = read_manifest(folder)
+            if manifest is not None:
+                return manifest.packing.images
         try:
             if file.lower().endswith(".npy"):
                 array = np.load(file, mmap_mode="r")

@@ -71,7 +71,8 @@ def infer_files(
     batch_size = model.input.shape[0]
     if images_per_file < 1 or batch_size % images_per_file:
         raise BackendError(
-            f"batch size {batch_size} is no multiple of {images_per_file} images a file"
+            f"batch size {batch_size} is no multiple of {images_per_file} images a file; take a "
+            f"model of batch size {images_per_file}, or give --batchsize {images_per_file}"
         )
     report = InferReport(batch_size, images_per_file)
     begin = time.perf_counter()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class RunRecord:
     model: the digest of the model. input: where the images' files were. outfmt: BIN, NPY or TXT.
     images_per_file: images whose results one file holds. outputs: in the model's order; empty
     before the model is loaded. samples: the names of the results, without `_0.bin`; empty when they
-    are not recorded.
+    are not recorded. images: of each sample that is not one image of this name: the name of the
+    image in each row, "" for none.
     """
 
     model: str
@@ -53,6 +55,7 @@ class RunRecord:
     images_per_file: int = 1
     outputs: tuple[RecordedOutput, ...] = ()
     samples: tuple[str, ...] = ()
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Writes the record of `folder`. Raises OutputError."""
@@ -86,14 +89,18 @@ class RunRecord:
             content.get("images_per_file", 1),
             outputs,
             tuple(content.get("samples", ())),
+            {name: tuple(images) for name, images in content.get("images", {}).items()},
         )
         if not isinstance(content.get("samples", []), list):
             raise ValueError("samples are no list")
-        texts = (record.model, record.input or "", *record.samples)
+        named = [image for images in record.images.values() for image in images]
+        texts = (record.model, record.input or "", *record.samples, *named)
         if record.outfmt not in FORMATS or not all(isinstance(text, str) for text in texts):
             raise ValueError("a key of the record has another type")
         if type(record.images_per_file) is not int or record.images_per_file < 1:
             raise ValueError("images_per_file is no number from 1")
+        if any(len(images) != record.images_per_file for images in record.images.values()):
+            raise ValueError("a sample has another number of images")
         return record
 
 

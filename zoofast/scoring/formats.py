@@ -57,7 +57,7 @@ def probable_dtype(record: RunRecord | None, output_index: int, requested: str |
 def result_format(
     listing: ResultFolder, requested: str | None, record: RunRecord | None
 ) -> tuple[str, int | None]:
-    """(element type of .bin files, values in each result file; None when they are not recorded).
+    """(element type of .bin files, values of each image; None when they are not recorded).
 
     Raises ResultError when the results are of several runs, when `requested` is not what the record
     says, and, without a record, when the files are hardly of type float32.
@@ -72,11 +72,15 @@ def result_format(
             _check_plausible(listing)
         return requested or DEFAULT_DTYPE, None
     output = record.outputs[listing.output_index]
+    values = math.prod(output.shape)
     if record.images_per_file != 1:
-        raise ResultError(
-            f"{listing.folder}: each file holds the results of {record.images_per_file} images; "
-            "only files of one image can be scored: run infer with one image a file"
-        )
+        if not record.images or output.shape[:1] != (record.images_per_file,):
+            raise ResultError(
+                f"{listing.folder}: each file holds the results of {record.images_per_file} "
+                "images, and nothing says which: pack the bins with zoofast prep, or run infer "
+                "with one image a file"
+            )
+        values //= record.images_per_file
     if output.dtype not in BIN_DTYPES:
         raise ResultError(f"{listing.folder}: output {listing.output_index} is {output}, no scores")
     if record.outfmt == "BIN" and requested not in (None, output.dtype):
@@ -84,7 +88,7 @@ def result_format(
             f"{listing.folder}: infer has written {output}; give no --bin-dtype, or delete "
             f"{recorded_in(listing)} if another program has made the results"
         )
-    return output.dtype, math.prod(output.shape)
+    return output.dtype, values
 
 
 def recorded_in(listing: ResultFolder) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.errors import LabelError, ResultError
+from zoofast.scoring.bins import images_of, name_images, read_bins
 from zoofast.scoring.class_names import ClassNames, name_classes
-from zoofast.scoring.formats import recorded_in
+from zoofast.scoring.formats import find_record, recorded_in
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.listing import ResultFolder
 from zoofast.scoring.mistakes import Confusion, Mistake, confusions, most_confident_mistakes
@@ -226,15 +227,30 @@ def score_folder(
     What cannot be scored is listed in Score.problems. Raises ResultError when nothing can be
     scored, LabelError for labels that the model cannot have.
     """
-    # one class more than is scored shows ties at the last place
-    with ResultReader(folder, options.top_k + 1, reading) as reader:
-        listing = reader.listing
-        problems = Problems(
-            duplicates=listing.duplicates, unrecognized_files=listing.unrecognized_files
+    record = find_record(Path(folder))
+    k = options.top_k + 1  # one class more than is scored shows ties at the last place
+    if record is not None and record.images and record.images_per_file > 1:
+        listing, results, best, values = read_bins(folder, record, k, reading, progress)
+    else:
+        with ResultReader(folder, k, reading) as reader:
+            listing, values = reader.listing, reader.values
+            results, best = reader.finish(progress)
+        if record is not None and record.images:
+            listing = name_images(listing, record, labels.by_name)
+    problems = Problems(
+        duplicates=listing.duplicates, unrecognized_files=listing.unrecognized_files
+    )
+    rows = np.flatnonzero([bool(name) for name in listing.names])  # not filling, mirrored copies
+    if len(rows) < len(listing.names):
+        listing = replace(
+            listing,
+            names=[listing.names[i] for i in rows.tolist()],
+            files=[listing.files[i] for i in rows.tolist()],
         )
-        has_label = match_labels(listing.names, listing.duplicates, labels, problems)
-        results, best = reader.finish(progress)
-    classes = _class_count(listing, results, reader.values, problems)
+        results, best = results[rows], best[rows]
+    not_ranked = {name for sample in listing.duplicates for name in images_of(record, sample)}
+    has_label = match_labels(listing.names, not_ranked, labels, problems)
+    classes = _class_count(listing, results, values, problems)
     usable = np.flatnonzero((results["status"] == 0) & (results["count"] == classes) & has_label)
     if not len(usable):
         raise ResultError(
