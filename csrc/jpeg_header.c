@@ -51,7 +51,7 @@ typedef struct {
     int adobe_transform;
 } seen;
 
-static bool read_app(int marker, segment s, seen *seen)
+static bool read_app(int marker, segment s, zf_jpeg *jpeg, seen *seen)
 {
     switch (marker) {
     case 0xE0:
@@ -60,6 +60,10 @@ static bool read_app(int marker, segment s, seen *seen)
                 return false;
             seen->jfif = true;
         }
+        return true;
+    case 0xE1:
+        if (jpeg->orientation == 0 && starts(s, "Exif\0\0", 6))
+            jpeg->orientation = zf_exif_orientation(s.p + 6, s.n - 6);
         return true;
     case 0xE2:
         if (starts(s, "MPF\0", 4))
@@ -236,7 +240,7 @@ static bool read_segment(int marker, segment s, zf_jpeg *jpeg, seen *seen)
     case 0xFE:
         return true;
     default:
-        return marker >= 0xE0 && marker <= 0xEF && read_app(marker, s, seen);
+        return marker >= 0xE0 && marker <= 0xEF && read_app(marker, s, jpeg, seen);
     }
 }
 

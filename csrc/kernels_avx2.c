@@ -6,7 +6,7 @@
  */
 #if defined(__x86_64__)
 
-#include "zf_internal.h"
+#include "zf_opencv.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -177,6 +177,7 @@ const zf_kernels zf_kernels_avx2 = {
     .interleave = interleave,
     /* a gather is no faster than loads from a table in the L1 cache */
     .lookup32 = zf_lookup32_scalar,
+    .opencv = &zf_cv_kernels_scalar,
 };
 
 #endif

@@ -8,7 +8,7 @@
  */
 #if defined(__x86_64__)
 
-#include "zf_internal.h"
+#include "zf_opencv.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -294,6 +294,7 @@ const zf_kernels zf_kernels_avx512 = {
     .deinterleave = deinterleave,
     .interleave = interleave,
     .lookup32 = lookup32,
+    .opencv = &zf_cv_kernels_scalar,
 };
 
 #endif

@@ -4,7 +4,7 @@
  */
 #if defined(__aarch64__)
 
-#include "zf_internal.h"
+#include "zf_opencv.h"
 
 #include <arm_neon.h>
 #include <string.h>
@@ -132,6 +132,7 @@ const zf_kernels zf_kernels_neon = {
     .deinterleave = deinterleave,
     .interleave = interleave,
     .lookup32 = zf_lookup32_scalar,
+    .opencv = &zf_cv_kernels_scalar,
 };
 
 #endif

@@ -1,6 +1,6 @@
 /* The scalar kernels, which define the result: the SIMD kernels must equal them
  * in every byte. And the table of all levels' kernels. */
-#include "zf_internal.h"
+#include "zf_opencv.h"
 
 #include <string.h>
 
@@ -80,6 +80,7 @@ const zf_kernels zf_kernels_scalar = {
     .deinterleave = zf_deinterleave_scalar,
     .interleave = zf_interleave_scalar,
     .lookup32 = zf_lookup32_scalar,
+    .opencv = &zf_cv_kernels_scalar,
 };
 
 const zf_kernels *const zf_kernels_of[] = {

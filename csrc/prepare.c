@@ -4,6 +4,8 @@
  * row has all its taps, then normalize by table and pack.
  */
 #include "zf_file.h"
+#include "zf_opencv.h"
+#include "zf_orientation.h"
 #include "zf_prepare.h"
 
 #include <errno.h>
@@ -27,6 +29,7 @@ struct zf_workspace {
     zf_decoders *decoders;
     zf_buffer file;
     zf_taps horizontal, vertical;
+    zf_cv *opencv;
     uint8_t *scratch;
     size_t capacity;   /* of scratch, in bytes */
     uint64_t clock_ns; /* for zf_sampled_ns */
@@ -51,11 +54,11 @@ zf_workspace *zf_workspace_open(zf_level level)
     ws->kernels = zf_kernels_of[level];
     ws->clock_ns = clock_cost();
     ws->decoders = zf_decoders_open(level);
-    if (!ws->decoders) {
-        free(ws);
-        return NULL;
-    }
-    return ws;
+    ws->opencv = zf_cv_open(ws->kernels);
+    if (ws->decoders && ws->opencv)
+        return ws;
+    zf_workspace_close(ws);
+    return NULL;
 }
 
 void zf_workspace_close(zf_workspace *ws)
@@ -63,6 +66,7 @@ void zf_workspace_close(zf_workspace *ws)
     if (!ws)
         return;
     zf_decoders_close(ws->decoders);
+    zf_cv_close(ws->opencv);
     zf_taps_free(&ws->horizontal);
     zf_taps_free(&ws->vertical);
     free(ws->file.data);
@@ -289,18 +293,26 @@ static zf_status plan_resizer(zf_workspace *ws, const zf_recipe *r, const geomet
 
 /* ---- packing ---------------------------------------------------------------- */
 
+/* What packing needs of the resized image. */
+typedef struct {
+    void *planes[3];  /* R, G, B: out_h rows of out_w pixels; gray: the same plane */
+    int channels;     /* different planes, 1 or 3 */
+    size_t elem_size; /* bytes of a pixel of a plane: 1, or 4 for float */
+} resized;
+
 /* Makes the part of the tensor black that lies outside the image. */
-static void fill_border(const zf_recipe *r, const geometry *g, const resizer *z)
+static void fill_border(const zf_recipe *r, const geometry *g, const resized *image)
 {
     if (g->x1 - g->x0 == r->out_w && g->y1 - g->y0 == r->out_h)
         return;
-    for (int c = 0; c < z->channels; c++)
+    size_t size = image->elem_size, row_nbytes = (size_t)r->out_w * size;
+    for (int c = 0; c < image->channels; c++)
         for (int y = 0; y < r->out_h; y++) {
             bool inside = y >= g->y0 && y < g->y1;
-            uint8_t *row = z->planes[c] + (size_t)y * z->out_stride;
-            memset(row, 0, (size_t)(inside ? g->x0 : r->out_w));
+            uint8_t *row = (uint8_t *)image->planes[c] + (size_t)y * row_nbytes;
+            memset(row, 0, inside ? (size_t)g->x0 * size : row_nbytes);
             if (inside)
-                memset(row + g->x1, 0, (size_t)(r->out_w - g->x1));
+                memset(row + (size_t)g->x1 * size, 0, (size_t)(r->out_w - g->x1) * size);
         }
 }
 
@@ -328,8 +340,7 @@ static void lookup(void *out, size_t step, const uint8_t *pixels, const void *ta
 }
 
 /* Normalizes the planes of R, G, B by the recipe's table, into its layout. */
-static void pack(const zf_workspace *ws, const zf_recipe *r, uint8_t *const planes[3],
-                 void *out)
+static void pack(const zf_workspace *ws, const zf_recipe *r, void *const planes[3], void *out)
 {
     size_t n = (size_t)r->out_w * (size_t)r->out_h, size = (size_t)r->elem_size;
     bool unchanged = size == 1 && is_identity(r->table);
@@ -356,11 +367,38 @@ static void pack(const zf_workspace *ws, const zf_recipe *r, uint8_t *const plan
     }
 }
 
+/* Normalizes planes of floats, into the recipe's layout: float32, or uint8 as NumPy's
+ * astype makes them of values from 0 to 255. */
+static void pack_floats(const zf_recipe *r, void *const planes[3], void *out)
+{
+    size_t n = (size_t)r->out_w * (size_t)r->out_h;
+    for (int c = 0; c < 3; c++) {
+        const float *plane = planes[c];
+        size_t index = (size_t)r->channel_index[c];
+        size_t step = r->layout == ZF_NHWC ? 3 : 1;
+        size_t first = r->layout == ZF_NHWC ? index : index * n;
+        if (r->elem_size == 1)
+            for (size_t i = 0; i < n; i++)
+                ((uint8_t *)out)[first + i * step] = (uint8_t)plane[i];
+        else
+            for (size_t i = 0; i < n; i++)
+                ((float *)out)[first + i * step] = (plane[i] - r->mean[c]) / r->std[c];
+    }
+}
+
 /* ---- one image --------------------------------------------------------------- */
 
+/* Receives the rows of the window: Pillow's resizer or OpenCV's. */
+typedef struct {
+    zf_window window;
+    zf_row_fn row;
+    void *ctx;
+    const zf_sampled *time; /* spent in row */
+} receiver;
+
 /* A source of pixels: delivers the rows of a window to the resizer. */
-typedef zf_status (*decode_fn)(zf_workspace *ws, const void *image, zf_window window,
-                               resizer *z, zf_result *result);
+typedef zf_status (*decode_fn)(zf_workspace *ws, const void *image, const receiver *to,
+                               zf_result *result);
 
 /* Moves the estimated time of a sampled part out of *ns, and returns it. */
 static uint64_t move_part(uint64_t *ns, const zf_sampled *part, const zf_workspace *ws)
@@ -373,14 +411,12 @@ static uint64_t move_part(uint64_t *ns, const zf_sampled *part, const zf_workspa
 
 /* Decodes and resizes, and divides the time between the stages. */
 static zf_status decode_and_resize(zf_workspace *ws, decode_fn decode, const void *image,
-                                   resizer *z, zf_result *result)
+                                   const receiver *to, zf_result *result)
 {
-    zf_window window = {z->horizontal->first, z->vertical->first, z->horizontal->last,
-                        z->vertical->last};
     uint64_t begin = zf_now();
-    zf_status status = decode(ws, image, window, z, result);
+    zf_status status = decode(ws, image, to, result);
     uint64_t spent = zf_now() - begin;
-    result->ns[ZF_STAGE_RESIZE] += move_part(&spent, &z->time, ws);
+    result->ns[ZF_STAGE_RESIZE] += move_part(&spent, to->time, ws);
     const zf_pixel_times *times = zf_decoders_times(ws->decoders, result->decoder);
     if (times) {
         result->ns[ZF_STAGE_IDCT] += move_part(&spent, &times->idct, ws);
@@ -392,51 +428,102 @@ static zf_status decode_and_resize(zf_workspace *ws, decode_fn decode, const voi
     return status;
 }
 
+/* Prepares Pillow's resizer z, or the workspace's of OpenCV. Says where it makes the
+ * pixels, and where it wants the rows. */
+static zf_status plan_resize(zf_workspace *ws, const zf_recipe *r, const geometry *g, int width,
+                             int height, int channels, resizer *z, resized *image, receiver *to)
+{
+    zf_status status;
+    if (r->filter < ZF_CV_NEAREST) {
+        status = plan_resizer(ws, r, g, width, height, channels, z);
+        if (status != ZF_OK)
+            return status;
+        *image = (resized){{z->planes[0], z->planes[1], z->planes[2]}, channels, 1};
+        *to = (receiver){{z->horizontal->first, z->vertical->first, z->horizontal->last,
+                          z->vertical->last},
+                         on_row, z, &z->time};
+        return ZF_OK;
+    }
+    zf_cv *cv = ws->opencv;
+    zf_cv_part part = {width,           height,         g->resized_w,    g->resized_h,
+                       g->left + g->x0, g->top + g->y0, g->x1 - g->x0, g->y1 - g->y0};
+    status = zf_cv_begin(cv, r, &part, channels,
+                         (size_t)g->y0 * (size_t)r->out_w + (size_t)g->x0);
+    if (status != ZF_OK)
+        return status;
+    *image = (resized){{zf_cv_plane(cv, 0), zf_cv_plane(cv, 1), zf_cv_plane(cv, 2)},
+                       zf_cv_channels(cv),
+                       r->filter == ZF_CV_LINEAR_FLOAT32 ? sizeof(float) : 1};
+    *to = (receiver){zf_cv_window(cv), zf_cv_on_row, cv, zf_cv_time(cv)};
+    return ZF_OK;
+}
+
 static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int height,
                          int channels, decode_fn decode, const void *image, void *out,
                          zf_result *result)
 {
     geometry g;
     resizer z;
+    resized pixels;
+    receiver to;
     uint64_t begin = zf_now();
 
     result->width = width;
     result->height = height;
     zf_status status = plan_geometry(r, width, height, &g, result);
     if (status == ZF_OK)
-        status = plan_resizer(ws, r, &g, width, height, channels, &z);
+        status = plan_resize(ws, r, &g, width, height, channels, &z, &pixels, &to);
     if (status != ZF_OK)
         return status;
     result->ns[ZF_STAGE_RESIZE] += zf_now() - begin;
 
-    status = decode_and_resize(ws, decode, image, &z, result);
+    status = decode_and_resize(ws, decode, image, &to, result);
     if (status != ZF_OK)
         return status;
 
     begin = zf_now();
-    fill_border(r, &g, &z);
-    pack(ws, r, z.planes, out);
+    fill_border(r, &g, &pixels);
+    if (r->filter == ZF_CV_LINEAR_FLOAT32)
+        pack_floats(r, pixels.planes, out);
+    else
+        pack(ws, r, pixels.planes, out);
     result->ns[ZF_STAGE_PACK] += zf_now() - begin;
     return ZF_OK;
 }
 
-static zf_status decode_jpeg(zf_workspace *ws, const void *image, zf_window window,
-                             resizer *z, zf_result *result)
+/* A JPEG, and the orientation that it is turned by. */
+typedef struct {
+    zf_jpeg jpeg;
+    int orientation;
+} jpeg_image;
+
+static zf_status decode_jpeg(zf_workspace *ws, const void *image, const receiver *to,
+                             zf_result *result)
 {
-    return zf_decode_window(ws->decoders, image, window, ZF_DECODER_NONE, on_row, z,
-                            &result->decoder);
+    const jpeg_image *from = image;
+    if (from->orientation != 1)
+        return zf_decode_turned(ws->decoders, &from->jpeg, from->orientation, to->window,
+                                to->row, to->ctx, &result->decoder);
+    return zf_decode_window(ws->decoders, &from->jpeg, to->window, ZF_DECODER_NONE, to->row,
+                            to->ctx, &result->decoder);
 }
 
 zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *data,
                           size_t nbytes, void *out, zf_result *result)
 {
-    zf_jpeg jpeg;
+    jpeg_image image = {.orientation = 1};
+    const zf_jpeg *jpeg = &image.jpeg;
     memset(result, 0, sizeof *result);
     result->nbytes_in = nbytes;
-    result->status = zf_jpeg_parse(data, nbytes, &jpeg);
-    if (result->status == ZF_OK)
-        result->status = prepare(ws, recipe, jpeg.width, jpeg.height, jpeg.ncomp, decode_jpeg,
-                                 &jpeg, out, result);
+    result->status = zf_jpeg_parse(data, nbytes, &image.jpeg);
+    if (result->status != ZF_OK)
+        return result->status;
+    if (recipe->is_turned && jpeg->orientation != 0)
+        image.orientation = jpeg->orientation;
+    bool transposed = zf_is_transposed(image.orientation);
+    result->status = prepare(ws, recipe, transposed ? jpeg->height : jpeg->width,
+                             transposed ? jpeg->width : jpeg->height, jpeg->ncomp, decode_jpeg,
+                             &image, out, result);
     return result->status;
 }
 
@@ -445,10 +532,11 @@ typedef struct {
     size_t stride;
 } pixels;
 
-static zf_status read_pixels(zf_workspace *ws, const void *image, zf_window w, resizer *z,
+static zf_status read_pixels(zf_workspace *ws, const void *image, const receiver *to,
                              zf_result *result)
 {
     const pixels *from = image;
+    zf_window w = to->window;
     size_t n = (size_t)(w.x1 - w.x0), plane = n + ZF_PAD;
     /* Each row is copied, because kernels read past a row's end, where the
      * caller's last row has nothing. */
@@ -462,7 +550,7 @@ static zf_status read_pixels(zf_workspace *ws, const void *image, zf_window w, r
     for (int y = w.y0; y < w.y1; y++) {
         memcpy(copy, from->rgb + (size_t)y * from->stride + 3 * (size_t)w.x0, 3 * n);
         ws->kernels->deinterleave(planes, copy, n);
-        on_row(z, y, (const uint8_t *const *)planes);
+        to->row(to->ctx, y, (const uint8_t *const *)planes);
     }
     free(copy);
     return ZF_OK;

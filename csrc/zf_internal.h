@@ -85,6 +85,8 @@ static inline void zf_digits(int32_t k, int8_t digits[3])
 /* Prepares t->plan for resample_h; false when out of memory. */
 #define ZF_DECL_PLAN_H(name) bool name(zf_taps *t)
 
+typedef struct zf_cv_kernels zf_cv_kernels; /* zf_opencv.h */
+
 typedef struct zf_kernels {
     ZF_DECL_PLAN_H((*plan_h));
     ZF_DECL_RESAMPLE_H((*resample_h));
@@ -92,6 +94,7 @@ typedef struct zf_kernels {
     ZF_DECL_DEINTERLEAVE((*deinterleave));
     ZF_DECL_INTERLEAVE((*interleave));
     ZF_DECL_LOOKUP32((*lookup32));
+    const zf_cv_kernels *opencv;
 } zf_kernels;
 
 #define ZF_DECLARE(constant, name, test, image, jpeg, logits)                          \
@@ -135,6 +138,9 @@ typedef struct zf_jpeg {
     const uint8_t *data;
     size_t nbytes;
     size_t scan_offset; /* of the scan's first entropy-coded byte */
+    /* of the first EXIF segment that has one, 1 to 8, as OpenCV 5 reads it; 0: none.
+     * OpenCV 4 reads the first APP1 segment only, whatever it holds. */
+    int orientation;
     int width, height;
     bool progressive; /* SOF2; else SOF0 or SOF1 with Huffman coding */
     int ncomp;        /* 1 or 3 */

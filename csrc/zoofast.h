@@ -37,14 +37,21 @@ typedef enum { ZF_RESIZE_NONE, ZF_RESIZE_SHORT, ZF_RESIZE_EXACT, ZF_RESIZE_HEIGH
 /* How the side that keeps the proportion becomes whole, with the given side's old and new length:
  * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet. */
 typedef enum { ZF_SIDE_DOWN, ZF_SIDE_HALF_UP } zf_side_rounding;
-/* Pillow's filters (Image.Resampling) */
+/* Pillow's filters (Image.Resampling), and OpenCV's (cv2.INTER_*) for 8-bit pixels;
+ * ZF_CV_LINEAR_FLOAT32 is INTER_LINEAR of float32 pixels. */
 typedef enum {
     ZF_NEAREST,
     ZF_LANCZOS,
     ZF_BILINEAR,
     ZF_BICUBIC,
     ZF_BOX,
-    ZF_HAMMING
+    ZF_HAMMING,
+    ZF_CV_NEAREST,
+    ZF_CV_LINEAR,
+    ZF_CV_LINEAR_FLOAT32,
+    ZF_CV_CUBIC,
+    ZF_CV_AREA,
+    ZF_CV_LINEAR_EXACT
 } zf_filter;
 /* Which pass Pillow makes first when it resizes from w x h to W x H pixels.
  * Each pass rounds to 8 bits, so the order changes the result. Each constant
@@ -84,6 +91,12 @@ typedef struct zf_recipe {
      * R, G and B. The caller computes the table and the core only looks values
      * up, so every CPU gives the same floats. */
     const void *table;
+    bool is_turned; /* the picture is turned by its EXIF orientation first */
+    /* [256], of OpenCV's filters: the value of each 8-bit value as float32; those of
+     * ZF_CV_LINEAR_FLOAT32 are resized, and then become (value - mean) / std, in
+     * place of the table's elements. */
+    const float *levels;
+    float mean[3], std[3]; /* of R, G, B */
 } zf_recipe;
 
 /* Bytes of one output tensor: 3 * out_h * out_w * elem_size. */
@@ -158,6 +171,11 @@ zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8
 zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *rgb,
                          int width, int height, size_t row_stride, void *out,
                          zf_result *result);
+
+/* The orientation that cv2.imread finds in EXIF data, which begin with the byte order:
+ * 1 to 8; 1 also for numbers without a meaning. 0: it finds none, perhaps because the
+ * data are broken. */
+int zf_exif_orientation(const uint8_t *data, size_t nbytes);
 
 /* The size in pixels of a JPEG in memory. */
 zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height);

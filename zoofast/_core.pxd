@@ -27,6 +27,12 @@ cdef extern from "zoofast.h" nogil:
         ZF_BICUBIC
         ZF_BOX
         ZF_HAMMING
+        ZF_CV_NEAREST
+        ZF_CV_LINEAR
+        ZF_CV_LINEAR_FLOAT32
+        ZF_CV_CUBIC
+        ZF_CV_AREA
+        ZF_CV_LINEAR_EXACT
     ctypedef enum zf_pass_order:
         ZF_PASS_ORDER_PILLOW_10_0
         ZF_PASS_ORDER_PILLOW_12_2
@@ -54,6 +60,10 @@ cdef extern from "zoofast.h" nogil:
         int channel_index[3]
         int elem_size
         const void *table
+        bint is_turned
+        const float *levels
+        float mean[3]
+        float std[3]
 
     size_t zf_recipe_nbytes(const zf_recipe *recipe)
 
@@ -89,6 +99,7 @@ cdef extern from "zoofast.h" nogil:
     zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *rgb,
                              int width, int height, size_t row_stride, void *out,
                              zf_result *result)
+    int zf_exif_orientation(const uint8_t *data, size_t nbytes)
     zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height)
     zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes,
                                     int x0, int y0, int x1, int y1, zf_decoder only,

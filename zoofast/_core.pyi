@@ -74,6 +74,8 @@ class Plan:
     resize is a key of RESIZES; resize_size is twice the given side for "short" and "height". crop
     is (0, 0) for none. channel_index gives the index of R, G and B in the tensor. table has the
     result of normalization for each 8-bit value of R, G and B: (3, 256) uint8, float16 or float32.
+    is_turned: by the EXIF orientation, as cv2.imread. levels (256,), mean and std are for
+    cv2-linear-float32: the float of each 8-bit value before the resize, and the normalization.
     """
 
     shape: tuple[int, int, int]
@@ -92,6 +94,10 @@ class Plan:
         nhwc: bool,
         channel_index: Sequence[int],
         table: NDArray[Any],
+        is_turned: bool = False,
+        levels: NDArray[np.float32] | None = None,
+        mean: Sequence[float] = (0, 0, 0),
+        std: Sequence[float] = (1, 1, 1),
     ) -> None: ...
     @property
     def nbytes(self) -> int: ...
@@ -117,6 +123,12 @@ class Workspace:
         Tries the given one of DECODERS, or all of them if that is "none". None: no decoder accepted
         the file, so Pillow has to decide.
         """
+
+def exif_orientation(data: Bytes) -> int:
+    """The orientation, 1 to 8, that cv2.imread finds in EXIF data without their "Exif" signature.
+
+    0: it finds none.
+    """
 
 def write_file(
     path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]

@@ -24,6 +24,12 @@ FILTERS = {
     "bicubic": ZF_BICUBIC,
     "box": ZF_BOX,
     "hamming": ZF_HAMMING,
+    "cv2-nearest": ZF_CV_NEAREST,
+    "cv2-linear": ZF_CV_LINEAR,
+    "cv2-linear-float32": ZF_CV_LINEAR_FLOAT32,
+    "cv2-cubic": ZF_CV_CUBIC,
+    "cv2-area": ZF_CV_AREA,
+    "cv2-linear-exact": ZF_CV_LINEAR_EXACT,
 }
 PASS_ORDERS = {
     "pillow-10.0": ZF_PASS_ORDER_PILLOW_10_0,
@@ -70,10 +76,11 @@ def isa(name=None):
 cdef class Plan:
 
     cdef zf_recipe c
-    cdef readonly object shape, dtype, _table
+    cdef readonly object shape, dtype, _table, _levels
 
     def __init__(self, *, resize, resize_size, resize_rounding, filter, pass_order, crop,
-                 crop_rounding, out_size, nhwc, channel_index, table):
+                 crop_rounding, out_size, nhwc, channel_index, table, is_turned=False,
+                 levels=None, mean=(0, 0, 0), std=(1, 1, 1)):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
@@ -95,6 +102,17 @@ cdef class Plan:
             raise ValueError("channel_index must be a permutation and out_size positive")
         self.c.elem_size = table.itemsize
         self.c.table = &view[0]
+        self.c.is_turned = is_turned
+        self._levels = np.arange(256, dtype=np.float32) if levels is None else levels
+        cdef const float[::1] values = self._levels
+        if values.shape[0] != 256:
+            raise ValueError(f"levels must be (256,) float32, not {self._levels.shape}")
+        self.c.levels = &values[0]
+        for i in range(3):
+            self.c.mean[i] = mean[i]
+            self.c.std[i] = std[i]
+        if FILTERS[filter] == ZF_CV_LINEAR_FLOAT32 and self.c.elem_size == 2:
+            raise ValueError("cv2-linear-float32 makes float32 or uint8, not float16")
         self.dtype = table.dtype
         size = (self.c.out_h, self.c.out_w)
         self.shape = (*size, 3) if nhwc else (3, *size)
@@ -189,6 +207,10 @@ cdef class Workspace:
             zf_decode_jpeg_window(self.ws, p, n, x0, y0, x1, y1, only, &rgb[0, 0, 0],
                                   &result)
         return array if result.status == ZF_OK else None
+
+
+def exif_orientation(const uint8_t[::1] data not None):
+    return zf_exif_orientation(&data[0], data.shape[0]) if data.shape[0] else 0
 
 
 def write_file(path, tmp_path, const uint8_t[::1] data not None):

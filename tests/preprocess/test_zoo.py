@@ -38,7 +38,9 @@ ALL = os.environ.get("ZOOFAST_TEST_ZOO") == "all"
 
 def hashes(folder: Path, recipe: str) -> dict[str, str]:
     """Picture -> the first 16 hexadecimal digits of its tensor's SHA-256."""
-    lines = (folder / "sha16" / f"{recipe}.sha16").read_text().splitlines()
+    without_ipp = folder / "sha16" / f"{recipe}@noipp.sha16"  # of some of OpenCV's filters
+    path = without_ipp if without_ipp.exists() else folder / "sha16" / f"{recipe}.sha16"
+    lines = path.read_text().splitlines()
     chosen = lines if ALL else lines[::15]
     return {name: digest for name, digest in (line.split() for line in chosen)}
 
@@ -74,7 +76,11 @@ def test_the_guides_tensors(zoo: Path, shared: Path, recipe: str) -> None:
     assert len(expected) >= 20
     chosen = load_recipe(recipe)
     pictures = {name: picture(shared, name, recipe) for name in expected}
-    if chosen.resize == "exact" and resize_order() != "pillow-13.0":
+    if (
+        chosen.resize == "exact"
+        and not chosen.filter.startswith("cv2-")
+        and resize_order() != "pillow-13.0"
+    ):
         # The hashes are of Pillow 13, which resizes these pictures in the other order of passes.
         height, width = chosen.resize_size
         for name in expected:
@@ -139,7 +145,7 @@ def test_every_guide_has_a_name(zoo: Path) -> None:
         for guide in guides().values()
     }
     expressible = {recipe.stem for recipe in (zoo / "sha16").glob("*.sha16")} & set(RECIPES)
-    assert len(expressible) == len(RECIPES) == 39
+    assert len(expressible) == len(RECIPES) == 49
     found = []
     for row in rows(zoo):
         path = row["path"].removeprefix("ACL_PyTorch/")
@@ -222,9 +228,9 @@ def test_the_aipp_of_a_guide(zoo: Path) -> None:
         recipe = load_recipe(names[0])
         assert recipe.on_device is not None, names
         unit = 255.0 if recipe.on_device.scale == "0-1" else 1.0
-        for c in range(3):
-            assert recipe.on_device.mean[c] * unit == pytest.approx(float(aipp[f"min_{c}"]), 1e-6)
+        for c, at in enumerate(recipe.channels.index(colour) for colour in "RGB"):
+            assert recipe.on_device.mean[c] * unit == pytest.approx(float(aipp[f"min_{at}"]), 1e-6)
             factor = 1 / (recipe.on_device.std[c] * unit)
-            assert factor == pytest.approx(float(aipp[f"var_reci_{c}"]), 1e-5)
+            assert factor == pytest.approx(float(aipp[f"var_reci_{at}"]), 1e-5)
         checked += 1
     assert checked >= 12

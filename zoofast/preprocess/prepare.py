@@ -17,6 +17,7 @@ from zoofast import _core
 from zoofast._core import Status
 from zoofast.base.files import read_file
 from zoofast.errors import ImageError
+from zoofast.preprocess import imread
 from zoofast.preprocess.recipe import Recipe
 
 
@@ -28,12 +29,21 @@ class Refusal:
     reason: str
 
 
-def decode_with_pillow(data: bytes) -> NDArray[np.uint8] | Refusal:
-    """The RGB pixels (height, width, 3) that Pillow decodes from a file's bytes."""
+def decode_with_pillow(data: bytes, decoder: str = "pillow") -> NDArray[np.uint8] | Refusal:
+    """The RGB pixels (height, width, 3) that Pillow decodes from a file's bytes.
+
+    With `decoder` "cv2", the image is turned as cv2.imread turns it, and an image that OpenCV may
+    decode to other pixels is refused.
+    """
     if not data:
         return Refusal("empty", "the file is empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if decoder == "cv2":
+                reason = imread.difference(image, data)
+                if reason is not None:
+                    return Refusal("not OpenCV's", reason)
+                return imread.turned(np.asarray(image.convert("RGB")), imread.orientation(image))
             return np.ascontiguousarray(image.convert("RGB"))
     except UnidentifiedImageError:
         return Refusal("not an image", "not an image that Pillow can identify")
@@ -54,7 +64,7 @@ def prepare_with_pillow(
     out: NDArray[np.uint8],
 ) -> Refusal | None:
     """Fills `out`, a tensor's bytes (plan.nbytes,), from pixels that Pillow decodes."""
-    rgb = decode_with_pillow(data)
+    rgb = decode_with_pillow(data, recipe.decoder)
     if isinstance(rgb, Refusal):
         return rgb
     outcome = workspace.prepare_rgb(rgb, plan, out)

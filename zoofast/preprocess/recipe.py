@@ -16,6 +16,8 @@ from zoofast.errors import RecipeError
 
 DTYPES = ("float32", "float16", "uint8")
 LAYOUTS = ("NCHW", "NHWC")
+IMAGE_DECODERS = ("pillow", "cv2")
+FLOAT32_FILTER = "cv2-linear-float32"  # resizes floats, so that a table cannot normalize
 PRECISIONS = ("float32", "float64", "float16")
 Floats3 = tuple[float, float, float]
 NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -116,6 +118,7 @@ class Recipe:
     top1: float | None  # accuracy in percent, as the guide publishes it
     top5: float | None
     resize_rounding: str = "down"  # a key of _core.SIDE_ROUNDINGS
+    decoder: str = "pillow"  # of IMAGE_DECODERS: whose pixels and orientation the image has
 
     @classmethod
     def from_transforms(
@@ -188,6 +191,10 @@ class Recipe:
             recipe = replace(recipe, dtype=dtype)
             if not recipe.normalization.fits(dtype):
                 raise RecipeError(f"dtype {dtype!r} cannot hold what {self.name} normalizes to")
+            if self.filter == FLOAT32_FILTER and dtype == "float16":
+                raise RecipeError(
+                    f"dtype 'float16': the filter {self.filter} makes float32 or uint8"
+                )
         if layout is not None and layout != self.layout:
             if layout not in LAYOUTS:
                 raise RecipeError(f"layout {layout!r}: one of {', '.join(LAYOUTS)}")
@@ -196,6 +203,9 @@ class Recipe:
 
     def plan(self) -> _core.Plan:
         """The recipe in the form that the C core takes."""
+        levels = np.arange(256, dtype=np.float32)
+        if self.normalization.scale == "0-1":
+            levels = levels / np.float32(255)
         return _core.Plan(
             resize=self.resize,
             resize_size=self.resize_size,
@@ -208,12 +218,17 @@ class Recipe:
             nhwc=self.layout == "NHWC",
             channel_index=[self.channels.index(c) for c in "RGB"],
             table=self.normalization.table().astype(self.dtype),
+            is_turned=self.decoder == "cv2",
+            levels=levels if self.filter == FLOAT32_FILTER else None,
+            mean=self.normalization.mean,
+            std=self.normalization.std,
         )
 
 
 # Fields that recipes did not always have: (field of Recipe that holds it, its key, its default).
 _LATER: tuple[tuple[str | None, str, object], ...] = (
     (None, "resize_rounding", "down"),
+    (None, "decoder", "pillow"),
     *(
         (table, key, default)
         for table in ("normalization", "on_device")

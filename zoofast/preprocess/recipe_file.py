@@ -17,6 +17,8 @@ from zoofast.preprocess.guides import Guide, guides
 from zoofast.preprocess.recipe import (
     DIVISORS,
     DTYPES,
+    FLOAT32_FILTER,
+    IMAGE_DECODERS,
     LAYOUTS,
     NO_MEAN,
     NO_STD,
@@ -124,6 +126,7 @@ def nearest(word: str, known: list[str]) -> str:
 # Every key of the format, by table, and whether it may be left out.
 _TABLES: dict[str, dict[str, bool]] = {
     "": {"name": False, "summary": True},
+    "image": {"decoder": False},
     "resize": {"mode": False, "size": True, "filter": True, "rounding": True},
     "crop": {"size": False, "rounding": False},
     "tensor": {"dtype": False, "layout": False, "channels": True, "size": True},
@@ -139,7 +142,7 @@ _TABLES: dict[str, dict[str, bool]] = {
         "top5": True,
     },
 }
-_OPTIONAL_TABLES = ("crop", "normalize", "aipp")
+_OPTIONAL_TABLES = ("image", "crop", "normalize", "aipp")
 
 
 class _RecipeReader:
@@ -211,7 +214,7 @@ class _RecipeReader:
             summary=self.get("", "summary", "", _text),
             resize=mode,
             resize_size=resize_size,
-            filter=self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS)),
+            filter=self.filter(dtype, normalization),
             crop=crop,
             crop_rounding=self.get("crop", "rounding", "half-even", _one_of(*_core.CROP_ROUNDINGS)),
             size=size,
@@ -227,6 +230,7 @@ class _RecipeReader:
             label_offset=self.get("model", "label_offset", 0, _integer(0)),
             top1=self.get("model", "top1", None, _percent),
             top5=self.get("model", "top5", None, _percent),
+            decoder=self.get("image", "decoder", "pillow", _one_of(*IMAGE_DECODERS)),
             resize_rounding=self.get("resize", "rounding", "down", _one_of(*_core.SIDE_ROUNDINGS)),
         )
 
@@ -243,6 +247,22 @@ class _RecipeReader:
             if key not in self.tables["resize"]:
                 raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
         return mode, self.get("resize", "size", None, _size if mode == "exact" else _side)
+
+    def filter(self, dtype: str, normalization: Normalization) -> str:
+        filter: str = self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS))
+        if filter == FLOAT32_FILTER:
+            if dtype == "float16":
+                raise self.error(f"{FLOAT32_FILTER} needs tensor.dtype 'float32' or 'uint8'")
+            if normalization != Normalization(
+                "0-1" if normalization.scale == "0-1" else "0-255",
+                normalization.mean,
+                normalization.std,
+            ):
+                raise self.error(
+                    f"{FLOAT32_FILTER} needs normalize.scale '0-1' or '0-255', "
+                    "normalize.precision 'float32', and one mean and std"
+                )
+        return filter
 
     def tensor_size(self, made: Size | None) -> Size:
         """The tensor's size. made: the size that crop or resize make, None where it varies."""

@@ -12,24 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoofast.preprocess import opencv
 from zoofast.preprocess.recipe import Recipe
 
 
 def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
-    """One tensor of recipe.shape and recipe.dtype from an open image."""
+    """One tensor of recipe.shape and recipe.dtype from an open image.
+
+    A recipe with decoder "cv2" wants an image that is turned by its EXIF orientation already.
+    """
     image = image.convert("RGB")
-    width, height = image.size
-    method = Image.Resampling[recipe.filter.upper()]
-    if recipe.resize == "exact":
-        image = image.resize((recipe.resize_size[1], recipe.resize_size[0]), method)
-    elif recipe.resize != "none":
-        side = recipe.resize_size[0]
-        if recipe.resize == "short" and width < height:
-            size = (side, _proportional(height, width, side, recipe.resize_rounding))
-        else:
-            size = (_proportional(width, height, side, recipe.resize_rounding), side)
-        if size != image.size:
-            image = image.resize(size, method)
+    size = _resized(*image.size, recipe)
+    if recipe.filter.startswith("cv2-"):
+        return _finished(
+            _cropped(_resize_as_opencv(np.asarray(image), size, recipe), recipe), recipe
+        )
+    if size != image.size:
+        image = image.resize(size, Image.Resampling[recipe.filter.upper()])
     if recipe.crop is not None:
         crop_h, crop_w = recipe.crop
         left = _crop_origin((image.width - crop_w) / 2, recipe.crop_rounding)
@@ -37,15 +36,62 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
         image = image.crop((left, top, left + crop_w, top + crop_h))
     if (image.height, image.width) != recipe.size:
         raise ValueError(recipe.size_mismatch(image.height, image.width))
-    pixels = np.asarray(image)
+    return _finished(np.asarray(image), recipe)
+
+
+def _resized(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
+    """The width and height of the resized image."""
+    if recipe.resize == "exact":
+        return recipe.resize_size[1], recipe.resize_size[0]
+    if recipe.resize == "none":
+        return width, height
+    side = recipe.resize_size[0]
+    if recipe.resize == "short" and width < height:
+        return side, _proportional(height, width, side, recipe.resize_rounding)
+    return _proportional(width, height, side, recipe.resize_rounding), side
+
+
+def _resize_as_opencv(
+    pixels: NDArray[np.uint8], size: tuple[int, int], recipe: Recipe
+) -> NDArray[Any]:
+    """The resized RGB pixels: uint8, or float32 with the filter cv2-linear-float32."""
+    source: NDArray[Any] = pixels
+    if recipe.filter == "cv2-linear-float32":
+        source = pixels.astype(np.float32)
+        if recipe.normalization.scale == "0-1":
+            source = source / np.float32(255)
+    order = ["RGB".index(c) for c in recipe.channels]
+    return opencv.resize(source[:, :, order], size[1], size[0], recipe.filter)[:, :, order]
+
+
+def _cropped(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
+    """The centre crop, with zeros outside the image."""
+    height, width = pixels.shape[:2]
+    if recipe.crop is not None:
+        crop_h, crop_w = recipe.crop
+        left = _crop_origin((width - crop_w) / 2, recipe.crop_rounding)
+        top = _crop_origin((height - crop_h) / 2, recipe.crop_rounding)
+        around = [
+            (max(-top, 0), max(top + crop_h - height, 0)),
+            (max(-left, 0), max(left + crop_w - width, 0)),
+            (0, 0),
+        ]
+        pixels = np.pad(pixels, around)[max(top, 0) :, max(left, 0) :][:crop_h, :crop_w]
+    if pixels.shape[:2] != recipe.size:
+        raise ValueError(recipe.size_mismatch(*pixels.shape[:2]))
+    return pixels
+
+
+def _finished(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
+    """The tensor of the cropped pixels."""
+    norm = recipe.normalization
     if recipe.dtype == "uint8":
-        tensor = pixels
+        tensor = pixels.astype(np.uint8)
     else:
-        norm = recipe.normalization
         tensor = pixels.astype(norm.precision)
         if isinstance(norm.scale, float):
             tensor = (pixels * np.float64(norm.scale)).astype(norm.precision)
-        elif norm.scale == "0-1":
+        elif norm.scale == "0-1" and pixels.dtype == np.uint8:
             tensor = tensor / np.array(255, norm.precision)
         for mean in (norm.mean, norm.second_mean):
             tensor = tensor - np.array(mean, norm.precision)

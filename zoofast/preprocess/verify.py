@@ -62,7 +62,7 @@ def verify(
             data = source.read(item, max_file_bytes)
         except OSError as error:
             raise ImageError(f"{item.path}: cannot be verified: {error.strerror}") from error
-        rgb = decode_with_pillow(data)
+        rgb = decode_with_pillow(data, recipe.decoder)
         if isinstance(rgb, Refusal):
             differing.append(item.name)
             continue
