@@ -142,3 +142,15 @@ def test_a_library_that_is_none(acl: emulator.Emulator, run: Path, tmp_path: Pat
     done = acl.python(program, *words(run, "m4.om"), empty)
     assert done.returncode == 2
     assert "libacl_dvpp.so: has no function aclInit" in done.stderr
+
+
+def test_gears_need_the_batch_first_in_an_output(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    output = {"name": "class", "dtype": "float32", "shape": [models.CLASSES, -1]}
+    emulator.write_om(tmp_path / "m.om", batch=None, dynamic_batch=[1, 2], outputs=[output])
+    models.write_inputs(tmp_path / "in", 3)
+    done = acl.run("infer", "-m", tmp_path / "m.om", "-i", tmp_path / "in", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "output class is [6x2], without the batch as its first number" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import onnx
 from onnx import TensorProto
 
 from tests.support import fake_aclruntime, models
@@ -85,6 +86,19 @@ def test_dynamic_batch(acl: Any, tmp_path: Path) -> None:
             assert scores == pytest.approx(models.logits(images(size)), rel=1e-5, abs=1e-5)
     with pytest.raises(BackendError, match="is made for batch size 4 only"):
         open_backend(models.write_model(tmp_path / "m4.om", 4), batch=8)
+
+
+def test_dynamic_batch_that_is_not_first_in_an_output(acl: Any, tmp_path: Path) -> None:
+    path = models.write_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    model.graph.node[2].output[0] = "rows"
+    model.graph.node[3].CopyFrom(onnx.helper.make_node("Transpose", ["rows"], ["class"]))
+    shape = [models.CLASSES, "N"]
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("class", 1, shape))
+    onnx.save(model, tmp_path / "m.om", format="protobuf")
+    why = r"output class is \[6x\?\], without the batch as its first number; convert the model"
+    with pytest.raises(BackendError, match=why):
+        open_backend(str(tmp_path / "m.om"), batch=2)
 
 
 def test_uint8_input(acl: Any, tmp_path: Path) -> None:

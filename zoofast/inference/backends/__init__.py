@@ -239,6 +239,23 @@ def input_shape(
     return (first, *(number for number in declared[1:] if number is not None))
 
 
+def output_shape(
+    model: str, name: str, declared: Sequence[int], batch: int, largest: int
+) -> tuple[int, ...]:
+    """The shape of an output for `batch` images, of a model that takes several batch sizes.
+
+    declared: the shape for the largest batch size, `largest`, or with -1 for the batch. Raises
+    BackendError when the batch is not the first number: the output cannot be divided by images.
+    """
+    if not declared or declared[0] not in (-1, largest):
+        shape = "x".join("?" if number < 0 else str(number) for number in declared)
+        raise BackendError(
+            f"{model}: takes several batch sizes, but output {name} is [{shape}], without the "
+            "batch as its first number; convert the model for one batch size"
+        )
+    return (batch, *declared[1:])
+
+
 def check_batch(info: TensorInfo, batch: NDArray[Any]) -> None:
     """Raises BackendError unless `batch` is C-contiguous and has the input's shape and dtype."""
     if batch.shape != info.shape or batch.dtype != info.dtype:

@@ -27,6 +27,7 @@ from zoofast.inference.backends import (
     Times,
     check_batch,
     input_shape,
+    output_shape,
 )
 
 # ACL's numbers for element types
@@ -109,8 +110,11 @@ class AclModel:
 
     def _output_shape(self, output: _acl.Tensor, batch: int) -> tuple[int, ...]:
         """ACL gives the shape for the largest gear."""
-        is_dynamic = self._acl.dynamic == "batch" or (output.shape and output.shape[0] < 0)
-        return (batch, *output.shape[1:]) if is_dynamic else output.shape
+        is_dynamic = self._acl.dynamic == "batch"
+        if not is_dynamic and (not output.shape or output.shape[0] >= 0):
+            return output.shape
+        largest = max(gear[0] for gear in self._acl.gears) if is_dynamic else 0
+        return output_shape(self._model, output.name, output.shape, batch, largest)
 
     def _info(self, tensor: _acl.Tensor, shape: tuple[int, ...]) -> TensorInfo:
         if tensor.type not in DTYPES:

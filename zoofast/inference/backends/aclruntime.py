@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from zoofast.errors import BackendError
 from zoofast.inference import native_output
-from zoofast.inference.backends import BatchSize, TensorInfo, Times, check_batch, input_shape
+from zoofast.inference.backends import (
+    BatchSize,
+    TensorInfo,
+    Times,
+    check_batch,
+    input_shape,
+    output_shape,
+)
 
 # ACL's numbers for element types
 _DTYPES = {
@@ -77,28 +84,26 @@ class AclModel:
             raise BackendError(f"{model}: has {len(inputs)} inputs ({names}); a classifier has one")
         declared = [None if number < 0 else int(number) for number in inputs[0].shape]
         shape = input_shape(model, inputs[0].name, declared, batch)
+        # The descriptions point into the session, so they are copied while the session lives.
+        self.input = self._info(inputs[0], shape)
+        largest = int(inputs[0].realsize) // self.input.image_nbytes
         if declared[0] is None:
             with self._errors(f"cannot take batch size {shape[0]}"):
                 self._session.set_dynamic_batchsize(shape[0])
-        # The descriptions point into the session, so they are copied while the session lives.
-        self.input = self._info(inputs[0], shape)
         realsize = int(self._session.get_inputs()[0].realsize)
         if realsize != self.input.nbytes:
             raise BackendError(
                 f"{model}: input {self.input} is {self.input.nbytes} bytes, but aclruntime "
                 f"wants {realsize}"
             )
-        self.outputs = [
-            self._info(output, self._output_shape(output, shape[0], declared[0] is None))
-            for output in self._session.get_outputs()
-        ]
+        self.outputs = []
+        for output in self._session.get_outputs():
+            numbers = tuple(int(number) for number in output.shape)
+            if declared[0] is None or (numbers and numbers[0] < 0):
+                numbers = output_shape(model, output.name, numbers, shape[0], largest)
+            self.outputs.append(self._info(output, numbers))
         self._memory = acl.MemorySummary() if hasattr(acl, "MemorySummary") else None
         self.reset_times()
-
-    @staticmethod
-    def _output_shape(output: Any, batch: int, is_dynamic: bool) -> tuple[int, ...]:
-        shape = tuple(int(number) for number in output.shape)
-        return (batch, *shape[1:]) if is_dynamic or (shape and shape[0] < 0) else shape
 
     def _info(self, desc: Any, shape: tuple[int, ...]) -> TensorInfo:
         number = int(desc.datatype)
