@@ -306,3 +306,22 @@ def test_the_manifest_of_plain_bins_names_no_bins(
 ) -> None:
     run(images, tmp_path / "out", chosen, Packing())
     assert json.loads((tmp_path / "out" / MANIFEST).read_text())["packing"] is None
+
+
+def test_links_in_the_output_folder_are_not_followed(
+    images: Path, tmp_path: Path, chosen: Recipe
+) -> None:
+    """A link with a temporary file's name, and a link in the place of a bins' folder."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "file").write_bytes(b"precious")
+    (out / "in_000.bin.part").symlink_to(elsewhere / "file")
+    run(images, out, chosen, BY_4)
+    assert bins(out) == WHOLE
+
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "val").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="val: is a link to another folder"):
+        run(images, tmp_path / "linked", chosen, Packing(1, "zero", "{folder}/{stem}.bin"))
+    assert [path.read_bytes() for path in elsewhere.iterdir()] == [b"precious"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.base.files import PART, write_errors
 from zoofast.base.rows import NamedRows, npy_header
+from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing
 from zoofast.preprocess.loader import BatchOutcome, FileWriter, Loader, OutputPaths, Stats
 from zoofast.preprocess.recipe import Recipe
@@ -146,8 +147,11 @@ def remove_files(folder: str, files: Sequence[str]) -> None:
 
 def _make_folders(folder: str, files: Iterable[str]) -> None:
     for part in {os.path.dirname(file) for file in files} - {""}:
-        with write_errors(os.path.join(folder, part)):
-            os.makedirs(os.path.join(folder, part), exist_ok=True)
+        where = os.path.join(folder, part)
+        if os.path.islink(where):
+            raise OutputError(f"{where}: is a link to another folder; remove the link")
+        with write_errors(where):
+            os.makedirs(where, exist_ok=True)
 
 
 class BinSink:
@@ -227,7 +231,8 @@ class BinSink:
             data = rows if file == bin.file else rows[..., ::-1] if nchw else rows[:, :, ::-1]
             path = os.path.join(self._folder, file)
             with write_errors(path):
-                with open(path + PART, "wb") as stream:
+                Path(path + PART).unlink(missing_ok=True)  # a killed run's, or somebody's link
+                with open(path + PART, "xb") as stream:
                     stream.write(np.ascontiguousarray(data).data)
                 if is_whole:
                     os.replace(path + PART, path)
