@@ -16,6 +16,8 @@ def tables_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {"": {"name": recipe.name}}
     if recipe.summary:
         tables[""]["summary"] = recipe.summary
+    if recipe.decoder != "pillow":
+        tables["image"] = {"decoder": recipe.decoder}
     tables["resize"] = {"mode": recipe.resize}
     if recipe.resize != "none":
         side = recipe.resize_size[0]
