@@ -217,7 +217,15 @@ def test_beside_a_manifest_of_prep_each_file_is_one_image(
     images = models.write_inputs(tmp_path / "in", 4)
     for i in range(4):
         images[[i, i]].tofile(tmp_path / f"in/x{i}.bin")
-    (tmp_path / "in/zoofast-prep.json").write_text("{}")
+    manifest = {
+        "state": "complete",
+        "recipe": {"name": "r", "digest": "d"},
+        "options": {"format": "bin"},
+        "resize_order": "pillow-13.0",
+        "names": [f"x{i}" for i in range(4)],
+        "failures": [],
+    }
+    (tmp_path / "in/zoofast-prep.json").write_text(json.dumps(manifest))
     model = models.write_model(tmp_path / "m.onnx", 4)
     assert infer(tmp_path, model=model) == 2
     assert "were they prepared for another model, type or layout?" in capsys.readouterr().err

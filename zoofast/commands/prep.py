@@ -104,7 +104,8 @@ def _add_bins(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--labels",
         metavar="LABELS",
-        help="of the side file, in any form that score takes (default: SRC's class folders)",
+        help="of the side file, in any form that score takes (default: those of SRC, a pickle or "
+        "class folders)",
     )
 
 
@@ -136,13 +137,15 @@ def _options(args: argparse.Namespace) -> PrepOptions:
     )
 
 
-def _labels(args: argparse.Namespace, options: PrepOptions) -> Mapping[str, int]:
+def _labels(args: argparse.Namespace, options: PrepOptions, source: Source) -> Mapping[str, int]:
     """The labels that the side file needs, by the image's name."""
     needed = options.side_file is not None and (
         options.side_file.endswith(".npy") or "{labels}" in options.side_line
     )
     if not needed:
         return {}
+    if source.labels is not None and args.labels is None:
+        return source.labels
     from zoofast.scoring.labels import load_labels
 
     return load_labels(args.labels or args.source).by_name
@@ -153,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = given.with_output(args.dtype, args.layout)
     options = _options(args)
     with open_source(args.source) as source:
-        labels = _labels(args, options)
+        labels = _labels(args, options, source)
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)
         recipe_source.prove(imported, source, choose(source, args.limit, args.shard), args.quiet)

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a folder of class folders, a tar file, a list of paths.
+"""Where images come from: a folder, a folder of class folders, a tar file, a pickle, a list.
 
 Rules for every source:
 
@@ -17,12 +17,14 @@ import errno
 import io
 import os
 import tarfile
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import name_problem, stem
 from zoofast.errors import SourceError
+from zoofast.preprocess.pickles import is_pickle, read_pictures
 
 MAX_HEADER_BYTES = 1 << 20  # of a tar header, long names and pax attributes included
 SUFFIXES = frozenset(
@@ -56,7 +58,8 @@ class Source:
     where: str
     items: list[Item]
     skipped: list[str] = field(default_factory=list)  # files that are no images, by their name
-    fd: int = -1  # of the tar file
+    fd: int = -1  # of the tar file, or of the images of a pickle
+    labels: Mapping[str, int] | None = None  # of the images, by name, if the source has them
 
     def __enter__(self) -> Source:
         return self
@@ -98,10 +101,10 @@ def open_source(where: str | os.PathLike[str]) -> Source:
     """Lists the images of `where`, in a fixed order.
 
     A folder is walked with its subfolders (so ImageFolder trees work), sorted by path. A `.tar` is
-    indexed and read in place, in its members' order. Files and folders whose names begin with a dot
-    are skipped. Any other file is a list of paths, one a line;
-    a relative path starts at the list's own folder. The suffix of a name, in any case, says whether
-    a file is an image.
+    indexed and read in place, in its members' order. A pickle of CIFAR, or of JPEGs, is read whole;
+    its images are named by their numbers, from 00000. Any other file is a list of paths, one a
+    line; a relative path starts at the list's own folder. Files and folders whose names begin with
+    a dot are skipped. The suffix of a name, in any case, says whether a file is an image.
 
     Raises SourceError: nothing there, not readable, no images, or two images of one name.
     """
@@ -118,6 +121,8 @@ def open_source(where: str | os.PathLike[str]) -> Source:
                 f"{where}: a compressed archive cannot be read in place; unpack it once to .tar "
                 "or to a folder"
             )
+        elif os.path.isfile(where) and is_pickle(_first_bytes(where)):
+            source = _from_pickle(where)
         else:
             source = _from_list(where)
     except OSError as error:
@@ -211,6 +216,30 @@ def _from_tar(where: str) -> Source:
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise SourceError(f"{where}: not a readable tar file: {error}") from error
     source.fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    return source
+
+
+def _first_bytes(where: str) -> bytes:
+    with open(where, "rb") as file:
+        return file.read(2)
+
+
+def _from_pickle(where: str) -> Source:
+    try:
+        pictures = read_pictures(read_file(where))
+    except ValueError as error:
+        reason = str(error)[:120]  # it can show any part of the file
+        raise SourceError(f"{where}: neither a pickle of CIFAR nor of JPEGs: {reason}") from error
+    source = Source(where, [])
+    with tempfile.TemporaryFile() as file:
+        for i, data in enumerate(pictures.files):
+            source.add(f"{where}/{i:05d}{pictures.suffix}", file.tell(), len(data))
+            file.write(data)
+        file.flush()
+        source.fd = os.dup(file.fileno())
+    if pictures.labels:
+        names = [item.name for item in source.items]
+        source.labels = dict(zip(names, pictures.labels, strict=True))
     return source
 
 
