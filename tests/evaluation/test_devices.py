@@ -76,13 +76,24 @@ def test_onnx_runtime_computes_batches_at_once(
 # ---- devices in this process ---------------------------------------------------------
 
 
-def fail_at(call: int, error: Exception) -> Callable[[int], None]:
-    def before(calls: int) -> None:
-        if calls == call:
-            raise error
-        time.sleep(0.05)  # every device gets a batch
+def failing(lost: set[int], call: int, error: Exception) -> Callable[[int], Callable[[int], None]]:
+    """device -> what it does before each call: the devices `lost` raise `error` at that call, and
+    the others compute nothing before all of these have."""
+    left, failed = set(lost), threading.Event()
 
-    return before
+    def of_device(device: int) -> Callable[[int], None]:
+        def before(calls: int) -> None:
+            if device not in lost:
+                assert failed.wait(60)
+            elif calls == call:
+                left.discard(device)
+                if not left:
+                    failed.set()
+                raise error
+
+        return before
+
+    return of_device
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -90,10 +101,9 @@ def fail_at(call: int, error: Exception) -> Callable[[int], None]:
 def test_a_defect_ends_the_run(
     run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, concurrency: int
 ) -> None:
+    before = failing({1}, 2, error)
     monkeypatch.setattr(
-        ModelSpec,
-        "open",
-        lambda spec: eval_case.Wrapped(fail_at(2 if spec.device == 1 else 99, error), concurrency),
+        ModelSpec, "open", lambda spec: eval_case.Wrapped(before(spec.device), concurrency)
     )
     with open_source(run / "images") as source, pytest.raises(type(error), match=str(error)):
         eval_case.evaluated(run, source, eval_case.options(run, devices=2))
@@ -105,13 +115,9 @@ def test_a_defect_ends_the_run(
 def test_the_others_compute_what_a_lost_device_did_not(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: set[int], concurrency: int
 ) -> None:
-    error = BackendError("the card is gone")
+    before = failing(lost, 1, BackendError("the card is gone"))
     monkeypatch.setattr(
-        ModelSpec,
-        "open",
-        lambda spec: eval_case.Wrapped(
-            fail_at(1 if spec.device in lost else 99, error), concurrency, 2
-        ),
+        ModelSpec, "open", lambda spec: eval_case.Wrapped(before(spec.device), concurrency, 2)
     )
     chosen = eval_case.options(run, devices=3, logits=tmp_path / "l.npy", journal=tmp_path / "j")
     with open_source(run / "images") as source:
@@ -119,7 +125,8 @@ def test_the_others_compute_what_a_lost_device_did_not(
             with pytest.raises(BackendError) as raised:
                 eval_case.evaluated(run, source, chosen)
             said = {f"device {i}: the card is gone" for i in range(3)}
-            assert set(str(raised.value).split("; ")) == said
+            parts = set(str(raised.value).split("; "))
+            assert {part for part in parts if "device" in part} == said
             return
         evaluation = eval_case.evaluated(run, source, chosen)
     assert evaluation.lost_devices == {i: f"device {i}: the card is gone" for i in sorted(lost)}
@@ -182,13 +189,13 @@ def test_each_device_has_its_own_clock(run: Path, monkeypatch: pytest.MonkeyPatc
         ),
     )
     with open_source(run / "images") as source:
-        source.items += source.items + source.items  # 3 seconds of work
+        source.items *= 4  # 4.6 seconds of work
         evaluation = eval_case.evaluated(
-            run, source, eval_case.options(run, devices=2, timeout=1.0)
+            run, source, eval_case.options(run, devices=2, timeout=2.0)
         )
     freed.set()
-    assert re.match(r"device 1 has not answered for [1-3] s", evaluation.lost_devices[1])
-    assert evaluation.images == 3 * eval_case.COUNT
+    assert re.match(r"device 1 has not answered for \d+ s", evaluation.lost_devices[1])
+    assert evaluation.images == 4 * eval_case.COUNT
 
 
 def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,15 +207,16 @@ def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch)
         return eval_case.Wrapped(lambda call: None)
 
     monkeypatch.setattr(ModelSpec, "open", load)
-    monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 0.5)
+    monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 2.0)
     monkeypatch.setattr("zoofast.inference.devices.CLOSING_SECONDS", 0.1)
     with open_source(run / "images") as source:
-        options = eval_case.options(run, timeout=0.2, devices=3)
+        options = eval_case.options(run, timeout=2.0, devices=3)
         evaluation = eval_case.evaluated(run, source, options)
         assert evaluation.lost_devices.keys() == {0, 1}
         assert evaluation.lost_devices[0].startswith("device 0 has not loaded the model in ")
         assert evaluation.images == eval_case.COUNT
         opens.clear()
+        monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 0.2)
         with pytest.raises(BackendError, match=r"device 0 has not loaded the model in \d+ s"):
             eval_case.evaluated(run, source, eval_case.options(run, timeout=0.2))
     freed.set()
@@ -265,8 +273,9 @@ sys.exit(main(sys.argv[1:]))
 )
 def test_the_process_ends(run: Path, what: str, code: int) -> None:
     """Whatever a backend does, the process ends, and in time."""
+    timeout = "3" if "1000" in what else "60"
     arguments = eval_case.words(
-        run, "--backend", "null", "--device-timeout", "1", "--device", "0,1"
+        run, "--backend", "null", "--device-timeout", timeout, "--device", "0,1"
     )
     arguments[1] = "4x3x4x4:float32:6"
     done = subprocess.run(
@@ -389,7 +398,8 @@ def test_an_npu_that_dies(
     fake_aclruntime.install(
         tmp_path / "path", monkeypatch, at_run=f"if device and calls == 1: {fault}"
     )
-    out = ["--device-timeout", "3", "-o", tmp_path / "r.json", "--quiet"]
+    timeout = "3" if "sleep" in fault or "STOP" in fault else "60"
+    out = ["--device-timeout", timeout, "-o", tmp_path / "r.json", "--quiet"]
     arguments = eval_case.words(run, *out, "--device", "0,1")
     arguments[1] = models.write_model(tmp_path / "m.om", 1)
     assert main(arguments) == 1
@@ -472,8 +482,8 @@ def test_no_process_outlives_a_run_with_a_hung_device(
         process.kill()
     else:
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        time.sleep(1)  # until the first one has been handled
         process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    wait_for(lambda: not is_running(child), 10)
+    process.communicate(timeout=60)
+    wait_for(lambda: not is_running(child))
     assert process.returncode == (-signal.SIGKILL if how == "kill" else 130)

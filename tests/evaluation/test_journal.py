@@ -27,7 +27,7 @@ from zoofast.scoring.topk import TopK
 
 
 def slow_words(run: Path, tmp_path: Path, *more: str) -> list[str]:
-    arguments = eval_case.words(run, "--sim-fps", "40", "--batchsize", "2", *more)
+    arguments = eval_case.words(run, "--sim-fps", "10", "--batchsize", "2", *more)
     arguments += ["-o", str(tmp_path / "r.json"), "--save-logits", str(tmp_path / "l.npy")]
     return [*arguments, "--json", str(tmp_path / "e.json")]
 
@@ -47,12 +47,12 @@ def test_interrupted_and_resumed_equals_undisturbed(
         [eval_case.ZOOFAST, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     journal = tmp_path / "broken/r.json.journal"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(how)
-    out, error = process.communicate(timeout=30)
+    out, error = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert (

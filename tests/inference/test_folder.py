@@ -760,7 +760,7 @@ import sys, time
 from zoofast.inference.backends.null import NullModel
 fast = NullModel.infer
 def slow(self, batch, loop=1):
-    time.sleep(0.05)
+    time.sleep(0.2)
     return fast(self, batch, loop)
 NullModel.infer = slow
 from zoofast.cli import main
@@ -779,12 +779,12 @@ def test_interrupted_and_resumed_equals_undisturbed(tmp_path: Path, how: signal.
         [sys.executable, "-c", SLOW, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     folder = tmp_path / "out/r"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(list(folder.glob("*.txt"))) < 6:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(how)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=60)
     done = {path.name: path.read_bytes() for path in folder.glob("*.txt")}
     assert 6 <= len(done) < 60
     assert set(done.values()) == {b"-0.000000 -1.000000 -2.000000 -3.000000 -4.000000 \n"}
