@@ -189,6 +189,13 @@ def on_terminal(line: list[str], cwd: Path, **env: str) -> tuple[int, str]:
     return process.wait(timeout=60), seen.decode("utf-8")
 
 
+def test_work_without_a_count_shows_the_elapsed_time(
+    place: Path, command: Callable[[str], list[str]]
+) -> None:
+    _, text = on_terminal(command("doctor"), place)
+    assert re.search(r"examining this machine \S*0:00:0", text), text
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_names_never_command_a_terminal(
     name: str, place: Path, command: Callable[[str], list[str]]

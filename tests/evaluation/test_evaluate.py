@@ -386,11 +386,14 @@ def test_a_simulated_npu_is_never_faster_than_it_is(run: Path, tmp_path: Path) -
     assert numbers["images"] == eval_case.COUNT
 
 
-def test_the_guides_speeds_are_known(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_the_guides_speeds_are_known(
+    tmp_path: Path, files: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
     images = str(folders.write(tmp_path / "images", files))
     arguments = ["eval", "squeezenet1_1", images, "--recipe", "squeezenet1_1"]
     arguments += ["--sim-device", "310P3", "--json", str(tmp_path / "e.json")]
     assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "squeezenet1_1 on 310P3"
     numbers = json.loads((tmp_path / "e.json").read_text())
     assert numbers["batchsize"] == 8
     assert numbers["device_images_per_second"] == pytest.approx(21301.5, rel=1e-3)

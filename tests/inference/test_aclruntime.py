@@ -275,6 +275,16 @@ def test_several_devices_are_several_processes(
             assert got == pytest.approx(models.logits(inputs)[i], rel=1e-4, abs=1e-5)
 
 
+def test_a_device_that_hangs_ends_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run="time.sleep(1000)")
+    model = models.write_model(tmp_path / "m.om", 2)
+    assert main(["bench", "--model", model, "--batchsize", "2", "--device-timeout", "1"]) == 2
+    error = capfd.readouterr().err
+    assert re.search(r"device 0 has not (answered|loaded the model) for \d+ s", error), error
+
+
 def infer_on(folder: Path, devices: str, *options: str) -> int:
     words = ["infer", "--model", models.write_model(folder / "m.om", 2), "--device", devices]
     words += ["--input", str(folder / "in"), "--output", str(folder / "out")]

@@ -22,6 +22,7 @@ from zoofast.profiling.pipeline import run_pipeline, spread
 from zoofast.profiling.profile import ProfileOptions, demands_of, profile, thread_counts
 from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
 from zoofast.profiling.verdict import verdict
+from zoofast.report.profile import WRITERS, profile_report
 from zoofast.timing.timeline import Timeline
 
 DECODING = {"decode", "entropy", "idct", "colour"}
@@ -193,6 +194,8 @@ def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
     assert {demand.model for demand in result.demands} == {"SqueezeNet1_1", "ResNet34"}
     assert f"{result.rate:,.0f} images per second" in result.verdict[0]
     json.dumps(result.as_dict(), allow_nan=False)
+    blocks = [block for each in profile_report(result, []).sections for block in each.blocks]
+    assert (WRITERS in str(blocks)) == write
 
     trace = traces.read_trace(tmp_path / "t.json")
     assert trace.threads[-1] == "main"
