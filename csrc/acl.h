@@ -19,7 +19,7 @@
 
 typedef struct {
     int code;         /* ACL's number; 0: no function of ACL failed */
-    const char *call; /* the function that failed, or NULL */
+    const char *call; /* the function, or what it began, that failed; or NULL */
     char text[1024];  /* ACL's explanation, or ours */
 } zf_acl_error;
 

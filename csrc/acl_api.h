@@ -25,8 +25,8 @@
  *     ("aclrtSetExceptionInfoCallback"), and all streams are synchronized at the end.
  *  6. The hidden input of dynamic shapes has the name ascend_mbatch_shape_data
  *     ("ACL_DYNAMIC_TENSOR_NAME"), that of dynamic AIPP ascend_dynamic_aipp_data.
- *  7. A model with dynamic shapes gets buffers of its largest shape
- *     ("aclmdlGetInputSizeByIndex").
+ *  7. A model with gears gets buffers of its largest gear, a model with any shape gets
+ *     buffers of the batch's size ("aclmdlGetInputSizeByIndex").
  *  8. aclInit and aclFinalize work once in a process ("aclInit", "aclFinalize").
  *  9. After a fork the library is of no use in the child ("aclInit"). zoofast starts
  *     new programs only.

@@ -328,10 +328,11 @@ static int set_result_shapes(zf_acl_model *model, slot *at, zf_acl_error *error)
         for (size_t k = 0; k < dims.count; k++) {
             result->dims[k] = dims.dims[k];
             if (dims.dims[k] < 0 ||
-                __builtin_mul_overflow(size, (size_t)dims.dims[k], &size) || size > tensor->nbytes)
-                return zf_acl_refuse(error, "output %s has another shape than the model says",
-                                     tensor->name);
+                __builtin_mul_overflow(size, (size_t)dims.dims[k], &size))
+                return zf_acl_refuse(error, "output %s has no shape", tensor->name);
         }
+        if (reserve_device(&at->out[i], size, error))
+            return -1;
         result->used = size;
     }
     return 0;
@@ -650,8 +651,11 @@ static int copy_in(zf_acl_model *model, slot *at, const void *const *data, const
 {
     acl_stream stream = model->streams[IN];
     for (int i = 0; i < model->inputs; i++) {
-        if (model->dynamic == ZF_ACL_SHAPE && reserve_device(&at->in[i], nbytes[i], error))
-            return -1;
+        if (model->dynamic == ZF_ACL_SHAPE) {
+            if (reserve_device(&at->in[i], nbytes[i], error))
+                return -1;
+            ZF_ACL_TRY(aclUpdateDataBuffer, at->in[i].buffer, at->in[i].memory, nbytes[i]);
+        }
         if (nbytes[i] > at->in[i].nbytes)
             return zf_acl_refuse(error, "input %s has %zu bytes, the model takes %zu",
                                  model->in[i].name, nbytes[i], at->in[i].nbytes);
@@ -752,7 +756,7 @@ int zf_acl_wait(zf_acl_model *model, zf_acl_error *error)
     }
     if (!code) {
         code = zf_acl_take_exception(model->device);
-        call = "aclmdlExecuteAsync";
+        call = "a queued task";
     }
     if (code) {
         model->failed = true;

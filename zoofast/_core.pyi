@@ -56,7 +56,6 @@ class Totals(NamedTuple):
     decoded: tuple[int, ...]  # number of images with status OK by decoder, in the order of DECODERS
     not_ok: list[int]  # indices of the images with another status
 
-Allocate = Callable[[int], Any]
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
 def isa_names() -> tuple[str, ...]:
@@ -158,7 +157,7 @@ class Batch:
         prefix: bytes = b"",
         shared: bool = False,
         max_file_nbytes: int = 0,
-        memory: Allocate | None = None,
+        memory: Callable[[int], Any] | None = None,
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,165 @@ def test_gears_need_the_batch_first_in_an_output(
     assert done.returncode == 2
     assert "output class is [6x2], without the batch as its first number" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- faults --------------------------------------------------------------------------
+
+
+def check_ends_and_resumes(
+    acl: emulator.Emulator,
+    words: list[str],
+    fault: str,
+    code: int,
+    text: str,
+    last: str,
+) -> None:
+    """A run with a fault says one line; the run after it with --resume is complete."""
+    done = acl.run(*words, FAULT=fault, QUIET=1)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr and done.stderr.count("\n") == 1
+    if code == 2:
+        done = acl.run(*words, "--resume", QUIET=1)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(last)
+
+
+HUNG = "device {} has not answered for "
+LOST = "ACL's error 507010, ACL_ERROR_RT_LOST_HEARTBEAT"
+
+
+@pytest.mark.parametrize(
+    ("fault", "devices", "code", "text"),
+    [
+        ("execute:3=507011", "0", 2, "a queued task: ACL's error 507011, ACL_ERROR_RT_MODEL_EXE"),
+        ("d2h:2=507013", "0,1", 1, "ACL_ERROR_RT_SYS_DMA"),
+        ("malloc_host:2", "0", 2, "use a smaller batch, or end other programs"),
+        ("device_lost:7", "0,1", 1, LOST),
+        ("hang_execute:3", "0", 2, HUNG.format(0)),
+        ("hang_h2d:1", "0,1", 1, "has not answered for "),
+    ],
+)
+def test_eval_ends_with_the_reason(
+    acl: emulator.Emulator,
+    run: Path,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    fault: str,
+    devices: str,
+    code: int,
+    text: str,
+) -> None:
+    options = ["-o", tmp_path / "r.json", "--device", devices, "--device-timeout", "1"]
+    chosen = words(run, "m4.om", *options)
+    last = f"scored {eval_case.COUNT} of {eval_case.COUNT}\n"
+    check_ends_and_resumes(acl, chosen, fault, code, text, last)
+    assert (tmp_path / "r.json").read_text() == eval_case.result_of(files)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [("d2h:3=507013", "cannot run on device 0: "), ("hang_execute:4", HUNG.format(0))],
+)
+def test_infer_ends_with_the_reason(
+    acl: emulator.Emulator, run: Path, tmp_path: Path, fault: str, text: str
+) -> None:
+    images = models.write_inputs(tmp_path / "in", 23)
+    chosen = ["infer", "-m", str(run / "m4.om"), "-i", str(tmp_path / "in"), "-o", str(tmp_path)]
+    chosen += ["--output_dirname", "out", "--outfmt", "NPY", "--device-timeout", "1"]
+    check_ends_and_resumes(acl, chosen, fault, 2, text, " by an earlier run)\n")
+    for i, expected in enumerate(models.logits(images)):
+        got = np.load(tmp_path / f"out/x{i}_0.npy")[0]
+        assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("command", ["eval", "infer"])
+def test_an_interrupt_closes_in_order(
+    acl: emulator.Emulator, run: Path, tmp_path: Path, command: str
+) -> None:
+    """Ctrl-C in the middle of a slow run: what is queued ends, and everything is given back."""
+    models.write_inputs(tmp_path / "in", 23)
+    chosen = words(run, "m4.om", "-o", tmp_path / "r.json")
+    if command == "infer":
+        chosen = ["infer", "-m", str(run / "m4.om"), "-i", str(tmp_path / "in")]
+        chosen += ["-o", str(tmp_path), "--output_dirname", "out"]
+    process = acl.start(*chosen, FPS=8)
+    first = tmp_path / ("r.json.journal" if command == "eval" else "out/x0_0.bin")
+    until = time.monotonic() + 60
+    while not (first.exists() and (command == "infer" or first.read_bytes().count(b"\n") > 1)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert error.count(NOTHING_LEAKED) == 1, error
+
+
+# ---- dynamic models ------------------------------------------------------------------
+
+GEARS: dict[str, dict[str, Any]] = {
+    "hw": {"dynamic_hw": [[4, 4], [8, 8]]},
+    "dims": {"dynamic_dims": [[1, 3, 4, 4], [4, 3, 4, 4], [4, 3, 8, 8]]},
+    "shape": {"dynamic_shape": True},
+}
+OPTIONS = {
+    "hw": ["--dymHW", "4,4"],
+    "dims": ["--dymDims", "image:4,3,4,4"],
+    "shape": ["--dymShape", "image:4,3,4,4", "--outputSize", "96"],
+}
+
+
+@pytest.mark.parametrize("kind", list(GEARS))
+def test_dynamic_shapes(
+    acl: emulator.Emulator, run: Path, files: dict[str, bytes], tmp_path: Path, kind: str
+) -> None:
+    """eval takes the shape from the recipe, infer from ais_bench's option."""
+    batch = 4 if kind == "hw" else None
+    om = emulator.write_om(
+        tmp_path / "m.om", batch=batch, image=(3, -1, -1), onnx=str(run / "any.onnx"), **GEARS[kind]
+    )
+    done = acl.run(*words(run, om, "-o", tmp_path / "r.json"), STATS_FILE=tmp_path / "stats")
+    assert done.returncode == 0 and done.stderr.endswith(NOTHING_LEAKED), done.stderr
+    assert (tmp_path / "r.json").read_text() == eval_case.result_of(files)
+    counted = statistics(tmp_path / "stats")
+    assert (counted["misuses"], counted["samples"]) == (0, 23 if kind == "shape" else 24)
+    images = models.write_inputs(tmp_path / "in", 7)
+    infer = ["infer", "-m", om, "-i", tmp_path / "in", "-o", tmp_path, "--output_dirname", "out"]
+    done = acl.run(*infer, "--outfmt", "NPY", *OPTIONS[kind], QUIET=1)
+    assert (done.returncode, done.stderr) == (0, "")
+    for i, expected in enumerate(models.logits(images)):
+        got = np.load(tmp_path / f"out/x{i}_0.npy")[0]
+        assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    done = acl.run(*infer, QUIET=1)
+    assert done.returncode == 2
+    assert f"has a dynamic shape; {'give' if kind == 'shape' else 'choose'} one with --dym" in (
+        done.stderr
+    )
+
+
+def test_dynamic_aipp_from_the_recipe(
+    acl: emulator.Emulator, run: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    """One .om for two recipes: the NPU normalizes as each of them says."""
+    spec = json.loads((run / "m4.om").read_text())
+    spec["inputs"][0]["dynamic_aipp"] = {"max_src": [8, 8]}
+    (tmp_path / "m.om").write_text(json.dumps(spec))
+    text = (run / "recipe.toml").read_text()
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace("0.485", "0.5").replace("0.229", "0.25"))
+    assert other.read_text() != text
+    results = []
+    for recipe in (run / "recipe.toml", other):
+        logits = []
+        for model, more in (
+            (str(run / "m4.om"), []),
+            (str(tmp_path / "m.om"), ["--dtype", "uint8", "--layout", "NHWC"]),
+        ):
+            chosen = words(run, model, *more, "--save-logits", tmp_path / "l.npy")
+            chosen[chosen.index("--recipe") + 1] = str(recipe)
+            done = acl.run(*chosen)
+            assert (done.returncode, done.stderr) == (0, NOTHING_LEAKED)
+            logits.append(read_named_rows(tmp_path / "l.npy")[1].copy())
+        assert logits[1] == pytest.approx(logits[0], rel=1e-3, abs=1e-3)
+        results.append(logits[1])
+    assert not np.allclose(*results, rtol=0.01)

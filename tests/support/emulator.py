@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import models, once, paths
 
+MAIN = "from zoofast.cli import main; sys.exit(main())"
 SOURCE = paths.SHARED / "acl-emulator"
 
 
@@ -37,12 +38,21 @@ class Emulator:
             **{f"ACLEMU_{name}": str(value) for name, value in settings.items()},
         }
 
+    def start(self, *words: str | Path, **settings: object) -> subprocess.Popen[str]:
+        """`zoofast` with `words`, that runs on."""
+        return subprocess.Popen(
+            [sys.executable, "-c", f"import sys; {MAIN}", *map(str, words)],
+            env=self.environment(**settings),
+            cwd=paths.ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def run(
         self, *words: str | Path, timeout: float = 120, **settings: object
     ) -> subprocess.CompletedProcess[str]:
         """`zoofast` with `words`."""
-        return self.python("from zoofast.cli import main; sys.exit(main())", *words,
-                           timeout=timeout, **settings)  # fmt: skip
+        return self.python(MAIN, *words, timeout=timeout, **settings)
 
     def python(
         self, code: str, *words: str | Path, timeout: float = 120, **settings: object

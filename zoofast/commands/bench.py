@@ -9,7 +9,7 @@ from typing import Any
 from zoofast.base.extras import needs
 from zoofast.commands import arguments
 from zoofast.commands.console import Table, progress, warn, write_json, write_result
-from zoofast.commands.inference import add_model_arguments
+from zoofast.commands.inference import add_model_arguments, dynamic_of
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
 
@@ -88,7 +88,14 @@ def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     from zoofast.inference.spec import ModelSpec
 
     job = InferJob(
-        ModelSpec(model, args.backend, args.device, size, provider=args.provider),
+        ModelSpec(
+            model,
+            args.backend,
+            args.device,
+            size,
+            provider=args.provider,
+            dynamic=dynamic_of(args),
+        ),
         loop=args.loop,
         warmup=args.warmup_count,
         pure_data=args.pure_data_type,

@@ -21,7 +21,7 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import add_device_timeout
+from zoofast.commands.inference import add_acl_library, add_device_timeout
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_score_arguments,
@@ -34,6 +34,7 @@ from zoofast.conversion import models
 from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.evaluation.journal import end_journal
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
+from zoofast.inference.dynamic import of_recipe
 from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.recipe import Recipe
 
@@ -93,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_selection(parser)
     arguments.add_max_file_size(parser)
+    add_acl_library(parser)
     add_device_timeout(parser)
     add_score_arguments(parser)
     arguments.add_file(
@@ -169,6 +171,7 @@ def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:
         default_batch=DEFAULT_BATCH,
         provider=args.provider,
         title=title,
+        dynamic=of_recipe(recipe),
     )
     return [replace(spec, device=device) for device in args.device]
 

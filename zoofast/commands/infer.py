@@ -14,6 +14,7 @@ from zoofast.commands.inference import (
     add_model_arguments,
     add_unused_arguments,
     boolean,
+    dynamic_of,
     spellings,
 )
 from zoofast.errors import OutputError
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from zoofast.inference.job import InferJob
     from zoofast.inference.outputs import open_folder
     from zoofast.inference.spec import ModelSpec
+    from zoofast.preprocess.recipe_file import load_recipe
 
     if args.output_dirname and not args.output:
         raise OutputError("--output_dirname needs --output, the folder to make it in")
@@ -101,7 +103,13 @@ def run(args: argparse.Namespace) -> int:
     files = list_inputs(args.input) if args.input else None
     folder = open_folder(args.output, args.output_dirname) if args.output else None
     job = InferJob(
-        ModelSpec(args.model, args.backend, batch=args.batchsize, provider=args.provider),
+        ModelSpec(
+            args.model,
+            args.backend,
+            batch=args.batchsize or args.dymBatch or None,
+            provider=args.provider,
+            dynamic=dynamic_of(args, load_recipe(args.recipe) if args.recipe else None),
+        ),
         files,
         images_per_file=args.images_per_file,
         folder=folder,

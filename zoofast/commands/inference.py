@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+from zoofast.base import acl_library
 from zoofast.commands import arguments
 from zoofast.inference.backends import BACKENDS
+from zoofast.inference.dynamic import (
+    Dynamic,
+    of_recipe,
+    parse_hw,
+    parse_shapes,
+    read_aipp_config,
+)
 from zoofast.inference.spec import DEVICE_TIMEOUT
+from zoofast.preprocess.recipe import Recipe
 
 # Options of ais_bench that zoofast has no use for: the values that change no result, and what to
 # use instead of another value.
 FALSE = ("0", "false", "f", "no", "n")
 TRUE = ("1", "true", "t", "yes", "y")
-_FIXED_SHAPE = "compile the .om for one fixed shape: zoofast atc"
+_ONE_SHAPE = "run the files of each shape by themselves, with --dymShape or --dymDims"
 UNUSED = {
     "--run_mode": (("array", "files", "tensor", "full"), "leave it out"),
     "--debug": ((*FALSE, *TRUE), "leave it out"),
-    "--dymBatch": (("0",), "use --batchsize N"),
-    "--dymHW": ((), _FIXED_SHAPE),
-    "--dymDims": ((), _FIXED_SHAPE),
-    "--dymShape": ((), _FIXED_SHAPE),
-    "--dymShape_range": ((), _FIXED_SHAPE),
-    "--outputSize": ((), _FIXED_SHAPE),
-    "--auto_set_dymshape_mode": (FALSE, _FIXED_SHAPE),
-    "--auto_set_dymdims_mode": (FALSE, _FIXED_SHAPE),
+    "--dymShape_range": ((), "give one shape with --dymShape"),
+    "--auto_set_dymshape_mode": (FALSE, _ONE_SHAPE),
+    "--auto_set_dymdims_mode": (FALSE, _ONE_SHAPE),
     "--profiler": (FALSE, "use ais_bench or msprof to profile the NPU, zoofast profile the host"),
     "--profiler_rename": ((*FALSE, *TRUE), "leave it out"),
     "--dump": (FALSE, "use ais_bench to dump the layers' outputs"),
     "--dump_npy": (FALSE, "use ais_bench to dump the layers' outputs"),
     "--acl_json_path": ((), "use ais_bench to profile or to dump"),
     "--output_batchsize_axis": (("0",), "convert the model so that the batch is the first axis"),
-    "--aipp_config": ((), "compile the .om with a static AIPP: zoofast aipp"),
     "--energy_consumption": (FALSE, "use npu-smi"),
     "--npu_id": (("0",), "use --device"),
     "--perf": (FALSE, "use zoofast bench"),
@@ -86,6 +92,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="zero",
         help="values of the data without --input (default: zero)",
     )
+    add_dynamic_arguments(parser)
+    add_acl_library(parser)
     add_device_timeout(parser)
     parser.add_argument(
         *spellings("--warmup_count"),
@@ -93,6 +101,74 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="default: %(default)s",
+    )
+
+
+def add_dynamic_arguments(parser: argparse.ArgumentParser) -> None:
+    """ais_bench's options for a dynamic .om. `dynamic_of` makes them one value."""
+    group = parser.add_argument_group("for an .om of dynamic shape, with --backend acl")
+    group.add_argument(
+        "--dymBatch", type=arguments.count, default=0, metavar="N", help="the same as --batchsize"
+    )
+    group.add_argument(
+        "--dymHW", type=_parsed(parse_hw, "H,W, as 224,224"), metavar="H,W", help="height and width"
+    )
+    for name in ("--dymDims", "--dymShape"):
+        group.add_argument(
+            name,
+            dest="shapes",
+            type=_parsed(parse_shapes, "NAME:N,C,H,W, as image:1,3,224,224"),
+            default=(),
+            metavar="NAME:N,C,H,W",
+            help="the shape of each input; several with ; between them",
+        )
+    group.add_argument(
+        "--outputSize",
+        dest="output_nbytes",
+        type=lambda text: tuple(map(arguments.positive, text.split(","))),
+        default=(),
+        metavar="N[,N…]",
+        help="bytes of each output, where the model does not tell",
+    )
+    group.add_argument(
+        *spellings("--aipp_config"), metavar="FILE", help="normalization by dynamic AIPP"
+    )
+
+
+def _parsed(parse: Callable[[str], Any], form: str) -> Callable[[str], Any]:
+    """The type of an option that `parse` reads."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{arguments.quoted(text)} is not {form}") from None
+
+    return read
+
+
+def dynamic_of(args: argparse.Namespace, recipe: Recipe | None = None) -> Dynamic:
+    """What a dynamic model is run with. recipe: whose tensors it takes. Raises BackendError."""
+    dynamic = Dynamic() if recipe is None else of_recipe(recipe)
+    if args.aipp_config:
+        dynamic = replace(dynamic, aipp=read_aipp_config(args.aipp_config))
+    return replace(dynamic, hw=args.dymHW, shapes=args.shapes, output_nbytes=args.output_nbytes)
+
+
+def add_acl_library(parser: argparse.ArgumentParser) -> None:
+    """Where CANN's library is. The processes of devices get it from the environment too."""
+
+    def choose(text: str) -> str:
+        if not os.path.isfile(text):
+            raise argparse.ArgumentTypeError(f"{arguments.quoted(text)}: no such file")
+        os.environ[acl_library.VARIABLE] = text
+        return text
+
+    parser.add_argument(
+        *spellings("--acl_lib"),
+        type=choose,
+        metavar="FILE",
+        help="libascendcl.so, for .om (default: where CANN's set_env.sh says)",
     )
 
 

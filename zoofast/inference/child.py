@@ -22,6 +22,7 @@ from typing import Any
 
 from zoofast.inference import native_output
 
+CLOSING_SECONDS = 5.0  # that a process may take to release its device
 TERMINATE_SECONDS = 2.0  # from SIGTERM to SIGKILL
 KILL_SECONDS = 2.0  # after SIGKILL; a process that the kernel cannot end is left alone
 _PR_SET_PDEATHSIG = 1
@@ -86,6 +87,11 @@ def end_children(children: Sequence[Child], seconds: float = TERMINATE_SECONDS) 
         for child in children:
             child.signal(signal.SIGKILL)
         _wait_all(children, KILL_SECONDS)
+
+
+def wait_for_end(children: Sequence[Child]) -> None:
+    """Lets processes that have sent all close their devices, for CLOSING_SECONDS at most."""
+    _wait_all(children, CLOSING_SECONDS)
 
 
 def _wait_all(children: Sequence[Child], seconds: float) -> None:

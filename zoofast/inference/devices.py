@@ -22,8 +22,17 @@ from numpy.typing import NDArray
 
 from zoofast import _core
 from zoofast.errors import BackendError, ZoofastError
-from zoofast.inference.backends import Model, PinningModel, QueuedModel, Result, TensorInfo, Times
-from zoofast.inference.remote import CLOSING_SECONDS, RemoteModel, kill_models
+from zoofast.inference.backends import (
+    Allocate,
+    Model,
+    PinningModel,
+    QueuedModel,
+    Result,
+    TensorInfo,
+    Times,
+)
+from zoofast.inference.child import CLOSING_SECONDS
+from zoofast.inference.remote import RemoteModel, kill_models
 from zoofast.inference.spec import ModelSpec
 from zoofast.timing.timeline import Timeline
 
@@ -323,7 +332,7 @@ class Devices:
         return self
 
     @property
-    def host_memory(self) -> _core.Allocate | None:
+    def host_memory(self) -> Allocate | None:
         """Allocates memory that the devices copy directly; None if they need no such memory."""
         model = self._in_use[0].model
         return model.host_memory if isinstance(model, PinningModel) else None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
-from zoofast.inference.backends import TensorInfo
+from zoofast.inference.backends import Allocate, TensorInfo
 from zoofast.preprocess.manifest import read_manifest
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
@@ -181,11 +181,17 @@ class InputBatch:
 class BatchReader:
     """Reads `files` as batches in a thread, PREFETCH batches ahead. A context manager.
 
-    An iterated batch is valid until the next one is asked for. Rows without a file hold copies of
-    the batch's first file, as in ais_bench.
+    An iterated batch is valid until `held` more are asked for. `memory` allocates the batches'
+    memory; None: NumPy. Rows without a file hold copies of the batch's first file, as in ais_bench.
     """
 
-    def __init__(self, reader: InputReader, files: Sequence[str]) -> None:
+    def __init__(
+        self,
+        reader: InputReader,
+        files: Sequence[str],
+        held: int = 1,
+        memory: Allocate | None = None,
+    ) -> None:
         self._reader = reader
         batch_size = reader.info.shape[0]
         files_per_batch = batch_size // reader.images
@@ -195,9 +201,13 @@ class BatchReader:
         self._parts = [
             slice(row, row + reader.images) for row in range(0, batch_size, reader.images)
         ]
-        # One buffer for each batch that is being read, and one for the batch in the model.
+        # One buffer for each batch that is being read, and one for each in the model.
+        info, count = reader.info, min(PREFETCH + held, len(self._groups))
         self._buffers = [
-            np.empty(reader.info.shape, reader.info.dtype) for _ in range(PREFETCH + 1)
+            np.empty(info.shape, info.dtype)
+            if memory is None
+            else np.frombuffer(memory(info.nbytes), info.dtype).reshape(info.shape)
+            for _ in range(count)
         ]
         self._thread = ThreadPoolExecutor(1, "read")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,17 @@ from numpy.typing import NDArray
 
 from zoofast.base.names import stem
 from zoofast.errors import BackendError, SourceError
-from zoofast.inference.backends import Model, TensorInfo, Times, open_backend
+from zoofast.inference.backends import (
+    Model,
+    PinningModel,
+    QueuedModel,
+    TensorInfo,
+    Times,
+    open_backend,
+)
 from zoofast.inference.inputs import (
     BatchReader,
+    InputBatch,
     InputReader,
     check_any_fits,
     found_images_per_file,
@@ -76,17 +85,19 @@ def infer_files(
         )
     report = InferReport(batch_size, images_per_file)
     begin = time.perf_counter()
+    queued = isinstance(model, QueuedModel) and loop == 1
+    held = model.max_in_flight + 1 if isinstance(model, QueuedModel) else 1
+    memory = model.host_memory if isinstance(model, PinningModel) else None
     with (
-        BatchReader(InputReader(model.input, images_per_file), files) as batches,
+        BatchReader(InputReader(model.input, images_per_file), files, held, memory) as batches,
         nullcontext() if sink is None else ResultWriter(sink) as writer,
     ):
-        for batch in batches:
+        for batch, outputs in (_queued if queued else _in_turn)(model, batches, loop):
             if batch.failures and on_error == "stop":
                 file, reason = next(iter(batch.failures.items()))
                 raise SourceError(f"{file}: {reason}")
             report.failures.update(batch.failures)
             if batch.rows:
-                outputs = model.infer(batch.array, loop)
                 results = [
                     (stem(file), [part_of_file(output, rows, batch_size) for output in outputs])
                     for file, rows in batch.rows.items()
@@ -106,6 +117,37 @@ def infer_files(
     report.seconds = time.perf_counter() - begin
     report.times = model.times()
     return report
+
+
+Outputs = list[NDArray[Any]]
+
+
+def _in_turn(
+    model: Model, batches: Iterable[InputBatch], loop: int
+) -> Iterator[tuple[InputBatch, Outputs]]:
+    """Each batch with its outputs; a batch without files has none."""
+    for batch in batches:
+        yield batch, model.infer(batch.array, loop) if batch.rows else []
+
+
+def _queued(
+    model: Any, batches: Iterable[InputBatch], loop: int
+) -> Iterator[tuple[InputBatch, Outputs]]:
+    """The same with a QueuedModel, which is never without a batch."""
+    waiting: deque[InputBatch] = deque()
+    for batch in batches:
+        if batch.rows:
+            model.begin(batch.array, max(rows.stop for rows in batch.rows.values()))
+        waiting.append(batch)
+        if len(waiting) == model.max_in_flight:
+            yield _ended(model, waiting)
+    while waiting:
+        yield _ended(model, waiting)
+
+
+def _ended(model: QueuedModel, waiting: deque[InputBatch]) -> tuple[InputBatch, Outputs]:
+    batch = waiting.popleft()
+    return batch, model.end().outputs if batch.rows else []
 
 
 def recorded_outputs(outputs: Sequence[NDArray[Any]]) -> tuple[RecordedOutput, ...]:
@@ -190,6 +232,7 @@ class InferJob:
             batch=spec.batch,
             default_batch=spec.default_batch,
             provider=spec.provider,
+            dynamic=spec.dynamic,
         ) as model:
             if self.recipe is not None:
                 check_recipe(model.input, load_recipe(self.recipe))

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from zoofast.errors import BackendError, ZoofastError
-from zoofast.inference.child import Child, end_children
+from zoofast.inference.child import Child, end_children, wait_for_end
 from zoofast.inference.devices import CHECK_SECONDS, OPENING_SECONDS, joined_reasons
 from zoofast.inference.job import Commit, InferJob, InferReport, Progress
 from zoofast.inference.record import RecordedOutput
@@ -62,7 +62,7 @@ def run_jobs(
     BackendError when no device is left, and when pure inference fails. Raises other errors of a job
     with the device's number.
     """
-    if len(jobs) == 1 and not jobs[0].spec.own_process:
+    if len(jobs) == 1 and not jobs[0].spec.can_hang:
         started = time.time()
         report = jobs[0].run(progress, commit=commit)
         return [DeviceRun(jobs[0].spec.device, report, started, time.time())]
@@ -99,6 +99,7 @@ class _Processes:
                 for ready in wait(connections, min(self._timeout / 4, CHECK_SECONDS)):
                     self._receive(running[connections.index(ready)])  # type: ignore[arg-type]
                 self._check_clocks()
+            wait_for_end([self._children[i] for i, run in self._runs.items() if run.lost is None])
         finally:
             end_children(self._children)
             for child in self._children:

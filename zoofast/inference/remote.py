@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.errors import BackendError, ZoofastError
 from zoofast.inference.backends import Model, Result, TensorInfo, Times, check_batch, open_backend
-from zoofast.inference.child import Child, end_children
+from zoofast.inference.child import CLOSING_SECONDS, Child, end_children
 
-CLOSING_SECONDS = 5.0  # that the process may take to release the device
 MAX_IN_FLIGHT = 2  # requested batches: one that the process runs, and the next
 _REQUEST = struct.Struct("<i")  # the number of a batch
 _READ_CONNECTION = _REQUEST.pack(-1)  # instead of a number: the request is on the connection

@@ -9,7 +9,15 @@ import numpy as np
 
 from zoofast.base.cpus import usable_cpus
 from zoofast.errors import BackendError
-from zoofast.inference.backends import KEEP_GIL, Model, TensorInfo, backend_of, open_backend
+from zoofast.inference.backends import (
+    CAN_HANG,
+    KEEP_GIL,
+    Model,
+    TensorInfo,
+    backend_of,
+    open_backend,
+)
+from zoofast.inference.dynamic import Dynamic
 from zoofast.inference.remote import RemoteModel
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, recipe_names
@@ -33,11 +41,17 @@ class ModelSpec:
     default_batch: int = 1
     provider: str | None = None
     title: str = ""
+    dynamic: Dynamic | None = None
 
     @property
     def own_process(self) -> bool:
         """Whether the model runs in a process of its own."""
         return backend_of(self.model, self.backend) in KEEP_GIL
+
+    @property
+    def can_hang(self) -> bool:
+        """Whether the model's device may never answer."""
+        return backend_of(self.model, self.backend) in CAN_HANG
 
     def open(self) -> Model | RemoteModel:
         """Loads the model. Raises BackendError."""
@@ -47,6 +61,7 @@ class ModelSpec:
             "batch": self.batch,
             "default_batch": self.default_batch,
             "provider": self.provider,
+            "dynamic": self.dynamic,
         }
         if self.own_process:
             return RemoteModel(self.model, **options)

@@ -12,7 +12,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -133,7 +133,7 @@ class _Ring(ABC, Generic[T]):
         prefix: bytes = b"",
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
-        memory: _core.Allocate | None = None,
+        memory: Callable[[int], Any] | None = None,
     ) -> None:
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._source, self._paths = source, paths
@@ -322,7 +322,7 @@ class Loader(_Ring[Prepared]):
         depth: int = DEPTH,
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
-        memory: _core.Allocate | None = None,
+        memory: Callable[[int], Any] | None = None,
     ) -> None:
         super().__init__(
             source,

@@ -10,7 +10,7 @@ aclruntime keeps the GIL while the device computes; such a process is a QueuedMo
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.base import acl_library
 from zoofast.errors import BackendError
+from zoofast.inference.dynamic import Dynamic
 
 # Backend -> module of this package. The module has load(model, device, batch, provider,
 # concurrency) -> Model, and is imported when the backend is used first.
@@ -36,6 +37,9 @@ KEEP_GIL = {"aclruntime"}  # no other thread runs while the device computes
 BY_SUFFIX = {".onnx": "onnxruntime", ".om": "acl"}
 CAN_HANG = {"acl", "aclruntime"}  # a device may never answer
 QUANTILES = {"median": 50, "p90": 90, "p99": 99}  # of latencies, in percent
+
+
+Allocate = Callable[[int], Any]  # bytes -> a writable buffer
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,13 @@ class BatchSize(NamedTuple):
     """The batch size to run a model with.
 
     requested: required; a model with another fixed batch size is refused. None: no requirement.
-    default: for a model that takes any batch size, when none is requested.
+    default: for a model that takes any batch size, when none is requested. dynamic: the rest of
+    the shape, for a dynamic `.om`.
     """
 
     requested: int | None = None
     default: int = 1
+    dynamic: Dynamic = Dynamic()
 
 
 class Model(Protocol):
@@ -198,20 +204,28 @@ def open_backend(
     default_batch: int = 1,
     provider: str | None = None,
     concurrency: int = 1,
+    dynamic: Dynamic | None = None,
 ) -> Model:
     """Loads `model` on `device`, with `backend` or with the backend of the file's suffix.
 
     batch: the required batch size; None: the model's, or `default_batch` for a model that takes
     any. provider: ONNX Runtime's execution provider. concurrency: the number of threads that want
-    to call `infer` at the same time; Model.concurrency says how many may. Raises BackendError: a
+    to call `infer` at the same time; Model.concurrency says how many may. dynamic: shapes and
+    normalization for a dynamic `.om`; the backend acl has them only. Raises BackendError: a
     missing file or package, another batch size, a model that cannot be loaded.
     """
     backend = backend_of(model, backend)
     if backend not in WITHOUT_FILE and not Path(model).is_file():
         raise BackendError(f"{model}: no such model file")
+    dynamic = dynamic or Dynamic()
+    if backend != "acl" and (dynamic.hw or dynamic.shapes or dynamic.output_nbytes):
+        raise BackendError(
+            f"{model}: the backend {backend} takes no dynamic shape; use --backend acl, or compile "
+            "the .om for one fixed shape: zoofast atc"
+        )
     module = importlib.import_module(f"zoofast.inference.backends.{BACKENDS[backend]}")
     loaded: Model = module.load(
-        model, device, BatchSize(batch, default_batch), provider, concurrency
+        model, device, BatchSize(batch, default_batch, dynamic), provider, concurrency
     )
     return loaded
 

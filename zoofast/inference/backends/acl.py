@@ -48,6 +48,7 @@ DTYPES = {
 # One batch is copied in, one is computed, one is copied out. One more is queued, so that the device
 # has work when this thread wakes up late.
 MAX_IN_FLIGHT = 4
+DYNAMIC_AIPP = 2  # ACL's number for an input with it
 
 
 def load(
@@ -89,14 +90,85 @@ class AclModel:
             raise BackendError(
                 f"{self._model}: has {len(inputs)} inputs ({names}); a classifier has one"
             )
-        declared = [None if number < 0 else number for number in inputs[0].shape]
+        self._shape = self._input_shape(inputs[0], batch)
+        self.input = self._info(inputs[0], self._shape)
+        self._set_output_sizes(batch.dynamic.output_nbytes)
+        self.outputs = [
+            self._info(output, self._output_shape(output)) for output in self._acl.outputs
+        ]
+
+    def _input_shape(self, tensor: _acl.Tensor, batch: BatchSize) -> tuple[int, ...]:
+        """The shape of the batches to run; with gears, of the largest one."""
+        dynamic, kind = batch.dynamic, self._acl.dynamic
+        if tensor.aipp == DYNAMIC_AIPP:
+            return self._image_shape(tensor, batch)
+        declared = [None if number < 0 else number for number in tensor.shape]
+        if kind == "batch":
+            return input_shape(self._model, tensor.name, declared, self._with_gears(batch))
+        wanted = dict(dynamic.shapes).get(tensor.name)
+        if not kind:
+            if dynamic.hw or wanted not in (None, tensor.shape):
+                raise BackendError(f"{self._model}: is not dynamic; it takes {self._info(tensor)}")
+            return input_shape(self._model, tensor.name, declared, batch)
+        if wanted is None and dynamic.image is not None and dynamic.hw is None:
+            size = declared[0] or batch.requested or self._default_batch(dynamic.image, batch)
+            wanted = (size, *dynamic.image)
+        if wanted is None and dynamic.hw is not None and kind == "hw":
+            sides = iter(dynamic.hw)
+            wanted = tuple(next(sides, -1) if number < 0 else number for number in tensor.shape)
+        fits = wanted is not None and len(wanted) == len(declared)
+        if (
+            wanted is None
+            or not fits
+            or any(
+                number is not None and number != chosen
+                for number, chosen in zip(declared, wanted, strict=True)
+            )
+        ):
+            raise BackendError(
+                f"{self._model}: {self._info(tensor)} has a dynamic shape; {self._shape_cure()}"
+            )
+        if kind != "shape" and self._gear_of(wanted) is None:
+            raise BackendError(
+                f"{self._model}: is not compiled for {'x'.join(map(str, wanted))}; "
+                f"{self._shape_cure()}"
+            )
+        return wanted
+
+    def _default_batch(self, image: tuple[int, ...], batch: BatchSize) -> int:
+        """For a dynamic shape without a batch size: that of the largest gear for such images."""
+        fitting = [gear[0] for gear in self._acl.gears if gear[1:] == image]
+        return max(fitting, default=batch.default)
+
+    def _shape_cure(self) -> str:
+        gears = "; ".join(",".join(map(str, gear)) for gear in self._acl.gears)
+        if self._acl.dynamic == "hw":
+            return f"choose one with --dymHW, of {gears}"
+        if self._acl.dynamic == "dims":
+            return f"choose one with --dymDims, of {gears}"
+        return "give one with --dymShape name:1,3,224,224"
+
+    def _image_shape(self, tensor: _acl.Tensor, batch: BatchSize) -> tuple[int, ...]:
+        """The shape for an input with dynamic AIPP: 8-bit RGB images before AIPP."""
+        aipp = batch.dynamic.aipp
+        if aipp is None:
+            raise BackendError(
+                f"{self._model}: input {tensor.name} has dynamic AIPP; give a --recipe of 8-bit "
+                "pixels (NHWC), or --aipp_config"
+            )
+        declared = [None if tensor.shape[0] < 0 else tensor.shape[0], *aipp.source, 3]
         if self._acl.dynamic == "batch":
             batch = self._with_gears(batch)
-        shape = input_shape(self._model, inputs[0].name, declared, batch)
-        self.input = self._info(inputs[0], shape)
-        self.outputs = [
-            self._info(output, self._output_shape(output, shape[0])) for output in self._acl.outputs
-        ]
+        shape = input_shape(self._model, tensor.name, declared, batch)
+        largest = max([shape[0], *(gear[0] for gear in self._acl.gears)])
+        if int(np.prod(aipp.source)) * 3 * largest > tensor.nbytes:
+            raise BackendError(
+                f"{self._model}: images of {aipp.source[0]}x{aipp.source[1]} pixels are larger "
+                "than the model's max_src_image_size"
+            )
+        with self._errors("cannot set AIPP"):
+            self._acl.set_aipp(aipp.source, aipp.crop, aipp.swap, aipp.low, aipp.var)
+        return shape
 
     def _with_gears(self, batch: BatchSize) -> BatchSize:
         """The batch size for a model with gears: the largest gear if none is requested."""
@@ -108,20 +180,51 @@ class AclModel:
             )
         return BatchSize(batch.requested, max(gears))
 
-    def _output_shape(self, output: _acl.Tensor, batch: int) -> tuple[int, ...]:
-        """ACL gives the shape for the largest gear."""
-        is_dynamic = self._acl.dynamic == "batch"
-        if not is_dynamic and (not output.shape or output.shape[0] >= 0):
-            return output.shape
-        largest = max(gear[0] for gear in self._acl.gears) if is_dynamic else 0
-        return output_shape(self._model, output.name, output.shape, batch, largest)
+    def _gear_of(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The smallest gear that takes a batch of `shape`, or None."""
+        kind, gears = self._acl.dynamic, self._acl.gears
+        if kind == "shape":
+            return shape
+        if kind == "batch":
+            return min((gear for gear in gears if gear[0] >= shape[0]), default=None)
+        if kind == "hw":
+            open_sides = (n for n, d in zip(shape, self._acl.inputs[0].shape, strict=True) if d < 0)
+            wanted = tuple(open_sides)
+            return wanted if wanted in gears else None
+        fitting = (gear for gear in gears if gear[1:] == shape[1:] and gear[0] >= shape[0])
+        return min(fitting, default=None)
 
-    def _info(self, tensor: _acl.Tensor, shape: tuple[int, ...]) -> TensorInfo:
+    def _set_output_sizes(self, sizes: tuple[int, ...]) -> None:
+        """The memory for outputs whose size ACL does not know before it runs."""
+        if sizes and len(sizes) != len(self._acl.outputs):
+            raise BackendError(f"{self._model}: has {len(self._acl.outputs)} outputs, not "
+                               f"{len(sizes)} as in --outputSize")  # fmt: skip
+        for i, output in enumerate(self._acl.outputs):
+            shape = self._output_shape(output)
+            if sizes:
+                self._acl.set_output_size(i, sizes[i])
+            elif self._acl.dynamic == "shape":
+                if min(shape, default=1) < 0:
+                    raise BackendError(
+                        f"{self._model}: output {output.name} has no known size; give the bytes "
+                        "of each output with --outputSize"
+                    )
+                self._acl.set_output_size(i, self._info(output, shape).nbytes)
+
+    def _output_shape(self, output: _acl.Tensor) -> tuple[int, ...]:
+        """ACL gives the shape for the largest gear."""
+        has_gears = self._acl.dynamic in ("batch", "dims")
+        if not has_gears and (not output.shape or output.shape[0] >= 0):
+            return output.shape
+        largest = max(gear[0] for gear in self._acl.gears) if has_gears else 0
+        return output_shape(self._model, output.name, output.shape, self._shape[0], largest)
+
+    def _info(self, tensor: _acl.Tensor, shape: tuple[int, ...] | None = None) -> TensorInfo:
         if tensor.type not in DTYPES:
             raise BackendError(
                 f"{self._model}: {tensor.name} has ACL's data type {tensor.type}, unknown"
             )
-        return TensorInfo(tensor.name, shape, np.dtype(DTYPES[tensor.type]))
+        return TensorInfo(tensor.name, shape or tensor.shape, np.dtype(DTYPES[tensor.type]))
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -141,11 +244,10 @@ class AclModel:
     def begin(self, batch: NDArray[Any], rows: int = 0, loop: int = 1) -> None:
         check_batch(self.input, batch)
         gear: tuple[int, ...] = ()
-        size = self.input.shape[0]
-        if self._acl.dynamic == "batch":
-            wanted = rows or size
-            size = min(gear[0] for gear in self._acl.gears if gear[0] >= wanted)
-            gear = (size,)
+        size = len(batch)
+        if self._acl.dynamic:
+            gear = self._gear_of((rows or size, *batch.shape[1:])) or ()
+            size = size if self._acl.dynamic == "hw" else gear[0]
         if size > len(batch):  # the batch size lies between two gears
             batch = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
         with self._errors("cannot run"):
