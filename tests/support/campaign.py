@@ -14,6 +14,7 @@ import collections
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -43,6 +44,7 @@ STATE = 4096  # bytes of the file in which the preloaded library counts
 # Files that are there while a run has not ended, and in which it continues.
 UNFINISHED = re.compile(r"\.part$|\.lock$|\.journal$|^\.|^zoofast-prep\.json$|^zoofast-.*\.json$")
 TIMED_OUT = 60.0
+WRITERS = "two writers"
 NOT_DISTURBED = "not disturbed"  # such a case is checked, but not counted as a fault or a kill
 # Of JSON files with times: what must equal an undisturbed run, whatever the way to it.
 CONTENT = {
@@ -80,8 +82,11 @@ class Ended:
     fired: int  # how many calls failed
 
 
-def start(argv: list[str], out: Path, fault: dict[str, str] | None = None) -> int:
-    """The process of `zoofast` argv; what it prints goes to out.log."""
+def start(
+    argv: list[str], out: Path, fault: dict[str, str] | None = None, modules: Path | None = None
+) -> int:
+    """The process of `zoofast` argv; what it prints goes to out.log. modules: a file that gets the
+    names of all modules that it has imported."""
     log = out.with_suffix(".log")
     log.write_bytes(b"")
     pid = os.fork()
@@ -107,6 +112,8 @@ def start(argv: list[str], out: Path, fault: dict[str, str] | None = None) -> in
             code = main(argv)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
+        if modules is not None:
+            modules.write_text("\n".join(sys.modules))
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
@@ -204,7 +211,7 @@ def last_line(text: str) -> str:
 @dataclass
 class Case:
     scenario: Scenario
-    kind: str  # fault, kill, moment
+    kind: str  # fault, kill, moment, or WRITERS
     fault: dict[str, str] | None = None
     moment: float = 0.0
 
@@ -302,12 +309,20 @@ def scenarios(data: Path) -> list[Scenario]:
 
 
 def measure(scenario: Scenario, out: Path) -> None:
-    """Two undisturbed runs: the files, which must be equal, the system calls, the time."""
+    """Two undisturbed runs: the files, which must be equal, the system calls, the time.
+
+    This process imports what the first run imports: no later run has to.
+    """
+    modules = out.with_suffix(".modules")
     seen = []
     for _ in range(2):
         fresh(out)
         begin = time.monotonic()
-        run = ended(start(scenario.command(out), out, {"call": "open", "do": "eio"}), out)
+        fault = {"call": "open", "do": "eio"}  # at no call
+        run = ended(start(scenario.command(out), out, fault, modules), out)
+        for name in modules.read_text().splitlines():
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
         scenario.seconds = time.monotonic() - begin
         assert run.code == 0, (scenario.name, run)
         state = out.with_suffix(".state").read_bytes()
@@ -614,7 +629,6 @@ def share(
     of: int,
     work: Path,
     todo: list[Case],
-    writers: list[Scenario],
     data: Path,
     deadline: float,
     pipe: Any,
@@ -627,12 +641,13 @@ def share(
     for command, kind in list(itertools.product(("eval", "infer"), DEVICES))[number::of]:
         result = device_case(command, kind, data, out)
         pipe.send(("devices", kind, *result, f"{command}: a {kind} device"))
-    for i, scenario in enumerate(writers[number::of]):
-        what = f"{scenario.name}: two writers ({i})"
-        pipe.send((scenario.name, "two writers", *two_writers(scenario, out), what))
     for case in todo[number::of]:
         if time.monotonic() > deadline:
             break
+        if case.kind == WRITERS:
+            result = two_writers(case.scenario, out)
+            pipe.send((case.scenario.name, case.kind, *result, f"{case.scenario.name}: {WRITERS}"))
+            continue
         pipe.send((case.scenario.name, case.kind, *run_case(case, out), case.label))
     pipe.close()
 
@@ -641,8 +656,6 @@ def campaign(work: Path, is_long: bool, seed: int, only: str) -> int:
     import numpy  # noqa: F401  # imported once, before the forks
     import onnxruntime  # noqa: F401
 
-    for name in ("prep", "infer", "eval", "score"):
-        __import__(f"zoofast.commands.{name}")
     draw = random.Random(seed)
     data = work / "data"
     shutil.rmtree(data, ignore_errors=True)
@@ -654,15 +667,15 @@ def campaign(work: Path, is_long: bool, seed: int, only: str) -> int:
         measure(scenario, work / "out")
     faults, kills, rounds = (135, 135, 20) if is_long else (14, 14, 2)
     todo = [case for scenario in every for case in cases(scenario, faults, kills, draw)]
+    todo += [Case(scenario, WRITERS) for scenario in every if scenario.again for _ in range(rounds)]
     draw.shuffle(todo)
-    writers = [scenario for scenario in every if scenario.again for _ in range(rounds)]
     deadline = begin + 60 * float(os.environ.get("MINUTES", "inf"))
     processes = os.cpu_count() or 1
     context = multiprocessing.get_context("fork")
     pipes = []
     for number in range(processes):
         receiver, sender = context.Pipe(duplex=False)
-        arguments = (number, processes, work, todo, writers, data, deadline, sender)
+        arguments = (number, processes, work, todo, data, deadline, sender)
         context.Process(target=share, args=arguments).start()
         sender.close()
         pipes.append(receiver)
@@ -693,7 +706,7 @@ def campaign(work: Path, is_long: bool, seed: int, only: str) -> int:
 
 def show(table: dict[tuple[str, str], collections.Counter[str]]) -> None:
     heads = ("faults", "kills at a call", "kills at any moment", "two writers", "other", "wrong")
-    kinds = {"fault": 0, "kill": 1, "moment": 2, "two writers": 3}
+    kinds = {"fault": 0, "kill": 1, "moment": 2, WRITERS: 3}
     rows: dict[str, list[int]] = collections.defaultdict(lambda: [0] * len(heads))
     outcomes: collections.Counter[str] = collections.Counter()
     for (name, kind), counter in table.items():
