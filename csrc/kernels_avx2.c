@@ -268,7 +268,7 @@ const zf_kernels zf_kernels_avx2 = {
     .deinterleave = deinterleave,
     .interleave = interleave,
     .lookup32 = lookup32,
-    .opencv = &zf_cv_kernels_scalar,
+    .opencv = &zf_cv_kernels_avx2,
 };
 
 #endif

@@ -11,16 +11,13 @@ struct zf_cv {
     zf_cv_line horizontal, vertical;
     int channels;        /* planes that are computed: 1 or 3 */
     bool is_gray;        /* the source has one plane */
-    const float *levels; /* of recipe: the value of each 8-bit value before the resize */
     ZF_DECL_CV_ACROSS((*across));
     ZF_DECL_CV_DOWN((*down));
-    bool reads_floats;   /* across does */
     size_t elem;         /* bytes of an element of a row between the passes */
     size_t out_elem;     /* bytes of an element of a plane */
     size_t stride;       /* bytes of a row of the ring */
     int ring;            /* rows held for each channel, a power of two */
     uint8_t *rows[3];    /* the newest rows of each channel: row y is at y % ring */
-    float *floats;       /* one row of the source */
     const void **taps;   /* the rows of one output's taps */
     uint8_t *planes[3];
     size_t out_stride;   /* pixels */
@@ -55,31 +52,26 @@ static void choose_kernels(zf_cv *cv, zf_cv_method method)
     const zf_cv_kernels *k = cv->kernels->opencv;
     cv->elem = sizeof(float);
     cv->out_elem = 1;
-    cv->reads_floats = true;
     cv->across = k->across_real;
     switch (method) {
     case ZF_CV_COPY:
         cv->across = zf_cv_across_copy;
         cv->down = zf_cv_down_copy;
         cv->elem = 1;
-        cv->reads_floats = false;
         break;
     case ZF_CV_FIXED:
         cv->across = k->across_fixed;
         cv->down = k->down_fixed;
         cv->elem = sizeof(int16_t);
-        cv->reads_floats = false;
         break;
     case ZF_CV_EXACT:
         cv->across = k->across_exact;
         cv->down = k->down_exact;
         cv->elem = sizeof(uint16_t);
-        cv->reads_floats = false;
         break;
     case ZF_CV_CUBE:
         cv->across = k->across_cube;
         cv->down = k->down_cube;
-        cv->reads_floats = false;
         break;
     case ZF_CV_SHARE:
         cv->down = k->down_share;
@@ -128,9 +120,7 @@ static zf_status lay_out(zf_cv *cv, const zf_recipe *r)
     size_t pixels = (size_t)r->out_w * (size_t)r->out_h;
     size_t plane = round_up_to_64(pixels * cv->out_elem + ZF_PAD);
     size_t taps = round_up_to_64((size_t)v->taps * sizeof *cv->taps);
-    size_t source = (size_t)(cv->horizontal.last - cv->horizontal.first);
-    size_t floats = round_up_to_64(source * sizeof(float) + ZF_PAD);
-    size_t need = (size_t)cv->channels * (rows + plane) + taps + floats;
+    size_t need = (size_t)cv->channels * (rows + plane) + taps;
     if (need > cv->capacity) {
         free(cv->scratch);
         cv->scratch = aligned_alloc(64, need);
@@ -139,8 +129,7 @@ static zf_status lay_out(zf_cv *cv, const zf_recipe *r)
             return ZF_NOMEM;
     }
     cv->taps = (const void **)cv->scratch;
-    cv->floats = (float *)(cv->scratch + taps);
-    uint8_t *base = cv->scratch + taps + floats;
+    uint8_t *base = cv->scratch + taps;
     for (int c = 0; c < 3; c++) {
         size_t channel = (size_t)(c < cv->channels ? c : 0); /* gray: a plane is shared */
         cv->rows[c] = base + channel * rows;
@@ -164,7 +153,7 @@ zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *r, const zf_cv_part *part, int
         return status;
     cv->vertical.unit = (float)(1.0 / ((double)cv->horizontal.taps * cv->vertical.taps));
     choose_kernels(cv, method);
-    cv->levels = r->levels;
+    cv->horizontal.divisor = method == ZF_CV_REAL ? r->divisor : 1;
     cv->is_gray = channels == 1;
     cv->channels = channels;
     if (method == ZF_CV_CUBE && find_ends(cv, r, part))
@@ -201,16 +190,8 @@ static int last_row(const zf_cv *cv, int output)
 static void store_row(zf_cv *cv, int row_index, const uint8_t *const planes[3])
 {
     size_t slot = (size_t)(row_index & (cv->ring - 1)) * cv->stride;
-    size_t source = (size_t)(cv->horizontal.last - cv->horizontal.first);
-    for (int c = 0; c < cv->channels; c++) {
-        const void *row = planes[cv->is_gray ? 0 : c];
-        if (cv->reads_floats) {
-            cv->kernels->lookup32((uint32_t *)cv->floats, row, (const uint32_t *)cv->levels,
-                                  source);
-            row = cv->floats;
-        }
-        cv->across(cv->rows[c] + slot, row, &cv->horizontal);
-    }
+    for (int c = 0; c < cv->channels; c++)
+        cv->across(cv->rows[c] + slot, planes[cv->is_gray ? 0 : c], &cv->horizontal);
 }
 
 /* The rows of an output's taps, from column x on. */

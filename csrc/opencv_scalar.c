@@ -18,50 +18,45 @@ ZF_DECL_CV_PLAN(zf_cv_plan_scalar)
 
 ZF_DECL_CV_ACROSS(zf_cv_across_copy)
 {
-    const uint8_t *pixels = src;
     for (int i = 0; i < line->n; i++)
-        ((uint8_t *)dst)[i] = pixels[line->index[i]];
+        ((uint8_t *)dst)[i] = src[line->index[i]];
 }
 
 ZF_DECL_CV_ACROSS(zf_cv_across_fixed_scalar)
 {
-    const uint8_t *pixels = src;
     const int *index = line->index;
     const int16_t *w = line->fixed;
     for (int i = 0; i < line->n; i++, index += 2, w += 2)
-        ((int16_t *)dst)[i] = (int16_t)((pixels[index[0]] * w[0] + pixels[index[1]] * w[1]) >> 4);
+        ((int16_t *)dst)[i] = (int16_t)((src[index[0]] * w[0] + src[index[1]] * w[1]) >> 4);
 }
 
 ZF_DECL_CV_ACROSS(zf_cv_across_exact_scalar)
 {
-    const uint8_t *pixels = src;
     const int *index = line->index;
     const int16_t *w = line->fixed;
     for (int i = 0; i < line->n; i++, index += 2, w += 2)
-        ((uint16_t *)dst)[i] = (uint16_t)(pixels[index[0]] * w[0] + pixels[index[1]] * w[1]);
+        ((uint16_t *)dst)[i] = (uint16_t)(src[index[0]] * w[0] + src[index[1]] * w[1]);
 }
 
 ZF_DECL_CV_ACROSS(zf_cv_across_cube_scalar)
 {
-    const uint8_t *pixels = src;
     for (int i = 0; i < line->n; i++) {
         const int *index = line->index + 4 * (size_t)i;
         const int16_t *w = line->fixed + 4 * (size_t)i;
         int sum = 0;
         for (int k = 0; k < 4; k++)
-            sum += pixels[index[k]] * w[k];
+            sum += src[index[k]] * w[k];
         ((float *)dst)[i] = (float)sum; /* below 2^24, so this is exact */
     }
 }
 
 ZF_DECL_CV_ACROSS(zf_cv_across_real_scalar)
 {
-    const float *pixels = src;
     for (int i = 0; i < line->n; i++) {
         size_t at = (size_t)i * (size_t)line->taps;
         float sum = 0;
         for (int k = 0; k < line->taps; k++)
-            sum += pixels[line->index[at + (size_t)k]] * line->real[at + (size_t)k];
+            sum += src[line->index[at + (size_t)k]] / line->divisor * line->real[at + (size_t)k];
         ((float *)dst)[i] = sum;
     }
 }
@@ -91,16 +86,13 @@ ZF_DECL_CV_DOWN(zf_cv_down_exact_scalar)
         ((uint8_t *)dst)[i] = (uint8_t)((a[i] * w[0] + b[i] * w[1] + (1 << 15)) >> 16);
 }
 
-/* The weights of both passes are in 1/2048. */
-#define CUBE_UNIT (1.0f / (2048 * 2048))
-
 ZF_DECL_CV_DOWN(zf_cv_down_cube_scalar)
 {
     const int16_t *fixed = line->fixed + 4 * (size_t)output;
     const float *const *r = (const float *const *)rows;
     float w[4];
     for (int k = 0; k < 4; k++)
-        w[k] = (float)fixed[k] * CUBE_UNIT;
+        w[k] = (float)fixed[k] * ZF_CV_CUBE_UNIT;
     for (size_t i = 0; i < n; i++) {
         float sum = r[0][i] * w[0] + (r[1][i] * w[1] + (r[2][i] * w[2] + r[3][i] * w[3]));
         ((uint8_t *)dst)[i] = saturate(lrintf(sum));

@@ -373,16 +373,19 @@ static void pack_floats(const zf_recipe *r, void *const planes[3], void *out)
 {
     size_t n = (size_t)r->out_w * (size_t)r->out_h;
     for (int c = 0; c < 3; c++) {
-        const float *plane = planes[c];
+        const float *plane = planes[c], mean = r->mean[c], std = r->std[c];
         size_t index = (size_t)r->channel_index[c];
         size_t step = r->layout == ZF_NHWC ? 3 : 1;
         size_t first = r->layout == ZF_NHWC ? index : index * n;
         if (r->elem_size == 1)
             for (size_t i = 0; i < n; i++)
                 ((uint8_t *)out)[first + i * step] = (uint8_t)plane[i];
+        else if (step == 1) /* apart, so that the compiler vectorizes it */
+            for (size_t i = 0; i < n; i++)
+                ((float *)out)[first + i] = (plane[i] - mean) / std;
         else
             for (size_t i = 0; i < n; i++)
-                ((float *)out)[first + i * step] = (plane[i] - r->mean[c]) / r->std[c];
+                ((float *)out)[first + i * step] = (plane[i] - mean) / std;
     }
 }
 

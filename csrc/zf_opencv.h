@@ -30,6 +30,7 @@ typedef struct zf_cv_line {
     int16_t *fixed;  /* [n][taps]: weight in 1/2048; ZF_CV_EXACT: in 1/256 */
     float *real;     /* [n][taps]: weight */
     float unit;      /* ZF_CV_BLOCK: 1 / pixels of a block */
+    float divisor;   /* of each pixel: not 1 only for ZF_CV_REAL */
     /* the arguments of zf_cv_line_make that this table was made for */
     zf_cv_method method;
     zf_filter filter;
@@ -53,11 +54,10 @@ void zf_cv_line_free(zf_cv_line *line);
 /* ---- kernels -------------------------------------------------------------- */
 
 /* The horizontal pass for one row of one plane: line->n outputs. src is source
- * pixel line->first; its type and that of dst are the method's, see
- * zf_cv_kernels. ZF_PAD bytes past the last used pixel are readable, and ZF_PAD
+ * pixel line->first; dst has the method's type, see zf_cv_kernels. ZF_PAD bytes past the last used pixel are readable, and ZF_PAD
  * bytes past the last output are writable. */
 #define ZF_DECL_CV_ACROSS(name) \
-    void name(void *dst, const void *src, const zf_cv_line *line)
+    void name(void *dst, const uint8_t *src, const zf_cv_line *line)
 /* The vertical pass for n pixels of output row `output`: rows[tap] is the row of
  * each tap. The kernel may round n up to a multiple of 32: rows and dst are
  * padded. */
@@ -72,7 +72,7 @@ void zf_cv_line_free(zf_cv_line *line);
  *   ZF_CV_FIXED  int16_t    sum / 16
  *   ZF_CV_EXACT  uint16_t   sum, in 1/256
  *   ZF_CV_CUBE   float      sum, a whole number
- *   the others   float      sum; the kernel reads a row of floats, not bytes */
+ *   the others   float      sum, across_real */
 struct zf_cv_kernels {
     ZF_DECL_CV_PLAN((*plan));
     ZF_DECL_CV_ACROSS((*across_fixed));
@@ -86,6 +86,12 @@ struct zf_cv_kernels {
 };
 
 extern const zf_cv_kernels zf_cv_kernels_scalar;
+#if defined(__x86_64__)
+extern const zf_cv_kernels zf_cv_kernels_avx2;
+#endif
+
+/* Of ZF_CV_CUBE: the weights of both passes are in 1/2048. */
+#define ZF_CV_CUBE_UNIT (1.0f / (2048 * 2048))
 
 ZF_DECL_CV_PLAN(zf_cv_plan_scalar);
 ZF_DECL_CV_ACROSS(zf_cv_across_copy);

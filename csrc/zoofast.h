@@ -92,10 +92,9 @@ typedef struct zf_recipe {
      * up, so every CPU gives the same floats. */
     const void *table;
     bool is_turned; /* the picture is turned by its EXIF orientation first */
-    /* [256], of OpenCV's filters: the value of each 8-bit value as float32; those of
-     * ZF_CV_LINEAR_FLOAT32 are resized, and then become (value - mean) / std, in
-     * place of the table's elements. */
-    const float *levels;
+    /* ZF_CV_LINEAR_FLOAT32 resizes the 8-bit values / divisor, in float32; its results
+     * become (value - mean) / std, in place of the table's elements. */
+    float divisor;
     float mean[3], std[3]; /* of R, G, B */
 } zf_recipe;
 

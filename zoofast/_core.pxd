@@ -61,7 +61,7 @@ cdef extern from "zoofast.h" nogil:
         int elem_size
         const void *table
         bint is_turned
-        const float *levels
+        float divisor
         float mean[3]
         float std[3]
 

@@ -73,8 +73,8 @@ class Plan:
     resize is a key of RESIZES; resize_size is twice the given side for "short" and "height". crop
     is (0, 0) for none. channel_index gives the index of R, G and B in the tensor. table has the
     result of normalization for each 8-bit value of R, G and B: (3, 256) uint8, float16 or float32.
-    is_turned: by the EXIF orientation, as cv2.imread. levels (256,), mean and std are for
-    cv2-linear-float32: the float of each 8-bit value before the resize, and the normalization.
+    is_turned: by the EXIF orientation, as cv2.imread. divisor, mean and std are for
+    cv2-linear-float32: what pixels are divided by before the resize, and the normalization.
     """
 
     shape: tuple[int, int, int]
@@ -94,7 +94,7 @@ class Plan:
         channel_index: Sequence[int],
         table: NDArray[Any],
         is_turned: bool = False,
-        levels: NDArray[np.float32] | None = None,
+        divisor: float = 1,
         mean: Sequence[float] = (0, 0, 0),
         std: Sequence[float] = (1, 1, 1),
     ) -> None: ...

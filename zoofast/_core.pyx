@@ -76,11 +76,11 @@ def isa(name=None):
 cdef class Plan:
 
     cdef zf_recipe c
-    cdef readonly object shape, dtype, _table, _levels
+    cdef readonly object shape, dtype, _table
 
     def __init__(self, *, resize, resize_size, resize_rounding, filter, pass_order, crop,
                  crop_rounding, out_size, nhwc, channel_index, table, is_turned=False,
-                 levels=None, mean=(0, 0, 0), std=(1, 1, 1)):
+                 divisor=1, mean=(0, 0, 0), std=(1, 1, 1)):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
@@ -103,11 +103,7 @@ cdef class Plan:
         self.c.elem_size = table.itemsize
         self.c.table = &view[0]
         self.c.is_turned = is_turned
-        self._levels = np.arange(256, dtype=np.float32) if levels is None else levels
-        cdef const float[::1] values = self._levels
-        if values.shape[0] != 256:
-            raise ValueError(f"levels must be (256,) float32, not {self._levels.shape}")
-        self.c.levels = &values[0]
+        self.c.divisor = divisor
         for i in range(3):
             self.c.mean[i] = mean[i]
             self.c.std[i] = std[i]

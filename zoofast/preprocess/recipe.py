@@ -203,9 +203,6 @@ class Recipe:
 
     def plan(self) -> _core.Plan:
         """The recipe in the form that the C core takes."""
-        levels = np.arange(256, dtype=np.float32)
-        if self.normalization.scale == "0-1":
-            levels = levels / np.float32(255)
         return _core.Plan(
             resize=self.resize,
             resize_size=self.resize_size,
@@ -219,7 +216,7 @@ class Recipe:
             channel_index=[self.channels.index(c) for c in "RGB"],
             table=self.normalization.table().astype(self.dtype),
             is_turned=self.decoder == "cv2",
-            levels=levels if self.filter == FLOAT32_FILTER else None,
+            divisor=255 if self.normalization.scale == "0-1" else 1,
             mean=self.normalization.mean,
             std=self.normalization.std,
         )
