@@ -8,6 +8,10 @@
  */
 #include "zf_jpeg_bits.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 bool zf_scan_table_make(zf_scan_table *table, const zf_huffman *source, int max_size)
 {
     const int n = 1 << ZF_SCAN_BITS;
@@ -161,10 +165,20 @@ static inline void add_bits(int16_t *block, uint64_t which, uint64_t added, int 
     }
 }
 
+/* The set bit that has n set bits below it; 0: there is none. */
+typedef uint64_t (*nth_bit)(uint64_t set, int n);
+
+static inline uint64_t nth_bit_scalar(uint64_t set, int n)
+{
+    for (; n > 0; n--)
+        set &= set - 1;
+    return set & -set;
+}
+
 static inline __attribute__((always_inline)) bool ac_refine(zf_bits *bits, zf_ac_scan *scan,
                                                             const uint8_t *end,
                                                             uint64_t *nonzero, int16_t *coef,
-                                                            int n)
+                                                            int n, nth_bit nth)
 {
     const zf_scan_table *table = &scan->table;
     const int unit = 1 << scan->low_bit;
@@ -201,16 +215,14 @@ static inline __attribute__((always_inline)) bool ac_refine(zf_bits *bits, zf_ac
                     over = eob_run(&b, run - ZF_RUN_EOB);
                     break;
                 }
-                for (; run > 0; run--)
-                    zeros &= zeros - 1;
-                if (zeros == 0)
+                at = nth(zeros, run);
+                if (at == 0)
                     return false;
-                at = zeros & -zeros;
                 uint64_t passed = left & (at - 1);
                 int count = __builtin_popcountll(passed);
                 added = added << count | take_many(&b, count);
                 left ^= passed;
-                zeros ^= at;
+                zeros &= ~at & -at; /* those above */
                 if (value) {
                     found |= at;
                     if (block)
@@ -242,8 +254,8 @@ ZF_DECL_AC_SCAN(zf_ac_first_scalar)
 
 ZF_DECL_AC_SCAN(zf_ac_refine_scalar)
 {
-    return coef ? ac_refine(bits, scan, end, nonzero, coef, n)
-                : ac_refine(bits, scan, end, nonzero, NULL, n);
+    return coef ? ac_refine(bits, scan, end, nonzero, coef, n, nth_bit_scalar)
+                : ac_refine(bits, scan, end, nonzero, NULL, n, nth_bit_scalar);
 }
 
 #if defined(__x86_64__)
@@ -256,9 +268,30 @@ BITS ZF_DECL_AC_SCAN(zf_ac_first_bmi2)
                 : ac_first(bits, scan, end, nonzero, NULL, n);
 }
 
+BITS static inline uint64_t nth_bit_pdep(uint64_t set, int n)
+{
+    return _pdep_u64((uint64_t)1 << n, set);
+}
+
+/* AMD's CPUs before Zen 3, the first with vpclmulqdq, take hundreds of cycles for
+ * pdep. */
+static bool has_fast_pdep(void)
+{
+    return __builtin_cpu_is("intel") || __builtin_cpu_supports("vpclmulqdq");
+}
+
+BITS static bool ac_refine_bmi2(zf_bits *bits, zf_ac_scan *scan, const uint8_t *end,
+                                uint64_t *nonzero, int16_t *coef, int n)
+{
+    return coef ? ac_refine(bits, scan, end, nonzero, coef, n, nth_bit_scalar)
+                : ac_refine(bits, scan, end, nonzero, NULL, n, nth_bit_scalar);
+}
+
 BITS ZF_DECL_AC_SCAN(zf_ac_refine_bmi2)
 {
-    return coef ? ac_refine(bits, scan, end, nonzero, coef, n)
-                : ac_refine(bits, scan, end, nonzero, NULL, n);
+    if (!has_fast_pdep())
+        return ac_refine_bmi2(bits, scan, end, nonzero, coef, n);
+    return coef ? ac_refine(bits, scan, end, nonzero, coef, n, nth_bit_pdep)
+                : ac_refine(bits, scan, end, nonzero, NULL, n, nth_bit_pdep);
 }
 #endif

@@ -36,7 +36,8 @@ case ${2:-all} in
 jpeg) run fuzz_jpeg "$seconds" address,undefined fuzz/fuzz_jpeg.c $decoder ;;
 prepare)
     run fuzz_prepare "$seconds" address,undefined fuzz/fuzz_prepare.c $decoder csrc/decode.c \
-        csrc/file.c csrc/jpeg_turbo.c csrc/kernels_*.c csrc/prepare.c csrc/resample.c
+        csrc/file.c csrc/jpeg_turbo.c csrc/kernels_*.c csrc/opencv_*.c csrc/orientation.c \
+        csrc/prepare.c csrc/resample.c
     ;;
 memory) run fuzz_memory "$seconds" memory fuzz/fuzz_jpeg.c $decoder ;;
 all)
