@@ -69,7 +69,7 @@ def labels_of(source: Source) -> Labels:
 
 
 def label_of(item: Item) -> int:
-    return sum(os.fsencode(os.path.basename(item.path))) % RECIPE.classes
+    return sum(os.fsencode(os.path.basename(item.path))) % (RECIPE.classes or 1)
 
 
 def prepare(source: Source, timing: Timing) -> None:

@@ -90,7 +90,6 @@ def test_what_the_guides_feed(
         (without('rounding = "half-even"'), ["'crop.rounding' is missing"]),
         (without('dtype = "float32"'), ["'tensor.dtype' is missing"]),
         (without('scale = "0-1"'), ["'normalize.scale' is missing"]),
-        (without("classes = 1000"), ["'model.classes' is missing"]),
         (GOOD.split("[model]")[0], ["[model] is missing"]),
         ("name = 'x'\n", ["[resize] is missing"]),
         ("", ["missing"]),

@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import textwrap
 import time
@@ -162,6 +163,18 @@ def explain(*sentences: str) -> None:
     width = terminal_width()
     for text in sentences:
         print(textwrap.fill(shown(text), width, break_long_words=False, break_on_hyphens=False))
+
+
+def say_command(command: str) -> None:
+    """Prints a shell command, indented. On a terminal that is too narrow, it goes on in the next
+    line behind a backslash."""
+    lines, room = [""], terminal_width() - len("   \\")
+    for word in re.findall(r"#.*|(?:-\S+ )?(?:'[^']*'|[^\s'])+", shown(command)):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append("    " + word)
+        else:
+            lines[-1] += " " * bool(lines[-1]) + word
+    print("  " + " \\\n  ".join(lines))
 
 
 def warn(text: str) -> None:

@@ -194,6 +194,8 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> tuple[str, str]:
             )
         fps = known.fps[args.sim_device][batch]
         title = f"{known.name} on {args.sim_device}"
+    if recipe.classes is None:
+        raise BackendError(f"{recipe.name}: the recipe does not say how many classes there are")
     shape = "x".join(map(str, (batch, *recipe.shape)))
     return f"{shape}:{recipe.dtype}:{recipe.classes}@{fps:g}", title
 

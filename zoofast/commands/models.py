@@ -16,6 +16,7 @@ from zoofast.commands.console import (
     Table,
     explain,
     say,
+    say_command,
     stacked,
     terminal_width,
     write_json,
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 NO_RECIPE = "-"
+SOURCES = {  # what the guide reads in place of a folder of images -> the file in its data set
+    "CIFAR-10 pickle": "cifar-10-batches-py/test_batch",
+    "CIFAR-100 pickle": "cifar-100-python/test",
+    "pickle of JPEGs": "lfw.bin",
+}
 WIDE = 76  # columns of a terminal that has space for the whole list
 DEFAULT_BATCH = 8  # in the commands, where the guide names no best batch size
 
@@ -144,7 +150,7 @@ def _print_all(chosen: list[Guide]) -> None:
     explain(
         f"{len(chosen)} models; accuracy in %, and images/s at the best batch size, as in the "
         "guides",
-        *([f"{NO_RECIPE}: recipes cannot describe the images of {lacking}"] if lacking else []),
+        *([f"{NO_RECIPE}: there is no recipe; `zoofast models NAME` says why"] if lacking else []),
         "`zoofast models NAME` shows a model and its guide's commands",
     )
 
@@ -161,20 +167,22 @@ def _print_one(guide: Guide) -> None:
         say(f"network   {known.factory}", f"weights   {known.weights}, {known.url}")
     if recipe is not None:
         height, width = recipe.input_size
-        output = guide.answers or f"{recipe.output_name}:?,{recipe.classes}"
+        output = guide.answers or f"{recipe.output_name}:?,{recipe.classes or '?'}"
         say(f"ONNX      {recipe.input_name}:?,3,{height},{width} -> {output}")
-        say(f"recipe    {guide.recipe}: {load_recipe(guide.recipe or guide.name).summary}")
+        explain(f"recipe    {guide.recipe}: {load_recipe(guide.recipe or guide.name).summary}")
     else:
-        say(f"recipe    there is none: recipes lack {guide.missing}")
+        explain(f"recipe    there is none: {guide.missing}")
     accuracy = [
         f"top-{k} {share} %" for k, share in ((1, guide.top1), (5, guide.top5)) if share is not None
     ]
     if accuracy:
         say(f"accuracy  {', '.join(accuracy)}")
     for note in _notes(guide):
-        say(f"note      {note}")
+        explain(f"note      {note}")
     if recipe is not None:
-        say("commands", *(f"  {command}" for command in _commands(guide, recipe, known)))
+        say("commands")
+        for command in _commands(guide, recipe, known):
+            say_command(command)
     if known is not None:
         table = Table("batch", *(f"img/s on {chip}" for chip in known.fps), words=0, frame=False)
         for batch in sorted(set().union(*known.fps.values())):
@@ -187,8 +195,8 @@ def _print_one(guide: Guide) -> None:
 
 def _notes(guide: Guide) -> Iterator[str]:
     """What the guide does otherwise than zoofast."""
-    if guide.source:
-        yield f"the guide reads a {guide.source}; zoofast reads image files of the same size"
+    if guide.note:
+        yield guide.note
     packing = guide.packing
     if packing.images > 1:
         last = "fills the last bin with zeros"
@@ -204,7 +212,11 @@ def _notes(guide: Guide) -> Iterator[str]:
 def _commands(guide: Guide, recipe: Recipe, known: KnownModel | None) -> Iterator[str]:
     """The guide's whole way, from images and weights to the accuracy."""
     batch = next((batch for batch, _ in _rates(guide).values()), DEFAULT_BATCH)
-    yield f"zoofast prep IMAGES bins --recipe {guide.name}"
+    if batch % guide.packing.images:
+        batch = guide.packing.images
+    images = SOURCES.get(guide.source, "IMAGES")
+    side, labels = _side_file(guide)
+    yield f"zoofast prep {images} bins --recipe {guide.name}{side}"
     if known is None:
         onnx = f"{guide.name}.onnx"
         yield f"# export {onnx} with the guide's own script"
@@ -227,5 +239,18 @@ def _commands(guide: Guide, recipe: Recipe, known: KnownModel | None) -> Iterato
         "--outfmt TXT"
     )
     if not guide.answers:
-        yield f"zoofast score {result} LABELS -o result.json"
-        yield f"zoofast eval {om} IMAGES LABELS --recipe {guide.name}  # without bins and results"
+        yield f"zoofast score {result} {labels} -o result.json"
+        if images == "IMAGES":
+            yield f"zoofast eval {om} IMAGES LABELS --recipe {guide.name}  # without bins"
+
+
+def _side_file(guide: Guide) -> tuple[str, str]:
+    """The options of prep for the guide's side file, and the labels for score."""
+    if guide.source.startswith("CIFAR"):  # the labels are in the pickle; score needs them as a file
+        if "{labels}" in guide.side_line and guide.side_line != "{labels}":
+            return f" --side-file {guide.side_file}", guide.side_file
+        return " --side-file labels.txt --side-line '{stem} {labels}'", "labels.txt"
+    if not guide.side_file:
+        return "", "LABELS"
+    needs_labels = guide.side_file.endswith(".npy") or "{labels}" in guide.side_line
+    return f" --side-file {guide.side_file}{' --labels LABELS' if needs_labels else ''}", "LABELS"

@@ -97,7 +97,9 @@ def _steps(recipe: Recipe) -> list[tuple[str, str]]:
     steps.append(("tensor", f"{recipe.dtype} {recipe.layout} {shape}, {recipe.channels}"))
     if recipe.on_device is not None:
         steps.append(("on the NPU", _formula(recipe.on_device)))
-    model = f"{counted(recipe.classes, 'class', 'classes')}"
+    model = "no classes"
+    if recipe.classes is not None:
+        model = counted(recipe.classes, "class", "classes")
     if recipe.label_offset:
         model += f", label 0 is class {recipe.label_offset}"
     steps.append(("model", f"{recipe.input_name} → {recipe.output_name}, {model}"))

@@ -37,6 +37,7 @@ class Guide:
     packing: Packing = PLAIN  # what the guide puts into bins, and how it names them
     side_file: str = ""  # that the guide writes beside the bins
     side_line: str = ""  # for each bin; see bins.side_file
+    note: str = ""  # what zoofast does otherwise than the guide
 
 
 @cache
@@ -71,4 +72,5 @@ def _guide(name: str, table: dict[str, Any]) -> Guide:
         ),
         side_file=table.get("side_file", ""),
         side_line=table.get("side_line", ""),
+        note=table.get("note", ""),
     )

@@ -113,7 +113,7 @@ class Recipe:
     input_name: str
     output_name: str
     input_size: Size  # the network's; smaller than `size` where AIPP crops
-    classes: int
+    classes: int | None  # None for a model whose output is not classes
     label_offset: int  # the model's class index of label 0
     top1: float | None  # accuracy in percent, as the guide publishes it
     top5: float | None

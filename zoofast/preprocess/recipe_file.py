@@ -83,9 +83,7 @@ def _packaged_recipe(name: str) -> Recipe:
 def _guide_recipe(guide: Guide) -> Recipe:
     """The guide's recipe with the guide's name, and what the guide says about its model."""
     if guide.recipe is None:
-        raise RecipeError(
-            f"guide {guide.name}: zoofast cannot prepare its images; recipes lack {guide.missing}"
-        )
+        raise RecipeError(f"guide {guide.name}: zoofast cannot prepare its images: {guide.missing}")
     recipe = _packaged_recipe(guide.recipe)
     on_device = recipe.on_device
     if guide.aipp is not None:
@@ -97,7 +95,7 @@ def _guide_recipe(guide: Guide) -> Recipe:
         on_device=on_device,
         input_name=(guide.size and guide.input) or recipe.input_name,
         input_size=guide.size or recipe.input_size,
-        classes=guide.classes or recipe.classes,
+        classes=guide.classes,
         label_offset=guide.label_offset,
         top1=guide.top1,
         top5=guide.top5,
@@ -136,7 +134,7 @@ _TABLES: dict[str, dict[str, bool]] = {
         "input": False,
         "output": False,
         "size": True,
-        "classes": False,
+        "classes": True,
         "label_offset": True,
         "top1": True,
         "top5": True,

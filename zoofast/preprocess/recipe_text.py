@@ -41,7 +41,8 @@ def tables_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
     tables["model"] = {"input": recipe.input_name, "output": recipe.output_name}
     if recipe.input_size != recipe.size:
         tables["model"]["size"] = _size(recipe.input_size)
-    tables["model"]["classes"] = recipe.classes
+    if recipe.classes is not None:
+        tables["model"]["classes"] = recipe.classes
     if recipe.label_offset:
         tables["model"]["label_offset"] = recipe.label_offset
     for key, value in (("top1", recipe.top1), ("top5", recipe.top5)):
