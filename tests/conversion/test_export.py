@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import folders
 from zoofast.base.files import atomic_output
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
@@ -405,3 +407,90 @@ def test_files_that_are_no_onnx(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ModelError, match="not an ONNX model"):
             onnxfile.read(path)
+
+
+# ---- networks named by their source ------------------------------------------------------
+
+
+def saved_small(folder, name, network):
+    torch.save({"state_dict": network.state_dict()}, folder / name)
+    return str(folder / name)
+
+
+def test_torchvisions_weights_from_the_file_to_the_accuracy(tmp_path, monkeypatch, capsys):
+    torch_compat.define_missing_operators()
+    torchvision = pytest.importorskip("torchvision")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    network = torchvision.models.squeezenet1_1().eval()
+    saved_small(tmp_path, "w.pth", network)
+    name = "torchvision:SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    folders.write(tmp_path / "in", folders.good_files(4))
+    labels = "".join(f"img{i:04d} {i}\n" for i in range(4))
+    (tmp_path / "labels.txt").write_text(labels)
+    words = ["--weights", "w.pth", "--images", "in", "--count", "3"]
+    assert main(["export", name, *words, "--check", "-o", "any.onnx"]) == 0
+    assert main(["export", name, *words, "--batchsize", "2", "-o", "two.onnx"]) == 0
+    assert "image:2,3,224,224 -> class" in capsys.readouterr().out
+    shapes = [onnxfile.inputs(onnxfile.read(Path(f)))[0].shape for f in ("any.onnx", "two.onnx")]
+    assert [shape[0] for shape in shapes] == [None, 2]
+    for model in ("any.onnx", "two.onnx"):
+        files = ["-o", f"{model}.json", "--json", f"{model}.full.json"]
+        assert main(["eval", model, "in", "labels.txt", "--recipe", name, *files]) == 0
+    transform = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
+    right = 0
+    for i in range(4):
+        with Image.open(tmp_path / "in" / f"img{i:04d}.JPEG") as image, torch.inference_mode():
+            right += int(network(transform(image.convert("RGB"))[None]).argmax()) == i
+    for model in ("any.onnx", "two.onnx"):
+        score = json.loads(Path(f"{model}.full.json").read_text())["score"]
+        assert score["top1"] == pytest.approx(100 * right / 4)
+
+
+def test_a_network_of_timm(tmp_path, monkeypatch, capsys):
+    timm = pytest.importorskip("timm")
+    safetensors = pytest.importorskip("safetensors.torch")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=1000).eval()
+    safetensors.save_file(network.state_dict(), "w.safetensors")
+    words = ["export", "timm:vit_tiny_patch16_224", "--weights", "w.safetensors", "--count", "2"]
+    assert main([*words, "--check", "-o", "out.onnx"]) == 0
+    images = random_images((None, 3, 224, 224), 2)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(run_onnx(tmp_path / "out.onnx", images), expected, atol=1e-4)
+
+
+def test_a_network_of_hugging_face(tmp_path, monkeypatch, capsys):
+    torch_compat.define_missing_operators()
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(**size, intermediate_size=16, image_size=32, num_labels=7)
+    network = transformers.ViTForImageClassification(config).eval()
+    network.save_pretrained("vit")
+    processor = {"image_processor_type": "ViTImageProcessor", "size": 32}
+    Path("vit/preprocessor_config.json").write_text(json.dumps(processor))
+    torch.save(network.state_dict(), "w.bin")
+    images = random_images((None, 3, 32, 32), 2)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).logits.numpy()
+    for words in ([], ["--weights", "w.bin"], ["--weights", "vit/model.safetensors"]):
+        assert main(["export", "hf:vit", *words, "--check", "--count", "2"]) == 0
+        np.testing.assert_allclose(run_onnx(Path("vit.onnx"), images), expected, atol=1e-4)
+    torch.save({"x": torch.zeros(1)}, "other.bin")
+    assert main(["export", "hf:vit", "--weights", "other.bin", "-o", "no.onnx"]) == 2
+    assert "weights of another model" in capsys.readouterr().err
+    assert not Path("no.onnx").exists()
+
+
+def test_safetensors_that_are_damaged(tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "w.safetensors"
+    for content in (b"", b"\xff" * 64, b'\x08\0\0\0\0\0\0\0{"a": 1}'):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"w\.safetensors: damaged"):
+            build_network(SMALL, path)

@@ -12,7 +12,9 @@ from zoofast.errors import ModelError
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", metavar="FILE", help="the .pth file, or 'random' for a trial (required)"
+        "--weights",
+        metavar="FILE",
+        help="a .pth, .bin or .safetensors file, or 'random' for a trial (required)",
     )
 
 

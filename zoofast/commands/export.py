@@ -13,18 +13,37 @@ from zoofast.commands import arguments
 from zoofast.commands.console import say, working
 from zoofast.commands.conversion import add_weights, weights_file
 from zoofast.conversion import models, trial
-from zoofast.conversion.export import OPSET, TOLERANCE, ExportTarget, build_network, export
-from zoofast.conversion.models import KnownModel
+from zoofast.conversion.export import (
+    OPSET,
+    TOLERANCE,
+    ExportTarget,
+    build_network,
+    export,
+    read_weights,
+)
+from zoofast.conversion.models import KnownModel, sources
 from zoofast.errors import ModelError
+from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=f"{', '.join(models.names())}; any name with --factory")
+    parser.add_argument(
+        "model",
+        help=f"{', '.join(models.names())}; timm:NAME, torchvision:WEIGHTS or hf:FOLDER; any name "
+        "with --factory",
+    )
     add_weights(parser)
     parser.add_argument(
         "-o", "--output", type=Path, help="ONNX to write [the guide's name, or MODEL.onnx]"
     )
+    parser.add_argument(
+        "--batchsize",
+        type=arguments.batch_size,
+        metavar="N",
+        help="images of a batch (default: any number, a dynamic axis)",
+    )
+    arguments.add_test_size(parser)
     parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
     parser.add_argument(
         "--seed", type=arguments.count, default=0, help="seed of random weights [%(default)s]"
@@ -63,25 +82,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    known = models.load(args.model) if args.factory is None else None
-    target = _target(args, known)
-    weights = weights_file(args.weights, known)
+    named = args.factory is None
+    is_source = named and sources.is_source(args.model)
+    known = models.load(args.model) if named and not is_source else None
+    recipe = load_recipe(args.model, args.test_size) if is_source else None
+    target = _target(args, known, recipe)
+    has_weights = is_source and args.weights is None and sources.has_own_weights(args.model)
+    weights = None if has_weights else weights_file(args.weights, known)
     images = _images(args, target, known) if args.check else None
-    out = args.output or Path(f"{known.onnx if known else args.model}.onnx")
+    name = known.onnx if known else recipe.name if recipe else args.model
+    out = args.output or Path(f"{name}.onnx")
     with working(f"exporting {out}") as show:
-        network = build_network(target, weights, args.seed)
+        if is_source and args.model.startswith("hf:") and (has_weights or weights is not None):
+            loaded = None if weights is None else read_weights(weights)
+            network = sources.hf_trained(args.model.partition(":")[2], loaded)
+        else:
+            network = build_network(target, weights, args.seed)
         agreement = export(
             network,
             target,
             out,
             args.opset,
+            batch=args.batchsize,
             images=images,
             tolerance=args.tolerance,
             report_step=lambda step: show(f"{step} {out}"),
         )
+    batch = args.batchsize or "?"
     say(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "
-        f"{target.input}:?,3,{target.height},{target.width} -> {target.output}"
+        f"{target.input}:{batch},3,{target.height},{target.width} -> {target.output}"
     )
     if agreement is not None:
         say(f"PyTorch and ONNX Runtime agree on {agreement}")
@@ -93,10 +123,13 @@ def _images(
 ) -> NDArray[np.float32]:
     name = args.recipe
     if name is None:
-        if known is None:
+        if known is not None:
+            name = known.recipe
+        elif args.factory is None:
+            name = args.model
+        else:
             raise ModelError("--check of a model of your own needs its --recipe")
-        name = known.recipe
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, args.test_size)
     if recipe.input_size != (target.height, target.width):
         height, width = recipe.input_size
         raise ModelError(
@@ -106,10 +139,15 @@ def _images(
     return trial.images(recipe, args.images, args.count)
 
 
-def _target(args: argparse.Namespace, known: KnownModel | None) -> ExportTarget:
+def _target(
+    args: argparse.Namespace, known: KnownModel | None, recipe: Recipe | None
+) -> ExportTarget:
+    if args.size is not None and args.factory is None:
+        raise ModelError("--size belongs to --factory; a named model has its own size")
+    if recipe is not None:
+        size = recipe.input_size[0] if args.test_size else None
+        return ExportTarget.from_source(args.model, recipe, size)
     if known is not None:
-        if args.size is not None:
-            raise ModelError("--size belongs to --factory; a known model has its own size")
         return ExportTarget.from_known_model(known)
     if args.size is None:
         raise ModelError("--factory needs --size, the model's input height and width")

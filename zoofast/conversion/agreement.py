@@ -67,12 +67,13 @@ def require_agreement(agreement: Agreement, tolerance: float, model: str) -> Non
 
 
 def run_onnx(
-    path: Path, images: NDArray[np.float32], *, optimized: bool = True
+    path: Path, images: NDArray[np.float32], *, optimized: bool = True, batch: int = 1
 ) -> NDArray[np.float32]:
     """The first output of the ONNX model `path`, (N, classes), computed by ONNX Runtime.
 
     images: (N, 3, H, W). Where the model has a fixed batch size, the last batch is padded with
         copies of its first image, and the answers to the copies are dropped.
+    batch: images at a time where the model takes any number.
     optimized: False switches ONNX Runtime's own rewrites off, for comparisons of every bit.
 
     Raises ModelError.
@@ -88,7 +89,7 @@ def run_onnx(
             str(path), options, providers=["CPUExecutionProvider"]
         )
         port = session.get_inputs()[0]
-        batch = port.shape[0] if isinstance(port.shape[0], int) else 1
+        batch = port.shape[0] if isinstance(port.shape[0], int) else batch
         logits = []
         for begin in range(0, len(images), batch):
             chunk = images[begin : begin + batch]

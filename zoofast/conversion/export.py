@@ -17,9 +17,10 @@ from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
 from zoofast.base.text import first_line
 from zoofast.conversion.agreement import Agreement, compare, require_agreement, run_onnx
-from zoofast.conversion.models import KnownModel
+from zoofast.conversion.models import KnownModel, sources
 from zoofast.conversion.models.torch_compat import build
 from zoofast.errors import ModelError
+from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ OPSET = 11  # what the guides export and every CANN reads
 OPSETS = range(9, 21)  # those for which PyTorch's exporter keeps weights out of the inputs
 BATCH_AXIS = "-1"  # the guides' name of the dynamic axis
 TOLERANCE = 1e-4  # PyTorch against ONNX Runtime in float32, as a share of the largest logit
+WRAPPERS = ("state_dict", "model")  # keys of a checkpoint that hold the weights
 MAX_LISTED_KEYS = 8  # of each kind, in the message about weights that do not fit
 
 
@@ -42,6 +44,16 @@ class ExportTarget:
     input: str = "image"
     output: str = "class"
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the factory
+
+    @classmethod
+    def from_source(cls, name: str, recipe: Recipe, size: int | None = None) -> ExportTarget:
+        """The network timm:NAME, torchvision:WEIGHTS or hf:FOLDER, for the images of its recipe.
+
+        size: the side of the images where it is not the network's usual one.
+        """
+        factory, arguments = sources.factory_of(name, size)
+        height, width = recipe.input_size
+        return cls(factory, height, width, recipe.input_name, recipe.output_name, arguments)
 
     @classmethod
     def from_known_model(cls, known: KnownModel) -> ExportTarget:
@@ -83,7 +95,7 @@ def _randomize(network: torch.nn.Module, seed: int) -> None:
 
 def _load_weights(network: torch.nn.Module, path: Path) -> None:
     """Loads the file's weights; ModelError lists the keys that the network lacks or needs."""
-    loaded = _read_weights(path)
+    loaded = read_weights(path)
     expected = network.state_dict()
     # Evaluation does not use the count of training steps; weights from before 2018 lack it.
     missing = [key for key in expected if key not in loaded and not _is_step_count(key)]
@@ -112,14 +124,17 @@ def _is_step_count(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by name: of a state_dict, alone or under the key "state_dict"."""
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name: of a state_dict, alone or in a checkpoint, or of a
+    .safetensors file."""
     with needs("torch"):
         import torch
     try:
         path.open("rb").close()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         # Map the file where its format allows: the tensors are copied once, into the network.
         loaded = torch.load(
@@ -130,8 +145,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: damaged, or not a file of plain weights (torch.load with weights_only=True "
             "refuses it); save model.state_dict() with torch.save"
         ) from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for key in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
     if not (
         isinstance(loaded, Mapping)
         and loaded
@@ -142,6 +159,19 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if all(key.startswith(prefix) for key in loaded):
         return {key.removeprefix(prefix): tensor for key, tensor in loaded.items()}
     return dict(loaded)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    with needs("safetensors"):
+        import safetensors
+        from safetensors.torch import load_file
+    try:
+        loaded: dict[str, torch.Tensor] = load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path}: damaged, or not a safetensors file: {first_line(error)}"
+        ) from error
+    return loaded
 
 
 def _describe(loaded: object) -> str:
@@ -157,12 +187,14 @@ def export(
     out: Path,
     opset: int = OPSET,
     *,
+    batch: int | None = None,
     images: NDArray[np.float32] | None = None,
     tolerance: float = TOLERANCE,
     report_step: Callable[[str], None] = lambda step: None,
 ) -> Agreement | None:
-    """Writes `network` as ONNX to `out`, with a dynamic batch axis.
+    """Writes `network` as ONNX to `out`.
 
+    batch: the images of a batch; None makes the batch axis dynamic.
     images: float32 (N, 3, H, W), the network's input. With images, PyTorch and ONNX Runtime
         compute their logits, which must differ by at most `tolerance` times the largest logit;
         their Agreement is returned.
@@ -177,11 +209,14 @@ def export(
         import onnx  # noqa: F401 - the exporter needs it; without it, it fails late and unclearly
         import torch
 
-    example = torch.zeros(1, 3, target.height, target.width)
+    example = torch.zeros(batch or 1, 3, target.height, target.width)
+    axes = {name: {0: BATCH_AXIS} for name in (target.input, target.output)} if not batch else None
     with atomic_output(out) as partial, warnings.catch_warnings():
         # The exporter built on torch.export (dynamo) begins at opset 18; ATC needs opset 11.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Constant folding")
+        # Sizes that are compared in Python: --check shows whether the graph is right.
+        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
         try:
             torch.onnx.export(
                 network,
@@ -189,13 +224,14 @@ def export(
                 str(partial),
                 input_names=[target.input],
                 output_names=[target.output],
-                dynamic_axes={target.input: {0: BATCH_AXIS}, target.output: {0: BATCH_AXIS}},
+                dynamic_axes=axes,
                 opset_version=opset,
                 dynamo=False,
             )
         except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
             raise ModelError(
                 f"{target.factory}: cannot be exported with opset {opset}: {first_line(error)}"
+                + ("" if opset > OPSET else "; newer CANN also reads --opset 13 and 17")
             ) from error
         if images is None:
             return None
@@ -212,4 +248,5 @@ def check(network: torch.nn.Module, onnx_path: Path, images: NDArray[np.float32]
     with torch.inference_mode():
         # One image at a time: NASNet's activations of a batch may not fit into memory.
         logits = [network(torch.from_numpy(image[None].copy())).numpy() for image in images]
-    return compare(np.concatenate(logits), run_onnx(onnx_path, images))
+    # Two at a time: a graph whose batch is not really dynamic fails then.
+    return compare(np.concatenate(logits), run_onnx(onnx_path, images, batch=2))

@@ -45,6 +45,16 @@ def load(name: str, test_size: bool) -> Imported:
     return from_config(config, full_name, test_size)
 
 
+def architecture(name: str) -> str:
+    """What timm.create_model takes for `name`: a NAME or NAME.TAG, or a file config.json."""
+    if not name.endswith(".json"):
+        _registered(name)
+        return name
+    content = read_json(Path(name))
+    _pretrained_cfg(content, Path(name))
+    return str(content["architecture"])
+
+
 def _registered(name: str) -> dict[str, Any]:
     """timm's pretrained_cfg of the model `name`."""
     with needs("timm", RecipeError):
@@ -66,12 +76,17 @@ def _registered(name: str) -> dict[str, Any]:
 def _read_config(path: Path) -> dict[str, Any]:
     """The pretrained_cfg of a model card's config.json."""
     content = read_json(path)
+    return {"num_classes": content.get("num_classes"), **_pretrained_cfg(content, path)}
+
+
+def _pretrained_cfg(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The pretrained_cfg in a config.json's content; in older files it is the content itself."""
     config = content.get("pretrained_cfg", content)
     if not isinstance(config, dict) or not isinstance(content.get("architecture"), str):
         raise RecipeError(
             f"{path}: not the config.json of a model of timm: it has no text 'architecture'"
         )
-    return {"num_classes": content.get("num_classes"), **config}
+    return config
 
 
 def from_config(config: dict[str, Any], name: str, test_size: bool) -> Imported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any
 
 from zoofast.base.extras import define_missing_operators, needs
@@ -30,8 +31,8 @@ def weights_enums() -> dict[str, enum.EnumMeta]:
     }
 
 
-def load(name: str) -> Imported:
-    """The recipe of the weights CLASS.TAG; DEFAULT is a tag too."""
+def weights_of(name: str) -> Any:
+    """torchvision's weights CLASS.TAG, a member of their enum; DEFAULT is a tag too."""
     class_name, _, tag = name.partition(".")
     enums = weights_enums()
     if class_name not in enums:
@@ -42,8 +43,14 @@ def load(name: str) -> Imported:
     tags: dict[str, Any] = dict(enums[class_name].__members__)
     if tag not in tags:
         raise RecipeError(f"torchvision's {class_name} has no {tag!r}, but {', '.join(tags)}")
-    weights: Any = tags[tag].value
-    full_name = f"{class_name}.{tags[tag].name}"
+    return tags[tag]
+
+
+def load(name: str) -> Imported:
+    """The recipe of the weights CLASS.TAG."""
+    member = weights_of(name)
+    weights = member.value
+    full_name = f"{type(member).__name__}.{member.name}"
     metrics = weights.meta.get("_metrics", {}).get(METRICS, {})
     return from_transforms(
         weights.transforms(),
@@ -51,6 +58,11 @@ def load(name: str) -> Imported:
         summary=f"torchvision's {full_name}",
         origin=f"torchvision's transform of {full_name}",
         classes=len(weights.meta.get("categories") or ()) or IMAGENET_CLASSES,
-        top1=metrics.get("acc@1"),
-        top5=metrics.get("acc@5"),
+        top1=_known(metrics.get("acc@1")),
+        top5=_known(metrics.get("acc@5")),
     )
+
+
+def _known(accuracy: float | None) -> float | None:
+    """None for NaN, which torchvision says of weights without a classifier."""
+    return accuracy if accuracy is not None and math.isfinite(accuracy) else None
