@@ -427,7 +427,12 @@ def test_torchvisions_weights_from_the_file_to_the_accuracy(tmp_path, monkeypatc
     saved_small(tmp_path, "w.pth", network)
     name = "torchvision:SqueezeNet1_1_Weights.IMAGENET1K_V1"
     folders.write(tmp_path / "in", folders.good_files(4))
-    labels = "".join(f"img{i:04d} {i}\n" for i in range(4))
+    transform = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
+    labels = ""
+    for i in range(4):  # the network is right but for the last image
+        with Image.open(tmp_path / "in" / f"img{i:04d}.JPEG") as image, torch.inference_mode():
+            answer = int(network(transform(image.convert("RGB"))[None]).argmax())
+        labels += f"img{i:04d} {answer if i < 3 else (answer + 1) % 1000}\n"
     (tmp_path / "labels.txt").write_text(labels)
     words = ["--weights", "w.pth", "--images", "in", "--count", "3"]
     assert main(["export", name, *words, "--check", "-o", "any.onnx"]) == 0
@@ -436,16 +441,9 @@ def test_torchvisions_weights_from_the_file_to_the_accuracy(tmp_path, monkeypatc
     shapes = [onnxfile.inputs(onnxfile.read(Path(f)))[0].shape for f in ("any.onnx", "two.onnx")]
     assert [shape[0] for shape in shapes] == [None, 2]
     for model in ("any.onnx", "two.onnx"):
-        files = ["-o", f"{model}.json", "--json", f"{model}.full.json"]
+        files = ["-o", f"{model}.json"]
         assert main(["eval", model, "in", "labels.txt", "--recipe", name, *files]) == 0
-    transform = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
-    right = 0
-    for i in range(4):
-        with Image.open(tmp_path / "in" / f"img{i:04d}.JPEG") as image, torch.inference_mode():
-            right += int(network(transform(image.convert("RGB"))[None]).argmax()) == i
-    for model in ("any.onnx", "two.onnx"):
-        score = json.loads(Path(f"{model}.full.json").read_text())["score"]
-        assert score["top1"] == pytest.approx(100 * right / 4)
+        assert "75.00" in capsys.readouterr().out
 
 
 def test_a_network_of_timm(tmp_path, monkeypatch, capsys):
