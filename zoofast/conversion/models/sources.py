@@ -50,7 +50,7 @@ def timm_network(name: str, size: int | None = None) -> torch.nn.Module:
         define_missing_operators()
         import timm
     timm.layers.set_fused_attn(False)  # ATC and old opsets have no fused attention
-    options = {} if size is None else {"img_size": size}
+    options: dict[str, Any] = {} if size is None else {"img_size": size}
     if name.endswith(".json"):
         options["num_classes"] = timm_recipes.load(name, False).recipe.classes
     try:
