@@ -39,10 +39,12 @@ install() {
 case " $* " in
 *" dev "*)
     # Python compiles what is imported; to compile all of torch beforehand takes far longer.
-    # torchvision and pretrainedmodels would ask for a torch of their own choice.
-    install --no-compile torch==2.13.0
-    install --no-compile --no-deps torchvision==0.28.0 pretrainedmodels munch tqdm six
-    install --no-compile -e ".[$extras]"
+    # torchvision and pretrainedmodels would ask for a torch of their own choice. What builds comes
+    # first: without --no-build-isolation, pip installs it once more for each package it builds.
+    install --no-compile 'setuptools>=77' 'cython>=3.0' torch==2.13.0
+    install --no-compile --no-build-isolation --no-deps \
+        torchvision==0.28.0 pretrainedmodels munch tqdm six
+    install --no-compile --no-build-isolation -e ".[$extras]"
     ;;
 *)
     install -e ".${extras:+[$extras]}"
