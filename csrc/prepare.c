@@ -9,6 +9,7 @@
 #include "zf_prepare.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,22 @@ static int proportional(int side, int old, int new, zf_side_rounding rounding)
     return length > 1 << 30 ? -1 : (int)length;
 }
 
+/* The size of ZF_RESIZE_FIT, in the sources' own order of double operations. */
+static void fit(const zf_recipe *r, int w, int h, geometry *g)
+{
+    double across = (double)r->resize_w / w, down = (double)r->resize_h / h;
+    double scale = across < down ? across : down, new_w = w * scale, new_h = h * scale;
+    if (r->resize_rounding == ZF_SIDE_HALF_UP) {
+        new_w += 0.5;
+        new_h += 0.5;
+    } else if (r->resize_rounding == ZF_SIDE_HALF_EVEN) {
+        new_w = rint(new_w);
+        new_h = rint(new_h);
+    }
+    g->resized_w = (int)new_w;
+    g->resized_h = (int)new_h;
+}
+
 static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
                                zf_result *result)
 {
@@ -136,6 +153,8 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
     if (r->resize == ZF_RESIZE_EXACT) {
         g->resized_w = r->resize_w;
         g->resized_h = r->resize_h;
+    } else if (r->resize == ZF_RESIZE_FIT) {
+        fit(r, w, h, g);
     } else if (r->resize != ZF_RESIZE_NONE) {
         bool given_w = r->resize == ZF_RESIZE_SHORT && w <= h;
         g->resized_w = given_w ? r->resize_w : proportional(w, h, r->resize_h, r->resize_rounding);
@@ -147,8 +166,15 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
     g->left = g->top = 0;
     result->got_w = g->resized_w;
     result->got_h = g->resized_h;
-    if (g->resized_w == 0)
-        return ZF_SIZE; /* HEIGHT, and the image is very narrow */
+    if (g->resized_w == 0 || g->resized_h == 0)
+        return ZF_SIZE; /* HEIGHT or FIT, and the image is very narrow */
+    if (r->padding != ZF_NOT_PADDED && g->resized_w <= r->out_w && g->resized_h <= r->out_h) {
+        bool is_centred = r->padding == ZF_PADDED_CENTRE;
+        g->left = is_centred ? -((r->out_w - g->resized_w) / 2) : 0;
+        g->top = is_centred ? -((r->out_h - g->resized_h) / 2) : 0;
+        result->got_w = r->out_w;
+        result->got_h = r->out_h;
+    }
     if (r->crop_w > 0) {
         g->left = crop_origin(g->resized_w, r->crop_w, r->crop_rounding);
         g->top = crop_origin(g->resized_h, r->crop_h, r->crop_rounding);
@@ -389,6 +415,26 @@ static void pack_floats(const zf_recipe *r, void *const planes[3], void *out)
     }
 }
 
+/* Puts r->fill into the tensor's elements outside the image. */
+static void paint_border(const zf_recipe *r, const geometry *g, void *out)
+{
+    size_t size = (size_t)r->elem_size, step = r->layout == ZF_NHWC ? 3 : 1;
+    for (int c = 0; c < 3; c++) {
+        size_t index = (size_t)r->channel_index[c];
+        size_t first = r->layout == ZF_NHWC ? index : index * (size_t)r->out_w * (size_t)r->out_h;
+        for (int y = 0; y < r->out_h; y++) {
+            bool inside = y >= g->y0 && y < g->y1;
+            char *row = (char *)out + (first + (size_t)y * (size_t)r->out_w * step) * size;
+            for (int x = 0; x < r->out_w; x++) {
+                if (inside && x == g->x0)
+                    x = g->x1;
+                if (x < r->out_w)
+                    memcpy(row + (size_t)x * step * size, r->fill[c], size);
+            }
+        }
+    }
+}
+
 /* ---- one image --------------------------------------------------------------- */
 
 /* Receives the rows of the window: Pillow's resizer or OpenCV's. */
@@ -490,6 +536,8 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
         pack_floats(r, pixels.planes, out);
     else
         pack(ws, r, pixels.planes, out);
+    if (r->padding != ZF_NOT_PADDED)
+        paint_border(r, &g, out);
     result->ns[ZF_STAGE_PACK] += zf_now() - begin;
     return ZF_OK;
 }

@@ -33,10 +33,20 @@ typedef enum zf_status {
 
 /* ---- recipe ------------------------------------------------------------ */
 
-typedef enum { ZF_RESIZE_NONE, ZF_RESIZE_SHORT, ZF_RESIZE_EXACT, ZF_RESIZE_HEIGHT } zf_resize;
+/* FIT: the largest size of the same proportion that fits in resize_w x resize_h. */
+typedef enum {
+    ZF_RESIZE_NONE,
+    ZF_RESIZE_SHORT,
+    ZF_RESIZE_EXACT,
+    ZF_RESIZE_HEIGHT,
+    ZF_RESIZE_FIT
+} zf_resize;
 /* How the side that keeps the proportion becomes whole, with the given side's old and new length:
  * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet. */
-typedef enum { ZF_SIDE_DOWN, ZF_SIDE_HALF_UP } zf_side_rounding;
+/* FIT: int(x), int(x + 0.5) or Python's round(x) of x = side * min(width's, height's new / old). */
+typedef enum { ZF_SIDE_DOWN, ZF_SIDE_HALF_UP, ZF_SIDE_HALF_EVEN } zf_side_rounding;
+/* Where the resized image lies in the tensor; the elements around it are zf_recipe.fill. */
+typedef enum { ZF_NOT_PADDED, ZF_PADDED_CENTRE, ZF_PADDED_CORNER } zf_padding;
 /* Pillow's filters (Image.Resampling), and OpenCV's (cv2.INTER_*) for 8-bit pixels;
  * ZF_CV_LINEAR_FLOAT32 is INTER_LINEAR of float32 pixels. */
 typedef enum {
@@ -91,6 +101,8 @@ typedef struct zf_recipe {
      * R, G and B. The caller computes the table and the core only looks values
      * up, so every CPU gives the same floats. */
     const void *table;
+    zf_padding padding;    /* instead of a crop */
+    uint8_t fill[3][4];    /* an element of R, G and B outside the image, if padded */
     bool is_turned; /* the picture is turned by its EXIF orientation first */
     /* ZF_CV_LINEAR_FLOAT32 resizes the 8-bit values / divisor, in float32; its results
      * become (value - mean) / std, in place of the table's elements. */

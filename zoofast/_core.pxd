@@ -17,9 +17,15 @@ cdef extern from "zoofast.h" nogil:
         ZF_RESIZE_SHORT
         ZF_RESIZE_EXACT
         ZF_RESIZE_HEIGHT
+        ZF_RESIZE_FIT
     ctypedef enum zf_side_rounding:
         ZF_SIDE_DOWN
         ZF_SIDE_HALF_UP
+        ZF_SIDE_HALF_EVEN
+    ctypedef enum zf_padding:
+        ZF_NOT_PADDED
+        ZF_PADDED_CENTRE
+        ZF_PADDED_CORNER
     ctypedef enum zf_filter:
         ZF_NEAREST
         ZF_LANCZOS
@@ -60,6 +66,8 @@ cdef extern from "zoofast.h" nogil:
         int channel_index[3]
         int elem_size
         const void *table
+        zf_padding padding
+        uint8_t fill[3][4]
         bint is_turned
         float divisor
         float mean[3]

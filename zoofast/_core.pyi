@@ -15,6 +15,7 @@ FILTERS: dict[str, int]
 PASS_ORDERS: dict[str, int]  # which pass of a resize comes first; see zf_pass_order, zoofast.h
 RESIZES: dict[str, int]
 # How the side that keeps the proportion becomes whole; see zf_side_rounding, zoofast.h.
+PADDINGS: dict[str, int]  # where the resized image lies in a larger tensor
 SIDE_ROUNDINGS: dict[str, int]
 # Of the centre crop's origin, (side - crop) / 2; see zf_crop_rounding, zoofast.h.
 CROP_ROUNDINGS: dict[str, int]
@@ -75,6 +76,7 @@ class Plan:
     result of normalization for each 8-bit value of R, G and B: (3, 256) uint8, float16 or float32.
     is_turned: by the EXIF orientation, as cv2.imread. divisor, mean and std are for
     cv2-linear-float32: what pixels are divided by before the resize, and the normalization.
+    padding is a key of PADDINGS; fill (3,) has the elements of R, G and B around the image.
     """
 
     shape: tuple[int, int, int]
@@ -95,6 +97,8 @@ class Plan:
         table: NDArray[Any],
         is_turned: bool = False,
         divisor: float = 1,
+        padding: str = "none",
+        fill: NDArray[Any] | None = None,
         mean: Sequence[float] = (0, 0, 0),
         std: Sequence[float] = (1, 1, 1),
     ) -> None: ...

@@ -4,7 +4,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import enum
 import mmap
@@ -43,10 +43,16 @@ CROP_ROUNDINGS = {
     "down": ZF_CROP_DOWN,
     "torchvision": ZF_CROP_TORCHVISION,
 }
-SIDE_ROUNDINGS = {"down": ZF_SIDE_DOWN, "half-up": ZF_SIDE_HALF_UP}
+SIDE_ROUNDINGS = {
+    "down": ZF_SIDE_DOWN,
+    "half-up": ZF_SIDE_HALF_UP,
+    "half-even": ZF_SIDE_HALF_EVEN,
+}
+PADDINGS = {"none": ZF_NOT_PADDED, "centre": ZF_PADDED_CENTRE, "corner": ZF_PADDED_CORNER}
 RESIZES = {
     "short": ZF_RESIZE_SHORT,
     "height": ZF_RESIZE_HEIGHT,
+    "fit": ZF_RESIZE_FIT,
     "exact": ZF_RESIZE_EXACT,
     "none": ZF_RESIZE_NONE,
 }
@@ -80,7 +86,8 @@ cdef class Plan:
 
     def __init__(self, *, resize, resize_size, resize_rounding, filter, pass_order, crop,
                  crop_rounding, out_size, nhwc, channel_index, table, is_turned=False,
-                 divisor=1, mean=(0, 0, 0), std=(1, 1, 1)):
+                 divisor=1, padding="none",
+                 fill=None, mean=(0, 0, 0), std=(1, 1, 1)):
         table = np.ascontiguousarray(table)
         if table.shape != (3, 256) or table.dtype not in (np.uint8, np.float16, np.float32):
             raise ValueError(f"table must be (3, 256) uint8, float16 or float32, "
@@ -104,6 +111,14 @@ cdef class Plan:
         self.c.table = &view[0]
         self.c.is_turned = is_turned
         self.c.divisor = divisor
+        self.c.padding = PADDINGS[padding]
+        cdef const uint8_t[:, ::1] elements
+        if fill is not None:
+            if fill.shape != (3,) or fill.dtype != table.dtype:
+                raise ValueError(f"fill must be (3,) {table.dtype}, not {fill.shape} {fill.dtype}")
+            elements = np.ascontiguousarray(fill).view(np.uint8).reshape(3, -1)
+            for i in range(3):
+                memcpy(self.c.fill[i], &elements[i, 0], table.itemsize)
         for i in range(3):
             self.c.mean[i] = mean[i]
             self.c.std[i] = std[i]

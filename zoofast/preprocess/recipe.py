@@ -16,6 +16,7 @@ from zoofast.errors import RecipeError
 
 DTYPES = ("float32", "float16", "uint8")
 LAYOUTS = ("NCHW", "NHWC")
+PAD_STAGES = ("pixels", "tensor")
 IMAGE_DECODERS = ("pillow", "cv2")
 FLOAT32_FILTER = "cv2-linear-float32"  # resizes floats, so that a table cannot normalize
 PRECISIONS = ("float32", "float64", "float16")
@@ -42,6 +43,7 @@ class Normalization:
     precision: str = "float32"
     second_mean: Floats3 = NO_MEAN
     second_std: Floats3 = NO_STD
+    reciprocal: bool = False  # multiply by 1 / std in float64, as mmcv's imnormalize
 
     @property
     def is_identity(self) -> bool:
@@ -65,6 +67,11 @@ class Normalization:
     def _divisor(self) -> float:
         return 1 / self.scale if isinstance(self.scale, float) else DIVISORS[self.scale]
 
+    @property
+    def reciprocals(self) -> NDArray[np.float64]:
+        """(3,): 1 / std, as mmcv computes it of a float32 std."""
+        return 1 / np.array(self.std, np.float32).astype(np.float64)
+
     def table(self) -> NDArray[np.float32]:
         """The normalized value of each 8-bit value of each channel: (3, 256) float32.
 
@@ -80,8 +87,11 @@ class Normalization:
             table = np.stack([x, x, x])
             for mean in (self.mean, self.second_mean):
                 table = table - np.array(mean, self.precision)[:, None]
-            for std in (self.std, self.second_std):
-                table = table / np.array(std, self.precision)[:, None]
+            if self.reciprocal:
+                table = table * self.reciprocals[:, None]  # in float64
+            else:
+                for std in (self.std, self.second_std):
+                    table = table / np.array(std, self.precision)[:, None]
             return table.astype(np.float32)
 
     def fits(self, dtype: str) -> bool:
@@ -118,6 +128,10 @@ class Recipe:
     top1: float | None  # accuracy in percent, as the guide publishes it
     top5: float | None
     resize_rounding: str = "down"  # a key of _core.SIDE_ROUNDINGS
+    pad: Size | None = None
+    pad_position: str = "none"  # a key of _core.PADDINGS
+    pad_value: Floats3 = NO_MEAN  # of R, G, B
+    pad_stage: str = "pixels"  # of PAD_STAGES: whether pad_value is normalized too
     decoder: str = "pillow"  # of IMAGE_DECODERS: whose pixels and orientation the image has
 
     @classmethod
@@ -189,6 +203,8 @@ class Recipe:
             elif self.dtype == "uint8" and self.on_device is not None:
                 recipe = replace(recipe, normalization=self.on_device, on_device=None)
             recipe = replace(recipe, dtype=dtype)
+            if self.pad_stage == "tensor" and "uint8" in (dtype, self.dtype):
+                raise RecipeError(f"dtype {dtype!r}: pad.stage = 'tensor' fits float tensors only")
             if not recipe.normalization.fits(dtype):
                 raise RecipeError(f"dtype {dtype!r} cannot hold what {self.name} normalizes to")
             if self.filter == FLOAT32_FILTER and dtype == "float16":
@@ -200,6 +216,13 @@ class Recipe:
                 raise RecipeError(f"layout {layout!r}: one of {', '.join(LAYOUTS)}")
             recipe = replace(recipe, layout=layout)
         return recipe
+
+    def _fill(self) -> NDArray[Any]:
+        """The tensor's elements (3,) of R, G and B outside a padded image, in its dtype."""
+        if self.pad_stage == "tensor":
+            return np.array(self.pad_value, self.dtype)
+        table = self.normalization.table().astype(self.dtype)
+        return np.array([table[c, int(value)] for c, value in enumerate(self.pad_value)])
 
     def plan(self) -> _core.Plan:
         """The recipe in the form that the C core takes."""
@@ -215,6 +238,8 @@ class Recipe:
             nhwc=self.layout == "NHWC",
             channel_index=[self.channels.index(c) for c in "RGB"],
             table=self.normalization.table().astype(self.dtype),
+            padding=self.pad_position,
+            fill=self._fill(),
             is_turned=self.decoder == "cv2",
             divisor=255 if self.normalization.scale == "0-1" else 1,
             mean=self.normalization.mean,
@@ -226,6 +251,10 @@ class Recipe:
 _LATER: tuple[tuple[str | None, str, object], ...] = (
     (None, "resize_rounding", "down"),
     (None, "decoder", "pillow"),
+    (None, "pad", None),
+    (None, "pad_position", "none"),
+    (None, "pad_value", NO_MEAN),
+    (None, "pad_stage", "pixels"),
     *(
         (table, key, default)
         for table in ("normalization", "on_device")
@@ -233,6 +262,7 @@ _LATER: tuple[tuple[str | None, str, object], ...] = (
             ("precision", "float32"),
             ("second_mean", NO_MEAN),
             ("second_std", NO_STD),
+            ("reciprocal", False),
         )
     ),
 )

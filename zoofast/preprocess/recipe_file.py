@@ -22,6 +22,7 @@ from zoofast.preprocess.recipe import (
     LAYOUTS,
     NO_MEAN,
     NO_STD,
+    PAD_STAGES,
     PRECISIONS,
     Floats3,
     Normalization,
@@ -127,8 +128,9 @@ _TABLES: dict[str, dict[str, bool]] = {
     "image": {"decoder": False},
     "resize": {"mode": False, "size": True, "filter": True, "rounding": True},
     "crop": {"size": False, "rounding": False},
+    "pad": {"size": False, "position": False, "value": False, "stage": True},
     "tensor": {"dtype": False, "layout": False, "channels": True, "size": True},
-    "normalize": {"scale": False, "mean": True, "std": True, "precision": True},
+    "normalize": {"scale": False, "mean": True, "std": True, "precision": True, "reciprocal": True},
     "aipp": {"scale": False, "mean": True, "std": True},
     "model": {
         "input": False,
@@ -140,7 +142,7 @@ _TABLES: dict[str, dict[str, bool]] = {
         "top5": True,
     },
 }
-_OPTIONAL_TABLES = ("image", "crop", "normalize", "aipp")
+_OPTIONAL_TABLES = ("image", "crop", "pad", "normalize", "aipp")
 
 
 class _RecipeReader:
@@ -196,14 +198,25 @@ class _RecipeReader:
             precision=self.get(table, "precision", "float32", _one_of(*PRECISIONS)),
             second_mean=second_mean,
             second_std=second_std,
+            reciprocal=self.get(table, "reciprocal", False, _boolean),
         )
 
     def recipe(self) -> Recipe:
         mode, resize_size = self.resize()
         crop = self.get("crop", "size", None, _size)
-        size = self.tensor_size(crop or (resize_size if mode == "exact" else None))
+        pad = self.get("pad", "size", None, _size)
+        if pad is not None and crop is not None:
+            raise self.error("[crop] and [pad] exclude each other")
+        size = self.tensor_size(crop or pad or (resize_size if mode == "exact" else None))
         dtype = self.get("tensor", "dtype", None, _one_of(*DTYPES))
         normalization, on_device = self.normalizations(dtype)
+        if normalization.reciprocal and normalization != Normalization(
+            scale=normalization.scale,
+            mean=normalization.mean,
+            std=normalization.std,
+            reciprocal=True,
+        ):
+            raise self.error("normalize.reciprocal needs precision 'float32', and one mean and std")
         input_size = self.get("model", "size", size, _size)
         if input_size[0] > size[0] or input_size[1] > size[1]:
             raise self.error(f"model.size {list(input_size)} exceeds the tensor's {list(size)}")
@@ -228,6 +241,10 @@ class _RecipeReader:
             label_offset=self.get("model", "label_offset", 0, _integer(0)),
             top1=self.get("model", "top1", None, _percent),
             top5=self.get("model", "top5", None, _percent),
+            pad=pad,
+            pad_position=self.get("pad", "position", "none", _one_of("centre", "corner")),
+            pad_value=self.pad_value(dtype),
+            pad_stage=self.get("pad", "stage", "pixels", _one_of(*PAD_STAGES)),
             decoder=self.get("image", "decoder", "pillow", _one_of(*IMAGE_DECODERS)),
             resize_rounding=self.get("resize", "rounding", "down", _one_of(*_core.SIDE_ROUNDINGS)),
         )
@@ -239,12 +256,22 @@ class _RecipeReader:
         for key, modes in (("size", ("none",)), ("rounding", ("none", "exact"))):
             if key in given and mode in modes:
                 raise self.error(f"key 'resize.{key}' has no meaning when resize.mode is {mode!r}")
+        if given.get("rounding") == "half-even" and mode != "fit":
+            raise self.error("resize.rounding = 'half-even' needs resize.mode 'fit'")
         if mode == "none":
             return mode, (0, 0)
         for key in ("size", "filter"):
             if key not in self.tables["resize"]:
                 raise self.error(f"key 'resize.{key}' is missing (mode is {mode!r})")
-        return mode, self.get("resize", "size", None, _size if mode == "exact" else _side)
+        return mode, self.get("resize", "size", None, _size if mode in ("exact", "fit") else _side)
+
+    def pad_value(self, dtype: str) -> Floats3:
+        stage = self.get("pad", "stage", "pixels", _one_of(*PAD_STAGES))
+        if stage == "tensor" and dtype == "uint8":
+            raise self.error("pad.stage = 'tensor' fits float tensors only")
+        check = _floats3 if stage == "tensor" else _pixel3
+        value: Floats3 = self.get("pad", "value", NO_MEAN, check)
+        return value
 
     def filter(self, dtype: str, normalization: Normalization) -> str:
         filter: str = self.get("resize", "filter", "bilinear", _one_of(*_core.FILTERS))
@@ -367,6 +394,19 @@ def _floats3(value: Any) -> Floats3:
     if not isinstance(value, list) or len(value) != 3:
         raise ValueError("three numbers, for R, G and B")
     return (_number(value[0]), _number(value[1]), _number(value[2]))
+
+
+def _pixel3(value: Any) -> Floats3:
+    values = _floats3(value)
+    if any(x != int(x) or not 0 <= x <= 255 for x in values):
+        raise ValueError("three whole numbers, 0 to 255, for R, G and B")
+    return values
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
 
 
 def _positive3(value: Any) -> Floats3:

@@ -21,18 +21,25 @@ def tables_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
     tables["resize"] = {"mode": recipe.resize}
     if recipe.resize != "none":
         side = recipe.resize_size[0]
-        size = _size(recipe.resize_size) if recipe.resize == "exact" else side
+        size = _size(recipe.resize_size) if recipe.resize in ("exact", "fit") else side
         tables["resize"] |= {"size": size, "filter": recipe.filter}
         if recipe.resize_rounding != "down":
             tables["resize"]["rounding"] = recipe.resize_rounding
     if recipe.crop is not None:
         tables["crop"] = {"size": _size(recipe.crop), "rounding": recipe.crop_rounding}
+    if recipe.pad is not None:
+        tables["pad"] = {
+            "size": _size(recipe.pad),
+            "position": recipe.pad_position,
+            "value": list(recipe.pad_value),
+            "stage": recipe.pad_stage,
+        }
     tables["tensor"] = {
         "dtype": recipe.dtype,
         "layout": recipe.layout,
         "channels": recipe.channels,
     }
-    if recipe.crop is None and recipe.resize != "exact":
+    if recipe.crop is None and recipe.pad is None and recipe.resize != "exact":
         tables["tensor"]["size"] = _size(recipe.size)
     if not recipe.normalization.is_identity:
         tables["normalize"] = _normalization(recipe.normalization)
@@ -68,6 +75,8 @@ def _normalization(normalization: Normalization) -> dict[str, Any]:
     }
     if normalization.precision != "float32":
         table["precision"] = normalization.precision
+    if normalization.reciprocal:
+        table["reciprocal"] = True
     return table
 
 
@@ -83,4 +92,6 @@ def _value(value: Any) -> str:
     """A text, a number, or a list, in TOML."""
     if isinstance(value, str):
         return json.dumps(value).replace("\x7f", "\\u007f")  # TOML's escapes are JSON's
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return repr(value)  # of numbers and lists of numbers, as in TOML

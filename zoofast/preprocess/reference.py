@@ -24,9 +24,8 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
     image = image.convert("RGB")
     size = _resized(*image.size, recipe)
     if recipe.filter.startswith("cv2-"):
-        return _finished(
-            _cropped(_resize_as_opencv(np.asarray(image), size, recipe), recipe), recipe
-        )
+        pixels = _resize_as_opencv(np.asarray(image), size, recipe)
+        return _finished(_cropped(pixels, recipe), recipe, size)
     if size != image.size:
         image = image.resize(size, Image.Resampling[recipe.filter.upper()])
     if recipe.crop is not None:
@@ -34,9 +33,11 @@ def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
         left = _crop_origin((image.width - crop_w) / 2, recipe.crop_rounding)
         top = _crop_origin((image.height - crop_h) / 2, recipe.crop_rounding)
         image = image.crop((left, top, left + crop_w, top + crop_h))
+    elif recipe.pad is not None:
+        return _finished(_cropped(np.asarray(image), recipe), recipe, size)
     if (image.height, image.width) != recipe.size:
         raise ValueError(recipe.size_mismatch(image.height, image.width))
-    return _finished(np.asarray(image), recipe)
+    return _finished(np.asarray(image), recipe, size)
 
 
 def _resized(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
@@ -45,10 +46,21 @@ def _resized(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
         return recipe.resize_size[1], recipe.resize_size[0]
     if recipe.resize == "none":
         return width, height
+    if recipe.resize == "fit":
+        return _fitted(width, height, recipe)
     side = recipe.resize_size[0]
     if recipe.resize == "short" and width < height:
         return side, _proportional(height, width, side, recipe.resize_rounding)
     return _proportional(width, height, side, recipe.resize_rounding), side
+
+
+def _fitted(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
+    """The largest size of the same proportion in recipe.resize_size."""
+    scale = min(recipe.resize_size[1] / width, recipe.resize_size[0] / height)
+    if recipe.resize_rounding == "half-even":
+        return round(width * scale), round(height * scale)
+    half = 0.5 if recipe.resize_rounding == "half-up" else 0.0
+    return int(width * scale + half), int(height * scale + half)
 
 
 def _resize_as_opencv(
@@ -77,14 +89,31 @@ def _cropped(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
             (0, 0),
         ]
         pixels = np.pad(pixels, around)[max(top, 0) :, max(left, 0) :][:crop_h, :crop_w]
+    if recipe.pad is not None and height <= recipe.pad[0] and width <= recipe.pad[1]:
+        canvas = np.empty((*recipe.pad, 3), pixels.dtype)
+        canvas[:] = recipe.pad_value if recipe.pad_stage == "pixels" else 0
+        if pixels.dtype == np.float32 and recipe.normalization.scale == "0-1":
+            canvas /= np.float32(255)
+        canvas[_image_in_pad(height, width, recipe)] = pixels
+        pixels = canvas
     if pixels.shape[:2] != recipe.size:
         raise ValueError(recipe.size_mismatch(*pixels.shape[:2]))
     return pixels
 
 
-def _finished(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
-    """The tensor of the cropped pixels."""
+def _image_in_pad(height: int, width: int, recipe: Recipe) -> tuple[slice, slice]:
+    """Where the resized image lies in the padded one."""
+    assert recipe.pad is not None
+    is_centred = recipe.pad_position == "centre"
+    top = (recipe.pad[0] - height) // 2 if is_centred else 0
+    left = (recipe.pad[1] - width) // 2 if is_centred else 0
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _finished(pixels: NDArray[Any], recipe: Recipe, size: tuple[int, int]) -> NDArray[Any]:
+    """The tensor of the cropped or padded pixels; `size` is that of the resized image."""
     norm = recipe.normalization
+    tensor: NDArray[Any]
     if recipe.dtype == "uint8":
         tensor = pixels.astype(np.uint8)
     else:
@@ -95,9 +124,15 @@ def _finished(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
             tensor = tensor / np.array(255, norm.precision)
         for mean in (norm.mean, norm.second_mean):
             tensor = tensor - np.array(mean, norm.precision)
-        for std in (norm.std, norm.second_std):
+        if norm.reciprocal:
+            tensor = tensor * (1 / np.array(norm.std, np.float32).astype(np.float64))
+        for std in () if norm.reciprocal else (norm.std, norm.second_std):
             tensor = tensor / np.array(std, norm.precision)
         tensor = tensor.astype(np.float32).astype(recipe.dtype)
+    if recipe.pad_stage == "tensor":
+        is_outside = np.ones(recipe.size, bool)
+        is_outside[_image_in_pad(size[1], size[0], recipe)] = False
+        tensor[is_outside] = np.array(recipe.pad_value, recipe.dtype)
     if recipe.channels == "BGR":
         tensor = tensor[:, :, ::-1]
     if recipe.layout == "NCHW":
