@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,27 @@ def test_mirrored_bins_of_the_guide(zoo: Path, shared: Path, tmp_path: Path) -> 
             for i, name in enumerate(names)
         }
         assert made == digests
+
+
+@pytest.mark.parametrize("guide", ["resnet50_mmlab", "3d_attention_net", "genet", "big_transfer"])
+def test_bins_of_a_cifar_pickle(zoo: Path, shared: Path, tmp_path: Path, guide: str) -> None:
+    recipe = guides()[guide].recipe
+    assert recipe is not None
+    expected = hashes(zoo, recipe)
+    data = []
+    for name in expected:
+        thumbnail = picture(shared, name, recipe)
+        assert isinstance(thumbnail, bytes)
+        with Image.open(io.BytesIO(thumbnail)) as image:
+            data.append(np.asarray(image).transpose(2, 0, 1).reshape(-1))
+    content = {b"data": np.stack(data), b"labels": [0] * len(data)}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content, 2))
+    packing = guides()[guide].packing
+    with open_source(tmp_path / "test_batch") as source:
+        prepare_folder(source, tmp_path / "out", load_recipe(guide), PrepOptions(packing=packing))
+        files = [packing.name(i, item) for i, item in enumerate(source.items)]
+    made = [sha16((tmp_path / "out" / file).read_bytes()) for file in files]
+    assert made == list(expected.values())
 
 
 def rows(zoo: Path) -> Iterator[dict[str, str]]:
