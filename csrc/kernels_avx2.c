@@ -32,7 +32,14 @@ typedef struct {
  * that the packing instructions put them in order. */
 static const int outputs_of[2][2] = {{0, 8}, {4, 12}}; /* [vector][lane] */
 
+/* Sixteen taps of one output. Used if one load does not hold the pixels of four
+ * neighbouring outputs; the image then shrinks a lot, so there are many taps. */
+typedef struct {
+    int16_t low[16], high[16];
+} run;
+
 static int groups_of(const zf_taps *t) { return (t->ksize + 3) / 4; }
+static int runs_of(const zf_taps *t) { return (t->ksize + 15) / 16; }
 
 static int start_of(const zf_taps *t, int output)
 {
@@ -58,11 +65,31 @@ static void plan_group(group *g, const zf_taps *t, const int outputs[2], int fir
             }
 }
 
+static bool plan_runs(zf_taps *t)
+{
+    int runs = runs_of(t);
+    if (!zf_plan_reserve(t, (size_t)t->n * (size_t)runs * sizeof(run)))
+        return false;
+    run *r = t->plan;
+    for (int i = 0; i < t->n; i++)
+        for (int first = 0; first < 16 * runs; first += 16, r++)
+            for (int x = 0; x < 16; x++) {
+                int32_t k = 0;
+                if (first + x < t->ksize)
+                    k = t->k[(size_t)i * (size_t)t->ksize + (size_t)(first + x)];
+                r->low[x] = low_part(k);
+                r->high[x] = high_part(k);
+            }
+    return true;
+}
+
 static bool plan_h(zf_taps *t)
 {
     t->fits_one_load = zf_fits_one_load(t, 4, 16);
-    if (t->identity || t->needs_32bit || !t->fits_one_load)
+    if (t->identity || t->needs_32bit)
         return true;
+    if (!t->fits_one_load)
+        return plan_runs(t);
     int groups = groups_of(t);
     if (!zf_plan_reserve(t, (size_t)((t->n + 15) / 16) * 2 * (size_t)groups * sizeof(group)))
         return false;
@@ -97,12 +124,8 @@ AVX2 static inline __m256i descale(__m256i low, __m256i high)
     return _mm256_srai_epi32(_mm256_add_epi32(low, _mm256_slli_epi32(high, LOW_BITS)), 22);
 }
 
-AVX2 static ZF_DECL_RESAMPLE_H(resample_h)
+AVX2 static void resample_h_groups(uint8_t *dst, const uint8_t *src, const zf_taps *t)
 {
-    if (t->identity || t->needs_32bit || !t->fits_one_load) {
-        zf_resample_h_scalar(dst, src, t);
-        return;
-    }
     const __m256i round = _mm256_set1_epi32(1 << 21), zero = _mm256_setzero_si256();
     const group *g = t->plan;
     int whole = (t->ksize + 1) / 4; /* groups with two pairs */
@@ -129,6 +152,42 @@ AVX2 static ZF_DECL_RESAMPLE_H(resample_h)
                                          _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128((__m128i *)(dst + i), bytes);
     }
+}
+
+AVX2 static void resample_h_runs(uint8_t *dst, const uint8_t *src, const zf_taps *t)
+{
+    const run *r = t->plan;
+    int runs = runs_of(t);
+
+    for (int i = 0; i < t->n; i++) {
+        const uint8_t *pixels = src + t->start[i];
+        __m256i low = _mm256_setzero_si256(), high = low;
+        for (int j = 0; j < runs; j++, r++, pixels += 16) {
+            __m256i p = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)pixels));
+            low = _mm256_add_epi32(
+                low, _mm256_madd_epi16(p, _mm256_loadu_si256((const __m256i *)r->low)));
+            high = _mm256_add_epi32(
+                high, _mm256_madd_epi16(p, _mm256_loadu_si256((const __m256i *)r->high)));
+        }
+        __m256i eight = _mm256_add_epi32(low, _mm256_slli_epi32(high, LOW_BITS));
+        __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight),
+                                     _mm256_extracti128_si256(eight, 1));
+        four = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+        four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 1));
+        four = _mm_srai_epi32(_mm_add_epi32(four, _mm_cvtsi32_si128(1 << 21)), 22);
+        four = _mm_packs_epi32(four, four);
+        dst[i] = (uint8_t)_mm_cvtsi128_si32(_mm_packus_epi16(four, four));
+    }
+}
+
+AVX2 static ZF_DECL_RESAMPLE_H(resample_h)
+{
+    if (t->identity || t->needs_32bit)
+        zf_resample_h_scalar(dst, src, t);
+    else if (t->fits_one_load)
+        resample_h_groups(dst, src, t);
+    else
+        resample_h_runs(dst, src, t);
 }
 
 /* ---- vertical ------------------------------------------------------------ */
