@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zoofast import _core
-from zoofast.base.acl_library import ACL_LIBRARY
+from zoofast.base.acl_library import ACL_LIBRARY, cann_version, version_in
 from zoofast.base.cpus import cpu_name, usable_cpus
 from zoofast.base.extras import define_missing_operators
 from zoofast.base.text import counted
@@ -31,6 +31,7 @@ from zoofast.errors import BackendError
 
 DISK_BYTES = 64 << 20  # written and read to measure the disk
 DEVICE_SECONDS = 30.0  # within which a device has to open
+DRIVER_VERSION = "/usr/local/Ascend/driver/version.info"
 _BLOCK_BYTES = 4 << 20
 
 # package -> (module to import, its purpose, the cure when it is missing)
@@ -49,7 +50,7 @@ PACKAGES = {
     "matplotlib": ("matplotlib", "charts of --report", "pip install 'zoofast[report]'"),
     "aclruntime": (
         "aclruntime",
-        "runs .om on the NPU",
+        "runs .om where libascendcl.so cannot be used",
         "build it from Ascend's ais_bench against this machine's CANN and Python",
     ),
 }
@@ -74,7 +75,9 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _cann()
     yield _atc()
     yield _npus()
-    yield _devices()
+    yield from _driver()
+    yield from _ais_bench()
+    yield from _devices()
 
 
 def _machine() -> Finding:
@@ -198,12 +201,54 @@ def _npus() -> Finding:
     return Finding("npu-smi", "ok", ", ".join(f"{n} x {soc}" for soc, n in sorted(chips.items())))
 
 
-def _devices() -> Finding:
-    """Opens every NPU, each in a process of its own, since a hung device never returns."""
+def _driver() -> Iterator[Finding]:
+    """The version of the Ascend driver, where it is installed."""
+    if os.path.isfile(DRIVER_VERSION):
+        yield Finding("driver", "ok", version_in(DRIVER_VERSION) or f"{DRIVER_VERSION}: no version")
+
+
+def _ais_bench() -> Iterator[Finding]:
+    """A command `ais_bench`: the guides' tool has none, another program of that name has one."""
+    command = shutil.which("ais_bench")
+    if command is None:
+        return
+    spec = importlib.util.find_spec("ais_bench")
+    places = [] if spec is None else spec.submodule_search_locations or []
+    if any(os.path.isdir(os.path.join(place, "infer")) for place in places):
+        yield Finding("ais_bench", "ok", f"{command}, with ais_bench.infer of the guides")
+        return
+    yield Finding(
+        "ais_bench",
+        "ok",
+        f"{command} is another program, for language models; instead of the ais_bench of the "
+        "guides, use zoofast infer and bench, which take its options",
+    )
+
+
+def _devices() -> Iterator[Finding]:
+    """CANN's library and its devices. Opens every NPU, each in a process of its own, since a hung
+    device never returns."""
     answer = _finish(_start_probe(), time.monotonic() + DEVICE_SECONDS)
     if answer.get("library") is False:
         cure = "comes with CANN" if atc.environment_script() is None else _source_environment()
-        return Finding("devices", "missing", f"{ACL_LIBRARY}: opens the NPUs", cure)
+        yield Finding("devices", "missing", f"{ACL_LIBRARY}: opens the NPUs", cure)
+        return
+    if answer.get("path"):
+        yield _library(answer)
+    yield _opened(answer)
+
+
+def _library(answer: dict[str, Any]) -> Finding:
+    path = str(answer["path"])
+    texts = [path]
+    if cann_version(path):
+        texts.append(f"CANN {cann_version(path)}")
+    if answer.get("version"):
+        texts.append(f"ACL {answer['version']}")
+    return Finding(ACL_LIBRARY, "ok", ", ".join(texts))
+
+
+def _opened(answer: dict[str, Any]) -> Finding:
     if "error" in answer:
         return Finding("devices", "broken", answer["error"], _device_cure(answer))
     count = int(answer["count"])
@@ -217,9 +262,14 @@ def _devices() -> Finding:
         errors = "; ".join(f"device {device}: {answer['error']}" for device, answer in failures)
         detail = f"{count - len(failures)} of {count} open; {errors}"
         return Finding("devices", "broken", detail, _device_cure(failures[0][1]))
-    chips = Counter(str(answer["soc"]) or "an unknown chip" for answer in answers)
+    chips = Counter(_chip(answer) for answer in answers)
     named = ", ".join(f"{n} x {soc}" for soc, n in sorted(chips.items()))
     return Finding("devices", "ok", f"{count} of {count} open: {named}")
+
+
+def _chip(answer: dict[str, Any]) -> str:
+    chip = str(answer["soc"]) or "an unknown chip"
+    return f"{chip} with {answer['memory'] / 2**30:.0f} GiB" if answer.get("memory") else chip
 
 
 def _device_cure(answer: dict[str, Any]) -> str:

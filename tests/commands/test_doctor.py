@@ -185,6 +185,25 @@ def test_devices_that_open(acl):
     assert (finding.state, finding.detail) == ("ok", "2 of 2 open: 2 x Ascend310P3")
 
 
+def test_canns_library_and_driver(acl, machine, tmp_path, monkeypatch):
+    acl("")
+    (tmp_path / "version.cfg").write_text("# CANN\nrunning_version=[8.0.RC2.1:8.0.RC2]\n")
+    (tmp_path / "driver").write_text("package=driver\nVersion=24.1.0\n")
+    monkeypatch.setattr(doctor, "DRIVER_VERSION", str(tmp_path / "driver"))
+    findings = examine()
+    assert findings["libascendcl.so"].detail == f"{tmp_path / 'libascendcl.so'}, CANN 8.0.RC2"
+    assert findings["driver"].detail == "24.1.0"
+
+
+def test_the_other_ais_bench(machine, monkeypatch, tmp_path):
+    (machine / "ais_bench").write_text("#!/bin/sh\n")
+    (machine / "ais_bench").chmod(0o755)
+    assert "is another program, for language models" in examine()["ais_bench"].detail
+    (tmp_path / "ais_bench/infer").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert examine()["ais_bench"].detail.endswith("with ais_bench.infer of the guides")
+
+
 def test_devices_that_do_not_open(acl):
     finding = acl("fail")
     assert finding.state == "broken"

@@ -76,7 +76,13 @@ def probe(device: int | None) -> dict[str, Any]:
             lines = (acl.aclGetRecentErrMsg() or b"").decode(errors="replace").split("\n")
             reason = next((f": {line.strip()}" for line in lines if line.strip()), "")
             return {"error": f"{name} failed with ACL's error {code}{reason}"}
-    answer = {"count": count.value, "soc": (acl.aclrtGetSocName() or b"").decode(errors="replace")}
+    answer: dict[str, Any] = {
+        "count": count.value,
+        "soc": (acl.aclrtGetSocName() or b"").decode(errors="replace"),
+        "path": loaded_path(),
+        "version": _version(acl),
+        "memory": 0 if device is None else _memory(acl),
+    }
     if device is not None:
         acl.aclrtResetDevice(device)
     acl.aclFinalize()
@@ -90,3 +96,52 @@ def _load() -> Any:
         except OSError:
             continue
     return None
+
+
+def loaded_path() -> str:
+    """The file of the library that this process has loaded; "" if it has none."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        paths = (line.split(maxsplit=5)[-1].strip() for line in maps)
+        return next((path for path in paths if os.path.basename(path) == ACL_LIBRARY), "")
+
+
+def _version(acl: Any) -> str:
+    """Of the interface, not of CANN; "" if this CANN does not tell."""
+    numbers = [ctypes.c_int32() for _ in range(3)]
+    if not hasattr(acl, "aclrtGetVersion") or acl.aclrtGetVersion(*map(ctypes.byref, numbers)):
+        return ""
+    return ".".join(str(number.value) for number in numbers)
+
+
+def _memory(acl: Any) -> int:
+    """Bytes of the current device's memory; 0 if this CANN does not tell."""
+    available, total = ctypes.c_size_t(), ctypes.c_size_t()
+    for attribute in (1, 0) if hasattr(acl, "aclrtGetMemInfo") else ():  # HBM, DDR
+        code = acl.aclrtGetMemInfo(attribute, ctypes.byref(available), ctypes.byref(total))
+        if code == 0 and total.value:
+            return total.value
+    return 0
+
+
+def cann_version(library: str) -> str:
+    """The version that CANN's files near the library name; "" if none does."""
+    folder = os.path.dirname(os.path.realpath(library))
+    for _ in range(4):
+        for name in ("version.cfg", "version.info", os.path.join("runtime", "version.info")):
+            found = version_in(os.path.join(folder, name))
+            if found:
+                return found
+        folder = os.path.dirname(folder)
+    return ""
+
+
+def version_in(path: str) -> str:
+    """The value of the first line `…version…=…` of a file; "" if there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 16).splitlines()
+    except OSError:
+        return ""
+    pairs = (line.partition("=") for line in lines)
+    values = (value.strip(" []\"'") for name, _, value in pairs if "version" in name.lower())
+    return next((value.rpartition(":")[2] for value in values if value), "")
