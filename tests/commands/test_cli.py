@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import paths
 from zoofast.cli import COMMANDS, main
 from zoofast.commands import arguments
+from zoofast.commands.inference import UNUSED, USED
 
 BAD_NUMBERS = ["-1", "0", "9" * 30, "9" * 5000, "x", "", "1e400", "nan", "-0x1", "²", "1.5.1", "1,"]
 # types that are not numbers
@@ -86,3 +89,17 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "'prepp'" in err
+
+
+def test_the_page_lists_what_becomes_of_each_option_of_ais_bench() -> None:
+    """docs/npu.md says what the parser does."""
+    page = (paths.ROOT / "docs/npu.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(--\w+)` \| (.+) \|$", page, re.MULTILINE))
+    taken = {option for action in parser_of("infer")._actions for option in action.option_strings}
+    assert listed.keys() == USED.keys() | UNUSED.keys()
+    assert listed.keys() <= taken
+    for option, (values, cure) in UNUSED.items():
+        only = f"only {', '.join(values)}; else " if values else "no; "
+        assert listed[option] == only + cure
+    for option, text in USED.items():
+        assert listed[option] == text

@@ -318,3 +318,21 @@ def test_dynamic_aipp_from_the_recipe(
         assert logits[1] == pytest.approx(logits[0], rel=1e-3, abs=1e-3)
         results.append(logits[1])
     assert not np.allclose(*results, rtol=0.01)
+
+
+def test_bench_tells_what_the_copies_cost(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    """192 bytes of float32 an image; the copy takes twice as long as the computation."""
+    chosen = ["bench", "-m", run / "m4.om", "--batchsize", "4", "--loop", "2"]
+    done = acl.run(
+        *chosen, "--json", tmp_path / "b.json", QUIET=1, FPS=400, H2D_GBPS=4 * 192 / 0.02 / 1e9
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
+    transfer = row["transfer"]
+    assert (transfer["nbytes"], transfer["nbytes_with_aipp"]) == (192, 48)
+    assert transfer["to_device"] >= 5000 and transfer["compute"] >= 2500
+    assert transfer["bus_share"] == pytest.approx(transfer["to_device"] / transfer["compute"])
+    assert "Each image is 192 bytes to the device." in done.stdout
+    assert "With AIPP the image is 48 bytes of 8-bit pixels" in done.stdout

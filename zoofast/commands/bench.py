@@ -8,7 +8,7 @@ from typing import Any
 
 from zoofast.base.extras import needs
 from zoofast.commands import arguments
-from zoofast.commands.console import Table, progress, warn, write_json, write_result
+from zoofast.commands.console import Table, explain, progress, warn, write_json, write_result
 from zoofast.commands.inference import add_model_arguments, dynamic_of
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     best = max(rows, key=lambda row: float(row["images_per_second"]))
     for row in rows:
         row["best"] = row is best
+    notes = [note for row in rows for note in row.pop("notes") if row is best]
     numbers = {
         "model": args.model,
         "device": args.device,
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         write_result(args.report, render(bench_report(numbers, ["zoofast", *args.argv])))
     _table(rows, args.model).print()
+    explain(*notes)
     for why in dict.fromkeys(failures.values()):
         sizes = [str(size) for size, reason in failures.items() if reason == why]
         which = f"size {sizes[0]} is" if len(sizes) == 1 else f"sizes {', '.join(sizes)} are"
@@ -86,6 +88,7 @@ def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     from zoofast.inference.job import InferJob
     from zoofast.inference.processes import run_jobs
     from zoofast.inference.spec import ModelSpec
+    from zoofast.inference.transfer import Transfer
 
     job = InferJob(
         ModelSpec(
@@ -102,10 +105,13 @@ def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     )
     (run_of_device,) = run_jobs([job], timeout=args.device_timeout)
     report = run_of_device.report
+    transfer = Transfer.of(report.input, report.times) if report.input else None
     return {
         "batchsize": size,
         "images_per_second": report.throughput(),
         "latency_ms": latency(report.times.compute),
+        **({"transfer": transfer.as_dict()} if transfer else {}),
+        "notes": list(transfer.sentences()) if transfer else [],
     }
 
 

@@ -47,6 +47,29 @@ UNUSED = {
 }
 
 
+# The options of ais_bench and of msit's later benchmark that zoofast has too.
+USED = {
+    "--model": "the model",
+    "--input": "a folder, or files with commas between them",
+    "--output": "the parent of the result folder",
+    "--output_dirname": "the result folder",
+    "--outfmt": "BIN, NPY or TXT",
+    "--loop": "executions per batch",
+    "--device": "one device or several",
+    "--batchsize": "the batch size to run with",
+    "--dymBatch": "the same as --batchsize",
+    "--dymHW": "the size to run with",
+    "--dymDims": "the shape to run with",
+    "--dymShape": "the shape to run with",
+    "--outputSize": "bytes of each output",
+    "--aipp_config": "normalization by dynamic AIPP",
+    "--pure_data_type": "zero or random",
+    "--warmup_count": "executions before the times are taken",
+    "--display_all_summary": "also the times of the copies",
+    "--backend": "zoofast's backends, not msit's trtexec",
+}
+
+
 def spellings(name: str) -> list[str]:
     """The option as ais_bench writes it, and with hyphens as msit does."""
     return list(dict.fromkeys((name, "--" + name[2:].replace("_", "-"))))

@@ -54,6 +54,7 @@ class InferReport:
     times: Times = field(default_factory=Times)
     failures: dict[str, str] = field(default_factory=dict)  # file -> reason
     results: list[tuple[str, list[str]]] = field(default_factory=list)  # input, its result files
+    input: TensorInfo | None = None  # what the model takes; None for a lost device
 
     def throughput(self) -> float:
         """Images a second of the device alone, as ais_bench counts them; 0.0 without times."""
@@ -115,7 +116,7 @@ def infer_files(
             ]
             progress(len(batch.rows))
     report.seconds = time.perf_counter() - begin
-    report.times = model.times()
+    report.times, report.input = model.times(), model.input
     return report
 
 
@@ -168,7 +169,7 @@ def infer_dummy(
     outputs = model.infer(data, loop)
     report.seconds = time.perf_counter() - begin
     report.images = report.batch * loop
-    report.times = model.times()
+    report.times, report.input = model.times(), model.input
     if sink is not None:
         commit(recorded_outputs(outputs), 1)
         sink.write(PURE, outputs)

@@ -22,6 +22,7 @@ from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
 from zoofast.evaluation.result import Evaluation
 from zoofast.inference.spec import ModelSpec
+from zoofast.inference.transfer import Transfer
 from zoofast.preprocess.loader import Failure, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
@@ -248,6 +249,7 @@ def _add_stream(
         device_rate=evaluation.device_rate(),
         device_busy=evaluation.device_share("infer"),
         microseconds={step: 1000 * sum(ms) / images for step, ms in steps.items() if ms},
+        transfer=Transfer.of(evaluation.input, times),
     )
     profile.per_thread = evaluation.timeline.shares()
     profile.rate_over_time = evaluation.timeline.rate.points()

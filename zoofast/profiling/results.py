@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from zoofast.base.provenance import versions
+from zoofast.inference.transfer import Transfer
 from zoofast.preprocess.loader import Failure
 from zoofast.preprocess.recipe import Recipe
 from zoofast.profiling.disk import DiskRate
@@ -67,6 +68,7 @@ class StreamProfile:
     device_rate: float  # of the device alone
     device_busy: float  # part of the time in which the device computed
     microseconds: dict[str, float]  # per image: h2d, infer, d2h
+    transfer: Transfer | None = None  # None if the backend does not time its copies
 
 
 @dataclass

@@ -95,12 +95,17 @@ def _disk(profile: Profile, disk: DiskRate, what: str, consequence: str) -> str:
 def _stream(profile: Profile) -> Iterator[str]:
     stream = profile.stream
     if stream is not None:
-        limit = "the device" if stream.device_busy > 1 - MAX_IDLE else "this host"
+        bus_busy = stream.rate * stream.transfer.to_device / 1e6 if stream.transfer else 0.0
+        limit = "the bus" if bus_busy > 1 - MAX_IDLE else "this host"
+        if stream.device_busy > 1 - MAX_IDLE:
+            limit = "the device"
         yield (
             f"The evaluation of {stream.model} reaches {stream.rate:,.0f} images/s; the device "
             f"alone would reach {stream.device_rate:,.0f}. The device computes "
             f"{stream.device_busy:.0%} of the time, so {limit} limits the rate."
         )
+        if stream.transfer is not None:
+            yield " ".join(stream.transfer.sentences())
 
 
 def _demand(profile: Profile) -> Iterator[str]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base import acl_library
 from zoofast.errors import BackendError
 from zoofast.inference import native_output
 from zoofast.inference.backends import (
@@ -60,8 +61,9 @@ def load(
         import aclruntime
     except ImportError as error:
         raise BackendError(
-            f"{model}: needs aclruntime, which comes with ais_bench: install the wheel for this "
-            f"Python and CANN, and source CANN's set_env.sh ({error})"
+            f"{model}: needs CANN: source its set_env.sh, or name its {acl_library.ACL_LIBRARY} "
+            "with --acl-lib; the backend aclruntime needs aclruntime, which comes with ais_bench, "
+            f"for this Python and CANN ({error})"
         ) from error
     return AclModel(aclruntime, model, device, batch)
 
