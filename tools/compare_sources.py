@@ -131,7 +131,7 @@ def compare(case: Case, source: Source) -> str:
     try:
         imported = case.imported()
     except ZoofastError as error:
-        return str(error)
+        return str(error).removeprefix(f"{case.name}: ")
     checked = check(
         imported.recipe, case.transform(imported), source, source.items, len(source.items)
     )
