@@ -204,7 +204,7 @@ def test_eval_ends_with_the_reason(
     code: int,
     text: str,
 ) -> None:
-    options = ["-o", tmp_path / "r.json", "--device", devices, "--device-timeout", "1"]
+    options = ["-o", tmp_path / "r.json", "--device", devices, "--device-timeout", "4"]
     chosen = words(run, "m4.om", *options)
     last = f"scored {eval_case.COUNT} of {eval_case.COUNT}\n"
     check_ends_and_resumes(acl, chosen, fault, code, text, last)
@@ -220,7 +220,7 @@ def test_infer_ends_with_the_reason(
 ) -> None:
     images = models.write_inputs(tmp_path / "in", 23)
     chosen = ["infer", "-m", str(run / "m4.om"), "-i", str(tmp_path / "in"), "-o", str(tmp_path)]
-    chosen += ["--output_dirname", "out", "--outfmt", "NPY", "--device-timeout", "1"]
+    chosen += ["--output_dirname", "out", "--outfmt", "NPY", "--device-timeout", "4"]
     check_ends_and_resumes(acl, chosen, fault, 2, text, " by an earlier run)\n")
     for i, expected in enumerate(models.logits(images)):
         got = np.load(tmp_path / f"out/x{i}_0.npy")[0]
