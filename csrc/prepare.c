@@ -415,22 +415,37 @@ static void pack_floats(const zf_recipe *r, void *const planes[3], void *out)
     }
 }
 
+/* Sets n elements, `step` elements apart, from element `first` of out on. */
+static void fill_elements(void *out, size_t first, size_t step, size_t n, const void *element,
+                          size_t size)
+{
+    uint32_t value = 0;
+    memcpy(&value, element, 4); /* zf_recipe.fill has 4 bytes for each channel */
+    if (size == 1)
+        for (size_t i = 0; i < n; i++)
+            ((uint8_t *)out)[first + i * step] = *(const uint8_t *)element;
+    else if (size == 2)
+        for (size_t i = 0; i < n; i++)
+            memcpy((uint16_t *)out + first + i * step, element, 2);
+    else
+        for (size_t i = 0; i < n; i++)
+            ((uint32_t *)out)[first + i * step] = value;
+}
+
 /* Puts r->fill into the tensor's elements outside the image. */
 static void paint_border(const zf_recipe *r, const geometry *g, void *out)
 {
     size_t size = (size_t)r->elem_size, step = r->layout == ZF_NHWC ? 3 : 1;
+    size_t w = (size_t)r->out_w, x0 = (size_t)g->x0, x1 = (size_t)g->x1;
     for (int c = 0; c < 3; c++) {
         size_t index = (size_t)r->channel_index[c];
-        size_t first = r->layout == ZF_NHWC ? index : index * (size_t)r->out_w * (size_t)r->out_h;
+        size_t plane = r->layout == ZF_NHWC ? index : index * w * (size_t)r->out_h;
         for (int y = 0; y < r->out_h; y++) {
             bool inside = y >= g->y0 && y < g->y1;
-            char *row = (char *)out + (first + (size_t)y * (size_t)r->out_w * step) * size;
-            for (int x = 0; x < r->out_w; x++) {
-                if (inside && x == g->x0)
-                    x = g->x1;
-                if (x < r->out_w)
-                    memcpy(row + (size_t)x * step * size, r->fill[c], size);
-            }
+            size_t row = plane + (size_t)y * w * step;
+            fill_elements(out, row, step, inside ? x0 : w, r->fill[c], size);
+            if (inside)
+                fill_elements(out, row + x1 * step, step, w - x1, r->fill[c], size);
         }
     }
 }
