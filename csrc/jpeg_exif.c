@@ -1,4 +1,5 @@
-/* The orientation in EXIF data, as OpenCV finds it (modules/imgcodecs/src/exif.cpp).
+/* EXIF data: the orientation, as OpenCV finds it (modules/imgcodecs/src/exif.cpp), and whether
+ * Pillow reads the resolution without an error.
  * EXIF: CIPA DC-008; its layout is that of TIFF 6.0, section 2. */
 #include "zf_internal.h"
 
@@ -88,4 +89,31 @@ int zf_exif_orientation(const uint8_t *data, size_t nbytes)
         return value >= 1 && value <= 8 ? (int)value : 1;
     }
     return 0;
+}
+
+/* Pillow reads two entries when it opens a file without a resolution in its JFIF segment
+ * (JpegImagePlugin, _read_dpi_from_exif). It refuses the file where the values have some other
+ * types or counts, so only the types and counts of the standard are plain. */
+bool zf_exif_is_plain(const uint8_t *data, size_t nbytes)
+{
+    enum { SHORT = 3, RATIONAL = 5 };
+    tiff t = {data, nbytes, false, false};
+    if (nbytes < 8)
+        return false;
+    if ((data[0] != 'I' || data[1] != 'I') && (data[0] != 'M' || data[1] != 'M'))
+        return false;
+    t.is_little_endian = data[0] == 'I';
+    if (read_number(&t, 2, 2) != 42)
+        return false;
+    uint32_t offset = read_number(&t, 4, 4);
+    uint32_t entries = read_number(&t, offset, 2);
+    uint64_t entry = (uint64_t)offset + 2;
+    for (uint32_t i = 0; i < entries && !t.failed; i++, entry += 12) {
+        uint32_t tag = read_number(&t, entry, 2), type = read_number(&t, entry + 2, 2);
+        if (tag != 0x011A && tag != 0x0128)
+            continue;
+        if (type != (tag == 0x0128 ? SHORT : RATIONAL) || read_number(&t, entry + 4, 4) != 1)
+            return false;
+    }
+    return !t.failed;
 }

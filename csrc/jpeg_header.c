@@ -47,7 +47,7 @@ static bool photoshop_is_clean(segment s)
 
 /* Segments that were found so far. */
 typedef struct {
-    bool jfif, adobe, frame;
+    bool jfif, adobe, exif, frame;
     int adobe_transform;
 } seen;
 
@@ -62,6 +62,11 @@ static bool read_app(int marker, segment s, zf_jpeg *jpeg, seen *seen)
         }
         return true;
     case 0xE1:
+        if (!starts(s, "Exif\0", 5))
+            return true;
+        /* Pillow joins the data of several segments. */
+        jpeg->exif_is_unusual = seen->exif || s.n < 6 || !zf_exif_is_plain(s.p + 6, s.n - 6);
+        seen->exif = true;
         if (jpeg->orientation == 0 && starts(s, "Exif\0\0", 6))
             jpeg->orientation = zf_exif_orientation(s.p + 6, s.n - 6);
         return true;

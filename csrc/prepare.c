@@ -584,6 +584,8 @@ zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8
     result->status = zf_jpeg_parse(data, nbytes, &image.jpeg);
     if (result->status != ZF_OK)
         return result->status;
+    if (!recipe->is_turned && jpeg->exif_is_unusual)
+        return result->status = ZF_UNSUPPORTED;
     if (recipe->is_turned && jpeg->orientation != 0)
         image.orientation = jpeg->orientation;
     bool transposed = zf_is_transposed(image.orientation);

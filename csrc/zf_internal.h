@@ -141,6 +141,7 @@ typedef struct zf_jpeg {
     /* of the first EXIF segment that has one, 1 to 8, as OpenCV 5 reads it; 0: none.
      * OpenCV 4 reads the first APP1 segment only, whatever it holds. */
     int orientation;
+    bool exif_is_unusual; /* perhaps Pillow refuses the file; OpenCV ignores such data */
     int width, height;
     bool progressive; /* SOF2; else SOF0 or SOF1 with Huffman coding */
     int ncomp;        /* 1 or 3 */
@@ -160,6 +161,10 @@ typedef struct zf_jpeg {
  * CMYK, multi-picture files, 12 bits, huge sizes ...). Such a header is
  * ZF_UNSUPPORTED, so that Pillow decides. */
 zf_status zf_jpeg_parse(const uint8_t *data, size_t nbytes, zf_jpeg *jpeg);
+
+/* Whether Pillow can read the resolution in these EXIF data, which begin with the byte
+ * order. Where it may fail, it refuses the file. */
+bool zf_exif_is_plain(const uint8_t *data, size_t nbytes);
 
 /* Reads the segments from data[offset] on up to the entropy-coded bytes of the next
  * scan: Huffman tables, restart interval, scan header. False at anything else. */

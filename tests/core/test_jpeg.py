@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import warnings
 from collections.abc import Iterator
@@ -330,6 +331,32 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         ),
     )
     yield "CMYK", cmyk(ycck=True)
+
+
+def exif_of_resolution(draw: random.Random) -> bytes:
+    """EXIF data with a resolution, of which some bytes are not what they should be."""
+    order = draw.choice("<>")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, 3)
+    kinds = [(0x112, 3, 6 << 16 if order == ">" else 6), (0x11A, 5, 50), (0x128, 3, 2 << 16)]
+    tags = b"".join(struct.pack(order + "HHII", tag, kind, 1, value) for tag, kind, value in kinds)
+    data = bytearray(head + tags + bytes(4) + struct.pack(order + "II", 300, 1) + bytes(20))
+    for _ in range(draw.randrange(4)):
+        data[draw.randrange(len(data) - 20)] = draw.choice([0, 1, 2, 3, 4, 7, 255, 254, 43])
+    return b"Exif\0\0" + bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of some EXIF data, and goes on
+def test_broken_exif_is_refused_where_pillow_refuses_it() -> None:
+    """Pillow reads the resolution when it opens a file that has none in a JFIF segment."""
+    draw = random.Random(3)
+    refused = 0
+    for i in range(3000):
+        data = jpegs.insert(BARE, jpegs.segment(0xE1, exif_of_resolution(draw)))
+        assert agrees(data), i
+        refused += verdict(data, WINDOWED) is None
+    assert 5 < refused < 500
+    twice = jpegs.segment(0xE1, exif_of_resolution(random.Random(1)))
+    assert agrees(jpegs.insert(BARE, twice + twice[:-30]))
 
 
 SEEDS = dict(seeds())
