@@ -144,6 +144,7 @@ class Recipe:
         names a step which no recipe can say exactly, such as a random step, or one that resizes a
         tensor.
         """
+        # Imported here: the importers build on this module.
         from zoofast.preprocess.importers.transforms import from_transforms
 
         return from_transforms(transform, name=name, classes=classes).recipe
