@@ -38,8 +38,10 @@ help:
 demo: .venv/ready$(if $(MODEL),-infer)
 	$(PYTHON) tools/demo.py $(IMAGES) $(if $(MODEL),--model $(MODEL)) $(if $(LABELS),--labels $(LABELS))
 
+# One process more than CPUs, since tests of hung devices and killed runs wait.
 test: .venv/ready-test
-	$(PYTHON) -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+	$(PYTHON) -m pytest -q -n $$(n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist worksteal \
+		-m "not slow"
 
 test-slow: .venv/ready-test
 	$(PYTHON) -m pytest -q -m slow

@@ -279,6 +279,7 @@ def test_a_device_that_hangs_ends_bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run="time.sleep(1000)")
+    monkeypatch.setattr("zoofast.inference.processes.OPENING_SECONDS", 5)
     model = models.write_model(tmp_path / "m.om", 2)
     assert main(["bench", "--model", model, "--batchsize", "2", "--device-timeout", "1"]) == 2
     error = capfd.readouterr().err
