@@ -150,13 +150,16 @@ class _Answers:
         self._best: TopK | None = None
 
     def add(self, names: Sequence[str], best: TopK) -> None:
-        """Raises KeyError for a name that is not among the items."""
+        """At least one name. Raises KeyError for a name that is not among the items."""
         places = [self._places[name] for name in names]
         # Allocated once, for all images: many small arrays that outlive large ones fragment the
         # heap.
         if self._best is None:
             self._best = TopK.empty(self._size, best.classes.shape[1])
-        self._best.put(np.array(places, np.int64), best)
+        # The images of a batch are in the source's order, mostly without a gap.
+        first, end = places[0], places[-1] + 1
+        is_run = places == list(range(first, end))
+        self._best.put(slice(first, end) if is_run else np.array(places, np.int64), best)
         self.names += names
         self._order += places
 
