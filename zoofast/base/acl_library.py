@@ -12,6 +12,21 @@ from typing import Any
 from zoofast import _acl
 
 ACL_LIBRARY = "libascendcl.so"
+# ACL's numbers for element types
+DTYPES = {
+    0: "float32",
+    1: "float16",
+    2: "int8",
+    3: "int32",
+    4: "uint8",
+    6: "int16",
+    7: "uint16",
+    8: "uint32",
+    9: "int64",
+    10: "uint64",
+    11: "float64",
+    12: "bool",
+}
 VARIABLE = "ZOOFAST_ACL_LIB"  # the path of the library; what --acl-lib sets
 # Set by CANN's set_env.sh, and where CANN is installed by default.
 HOME_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")

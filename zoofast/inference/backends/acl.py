@@ -30,21 +30,6 @@ from zoofast.inference.backends import (
     output_shape,
 )
 
-# ACL's numbers for element types
-DTYPES = {
-    0: "float32",
-    1: "float16",
-    2: "int8",
-    3: "int32",
-    4: "uint8",
-    6: "int16",
-    7: "uint16",
-    8: "uint32",
-    9: "int64",
-    10: "uint64",
-    11: "float64",
-    12: "bool",
-}
 # One batch is copied in, one is computed, one is copied out. One more is queued, so that the device
 # has work when this thread wakes up late.
 MAX_IN_FLIGHT = 4
@@ -220,11 +205,13 @@ class AclModel:
         return output_shape(self._model, output.name, output.shape, self._shape[0], largest)
 
     def _info(self, tensor: _acl.Tensor, shape: tuple[int, ...] | None = None) -> TensorInfo:
-        if tensor.type not in DTYPES:
+        if tensor.type not in acl_library.DTYPES:
             raise BackendError(
                 f"{self._model}: {tensor.name} has ACL's data type {tensor.type}, unknown"
             )
-        return TensorInfo(tensor.name, shape or tensor.shape, np.dtype(DTYPES[tensor.type]))
+        return TensorInfo(
+            tensor.name, shape or tensor.shape, np.dtype(acl_library.DTYPES[tensor.type])
+        )
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:

@@ -36,27 +36,12 @@ from zoofast.inference.backends import (
     output_shape,
 )
 
-# ACL's numbers for element types
-_DTYPES = {
-    0: "float32",
-    1: "float16",
-    2: "int8",
-    3: "int32",
-    4: "uint8",
-    6: "int16",
-    7: "uint16",
-    8: "uint32",
-    9: "int64",
-    10: "uint64",
-    11: "float64",
-    12: "bool",
-}
 _LOG_WARNINGS = 3
 
 
 def load(
     model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
-) -> AclModel:
+) -> AclruntimeModel:
     try:
         import aclruntime
     except ImportError as error:
@@ -65,10 +50,10 @@ def load(
             "with --acl-lib; the backend aclruntime needs aclruntime, which comes with ais_bench, "
             f"for this Python and CANN ({error})"
         ) from error
-    return AclModel(aclruntime, model, device, batch)
+    return AclruntimeModel(aclruntime, model, device, batch)
 
 
-class AclModel:
+class AclruntimeModel:
     """A Model of zoofast.inference.backends. Only the loading thread may call its methods."""
 
     concurrency = 1
@@ -109,9 +94,9 @@ class AclModel:
 
     def _info(self, desc: Any, shape: tuple[int, ...]) -> TensorInfo:
         number = int(desc.datatype)
-        if number not in _DTYPES:
+        if number not in acl_library.DTYPES:
             raise BackendError(f"{self._model}: {desc.name} has ACL's data type {number}, unknown")
-        return TensorInfo(str(desc.name), shape, np.dtype(_DTYPES[number]))
+        return TensorInfo(str(desc.name), shape, np.dtype(acl_library.DTYPES[number]))
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -192,7 +177,7 @@ class AclModel:
             if self._memory is not None:
                 self._memory.reset()
 
-    def __enter__(self) -> AclModel:
+    def __enter__(self) -> AclruntimeModel:
         return self
 
     def __exit__(
