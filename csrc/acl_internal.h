@@ -1,4 +1,4 @@
-/* What acl_library.c and acl_model.c share. */
+/* What acl_library.c and the files of acl_model.h share. */
 #ifndef ZF_ACL_INTERNAL_H
 #define ZF_ACL_INTERNAL_H
 
