@@ -105,10 +105,10 @@ class InProcess(ModelSpec):
 def infer_alone(model: str, count: int, concurrency: int, timing: Timing) -> None:
     """Adds the seconds per image of inference alone, always of the same batch."""
     with open_backend(model, batch=DEFAULT_BATCH, concurrency=concurrency) as loaded:
-        batch = dummy_batch(loaded.input, "random")
+        batch = dummy_batch(loaded.inputs, "random")
         begin = time.perf_counter()
         with ThreadPoolExecutor(concurrency) as pool:
-            for _ in pool.map(lambda i: loaded.infer(batch), range(-(-count // DEFAULT_BATCH))):
+            for _ in pool.map(lambda i: loaded.infer(*batch), range(-(-count // DEFAULT_BATCH))):
                 pass
         timing.seconds.append((time.perf_counter() - begin) / count)
 

@@ -96,10 +96,10 @@ with open_backend(sys.argv[1]) as model:
     ring[:] = rng.random(ring.shape)
     results = []
     for batch in ring[:model.max_in_flight]:
-        model.begin(batch, len(batch))
+        model.begin(batch, rows=len(batch))
     for batch in ring[model.max_in_flight:]:
         results.append(model.end().outputs[0])
-        model.begin(batch, len(batch))
+        model.begin(batch, rows=len(batch))
     while len(results) < len(ring):
         results.append(model.end().outputs[0])
     own = [model.infer(batch.copy())[0] for batch in ring]  # memory that is not pinned
@@ -156,6 +156,53 @@ def test_gears_need_the_batch_first_in_an_output(
     assert done.returncode == 2
     assert "output class is [6x2], without the batch as its first number" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+PAIR = [
+    {"name": "image", "dtype": "float32", "shape": [-1, *models.IMAGE]},
+    {"name": "shift", "dtype": "int64", "shape": [-1, models.CLASSES]},
+]
+SHAPE = ["--dymShape", "image:4,3,4,4;shift:4,6", "--outputSize", "96,32,48,24"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ({}, []),
+        ({"dynamic_batch": [1, 2, 4]}, []),
+        (
+            {"dynamic_dims": [[4, 3, 4, 4, 4, 6], [1, 3, 4, 4, 1, 6]]},
+            ["--dymDims", SHAPE[1]],
+        ),
+        ({"dynamic_shape": True}, SHAPE),
+    ],
+    ids=["static", "batch", "dims", "shape"],
+)
+def test_several_inputs_and_outputs_of_all_types(
+    acl: emulator.Emulator, run: Path, tmp_path: Path, kind: dict[str, Any], options: list[str]
+) -> None:
+    batch = -1 if kind else 4
+    om = emulator.write_om(
+        tmp_path / "m.om",
+        onnx=models.write_pair_model(tmp_path / "m.onnx"),
+        inputs=[{**info, "shape": [batch, *info["shape"][1:]]} for info in PAIR],
+        outputs=[
+            {"name": name, "dtype": dtype, "shape": [batch, 1 if name == "best" else 6]}
+            for name, dtype in models.PAIR_OUTPUTS.items()
+        ],
+        **kind,
+    )
+    where = models.write_pairs(tmp_path, 7)
+    chosen = ["infer", "-m", om, "-i", where, "-o", tmp_path, "--output_dirname", "r"]
+    done = acl.run(*chosen, "--outfmt", "NPY", *options, STATS_FILE=tmp_path / "stats")
+    assert (done.returncode, done.stderr) == (0, NOTHING_LEAKED)
+    assert statistics(tmp_path / "stats")["misuses"] == 0
+    images = np.stack([np.fromfile(tmp_path / f"image/x{i}.bin", np.float32) for i in range(7)])
+    models.check_pairs(tmp_path / "r", images)
+    if not kind:
+        done = acl.run(*words(run, om), QUIET=1)
+        assert done.returncode == 2
+        assert "has 2 inputs (image, shift); a classifier has one" in done.stderr
 
 
 # ---- faults --------------------------------------------------------------------------

@@ -125,6 +125,29 @@ def test_npy_inputs_and_several_outputs(tmp_path: Path) -> None:
             assert saved[0] == pytest.approx(sign * row, rel=1e-5, abs=1e-5)
 
 
+def test_a_model_of_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, where = models.write_pair_model(tmp_path / "m.onnx"), models.write_pairs(tmp_path, 7)
+    words = ["infer", "-m", model, "--batchsize", "4", "-o", str(tmp_path), "--output_dirname", "r"]
+    words += ["--outfmt", "NPY", "-i"]
+    assert main([*words, where]) == 0
+    images = np.stack([np.fromfile(tmp_path / f"image/x{i}.bin", np.float32) for i in range(7)])
+    models.check_pairs(tmp_path / "r", images)
+    summary = json.loads((tmp_path / "r_summary.json").read_text())
+    assert summary["filesinfo"]["6"]["infiles"] == [
+        str(tmp_path / "image/x6.bin"),
+        str(tmp_path / "shift/s6.bin"),
+    ]
+    (tmp_path / "shift/s3.bin").write_bytes(bytes(8))
+    assert main([*words, where]) == 1
+    assert len(list((tmp_path / "r").iterdir())) == 6 * 4
+    assert f"x3.bin ({tmp_path / 'shift/s3.bin'}: 8 bytes, not " in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "image")]) == 2
+    assert "has 2 inputs (image, shift), --input names 1; " in capsys.readouterr().err
+    (tmp_path / "shift/s5.bin").unlink()
+    assert main([*words, where]) == 2
+    assert "shift: holds 6 files, but " in capsys.readouterr().err
+
+
 def test_batch_packed_files(tmp_path: Path) -> None:
     images = models.write_inputs(tmp_path / "in", 6)
     for i in range(6):
@@ -832,13 +855,14 @@ def test_a_failing_model_ends_the_run(tmp_path: Path) -> None:
         calls = 0
 
         def __init__(self, model: Any) -> None:
-            self.model, self.input, self.outputs = model, model.input, model.outputs
+            self.model, self.outputs = model, model.outputs
+            self.input, self.inputs = model.input, model.inputs
 
-        def infer(self, batch: Any, loop: int = 1) -> Any:
+        def infer(self, *batch: Any, loop: int = 1) -> Any:
             self.calls += 1
             if self.calls == 3:
                 raise BackendError("the device is gone")
-            return self.model.infer(batch, loop)
+            return self.model.infer(*batch, loop=loop)
 
     (tmp_path / "out").mkdir()
     with open_backend("2x3x4x4", "null") as model:

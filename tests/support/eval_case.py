@@ -79,13 +79,14 @@ class Wrapped:
     ) -> None:
         self.concurrency = concurrency
         self._model = open_backend(f"{batch}x3x4x4:float32:6", "null")
-        self.input, self.outputs = self._model.input, self._model.outputs
+        self.inputs, self.input = self._model.inputs, self._model.input
+        self.outputs = self._model.outputs
         self._before, self._calls = before, 0
 
-    def infer(self, batch: Any, loop: int = 1) -> Any:
+    def infer(self, *batch: Any, loop: int = 1) -> Any:
         self._calls += 1
         self._before(self._calls)
-        return self._model.infer(batch, loop)
+        return self._model.infer(*batch, loop=loop)
 
     def times(self) -> Any:
         return self._model.times()

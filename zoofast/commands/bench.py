@@ -105,7 +105,7 @@ def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     )
     (run_of_device,) = run_jobs([job], timeout=args.device_timeout)
     report = run_of_device.report
-    transfer = Transfer.of(report.input, report.times) if report.input else None
+    transfer = Transfer.of(report.inputs, report.times)
     return {
         "batchsize": size,
         "images_per_second": report.throughput(),

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i",
         "--input",
-        metavar="FOLDER|FILE[,FILE…]",
-        help="folder of .bin or .npy files, or some of them",
+        metavar="FOLDER|FILE[,…]",
+        help="folder of .bin or .npy files, or some of them; a folder for each input of the model",
     )
     parser.add_argument(
         "-o", "--output", help="parent of the result folder (default: no results are written)"
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from zoofast.inference import ais_bench
     from zoofast.inference.folder import infer_folder
-    from zoofast.inference.inputs import images_of_samples, list_inputs
+    from zoofast.inference.inputs import images_of_samples, list_groups
     from zoofast.inference.job import InferJob
     from zoofast.inference.outputs import open_folder
     from zoofast.inference.spec import ModelSpec
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError("--output_dirname needs --output, the folder to make it in")
     if args.resume and not (args.output and args.output_dirname and args.input):
         raise OutputError("--resume needs --input, --output and --output_dirname")
-    files = list_inputs(args.input) if args.input else None
+    files, further = list_groups(args.input) if args.input else (None, {})
     folder = open_folder(args.output, args.output_dirname) if args.output else None
     job = InferJob(
         ModelSpec(
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             dynamic=dynamic_of(args, load_recipe(args.recipe) if args.recipe else None),
         ),
         files,
+        further,
         images_per_file=args.images_per_file,
         folder=folder,
         fmt=args.outfmt,

@@ -50,7 +50,7 @@ UNUSED = {
 # The options of ais_bench and of msit's later benchmark that zoofast has too.
 USED = {
     "--model": "the model",
-    "--input": "a folder, or files with commas between them",
+    "--input": "a folder, or files with commas between them; a folder for each input",
     "--output": "the parent of the result folder",
     "--output_dirname": "the result folder",
     "--outfmt": "BIN, NPY or TXT",

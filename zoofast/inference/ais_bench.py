@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,15 +55,21 @@ def device_lines(runs: Sequence[DeviceRun]) -> Iterator[str]:
     yield f"[INFO] summary throughput:{sum(run.report.throughput() for run in runs)}"
 
 
-def summary(report: InferReport, arguments: list[str]) -> dict[str, Any]:
-    """The content of ais_bench's summary file, with its keys in its order."""
+def summary(
+    report: InferReport,
+    arguments: list[str],
+    further: Mapping[str, tuple[str, ...]] | None = None,
+) -> dict[str, Any]:
+    """The content of ais_bench's summary file, with its keys in its order. further: files of the
+    model's further inputs, as in InferJob."""
+    others = further or {}
 
     def with_count(times: Sequence[float]) -> dict[str, float]:
         return {**statistics(times), "count": len(times)}
 
     return {
         "filesinfo": {
-            str(i): {"infiles": [file], "outfiles": results}
+            str(i): {"infiles": [file, *others.get(file, ())], "outfiles": results}
             for i, (file, results) in enumerate(report.results)
         },
         "args": arguments,

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from zoofast.inference.backends import (
     Result,
     TensorInfo,
     Times,
+    check_one_input,
 )
 from zoofast.inference.child import CLOSING_SECONDS
 from zoofast.inference.remote import RemoteModel, kill_models
@@ -175,7 +176,7 @@ class _Executor(threading.Thread):
                     more = False
                     break
                 self.busy_since = self.busy_since or time.monotonic()
-                model.begin(task.slots.array, task.rows)
+                model.begin(task.slots.array, rows=task.rows)
                 in_flight.append(task)
             if not in_flight:
                 return
@@ -189,13 +190,12 @@ class _Device(threading.Thread):
 
     def __init__(
         self,
-        open_model: Callable[[], Model | QueuedModel],
-        number: int,
+        spec: ModelSpec,
         tasks: _TaskQueue,
         events: queue.SimpleQueue[_Event],
     ) -> None:
-        super().__init__(name=f"device {number}", daemon=True)
-        self.number = number
+        super().__init__(name=f"device {spec.device}", daemon=True)
+        self.number, self.title = spec.device, spec.model
         self.tasks, self.events = tasks, events
         self.model: Model | QueuedModel | None = None
         self.executors: list[_Executor] = []
@@ -203,7 +203,7 @@ class _Device(threading.Thread):
         self.times = Times()
         self.timeline: Timeline | None = None
         self.loaded = False
-        self._open_model = open_model
+        self._open_model = spec.open
         self._may_begin = threading.Event()
         self._ring: Sequence[_core.Batch] = ()
         self.killed = False  # its process, if it has one, must end
@@ -284,9 +284,7 @@ class Devices:
         self._has_begun = False
         self._checked = 0.0  # when the devices' clocks were last looked at
         self.shared = any(spec.own_process for spec in specs)
-        self._devices = [
-            _Device(spec.open, spec.device, self._tasks, self._events) for spec in specs
-        ]
+        self._devices = [_Device(spec, self._tasks, self._events) for spec in specs]
         self._in_use = list(self._devices)
         self.lost: dict[int, str] = {}
         self.input: TensorInfo
@@ -318,6 +316,7 @@ class Devices:
             first = self._in_use[0]
             assert first.model is not None
             self.input, self.outputs = first.model.input, first.model.outputs
+            check_one_input(first.title, [each.name for each in first.model.inputs])
             for device in self._in_use:
                 assert device.model is not None
                 if device.model.input != self.input:

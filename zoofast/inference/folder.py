@@ -34,6 +34,7 @@ class FolderRun:
     """What a run did, on each device. resumed: files whose results an earlier run had made.
 
     inputs: all files of both runs, in order. kept: the earlier run's files and their results.
+    further: files of the model's further inputs, as in InferJob.
     """
 
     model: str
@@ -42,6 +43,7 @@ class FolderRun:
     resumed: int = 0
     inputs: Sequence[str] = ()
     kept: Sequence[tuple[str, list[str]]] = ()
+    further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -95,7 +97,8 @@ class FolderRun:
             results = sorted(
                 [*kept, *run.report.results], key=lambda result: position.get(result[0], 0)
             )
-            content = json.dumps(summary(replace(run.report, results=results), arguments)).encode()
+            report = replace(run.report, results=results)
+            content = json.dumps(summary(report, arguments, self.further)).encode()
             write_atomic(sibling_path(folder, "_summary.json"), content)
 
 
@@ -142,7 +145,8 @@ def infer_folder(
             runs = _run_devices(rest, devices, results, progress, timeout)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
-    return FolderRun(job.spec.model, job.folder, runs, resumed, job.files or [], results.kept)
+    files = job.files or []
+    return FolderRun(job.spec.model, job.folder, runs, resumed, files, results.kept, job.further)
 
 
 def _device_folder(folder: Path, device: int) -> Path:

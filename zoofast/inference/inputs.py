@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.names import stem
-from zoofast.errors import SourceError
+from zoofast.errors import BackendError, SourceError
 from zoofast.inference.backends import Allocate, TensorInfo
 from zoofast.preprocess.manifest import read_manifest
 
@@ -85,6 +85,26 @@ def list_inputs(where: str) -> list[str]:
     return files
 
 
+def list_groups(where: str) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """The files of `list_inputs`; for a model of several inputs, also of each file the files of the
+    further inputs.
+
+    `where` names a folder for each input then, with commas between them. The files of the folders
+    belong together in their order, as in ais_bench. Raises SourceError.
+    """
+    folders = where.split(",")
+    if os.path.exists(where) or len(folders) == 1 or not all(map(os.path.isdir, folders)):
+        return list_inputs(where), {}
+    first, *others = (list_inputs(folder) for folder in folders)
+    for folder, files in zip(folders[1:], others, strict=True):
+        if len(files) != len(first):
+            raise SourceError(
+                f"{folder}: holds {len(files)} files, but {folders[0]} holds {len(first)}; each "
+                "input of the model needs a file for each sample"
+            )
+    return first, dict(zip(first, zip(*others, strict=True), strict=True))
+
+
 class InputReader:
     """Reads single files. Every file holds `images` images of the model's input."""
 
@@ -129,6 +149,67 @@ class InputReader:
         return None
 
 
+class GroupReader:
+    """Reads the files of all inputs of a model. Every file of the first input holds `images` images
+    of the batch, and so many parts of every other input.
+
+    further: file of the first input -> files of the other inputs. Raises BackendError for inputs
+    that cannot be divided among the files of a batch.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        inputs: Sequence[TensorInfo],
+        images: int,
+        further: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        first = inputs[0]
+        self._further = further
+        given = 1 + len(next(iter(further.values()), ()))
+        if given != len(inputs):
+            names = ", ".join(info.name for info in inputs)
+            raise BackendError(
+                f"{model}: has {len(inputs)} inputs ({names}), --input names {given}; name a "
+                "folder for each, with commas between them, in this order"
+            )
+        self.files = first.shape[0] // images  # of a batch, for each input
+        for info in inputs[1:]:
+            if info.shape[0] % self.files:
+                raise BackendError(
+                    f"{model}: input {info} cannot be divided among the {self.files} files of a "
+                    "batch; use a model of a batch size that one file fills"
+                )
+        self.inputs = inputs
+        self.readers = [InputReader(info, info.shape[0] // self.files) for info in inputs]
+
+    def check(self, file: str) -> str | None:
+        """Why the sample of `file` does not fit the model, or None."""
+        return self._first_failure(file, lambda reader, path, _: reader.check(path))
+
+    def read(self, file: str, index: int, arrays: Sequence[NDArray[Any]]) -> str | None:
+        """Reads the sample of `file` into part `index` of each input's batch. Returns the reason of
+        a failure, or None."""
+
+        def read(reader: InputReader, path: str, array: NDArray[Any]) -> str | None:
+            return reader.read(path, array[index * reader.images : (index + 1) * reader.images])
+
+        return self._first_failure(file, read, arrays)
+
+    def _first_failure(
+        self,
+        file: str,
+        call: Callable[[InputReader, str, Any], str | None],
+        arrays: Sequence[NDArray[Any]] = (),
+    ) -> str | None:
+        paths = (file, *self._further.get(file, ()))
+        for i, (reader, path) in enumerate(zip(self.readers, paths, strict=True)):
+            reason = call(reader, path, arrays[i] if arrays else None)
+            if reason is not None:
+                return reason if i == 0 else f"{path}: {reason}"
+        return None
+
+
 def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
     """How many images of the model's input one file holds, by the size of the first file that fits,
     as in ais_bench; 1 if none fits.
@@ -155,7 +236,7 @@ def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
     return 1
 
 
-def check_any_fits(reader: InputReader, files: Sequence[str]) -> None:
+def check_any_fits(reader: GroupReader, files: Sequence[str]) -> None:
     """Raises SourceError if no file fits the model: then the model or the recipe is wrong."""
     reason = reader.check(files[0])
     if reason is not None and all(reader.check(file) is not None for file in files[1:]):
@@ -167,13 +248,13 @@ def check_any_fits(reader: InputReader, files: Sequence[str]) -> None:
 
 @dataclass
 class InputBatch:
-    """A batch for the model, (batch size, *shape of an image).
+    """A batch for the model: for each input an array of the input's shape.
 
-    rows: the files that were read, each with its rows of the batch. failures: the other files,
-    each with the reason.
+    rows: the files that were read, each with its rows of the first input. failures: the other
+    files, each with the reason.
     """
 
-    array: NDArray[Any]
+    arrays: list[NDArray[Any]]
     rows: dict[str, slice]
     failures: dict[str, str]
 
@@ -187,27 +268,22 @@ class BatchReader:
 
     def __init__(
         self,
-        reader: InputReader,
+        reader: GroupReader,
         files: Sequence[str],
         held: int = 1,
         memory: Allocate | None = None,
     ) -> None:
         self._reader = reader
-        batch_size = reader.info.shape[0]
-        files_per_batch = batch_size // reader.images
-        self._groups = [
-            files[i : i + files_per_batch] for i in range(0, len(files), files_per_batch)
-        ]
-        self._parts = [
-            slice(row, row + reader.images) for row in range(0, batch_size, reader.images)
-        ]
-        # One buffer for each batch that is being read, and one for each in the model.
-        info, count = reader.info, min(PREFETCH + held, len(self._groups))
+        self._groups = [files[i : i + reader.files] for i in range(0, len(files), reader.files)]
+        # Memory for each batch that is being read, and for each in the model.
         self._buffers = [
-            np.empty(info.shape, info.dtype)
-            if memory is None
-            else np.frombuffer(memory(info.nbytes), info.dtype).reshape(info.shape)
-            for _ in range(count)
+            [
+                np.empty(info.shape, info.dtype)
+                if memory is None
+                else np.frombuffer(memory(info.nbytes), info.dtype).reshape(info.shape)
+                for info in reader.inputs
+            ]
+            for _ in range(min(PREFETCH + held, len(self._groups)))
         ]
         self._thread = ThreadPoolExecutor(1, "read")
 
@@ -226,16 +302,18 @@ class BatchReader:
 
     def _read(self, index: int) -> InputBatch:
         batch = InputBatch(self._buffers[index % len(self._buffers)], {}, {})
-        array = batch.array
-        unfilled = self._parts[len(self._groups[index]) :]
-        for file, part in zip(self._groups[index], self._parts, strict=False):
-            reason = self._reader.read(file, array[part])
+        filled: list[int] = []  # parts of the batch
+        images = self._reader.readers[0].images
+        for part, file in enumerate(self._groups[index]):
+            reason = self._reader.read(file, part, batch.arrays)
             if reason is None:
-                batch.rows[file] = part
+                batch.rows[file] = slice(part * images, (part + 1) * images)
+                filled.append(part)
             else:
                 batch.failures[file] = reason
-                unfilled.append(part)
-        first = next(iter(batch.rows.values()), None)
-        for part in unfilled:
-            array[part] = 0 if first is None else array[first]
+        for array in batch.arrays:
+            parts = array.reshape(self._reader.files, -1)
+            for part in range(len(parts)):
+                if part not in filled:
+                    parts[part] = parts[filled[0]] if filled else 0
         return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,8 @@ from zoofast.inference.backends import (
 )
 from zoofast.inference.inputs import (
     BatchReader,
+    GroupReader,
     InputBatch,
-    InputReader,
     check_any_fits,
     found_images_per_file,
 )
@@ -54,7 +54,7 @@ class InferReport:
     times: Times = field(default_factory=Times)
     failures: dict[str, str] = field(default_factory=dict)  # file -> reason
     results: list[tuple[str, list[str]]] = field(default_factory=list)  # input, its result files
-    input: TensorInfo | None = None  # what the model takes; None for a lost device
+    inputs: Sequence[TensorInfo] = ()  # what the model takes; nothing for a lost device
 
     def throughput(self) -> float:
         """Images a second of the device alone, as ais_bench counts them; 0.0 without times."""
@@ -67,6 +67,8 @@ def infer_files(
     files: Sequence[str],
     sink: ResultSink | None,
     *,
+    name: str = "the model",
+    further: Mapping[str, tuple[str, ...]] | None = None,
     images_per_file: int = 1,
     loop: int = 1,
     on_error: str = "skip",
@@ -75,8 +77,9 @@ def infer_files(
 ) -> InferReport:
     """Runs `files` through `model` in order; reads and writes in other threads.
 
-    A file that does not fit the model is left out and reported; with on_error "stop" it raises
-    SourceError. sink None: no results are written. Raises BackendError, OutputError.
+    name: of the model, for errors. further: files of the model's further inputs, as GroupReader
+    has them. A file that does not fit the model is left out and reported; with on_error "stop" it
+    raises SourceError. sink None: no results are written. Raises BackendError, OutputError.
     """
     batch_size = model.input.shape[0]
     if images_per_file < 1 or batch_size % images_per_file:
@@ -89,8 +92,9 @@ def infer_files(
     queued = isinstance(model, QueuedModel) and loop == 1
     held = model.max_in_flight + 1 if isinstance(model, QueuedModel) else 1
     memory = model.host_memory if isinstance(model, PinningModel) else None
+    reader = GroupReader(name, model.inputs, images_per_file, further or {})
     with (
-        BatchReader(InputReader(model.input, images_per_file), files, held, memory) as batches,
+        BatchReader(reader, files, held, memory) as batches,
         nullcontext() if sink is None else ResultWriter(sink) as writer,
     ):
         for batch, outputs in (_queued if queued else _in_turn)(model, batches, loop):
@@ -116,7 +120,7 @@ def infer_files(
             ]
             progress(len(batch.rows))
     report.seconds = time.perf_counter() - begin
-    report.times, report.input = model.times(), model.input
+    report.times, report.inputs = model.times(), model.inputs
     return report
 
 
@@ -128,7 +132,7 @@ def _in_turn(
 ) -> Iterator[tuple[InputBatch, Outputs]]:
     """Each batch with its outputs; a batch without files has none."""
     for batch in batches:
-        yield batch, model.infer(batch.array, loop) if batch.rows else []
+        yield batch, model.infer(*batch.arrays, loop=loop) if batch.rows else []
 
 
 def _queued(
@@ -138,7 +142,7 @@ def _queued(
     waiting: deque[InputBatch] = deque()
     for batch in batches:
         if batch.rows:
-            model.begin(batch.array, max(rows.stop for rows in batch.rows.values()))
+            model.begin(*batch.arrays, rows=max(rows.stop for rows in batch.rows.values()))
         waiting.append(batch)
         if len(waiting) == model.max_in_flight:
             yield _ended(model, waiting)
@@ -158,7 +162,7 @@ def recorded_outputs(outputs: Sequence[NDArray[Any]]) -> tuple[RecordedOutput, .
 
 def infer_dummy(
     model: Model,
-    data: NDArray[Any],
+    data: Sequence[NDArray[Any]],
     loop: int,
     sink: ResultSink | None = None,
     commit: Commit = lambda outputs, images: None,
@@ -166,10 +170,10 @@ def infer_dummy(
     """Pure inference: runs one batch `loop` times. The sink gets the whole batch's outputs."""
     report = InferReport(model.input.shape[0])
     begin = time.perf_counter()
-    outputs = model.infer(data, loop)
+    outputs = model.infer(*data, loop=loop)
     report.seconds = time.perf_counter() - begin
     report.images = report.batch * loop
-    report.times, report.input = model.times(), model.input
+    report.times, report.inputs = model.times(), model.inputs
     if sink is not None:
         commit(recorded_outputs(outputs), 1)
         sink.write(PURE, outputs)
@@ -177,20 +181,24 @@ def infer_dummy(
     return report
 
 
-def dummy_batch(info: TensorInfo, kind: str) -> NDArray[Any]:
+def dummy_batch(inputs: Sequence[TensorInfo], kind: str) -> list[NDArray[Any]]:
     """A batch without images. kind "zero"; "random": floats in [0, 1), or integers in [0, 128)."""
-    if kind == "zero":
-        return np.zeros(info.shape, info.dtype)
     rng = np.random.default_rng(0)
-    if info.dtype.kind == "f":
-        return rng.random(info.shape).astype(info.dtype)
-    return rng.integers(0, 128, info.shape).astype(info.dtype)
+
+    def made(info: TensorInfo) -> NDArray[Any]:
+        if kind == "zero":
+            return np.zeros(info.shape, info.dtype)
+        if info.dtype.kind == "f":
+            return rng.random(info.shape).astype(info.dtype)
+        return rng.integers(0, 128, info.shape).astype(info.dtype)
+
+    return list(map(made, inputs))
 
 
-def warm_up(model: Model, data: NDArray[Any], count: int) -> None:
+def warm_up(model: Model, data: Sequence[NDArray[Any]], count: int) -> None:
     """Runs the batch `count` times and discards the times."""
     for _ in range(count):
-        model.infer(data)
+        model.infer(*data)
     model.reset_times()
 
 
@@ -198,7 +206,8 @@ def warm_up(model: Model, data: NDArray[Any], count: int) -> None:
 class InferJob:
     """All that one device does in a run. It can be pickled for another process.
 
-    files: None for pure inference. images_per_file: None: found by the size of the files. folder:
+    files: None for pure inference. further: of each file, the files of the model's further inputs.
+    images_per_file: None: found by the size of the files. folder:
     where results go; None: no results are written. parts: the folder of unfinished results; None:
     beside the results.
     recipe: the name of a recipe whose tensors the model must take. check_fit: a job of which no
@@ -207,6 +216,7 @@ class InferJob:
 
     spec: ModelSpec
     files: list[str] | None = None
+    further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     images_per_file: int | None = None
     folder: Path | None = None
     parts: Path | None = None
@@ -241,23 +251,27 @@ class InferJob:
             if self.folder is not None:
                 sink = ResultSink(self.folder, self.fmt, len(model.outputs), self.parts)
             if self.files is None:
-                data = dummy_batch(model.input, self.pure_data)
+                data = dummy_batch(model.inputs, self.pure_data)
                 warm_up(model, data, self.warmup)
                 ready()
                 return infer_dummy(model, data, self.loop, sink, commit)
             images = self.images_per_file or found_images_per_file(model.input, self.files)
             if self.files and self.check_fit:
-                check_any_fits(InputReader(model.input, images), self.files)
+                check_any_fits(
+                    GroupReader(spec.model, model.inputs, images, self.further), self.files
+                )
             if sink is not None:
                 sink.check_space(
                     len(self.files), model.outputs, model.input.shape[0] // images or 1
                 )
-            warm_up(model, dummy_batch(model.input, "zero"), self.warmup)
+            warm_up(model, dummy_batch(model.inputs, "zero"), self.warmup)
             ready()
             return infer_files(
                 model,
                 self.files,
                 sink,
+                name=spec.model,
+                further=self.further,
                 images_per_file=images,
                 loop=self.loop,
                 on_error=self.on_error,

@@ -49,6 +49,7 @@ class RemoteModel:
     def __init__(self, model: str, **open_with: Any) -> None:
         self._model, self._device = model, open_with.get("device", 0)
         self.input: TensorInfo
+        self.inputs: list[TensorInfo]
         self.outputs: list[TensorInfo]
         self._batches: dict[int, int] = {}  # address of a shared batch -> its number
         # MAX_IN_FLIGHT sets of output arrays; the first one receives the next answer.
@@ -64,7 +65,8 @@ class RemoteModel:
 
     def __enter__(self) -> RemoteModel:
         try:
-            self.input, self.outputs = self._receive()
+            self.inputs, self.outputs = self._receive()
+            self.input = self.inputs[0]
             nbytes = MAX_IN_FLIGHT * sum(output.nbytes for output in self.outputs)
             fd = os.memfd_create("zoofast")
             try:
@@ -84,10 +86,10 @@ class RemoteModel:
             self._batches[_address(batch.array)] = number
             self._send_memory("map", batch.fd)
 
-    def begin(self, batch: NDArray[Any], rows: int = 0) -> None:
+    def begin(self, *batch: NDArray[Any], rows: int = 0) -> None:
         """Requests the outputs of a shared batch. At most MAX_IN_FLIGHT may be requested."""
-        check_batch(self.input, batch)
-        self._request(_REQUEST.pack(self._batches[_address(batch)]))
+        check_batch(self.inputs, batch)
+        self._request(_REQUEST.pack(self._batches[_address(batch[0])]))
 
     def end(self) -> Result:
         """Waits for the oldest requested batch. Raises BackendError."""
@@ -162,7 +164,7 @@ def _serve(
     """The child process: answers requests, ZoofastErrors included, until the pipe is closed."""
     try:
         with open_backend(model, **open_with) as loaded:
-            pipe.send((loaded.input, loaded.outputs))
+            pipe.send((loaded.inputs, loaded.outputs))
             _answer_requests(loaded, pipe, requests, results)
     except ZoofastError as error:
         os.write(results, _FAILED)

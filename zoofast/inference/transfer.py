@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,33 +15,35 @@ from zoofast.inference.backends import TensorInfo, Times
 class Transfer:
     """The data of one image. to_device, compute and from_device: microseconds, means of a run."""
 
-    dtype: str
+    dtype: str  # of the inputs
     nbytes: int  # to the device
+    nbytes_with_aipp: int  # of the same image as 8-bit pixels, which AIPP normalizes on the NPU
     to_device: float
     compute: float
     from_device: float
 
     @classmethod
-    def of(cls, info: TensorInfo, times: Times) -> Transfer | None:
+    def of(cls, inputs: Sequence[TensorInfo], times: Times) -> Transfer | None:
         """None if the backend does not time its copies."""
         if not (times.to_device and times.compute):
             return None
 
         def mean(values: list[float]) -> float:
-            return 1000 * float(np.mean(values or [0.0])) / info.shape[0]
+            return 1000 * float(np.mean(values or [0.0])) / inputs[0].shape[0]
 
         steps = (times.to_device, times.compute, times.from_device)
-        return cls(str(info.dtype), info.image_nbytes, *map(mean, steps))
+        dtypes = ", ".join(dict.fromkeys(str(info.dtype) for info in inputs))
+        return cls(
+            dtypes,
+            sum(info.image_nbytes for info in inputs),
+            sum(_aipp_nbytes(info) for info in inputs),
+            *map(mean, steps),
+        )
 
     @property
     def share(self) -> float:
         """The time of the copy to the device, as a part of the time of the computation."""
         return self.to_device / self.compute if self.compute else 0.0
-
-    @property
-    def nbytes_with_aipp(self) -> int:
-        """Bytes of the same image as 8-bit pixels, which AIPP normalizes on the NPU."""
-        return self.nbytes // np.dtype(self.dtype).itemsize
 
     def sentences(self) -> Iterator[str]:
         """What the figures mean."""
@@ -52,7 +54,7 @@ class Transfer:
             + (": the bus limits the device." if self.share > 1 else ", and may overlap with it.")
         )
         if self.nbytes_with_aipp < self.nbytes:
-            parts = self.nbytes // self.nbytes_with_aipp
+            parts = self.nbytes / self.nbytes_with_aipp
             yield (
                 f"With AIPP the image is {self.nbytes_with_aipp:,} bytes of 8-bit pixels: the copy "
                 f"takes about {self.to_device / parts:,.0f} µs, and the host normalizes nothing."
@@ -60,4 +62,10 @@ class Transfer:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; times in microseconds."""
-        return {**asdict(self), "bus_share": self.share, "nbytes_with_aipp": self.nbytes_with_aipp}
+        return {**asdict(self), "bus_share": self.share}
+
+
+def _aipp_nbytes(info: TensorInfo) -> int:
+    """Bytes of an image for AIPP; of an input that is no image, its own."""
+    is_image = len(info.shape) == 4 and info.dtype.kind == "f"
+    return info.image_nbytes // (info.dtype.itemsize if is_image else 1)

@@ -249,7 +249,7 @@ def _add_stream(
         device_rate=evaluation.device_rate(),
         device_busy=evaluation.device_share("infer"),
         microseconds={step: 1000 * sum(ms) / images for step, ms in steps.items() if ms},
-        transfer=Transfer.of(evaluation.input, times),
+        transfer=Transfer.of([evaluation.input], times),
     )
     profile.per_thread = evaluation.timeline.shares()
     profile.rate_over_time = evaluation.timeline.rate.points()

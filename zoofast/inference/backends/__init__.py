@@ -98,9 +98,10 @@ class BatchSize(NamedTuple):
 
 
 class Model(Protocol):
-    """A loaded model with one input. Use it as a context manager, in one thread.
+    """A loaded model. Use it as a context manager, in one thread.
 
-    concurrency: the number of threads that may call `infer` at the same time.
+    concurrency: the number of threads that may call `infer` at the same time. input: the first of
+    the inputs; a classifier has no other.
     """
 
     @property
@@ -110,13 +111,17 @@ class Model(Protocol):
     def input(self) -> TensorInfo: ...
 
     @property
+    def inputs(self) -> list[TensorInfo]: ...
+
+    @property
     def outputs(self) -> list[TensorInfo]: ...
 
-    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+    def infer(self, *batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
         """Runs the batch `loop` times. Returns the outputs in the order of `outputs`.
 
-        batch: C-contiguous, of the input's shape and dtype; not copied, so it must not change
-        during the call. The caller owns the returned arrays. Raises BackendError.
+        batch: an array for each input, C-contiguous, of the input's shape and dtype; not copied,
+        so it must not change during the call. The caller owns the returned arrays. Raises
+        BackendError.
         """
 
     def times(self) -> Times:
@@ -139,7 +144,7 @@ class Result(NamedTuple):
 
 @runtime_checkable
 class QueuedModel(Protocol):
-    """A loaded model with one input that holds up to `max_in_flight` batches. A context manager."""
+    """A loaded model that holds up to `max_in_flight` batches. A context manager."""
 
     concurrency: int
     max_in_flight: int
@@ -148,13 +153,16 @@ class QueuedModel(Protocol):
     def input(self) -> TensorInfo: ...
 
     @property
+    def inputs(self) -> list[TensorInfo]: ...
+
+    @property
     def outputs(self) -> list[TensorInfo]: ...
 
     def share(self, batches: Sequence[_core.Batch]) -> None:
         """Called once, with the batches whose arrays `begin` will get."""
 
-    def begin(self, batch: NDArray[Any], rows: int) -> None:
-        """Queues a batch of the input's shape, of which only the first `rows` images matter. It
+    def begin(self, *batch: NDArray[Any], rows: int) -> None:
+        """Queues a batch, an array for each input, of which only the first `rows` images matter. It
         must not change before its result is there. Raises BackendError."""
 
     def end(self) -> Result:
@@ -270,10 +278,22 @@ def output_shape(
     return (batch, *declared[1:])
 
 
-def check_batch(info: TensorInfo, batch: NDArray[Any]) -> None:
-    """Raises BackendError unless `batch` is C-contiguous and has the input's shape and dtype."""
-    if batch.shape != info.shape or batch.dtype != info.dtype:
-        got = TensorInfo("the batch is", batch.shape, batch.dtype)
-        raise BackendError(f"input {info}: {got}")
-    if not batch.flags.c_contiguous:
-        raise BackendError(f"input {info}: the batch is not C-contiguous")
+def check_batch(inputs: Sequence[TensorInfo], batch: Sequence[NDArray[Any]]) -> None:
+    """Raises BackendError unless `batch` has an array for each input, C-contiguous and of the
+    input's shape and dtype."""
+    if len(batch) != len(inputs):
+        raise BackendError(f"the model has {len(inputs)} inputs, the batch {len(batch)}")
+    for info, array in zip(inputs, batch, strict=True):
+        if array.shape != info.shape or array.dtype != info.dtype:
+            got = TensorInfo("the batch is", array.shape, array.dtype)
+            raise BackendError(f"input {info}: {got}")
+        if not array.flags.c_contiguous:
+            raise BackendError(f"input {info}: the batch is not C-contiguous")
+
+
+def check_one_input(model: str, inputs: Sequence[str]) -> None:
+    """Raises BackendError for a model of several inputs. inputs: their names."""
+    if len(inputs) != 1:
+        raise BackendError(
+            f"{model}: has {len(inputs)} inputs ({', '.join(inputs)}); a classifier has one"
+        )

@@ -65,18 +65,21 @@ class AclModel:
                 self._acl.close()
             raise
         self._times = Times()
-        self._gears: deque[int] = deque()  # of the batches in flight: their rows on the device
+        self._loops: deque[int] = deque()  # of the batches in flight: their executions
         self._ended_ns = 0  # when the last batch ended, monotonic
 
     def _describe(self, batch: BatchSize) -> None:
-        inputs = self._acl.inputs
-        if len(inputs) != 1:
-            names = ", ".join(each.name for each in inputs)
+        shapes = tuple(self._input_shape(tensor, batch) for tensor in self._acl.inputs)
+        if self._acl.dynamic and self._gear_of(shapes) is None:
             raise BackendError(
-                f"{self._model}: has {len(inputs)} inputs ({names}); a classifier has one"
+                f"{self._model}: is not compiled for "
+                f"{', '.join('x'.join(map(str, shape)) for shape in shapes)}; {self._shape_cure()}"
             )
-        self._shape = self._input_shape(inputs[0], batch)
-        self.input = self._info(inputs[0], self._shape)
+        self.inputs = [
+            self._info(tensor, shape)
+            for tensor, shape in zip(self._acl.inputs, shapes, strict=True)
+        ]
+        self.input = self.inputs[0]
         self._set_output_sizes(batch.dynamic.output_nbytes)
         self.outputs = [
             self._info(output, self._output_shape(output)) for output in self._acl.outputs
@@ -88,6 +91,8 @@ class AclModel:
         if tensor.aipp == DYNAMIC_AIPP:
             return self._image_shape(tensor, batch)
         declared = [None if number < 0 else number for number in tensor.shape]
+        if kind and None not in declared and tensor.name not in dict(dynamic.shapes):
+            return tensor.shape
         if kind == "batch":
             return input_shape(self._model, tensor.name, declared, self._with_gears(batch))
         wanted = dict(dynamic.shapes).get(tensor.name)
@@ -112,11 +117,6 @@ class AclModel:
         ):
             raise BackendError(
                 f"{self._model}: {self._info(tensor)} has a dynamic shape; {self._shape_cure()}"
-            )
-        if kind != "shape" and self._gear_of(wanted) is None:
-            raise BackendError(
-                f"{self._model}: is not compiled for {'x'.join(map(str, wanted))}; "
-                f"{self._shape_cure()}"
             )
         return wanted
 
@@ -165,19 +165,44 @@ class AclModel:
             )
         return BatchSize(batch.requested, max(gears))
 
-    def _gear_of(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The smallest gear that takes a batch of `shape`, or None."""
+    def _gear_of(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+        """The smallest gear that takes a batch of `shapes`, one for each input, or None."""
         kind, gears = self._acl.dynamic, self._acl.gears
+        wanted = tuple(number for shape in shapes for number in shape)
         if kind == "shape":
-            return shape
+            return wanted
         if kind == "batch":
-            return min((gear for gear in gears if gear[0] >= shape[0]), default=None)
+            rows = max(
+                shape[0]
+                for shape, tensor in zip(shapes, self._acl.inputs, strict=True)
+                if tensor.shape[0] < 0
+            )
+            return min((gear for gear in gears if gear[0] >= rows), default=None)
         if kind == "hw":
-            open_sides = (n for n, d in zip(shape, self._acl.inputs[0].shape, strict=True) if d < 0)
-            wanted = tuple(open_sides)
-            return wanted if wanted in gears else None
-        fitting = (gear for gear in gears if gear[1:] == shape[1:] and gear[0] >= shape[0])
-        return min(fitting, default=None)
+            declared = (number for tensor in self._acl.inputs for number in tensor.shape)
+            sides = tuple(n for n, open_side in zip(wanted, declared, strict=True) if open_side < 0)
+            return sides if sides in gears else None
+        firsts = {sum(map(len, shapes[:i])) for i in range(len(shapes))}  # the batch of each input
+
+        def fits(gear: tuple[int, ...]) -> bool:
+            return len(gear) == len(wanted) and all(
+                have >= need if i in firsts else have == need
+                for i, (have, need) in enumerate(zip(gear, wanted, strict=True))
+            )
+
+        return min(filter(fits, gears), default=None)
+
+    def _sizes(self, gear: tuple[int, ...]) -> list[int]:
+        """How many rows of each input the device takes with a gear."""
+        kind, at, sizes = self._acl.dynamic, 0, []
+        for info, tensor in zip(self.inputs, self._acl.inputs, strict=True):
+            if kind in ("dims", "shape"):
+                sizes.append(gear[at])
+                at += len(info.shape)
+            else:
+                is_batch = kind == "batch" and tensor.shape[0] < 0
+                sizes.append(gear[0] if is_batch else info.shape[0])
+        return sizes
 
     def _set_output_sizes(self, sizes: tuple[int, ...]) -> None:
         """The memory for outputs whose size ACL does not know before it runs."""
@@ -202,7 +227,8 @@ class AclModel:
         if not has_gears and (not output.shape or output.shape[0] >= 0):
             return output.shape
         largest = max(gear[0] for gear in self._acl.gears) if has_gears else 0
-        return output_shape(self._model, output.name, output.shape, self._shape[0], largest)
+        size = self.input.shape[0]
+        return output_shape(self._model, output.name, output.shape, size, largest)
 
     def _info(self, tensor: _acl.Tensor, shape: tuple[int, ...] | None = None) -> TensorInfo:
         if tensor.type not in acl_library.DTYPES:
@@ -228,24 +254,26 @@ class AclModel:
         with self._errors("cannot get pinned memory"):
             return self._acl.host_memory(nbytes)
 
-    def begin(self, batch: NDArray[Any], rows: int = 0, loop: int = 1) -> None:
-        check_batch(self.input, batch)
+    def begin(self, *batch: NDArray[Any], rows: int = 0, loop: int = 1) -> None:
+        check_batch(self.inputs, batch)
         gear: tuple[int, ...] = ()
-        size = len(batch)
+        arrays = list(batch)
         if self._acl.dynamic:
-            gear = self._gear_of((rows or size, *batch.shape[1:])) or ()
-            size = size if self._acl.dynamic == "hw" else gear[0]
-        if size > len(batch):  # the batch size lies between two gears
-            batch = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
+            size = self.input.shape[0]
+            # Inputs of another size than the batch's have no rows to leave out.
+            fewer = rows and self._acl.dynamic != "hw" and all(len(a) == size for a in arrays)
+            shapes = [(rows, *array.shape[1:]) if fewer else array.shape for array in arrays]
+            gear = self._gear_of(shapes) or ()
+            arrays = list(map(_resized, arrays, self._sizes(gear)))
         with self._errors("cannot run"):
-            self._acl.begin([batch[:size]], gear, loop)
-        self._gears.append(loop)
+            self._acl.begin(arrays, gear, loop)
+        self._loops.append(loop)
 
     def end(self) -> Result:
         with self._errors("cannot run"):
             arrays, times = self._acl.end([output.dtype for output in self.outputs])
         end_ns = time.monotonic_ns()
-        loop = self._gears.popleft()
+        loop = self._loops.popleft()
         for kept, ms, count in (
             (self._times.to_device, times.to_device, 1),
             (self._times.compute, times.compute, loop),
@@ -271,8 +299,8 @@ class AclModel:
         rows[:count] = array[:count]
         return rows
 
-    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
-        self.begin(batch, loop=loop)
+    def infer(self, *batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+        self.begin(*batch, loop=loop)
         return self.end().outputs
 
     def kill(self) -> None:
@@ -299,3 +327,11 @@ class AclModel:
         except BackendError:
             if error is None:
                 raise
+
+
+def _resized(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The first `size` rows; where there are fewer, because the batch size lies between two gears,
+    copies of the first row follow."""
+    if size > len(array):
+        return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
+    return array[:size]

@@ -32,6 +32,7 @@ from zoofast.inference.backends import (
     TensorInfo,
     Times,
     check_batch,
+    check_one_input,
     input_shape,
     output_shape,
 )
@@ -66,13 +67,12 @@ class AclruntimeModel:
         with self._errors("cannot be loaded"):
             self._session = acl.InferenceSession(model, device, options)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1:
-            names = ", ".join(each.name for each in inputs)
-            raise BackendError(f"{model}: has {len(inputs)} inputs ({names}); a classifier has one")
+        check_one_input(model, [each.name for each in inputs])
         declared = [None if number < 0 else int(number) for number in inputs[0].shape]
         shape = input_shape(model, inputs[0].name, declared, batch)
         # The descriptions point into the session, so they are copied while the session lives.
         self.input = self._info(inputs[0], shape)
+        self.inputs = [self.input]
         largest = int(inputs[0].realsize) // self.input.image_nbytes
         if declared[0] is None:
             with self._errors(f"cannot take batch size {shape[0]}"):
@@ -118,18 +118,19 @@ class AclruntimeModel:
         if self._session is None:
             raise BackendError(f"{self._model}: is closed")
 
-    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+    def infer(self, *batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
         self._check_thread()
-        check_batch(self.input, batch)
+        check_batch(self.inputs, batch)
+        (array,) = batch
         with self._errors("cannot run"):
             self._session.options().loop = loop
             if hasattr(self._acl, "BaseTensor"):
-                # BaseTensor holds only the address, so `batch` must live until run returns.
-                address = batch.__array_interface__["data"][0]
-                feed = self._acl.BaseTensor(address, batch.nbytes)
+                # BaseTensor holds only the address, so `array` must live until run returns.
+                address = array.__array_interface__["data"][0]
+                feed = self._acl.BaseTensor(address, array.nbytes)
             else:
                 # Tensor takes unknown element types for single bytes and cuts the data off.
-                feed = self._acl.Tensor(batch.reshape(-1).view(np.int8))
+                feed = self._acl.Tensor(array.reshape(-1).view(np.int8))
                 feed.to_device(self._device)
             results = self._session.run([output.name for output in self.outputs], [feed])
             native_output.trim()

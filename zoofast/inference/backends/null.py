@@ -43,12 +43,13 @@ class NullModel:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], classes: int) -> None:
         self.input = TensorInfo("image", shape, dtype)
+        self.inputs = [self.input]
         self.outputs = [TensorInfo("class", (shape[0], classes), np.dtype(np.float32))]
         self._scores = np.tile(-np.arange(classes, dtype=np.float32), (shape[0], 1))
         self._times = Times()
 
-    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
-        check_batch(self.input, batch)
+    def infer(self, *batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+        check_batch(self.inputs, batch)
         for _ in range(loop):
             begin = time.perf_counter()
             scores = self._scores.copy()

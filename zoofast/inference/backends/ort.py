@@ -77,20 +77,21 @@ class OrtModel:
 
     def __init__(self, model: str, session: Any, batch: BatchSize, concurrency: int) -> None:
         self._model, self._session, self.concurrency = model, session, concurrency
-        inputs = session.get_inputs()
-        if len(inputs) != 1:
-            names = ", ".join(each.name for each in inputs)
-            raise BackendError(f"{model}: has {len(inputs)} inputs ({names}); a classifier has one")
-        declared = [number if isinstance(number, int) else None for number in inputs[0].shape]
-        shape = input_shape(model, inputs[0].name, declared, batch)
-        self.input = TensorInfo(inputs[0].name, shape, self._dtype(inputs[0]))
-        self.outputs = [self._output(output, shape[0]) for output in session.get_outputs()]
+        self.inputs = [self._input(each, batch) for each in session.get_inputs()]
+        self.input = self.inputs[0]
+        size = self.input.shape[0]
+        self.outputs = [self._output(output, size) for output in session.get_outputs()]
         self.reset_times()
 
     def _dtype(self, tensor: Any) -> np.dtype[Any]:
         if tensor.type not in _DTYPES:
             raise BackendError(f"{self._model}: {tensor.name} is a {tensor.type}, not supported")
         return np.dtype(_DTYPES[tensor.type])
+
+    def _input(self, tensor: Any, batch: BatchSize) -> TensorInfo:
+        declared = [number if isinstance(number, int) else None for number in tensor.shape]
+        shape = input_shape(self._model, tensor.name, declared, batch)
+        return TensorInfo(tensor.name, shape, self._dtype(tensor))
 
     def _output(self, tensor: Any, batch: int) -> TensorInfo:
         numbers = [number if isinstance(number, int) else None for number in tensor.shape]
@@ -102,12 +103,13 @@ class OrtModel:
         shape = tuple(batch if number is None else number for number in numbers)
         return TensorInfo(tensor.name, shape, self._dtype(tensor))
 
-    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
-        check_batch(self.input, batch)
+    def infer(self, *batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+        check_batch(self.inputs, batch)
+        feed = {info.name: array for info, array in zip(self.inputs, batch, strict=True)}
         try:
             for _ in range(loop):
                 begin = time.perf_counter()
-                outputs: list[NDArray[Any]] = self._session.run(None, {self.input.name: batch})
+                outputs: list[NDArray[Any]] = self._session.run(None, feed)
                 self._times.compute.append((time.perf_counter() - begin) * 1e3)
         except Exception as error:  # see load
             raise BackendError(f"{self._model}: {_one_line(error)}") from error

@@ -44,11 +44,11 @@ class SimModel(NullModel):
         self._ns = round(shape[0] / fps * 1e9)
         self._overrun_ns = 0  # by which the last sleep was too long
 
-    def infer(self, batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
+    def infer(self, *batch: NDArray[Any], loop: int = 1) -> list[NDArray[Any]]:
         outputs = []
         for _ in range(loop):
             end = time.monotonic_ns() - self._overrun_ns + self._ns
-            outputs = super().infer(batch)
+            outputs = super().infer(*batch)
             while (left := end - time.monotonic_ns()) > 0:
                 time.sleep(left / 1e9)
             self._overrun_ns = -left
