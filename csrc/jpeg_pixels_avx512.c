@@ -2,92 +2,52 @@
  * AVX2 kernels where AVX-512 would not be faster. */
 #if defined(__x86_64__)
 
-#include "zf_jpeg_x86.h"
-
 #include <immintrin.h>
 
-#define FEATURES "avx512f,avx512bw,avx512vl,avx512vbmi2,bmi,bmi2,popcnt"
-#define AVX512 __attribute__((target(FEATURES)))
-#define INLINE static inline __attribute__((always_inline, target(FEATURES)))
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,bmi,bmi2,popcnt")))
+#define V(operation) _mm512_##operation
+#define every_lane(v) _mm512_broadcast_i32x4(v)
+
+typedef __m512i vec;
+typedef __m512 reals;
+
+#include "zf_jpeg_x86.h"
 
 /* ---- inverse DCT ---------------------------------------------------------- */
 
-ZF_IDCT_1D(idct_1d, INLINE, __m512i, _mm512)
-
-INLINE __m512i load_two(const void *a, const void *b)
+INLINE vec load_two(const void *a, const void *b)
 {
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_load_si256((const __m256i *)a)),
                               _mm256_load_si256((const __m256i *)b), 1);
 }
 
 /* The same as for AVX2, with two blocks at a time. */
-AVX512 static bool idct_two(const zf_transform *a, const zf_transform *b)
+TARGET static bool idct_two(const zf_transform *a, const zf_transform *b)
 {
-    __m512i in[4], v[8];
-    __m512i bad = _mm512_setzero_si512();
+    vec in[4], v[4], r01, r23, bad = _mm512_setzero_si512();
 
-    for (int i = 0; i < 4; i++) {
-        __m512i c = load_two(a->coef + 16 * i, b->coef + 16 * i);
-        __m512i limit = load_two(a->q->limit + 16 * i, b->q->limit + 16 * i);
-        in[i] = _mm512_mullo_epi16(c, load_two(a->q->factor + 16 * i, b->q->factor + 16 * i));
-        bad = _mm512_or_si512(bad, _mm512_subs_epu16(_mm512_abs_epi16(c), limit));
-    }
-    idct_1d(in[0], in[1], in[2], in[3], 1 << 10, v);
-
-    __m512i largest = _mm512_setzero_si512();
-    __m512i rows[4];
-    for (int i = 0; i < 4; i++) {
-        rows[i] = _mm512_packs_epi32(_mm512_srai_epi32(v[2 * i], 11),
-                                     _mm512_srai_epi32(v[2 * i + 1], 11));
-        largest = _mm512_max_epu16(largest, _mm512_abs_epi16(rows[i]));
-    }
-    bad = _mm512_or_si512(bad, _mm512_subs_epu16(largest, _mm512_set1_epi16(ZF_PASS1_MAX)));
-
+    for (int i = 0; i < 4; i++)
+        in[i] = dequantized(load_two(a->coef + 16 * i, b->coef + 16 * i),
+                            load_two(a->q->factor + 16 * i, b->q->factor + 16 * i),
+                            load_two(a->q->limit + 16 * i, b->q->limit + 16 * i), &bad);
+    idct_columns(in, v, &bad);
     /* lanes of 128 bits: rows 0-3 of a, rows 0-3 of b, rows 4-7 of a, 4-7 of b */
-#define EVERY_OTHER(a, b, which)                                                          \
-    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), \
-                                          which))
-    __m512i p0 = EVERY_OTHER(rows[0], rows[1], 0x88), p1 = EVERY_OTHER(rows[2], rows[3], 0x88);
-    __m512i p2 = EVERY_OTHER(rows[0], rows[1], 0xDD), p3 = EVERY_OTHER(rows[2], rows[3], 0xDD);
-#undef EVERY_OTHER
-    idct_1d(_mm512_shuffle_i64x2(p0, p1, 0x88), _mm512_shuffle_i64x2(p2, p3, 0x88),
-            _mm512_shuffle_i64x2(p0, p1, 0xDD), _mm512_shuffle_i64x2(p2, p3, 0xDD),
-            (1 << 17) + (512 << 18), v);
-
-    __m512i columns[4], any = _mm512_setzero_si512();
-    for (int i = 0; i < 4; i++) {
-        __m512i wide = _mm512_packs_epi32(_mm512_srai_epi32(v[2 * i], 18),
-                                          _mm512_srai_epi32(v[2 * i + 1], 18));
-        any = _mm512_or_si512(any, wide);
-        columns[i] = _mm512_sub_epi16(wide, _mm512_set1_epi16(512 - 128));
-    }
-    bad = _mm512_or_si512(bad, _mm512_and_si512(any, _mm512_set1_epi16((short)0xFC00)));
-
-    const __m512i transpose = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    __m512i left = _mm512_shuffle_epi8(_mm512_packus_epi16(columns[0], columns[1]), transpose);
-    __m512i right = _mm512_shuffle_epi8(_mm512_packus_epi16(columns[2], columns[3]), transpose);
-    __m512i r01 = _mm512_unpacklo_epi32(left, right), r23 = _mm512_unpackhi_epi32(left, right);
-#define STORE(block, row, from, lane)                                                     \
-    do {                                                                                  \
-        __m128i two = _mm512_extracti32x4_epi32(from, lane);                              \
-        _mm_storel_epi64((__m128i *)((block)->dst + (row) * (block)->stride), two);       \
-        _mm_storeh_pd((double *)((block)->dst + ((row) + 1) * (block)->stride),           \
-                      _mm_castsi128_pd(two));                                             \
-    } while (0)
-    STORE(a, 0, r01, 0);
-    STORE(b, 0, r01, 1);
-    STORE(a, 4, r01, 2);
-    STORE(b, 4, r01, 3);
-    STORE(a, 2, r23, 0);
-    STORE(b, 2, r23, 1);
-    STORE(a, 6, r23, 2);
-    STORE(b, 6, r23, 3);
-#undef STORE
+    const vec next[4] = {
+        _mm512_shuffle_i64x2(v[0], v[2], 0x88), _mm512_shuffle_i64x2(v[1], v[3], 0x88),
+        _mm512_shuffle_i64x2(v[0], v[2], 0xDD), _mm512_shuffle_i64x2(v[1], v[3], 0xDD)};
+    idct_rows(next, &r01, &r23, &bad);
+    store_rows(a, 0, _mm512_extracti32x4_epi32(r01, 0));
+    store_rows(b, 0, _mm512_extracti32x4_epi32(r01, 1));
+    store_rows(a, 4, _mm512_extracti32x4_epi32(r01, 2));
+    store_rows(b, 4, _mm512_extracti32x4_epi32(r01, 3));
+    store_rows(a, 2, _mm512_extracti32x4_epi32(r23, 0));
+    store_rows(b, 2, _mm512_extracti32x4_epi32(r23, 1));
+    store_rows(a, 6, _mm512_extracti32x4_epi32(r23, 2));
+    store_rows(b, 6, _mm512_extracti32x4_epi32(r23, 3));
     return _mm512_test_epi16_mask(bad, bad) == 0;
 }
 
-AVX512 static ZF_DECL_IDCT(idct_avx512)
+TARGET static ZF_DECL_IDCT(idct_avx512)
 {
     const zf_transform *waiting = NULL; /* a block that waits for a second block */
 
@@ -108,7 +68,7 @@ AVX512 static ZF_DECL_IDCT(idct_avx512)
 
 /* ---- unstuffing ----------------------------------------------------------- */
 
-AVX512 static ZF_DECL_UNSTUFF(unstuff_avx512)
+TARGET static ZF_DECL_UNSTUFF(unstuff_avx512)
 {
     uint8_t *out = dst;
     uint64_t carry = 0; /* 1 if the byte before src is 0xFF */

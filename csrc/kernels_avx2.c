@@ -253,50 +253,6 @@ AVX2 static ZF_DECL_RESAMPLE_V(resample_v)
     }
 }
 
-/* ---- interleaved pixels --------------------------------------------------- */
-
-/* 16 pixels are 48 bytes in three vectors: byte j is in vector j / 16. For each
- * vector and channel, pick[][] says which byte goes where. 0x80 makes a zero, so
- * that the three results can be combined with OR. */
-AVX2 static ZF_DECL_DEINTERLEAVE(deinterleave)
-{
-    uint8_t pick[3][3][16];
-    memset(pick, 0x80, sizeof pick);
-    for (int j = 0; j < 48; j++)
-        pick[j % 3][j / 16][j / 3] = (uint8_t)(j % 16);
-    for (size_t i = 0; i < n; i += 16)
-        for (int c = 0; c < 3; c++) {
-            __m128i out = _mm_setzero_si128();
-            for (int v = 0; v < 3; v++) {
-                __m128i in = _mm_loadu_si128((const __m128i *)(rgb + 3 * i + 16 * (size_t)v));
-                __m128i mask = _mm_loadu_si128((const __m128i *)pick[c][v]);
-                out = _mm_or_si128(out, _mm_shuffle_epi8(in, mask));
-            }
-            _mm_storeu_si128((__m128i *)(planes[c] + i), out);
-        }
-}
-
-AVX2 static ZF_DECL_INTERLEAVE(interleave)
-{
-    uint8_t pick[3][3][16];
-    memset(pick, 0x80, sizeof pick);
-    for (int j = 0; j < 48; j++)
-        pick[j / 16][j % 3][j % 16] = (uint8_t)(j / 3);
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int v = 0; v < 3; v++) {
-            __m128i out = _mm_setzero_si128();
-            for (int c = 0; c < 3; c++) {
-                __m128i in = _mm_loadu_si128((const __m128i *)(planes[c] + i));
-                __m128i mask = _mm_loadu_si128((const __m128i *)pick[v][c]);
-                out = _mm_or_si128(out, _mm_shuffle_epi8(in, mask));
-            }
-            _mm_storeu_si128((__m128i *)(dst + 3 * i + 16 * (size_t)v), out);
-        }
-    const uint8_t *const rest[3] = {planes[0] + i, planes[1] + i, planes[2] + i};
-    zf_interleave_scalar(dst + 3 * i, rest, n - i);
-}
-
 /* ---- table lookup ---------------------------------------------------------- */
 
 AVX2 static inline __m128i lookup_four(const uint32_t *table, uint32_t four)
@@ -324,8 +280,8 @@ const zf_kernels zf_kernels_avx2 = {
     .plan_h = plan_h,
     .resample_h = resample_h,
     .resample_v = resample_v,
-    .deinterleave = deinterleave,
-    .interleave = interleave,
+    .deinterleave = zf_deinterleave_ssse3,
+    .interleave = zf_interleave_ssse3,
     .lookup32 = lookup32,
     .opencv = &zf_cv_kernels_avx2,
 };

@@ -16,6 +16,7 @@
 #if defined(__x86_64__)
 #define ZF_LEVELS(LEVEL)                                                               \
     LEVEL(SCALAR, "scalar", true, scalar, scalar, scalar)                              \
+    LEVEL(SSSE3, "ssse3", ZF_CPU_HAS("ssse3"), ssse3, ssse3, scalar)                    \
     LEVEL(AVX2, "avx2", ZF_CPU_HAS_AVX2, avx2, avx2, avx2)                             \
     LEVEL(AVX512, "avx512", ZF_CPU_HAS_AVX512, avx512, avx512, avx2)
 #elif defined(__aarch64__) /* every aarch64 CPU has NEON */

@@ -110,6 +110,11 @@ ZF_DECL_DEINTERLEAVE(zf_deinterleave_scalar);
 ZF_DECL_INTERLEAVE(zf_interleave_scalar);
 ZF_DECL_LOOKUP32(zf_lookup32_scalar);
 
+#if defined(__x86_64__) /* what several levels use */
+ZF_DECL_DEINTERLEAVE(zf_deinterleave_ssse3);
+ZF_DECL_INTERLEAVE(zf_interleave_ssse3);
+#endif
+
 /* Fills t for the output pixels [from, from + n) of a line that is resized from
  * in_size to out_size pixels. Does nothing if t holds this table already. */
 zf_status zf_taps_make(zf_taps *t, const zf_kernels *kernels, int in_size, int out_size,
