@@ -5,9 +5,6 @@ optimization; 0, or unset, means off.
 """
 
 import os
-import shlex
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,22 +15,6 @@ from setuptools.command.build_ext import build_ext
 
 def switched_on(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
-
-
-def pkg_config(*arguments: str) -> list[str]:
-    try:
-        done = subprocess.run(["pkg-config", *arguments], capture_output=True, text=True)
-    except FileNotFoundError:
-        sys.exit(
-            "zoofast: pkg-config is missing; apt-get install pkg-config libjpeg-turbo8-dev "
-            "(Debian: libjpeg62-turbo-dev)"
-        )
-    if done.returncode:
-        sys.exit(
-            "zoofast: libjpeg-turbo's headers are missing; apt-get install "
-            "libjpeg62-turbo-dev (Ubuntu: libjpeg-turbo8-dev)"
-        )
-    return shlex.split(done.stdout)
 
 
 class ParallelBuild(build_ext):
@@ -76,9 +57,9 @@ if switched_on("ZOOFAST_SANITIZE"):
     cflags += ["-O1", *sanitize]
     ldflags += sanitize
 
-# The extension _logits has no libjpeg: it reads results without the rest of the core.
+# The extension _logits reads results without the rest of the core.
 logits_sources = sorted(map(str, Path("csrc").glob("logits_*.c")))
-# Nor has _acl: it needs neither libjpeg nor CANN, whose library it opens when it runs.
+# _acl needs no CANN to build: it opens CANN's library when it runs.
 acl_sources = sorted(map(str, Path("csrc").glob("acl_*.c")))
 core_sources = sorted(
     {str(path) for path in Path("csrc").glob("*.c")} - {*logits_sources, *acl_sources}
@@ -91,8 +72,8 @@ core = Extension(
     ["zoofast/_core.pyx", *core_sources],
     include_dirs=["csrc"],
     depends=headers,
-    extra_compile_args=[*cflags, *pkg_config("--cflags", "libjpeg")],
-    extra_link_args=[*ldflags, *pkg_config("--libs", "libjpeg"), "-lm"],
+    extra_compile_args=cflags,
+    extra_link_args=[*ldflags, "-lm"],
 )
 
 logits = Extension(

@@ -14,7 +14,7 @@
  * -p: the files are progressive; without it, only baseline files are taken.
  *
  *     cc -std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -Icsrc -Itests/core/native \
- *         benchmarks/jpeg_stages.c csrc/levels.c csrc/jpeg_[!t]*.c -ljpeg -o jpeg_stages
+ *         benchmarks/jpeg_stages.c csrc/levels.c csrc/decode.c csrc/jpeg_*.c -ljpeg -o jpeg_stages
  *
  * Stages: `coefficients` is entropy decoding alone (jpeg_read_coefficients in
  * libjpeg-turbo), of baseline files only; `rgb` is the full image as RGB or gray rows; `window` is the

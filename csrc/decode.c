@@ -1,5 +1,5 @@
-/* Chooses the decoder for an image: one of our own if it supports the file, else
- * libjpeg-turbo. If none does, the caller leaves the image to Pillow. */
+/* Chooses the decoder for an image. Where that decoder does not support the file, the
+ * caller leaves the image to Pillow. */
 #include "zf_jpeg_internal.h"
 
 #include <stdlib.h>
@@ -17,10 +17,6 @@ const char *zf_decoder_name(zf_decoder decoder) { return decoder_names[decoder];
 struct zf_decoders {
     zf_baseline *baseline;
     zf_progressive *progressive;
-    zf_turbo *turbo;
-    /* Our scalar pixel code is slow, since it is written for readers.
-     * libjpeg-turbo has SIMD also for CPUs without the features of our levels. */
-    bool turbo_first;
 };
 
 zf_decoders *zf_decoders_open(zf_level level)
@@ -30,9 +26,7 @@ zf_decoders *zf_decoders_open(zf_level level)
         return NULL;
     d->baseline = zf_baseline_open(level);
     d->progressive = zf_progressive_open(level);
-    d->turbo = zf_turbo_open(zf_kernels_of[level]);
-    d->turbo_first = level == ZF_LEVEL_SCALAR;
-    if (d->baseline && d->progressive && d->turbo)
+    if (d->baseline && d->progressive)
         return d;
     zf_decoders_close(d);
     return NULL;
@@ -44,7 +38,6 @@ void zf_decoders_close(zf_decoders *d)
         return;
     zf_baseline_close(d->baseline);
     zf_progressive_close(d->progressive);
-    zf_turbo_close(d->turbo);
     free(d);
 }
 
@@ -60,22 +53,15 @@ const zf_pixel_times *zf_decoders_times(const zf_decoders *d, zf_decoder used)
     }
 }
 
-zf_status zf_decode_window(zf_decoders *d, const zf_jpeg *jpeg, zf_window window,
-                           zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used)
+zf_status zf_decode_window(zf_decoders *d, const zf_jpeg *jpeg, zf_window window, zf_row_fn row,
+                           void *ctx, zf_decoder *used)
 {
-    zf_status status = ZF_UNSUPPORTED;
-    zf_decoder own = jpeg->progressive ? ZF_DECODER_PROGRESSIVE : ZF_DECODER_BASELINE;
-    if (only == own || (only == ZF_DECODER_NONE && !d->turbo_first)) {
-        *used = own;
-        status = jpeg->progressive
-                     ? zf_progressive_decode(d->progressive, jpeg, window, row, ctx)
-                     : zf_baseline_decode(d->baseline, jpeg, window, row, ctx);
-    }
-    if (status == ZF_UNSUPPORTED && (only == ZF_DECODER_NONE || only == ZF_DECODER_TURBO)) {
-        *used = ZF_DECODER_TURBO;
-        status = zf_turbo_decode(d->turbo, jpeg, window, row, ctx);
-    }
-    if (status != ZF_OK)
-        *used = ZF_DECODER_NONE;
+    bool has_one_scan = !jpeg->progressive && jpeg->scan_ncomp == jpeg->ncomp;
+    zf_status status =
+        has_one_scan ? zf_baseline_decode(d->baseline, jpeg, window, row, ctx)
+                     : zf_progressive_decode(d->progressive, jpeg, window, row, ctx);
+    *used = status != ZF_OK ? ZF_DECODER_NONE
+            : has_one_scan  ? ZF_DECODER_BASELINE
+                            : ZF_DECODER_PROGRESSIVE;
     return status;
 }

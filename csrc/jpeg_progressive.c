@@ -1,19 +1,21 @@
 /*
- * Decodes a window of a progressive JPEG.
+ * Decodes a window of a JPEG with several scans.
  *
- * Such a file has several scans of the whole picture: first the coefficients'
- * high bits, band by band, then their lower bits. The complete file is in memory,
+ * A progressive file has several scans of the whole picture: first the
+ * coefficients' high bits, band by band, then their lower bits. A sequential file
+ * may have a scan for each component. The complete file is in memory,
  * so all scans are decoded side by side: each of them some MCU rows, then these
  * rows' blocks are transformed. Few coefficients are in memory at a time, and rows
  * below the window are not decoded. As in jpeg_baseline.c, only the blocks that
  * the window's pixels depend on have coefficients; of the others the decoder
- * keeps which coefficients are not 0, as the later scans' code depends on it.
+ * keeps which coefficients are not 0, as a progressive file's later scans depend
+ * on it.
  */
 #include "zf_jpeg_bits.h"
 
 #include <stdlib.h>
 
-/* Usual files have 6 or 10 scans. libjpeg-turbo decodes files with more. */
+/* Usual files have 3, 6 or 10 scans. Pillow decodes files with more. */
 #define MAX_SCANS 64
 /* Bytes of coefficients that are decoded at a time, at least one MCU row: they
  * stay in the L2 cache, and a scan's state is loaded once per so many. */
@@ -26,13 +28,14 @@ typedef struct {
     int ncomp, comp[3];
     int high_bit; /* that the scan adds to; 0: it has the first bits */
     zf_ac_scan ac; /* for DC only low_bit is used */
+    zf_mcu mcu;    /* of a sequential file */
 } scan;
 
 /* The blocks of a component, in the MCU rows that are decoded at a time. */
 typedef struct {
     int columns, rows;  /* of the picture, in blocks */
     size_t stride;      /* blocks from one row of nonzero[] to the next */
-    uint64_t *nonzero;  /* see ZF_DECL_AC_SCAN */
+    uint64_t *nonzero;  /* see ZF_DECL_AC_SCAN; of a sequential file, the last one's bit */
     size_t coef_stride; /* needed blocks in a row */
     int16_t *coef;
 } component;
@@ -40,8 +43,11 @@ typedef struct {
 struct zf_progressive {
     zf_planes planes;
     zf_dc_table dc[3]; /* of each component: one scan has its first bits */
+    zf_ac_table ac[3]; /* the same of sequential files */
+    _Alignas(64) zf_block mcu_blocks[ZF_MCU_BLOCKS]; /* of sequential files */
     component comp[3];
     int8_t known[3][64]; /* the lowest bit known of each coefficient; -1: none */
+    bool is_sequential;
     scan *scans;
     int nscans, scans_capacity;
     int first_row, batch; /* the MCU rows that are decoded now; how many at a time */
@@ -97,6 +103,26 @@ static bool note_progress(zf_progressive *d, const scan *s, const zf_jpeg *jpeg)
     return true;
 }
 
+/* Plans the MCUs of a scan of a sequential file; false where a table is missing. */
+static bool plan_mcu(zf_progressive *d, scan *s, const zf_jpeg *jpeg)
+{
+    s->mcu.nblocks = 0;
+    for (int i = 0; i < s->ncomp; i++) {
+        int c = s->comp[i];
+        const zf_plane *p = &d->planes.plane[c];
+        if (!zf_dc_table_make(&d->dc[c], &jpeg->dc[jpeg->comp[c].td]) ||
+            !zf_ac_table_make(&d->ac[c], &jpeg->ac[jpeg->comp[c].ta]))
+            return false;
+        for (int j = 0; j < (s->ncomp == 1 ? 1 : p->h * p->v); j++) {
+            int n = s->mcu.nblocks++;
+            s->mcu.block[n].comp = i;
+            s->mcu.block[n].dc = &d->dc[c];
+            s->mcu.block[n].ac = &d->ac[c];
+        }
+    }
+    return true;
+}
+
 /* Plans the scan whose header was read last; false where it is unusual. */
 static bool plan_scan(zf_progressive *d, scan *s, const zf_jpeg *jpeg)
 {
@@ -116,7 +142,12 @@ static bool plan_scan(zf_progressive *d, scan *s, const zf_jpeg *jpeg)
     s->ac.eob_run = 0;
     if (s->ac.low_bit > ZF_LOW_BIT_MAX || (s->high_bit && s->ac.low_bit != s->high_bit - 1))
         return false;
-    if (s->is_dc ? s->ac.last != 0 || (s->ncomp > 1 && blocks > ZF_MCU_BLOCKS)
+    if (s->ncomp > 1 && blocks > ZF_MCU_BLOCKS)
+        return false;
+    if (!jpeg->progressive)
+        return s->ac.first == 0 && s->ac.last == 63 && s->high_bit == 0 &&
+               s->ac.low_bit == 0 && note_progress(d, s, jpeg) && plan_mcu(d, s, jpeg);
+    if (s->is_dc ? s->ac.last != 0
                  : s->ac.last > 63 || s->ac.last < s->ac.first || s->ncomp > 1)
         return false;
     if (!note_progress(d, s, jpeg))
@@ -177,7 +208,7 @@ static zf_status plan_scans(zf_progressive *d, const zf_jpeg *header)
     }
 }
 
-/* libjpeg smooths the blocks of a picture of which bits are missing. */
+/* libjpeg smooths the blocks of a progressive picture of which bits are missing. */
 static bool is_complete(const zf_progressive *d, int ncomp)
 {
     for (int c = 0; c < ncomp; c++)
@@ -222,8 +253,7 @@ static bool plan_blocks(zf_progressive *d)
 
 static zf_status plan(zf_progressive *d, const zf_jpeg *jpeg, zf_window w)
 {
-    if (!jpeg->progressive)
-        return ZF_UNSUPPORTED;
+    d->is_sequential = !jpeg->progressive;
     zf_status status = zf_planes_begin(&d->planes, jpeg, w);
     if (status == ZF_OK)
         status = plan_scans(d, jpeg);
@@ -236,6 +266,24 @@ static zf_status plan(zf_progressive *d, const zf_jpeg *jpeg, zf_window w)
 
 /* ---- scans ------------------------------------------------------------------ */
 
+/* Begins an MCU: false where a restart marker is missing. */
+static bool begin_mcu(zf_stream *s)
+{
+    if (s->restart_interval == 0)
+        return true;
+    if (s->until_restart == 0 && !zf_stream_restart(s))
+        return false;
+    s->until_restart--;
+    return true;
+}
+
+/* How many of the scan's own MCUs a row has. They have one block if the scan has one
+ * component. */
+static int mcus_in_row(const zf_progressive *d, const scan *s)
+{
+    return s->ncomp == 1 ? d->comp[s->comp[0]].columns : d->planes.grid.columns;
+}
+
 /* The coefficients of block by, bx of a component; NULL if the window does not need
  * it. */
 static int16_t *block_at(const zf_progressive *d, int c, int by, int bx)
@@ -245,6 +293,12 @@ static int16_t *block_at(const zf_progressive *d, int c, int by, int bx)
         return NULL;
     size_t row = (size_t)(by - d->first_row * p->v);
     return d->comp[c].coef + 64 * (row * d->comp[c].coef_stride + (size_t)(bx - p->bx0));
+}
+
+static uint64_t *nonzero_at(const zf_progressive *d, int c, int by, int bx)
+{
+    size_t row = (size_t)(by - d->first_row * d->planes.plane[c].v);
+    return d->comp[c].nonzero + row * d->comp[c].stride + bx;
 }
 
 /* Decodes a block of a scan of DC coefficients. block is NULL if it is not needed. */
@@ -271,20 +325,15 @@ static inline bool decode_dc(zf_bits *b, const scan *s, const zf_dc_table *table
     return true;
 }
 
-/* Decodes row y of the scan's own MCUs, which have one block if the scan has one
- * component. */
+/* Decodes row y of the scan's own MCUs. */
 static bool decode_dc_row(zf_progressive *d, scan *s, int y)
 {
     zf_stream *stream = &s->stream;
     bool alone = s->ncomp == 1;
-    int columns = alone ? d->comp[s->comp[0]].columns : d->planes.grid.columns;
 
-    for (int x = 0; x < columns; x++) {
-        if (stream->restart_interval) {
-            if (stream->until_restart == 0 && !zf_stream_restart(stream))
-                return false;
-            stream->until_restart--;
-        }
+    for (int x = 0, columns = mcus_in_row(d, s); x < columns; x++) {
+        if (!begin_mcu(stream))
+            return false;
         zf_bits b = stream->bits;
         for (int i = 0; i < s->ncomp; i++) {
             int c = s->comp[i];
@@ -301,6 +350,45 @@ static bool decode_dc_row(zf_progressive *d, scan *s, int y)
     return true;
 }
 
+/* Decodes row y of the own MCUs of a sequential file's scan. */
+static bool decode_sequential_row(zf_progressive *d, scan *s, int y)
+{
+    zf_stream *stream = &s->stream;
+    bool alone = s->ncomp == 1;
+    struct {
+        int16_t *coef; /* NULL: not needed */
+        uint64_t *nonzero;
+    } to[ZF_MCU_BLOCKS];
+    uint8_t last[ZF_MCU_BLOCKS];
+
+    for (int x = 0, columns = mcus_in_row(d, s); x < columns; x++) {
+        int n = 0;
+        bool needed = false;
+        for (int i = 0; i < s->ncomp; i++) {
+            int c = s->comp[i];
+            const zf_plane *p = &d->planes.plane[c];
+            int h = alone ? 1 : p->h, v = alone ? 1 : p->v;
+            for (int by = y * v; by < (y + 1) * v; by++)
+                for (int bx = x * h; bx < (x + 1) * h; bx++, n++) {
+                    to[n].coef = block_at(d, c, by, bx);
+                    to[n].nonzero = nonzero_at(d, c, by, bx);
+                    needed |= to[n].coef != NULL;
+                }
+        }
+        if (!begin_mcu(stream) ||
+            !d->planes.kernels->mcu(&stream->bits, &s->mcu, stream->dc,
+                                    needed ? d->mcu_blocks : NULL, last) ||
+            zf_stream_bits_left(stream) < 0)
+            return false;
+        for (int i = 0; i < n; i++)
+            if (to[i].coef) {
+                memcpy(to[i].coef, d->mcu_blocks[i], 64 * sizeof(int16_t));
+                *to[i].nonzero = (uint64_t)1 << last[i];
+            }
+    }
+    return true;
+}
+
 /* Decodes row by of the blocks of a scan of AC coefficients, in runs of blocks that
  * the window needs or does not need. */
 static bool decode_ac_row(zf_progressive *d, scan *s, int by)
@@ -309,8 +397,8 @@ static bool decode_ac_row(zf_progressive *d, scan *s, int by)
     ZF_DECL_AC_SCAN((*const decode)) = s->high_bit ? kernels->ac_refine : kernels->ac_first;
     zf_stream *stream = &s->stream;
     const zf_plane *p = &d->planes.plane[s->comp[0]];
-    component *c = &d->comp[s->comp[0]];
-    uint64_t *nonzero = c->nonzero + (size_t)(by - d->first_row * p->v) * c->stride;
+    const component *c = &d->comp[s->comp[0]];
+    uint64_t *nonzero = nonzero_at(d, s->comp[0], by, 0);
 
     for (int x = 0, n; x < c->columns; x += n) {
         n = (x < p->bx0 ? p->bx0 : x < p->bx1 ? p->bx1 : c->columns) - x;
@@ -331,11 +419,13 @@ static bool decode_ac_row(zf_progressive *d, scan *s, int by)
 /* Decodes MCU row my of a scan; false where the data is bad. */
 static bool decode_scan_row(zf_progressive *d, scan *s, int my)
 {
+    bool (*const decode)(zf_progressive *, scan *, int) =
+        d->is_sequential ? decode_sequential_row : s->is_dc ? decode_dc_row : decode_ac_row;
     if (s->ncomp > 1)
-        return decode_dc_row(d, s, my);
+        return decode(d, s, my);
     int v = d->planes.plane[s->comp[0]].v;
     for (int by = my * v; by < zf_min((my + 1) * v, d->comp[s->comp[0]].rows); by++)
-        if (!(s->is_dc ? decode_dc_row(d, s, by) : decode_ac_row(d, s, by)))
+        if (!decode(d, s, by))
             return false;
     return true;
 }
@@ -358,9 +448,8 @@ static bool transform_mcu_row(zf_progressive *d, int my)
 
     for (int i = 0; i < planes->ncomp; i++) {
         const zf_plane *p = &planes->plane[i];
-        const component *c = &d->comp[i];
         for (int by = zf_max(my * p->v, p->by0); by < zf_min((my + 1) * p->v, p->by1); by++) {
-            const uint64_t *nonzero = c->nonzero + (size_t)(by - d->first_row * p->v) * c->stride;
+            const uint64_t *nonzero = nonzero_at(d, i, by, 0);
             const int16_t *block = block_at(d, i, by, p->bx0);
             uint8_t *samples = zf_sample_row(p, 8 * by);
             for (int bx = p->bx0; bx < p->bx1; bx++, block += 64, samples += 8) {

@@ -3,7 +3,7 @@
  *
  * Like the core, this part does not use Python, never prints, and owns no memory
  * after a call has returned. It needs none of the core's files but levels.c and
- * threads.c, and no libjpeg. Several threads may call any function at once.
+ * threads.c. Several threads may call any function at once.
  */
 #ifndef ZF_LOGITS_H
 #define ZF_LOGITS_H

@@ -160,6 +160,7 @@ zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *r, const zf_cv_part *part, int
         cv->channels = 3; /* the channels of a gray row end at different columns */
     cv->out_stride = (size_t)r->out_w;
     cv->out_offset = out_offset;
+    cv->next = 0;
     cv->time = (zf_sampled){0};
     return lay_out(cv, r);
 }
@@ -227,8 +228,6 @@ zf_status zf_cv_on_row(void *ctx, int y, const uint8_t *const planes[3])
     int row_index = y - cv->vertical.first;
 
     zf_piece_begins(&cv->time);
-    if (row_index == 0)
-        cv->next = 0; /* also when a second decoder begins again */
     if (cv->next < cv->vertical.n && first_row(cv, cv->next) <= row_index)
         store_row(cv, row_index, planes); /* rows between the taps are not needed */
     while (cv->next < cv->vertical.n && last_row(cv, cv->next) <= row_index)

@@ -90,8 +90,7 @@ zf_status zf_decode_turned(zf_decoders *decoders, const zf_jpeg *jpeg, int orien
         rows[c] = memory + (size_t)c * row_nbytes;
         p.planes[c] = memory + 3 * row_nbytes + (size_t)(c < p.channels ? c : 0) * plane_nbytes;
     }
-    zf_status status = zf_decode_window(decoders, jpeg, source, ZF_DECODER_NONE, keep_row, &p,
-                                        used);
+    zf_status status = zf_decode_window(decoders, jpeg, source, keep_row, &p, used);
     for (int y = window.y0; status == ZF_OK && y < window.y1; y++) {
         for (int c = 0; c < p.channels; c++)
             turned_row(&p, c, orientation, (size_t)(y - window.y0), n, rows[c]);

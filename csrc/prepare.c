@@ -256,8 +256,6 @@ static zf_status on_row(void *ctx, int y, const uint8_t *const planes[3])
     int row_index = y - v->first;
 
     zf_piece_begins(&z->time);
-    if (row_index == 0)
-        z->next = 0; /* also when a second decoder begins again */
     store_row(z, row_index, planes);
     while (z->next < v->n && v->start[z->next] + v->ksize <= row_index + 1)
         make_output_row(z);
@@ -485,10 +483,8 @@ static zf_status decode_and_resize(zf_workspace *ws, decode_fn decode, const voi
     if (times) {
         result->ns[ZF_STAGE_IDCT] += move_part(&spent, &times->idct, ws);
         result->ns[ZF_STAGE_COLOUR] += move_part(&spent, &times->colour, ws);
-        result->ns[ZF_STAGE_ENTROPY] += spent;
-    } else {
-        result->ns[ZF_STAGE_DECODE] += spent;
     }
+    result->ns[ZF_STAGE_ENTROPY] += spent; /* also of a file that is left to Pillow */
     return status;
 }
 
@@ -570,8 +566,8 @@ static zf_status decode_jpeg(zf_workspace *ws, const void *image, const receiver
     if (from->orientation != 1)
         return zf_decode_turned(ws->decoders, &from->jpeg, from->orientation, to->window,
                                 to->row, to->ctx, &result->decoder);
-    return zf_decode_window(ws->decoders, &from->jpeg, to->window, ZF_DECODER_NONE, to->row,
-                            to->ctx, &result->decoder);
+    return zf_decode_window(ws->decoders, &from->jpeg, to->window, to->row, to->ctx,
+                            &result->decoder);
 }
 
 zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *data,
@@ -655,8 +651,7 @@ static zf_status interleave_row(void *ctx, int y, const uint8_t *const planes[3]
 }
 
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
-                                int y0, int x1, int y1, zf_decoder only, uint8_t *rgb,
-                                zf_result *result)
+                                int y0, int x1, int y1, uint8_t *rgb, zf_result *result)
 {
     zf_jpeg jpeg;
     memset(result, 0, sizeof *result);
@@ -666,7 +661,7 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
     if (x0 < 0 || y0 < 0 || x0 >= x1 || y0 >= y1 || x1 > jpeg.width || y1 > jpeg.height)
         return result->status = ZF_SIZE;
     picture p = {rgb, ws->kernels, (size_t)(x1 - x0), y0, jpeg.ncomp == 1};
-    result->status = zf_decode_window(ws->decoders, &jpeg, (zf_window){x0, y0, x1, y1}, only,
+    result->status = zf_decode_window(ws->decoders, &jpeg, (zf_window){x0, y0, x1, y1},
                                       interleave_row, &p, &result->decoder);
     return result->status;
 }

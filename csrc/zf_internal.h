@@ -180,21 +180,11 @@ typedef struct zf_window {
     int x0, y0, x1, y1;
 } zf_window;
 
-/* Receives the decoded rows of a window, from top to bottom. If one decoder
- * gives up, the next one begins again with the window's first row. planes are R,
+/* Receives the decoded rows of a window, from top to bottom. planes are R,
  * G, B, or only planes[0] for grayscale. planes[c][i] is pixel x0 + i; ZF_PAD
  * bytes past the window's end are readable. A status other than ZF_OK ends the
  * decoding. */
 typedef zf_status (*zf_row_fn)(void *ctx, int y, const uint8_t *const planes[3]);
-
-/* The libjpeg-turbo decoder. NULL when out of memory. */
-typedef struct zf_turbo zf_turbo;
-zf_turbo *zf_turbo_open(const zf_kernels *kernels);
-void zf_turbo_close(zf_turbo *turbo);
-/* Decodes a window through libjpeg-turbo. Any warning, error or truncation is
- * ZF_UNSUPPORTED, possibly after some rows were delivered. */
-zf_status zf_turbo_decode(zf_turbo *turbo, const zf_jpeg *jpeg, zf_window window,
-                          zf_row_fn row, void *ctx);
 
 /* The time of work that is done in many short pieces, of which some are timed:
  * see zf_piece_begins. */
@@ -203,22 +193,21 @@ typedef struct zf_sampled {
     uint64_t pieces, timed; /* how many pieces there were; how many were timed */
 } zf_sampled;
 
-/* The times of our own decoders' parts; the rest of their time is entropy
- * decoding. */
+/* The times of a decoder's parts; the rest of its time is entropy decoding. */
 typedef struct zf_pixel_times {
     zf_sampled idct, colour;
 } zf_pixel_times;
 
-/* All decoders, in the order in which they are tried. */
+/* The decoders for all kinds of files. */
 typedef struct zf_decoders zf_decoders;
 zf_decoders *zf_decoders_open(zf_level level); /* NULL when out of memory */
 void zf_decoders_close(zf_decoders *decoders);
-/* Decodes a window with the first decoder that supports the file, or with the
- * decoder `only` if that is not ZF_DECODER_NONE. *used gets that decoder. */
+/* Decodes a window with the decoder for the file's kind. *used gets that decoder.
+ * ZF_UNSUPPORTED for a file with an anomaly, possibly after some rows were delivered. */
 zf_status zf_decode_window(zf_decoders *decoders, const zf_jpeg *jpeg, zf_window window,
-                           zf_decoder only, zf_row_fn row, void *ctx, zf_decoder *used);
-/* The times of the last decoding, if it was by that decoder; NULL if it is
- * libjpeg-turbo. */
+                           zf_row_fn row, void *ctx, zf_decoder *used);
+/* The times of the last decoding, if it was by that decoder; NULL for
+ * ZF_DECODER_NONE. */
 const zf_pixel_times *zf_decoders_times(const zf_decoders *decoders, zf_decoder used);
 
 /* ---- time ----------------------------------------------------------------- */

@@ -397,8 +397,7 @@ static inline int zf_ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /* Decodes a window of a sequential file with one scan to the same pixels as
  * libjpeg-turbo. ZF_UNSUPPORTED for files that it cannot decode and for any
- * anomaly, possibly after some rows: another decoder then has to decode the whole
- * window. */
+ * anomaly, possibly after some rows: Pillow then has to decode the picture. */
 typedef struct zf_baseline zf_baseline;
 
 /* This CPU must run the level. NULL when out of memory. */
@@ -409,7 +408,7 @@ zf_status zf_baseline_decode(zf_baseline *decoder, const zf_jpeg *jpeg, zf_windo
 /* The times of the last decoding. */
 const zf_pixel_times *zf_baseline_times(const zf_baseline *decoder);
 
-/* The same of a progressive file. */
+/* The same of a file with several scans, progressive or sequential. */
 typedef struct zf_progressive zf_progressive;
 
 zf_progressive *zf_progressive_open(zf_level level);

@@ -118,15 +118,13 @@ size_t zf_recipe_nbytes(const zf_recipe *recipe);
 /* The decoders that can make an image's pixels, each with its name. */
 #define ZF_DECODERS(DECODER)                                                           \
     DECODER(NONE, "none") /* no decoder accepted the image */                          \
-    DECODER(TURBO, "turbo") /* libjpeg-turbo */                                        \
-    DECODER(BASELINE, "baseline") /* our own, jpeg_baseline.c */                       \
-    DECODER(PROGRESSIVE, "progressive") /* our own, jpeg_progressive.c */
+    DECODER(BASELINE, "baseline") /* jpeg_baseline.c: one scan */                      \
+    DECODER(PROGRESSIVE, "progressive") /* jpeg_progressive.c: several scans */
 
 /* The stages of the work on an image, each with its name. Writing is the last. */
 #define ZF_STAGES(STAGE)                                                               \
     STAGE(READ, "read")                                                                \
-    STAGE(DECODE, "decode") /* by libjpeg-turbo, whose parts cannot be timed */        \
-    STAGE(ENTROPY, "entropy") /* ENTROPY, IDCT, COLOUR: by our own decoders */         \
+    STAGE(ENTROPY, "entropy") /* entropy decoding */                                   \
     STAGE(IDCT, "idct")                                                                \
     STAGE(COLOUR, "colour") /* upsampling and colour conversion */                     \
     STAGE(RESIZE, "resize")                                                            \
@@ -192,11 +190,9 @@ int zf_exif_orientation(const uint8_t *data, size_t nbytes);
 zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height);
 
 /* For tests: the pixels [x0, x1) x [y0, y1) of a JPEG in memory -> rgb, y1 - y0
- * rows of x1 - x0 RGB triples without gaps. Tries the decoder `only`, or all
- * decoders if that is ZF_DECODER_NONE. */
+ * rows of x1 - x0 RGB triples without gaps. */
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
-                                int y0, int x1, int y1, zf_decoder only, uint8_t *rgb,
-                                zf_result *result);
+                                int y0, int x1, int y1, uint8_t *rgb, zf_result *result);
 
 /* ---- files ------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /*
  * Differential fuzzing of zf_prepare_jpeg, the whole way from a file's bytes to
- * a tensor, at every CPU level that runs here, and of each decoder alone.
+ * a tensor, at every CPU level that runs here, and of the decoders alone.
  *
  * The oracle is libjpeg-turbo's decoding of the complete file. For any bytes, if
  * zf_prepare_jpeg accepts the file, libjpeg-turbo decodes it up to its
@@ -121,20 +121,19 @@ static void check_windows(const uint8_t *data, size_t nbytes, const zf_jpeg *jpe
     uint8_t *made = checked(malloc(row * rows));
     zf_result result;
 
-    for (zf_level level = 0; level < ZF_LEVEL_COUNT; level++)
-        for (zf_decoder only = 0; only < ZF_DECODER_COUNT; only++) {
-            if (!zf_level_runs_here(level) ||
-                zf_decode_jpeg_window(workspace(level), data, nbytes, w.x0, w.y0, w.x1, w.y1,
-                                      only, made, &result) != ZF_OK)
-                continue;
-            if (oracle->warnings < 0)
-                abort(); /* libjpeg-turbo refuses the file */
-            for (size_t y = 0; y < rows; y++) {
-                size_t first = (y + (size_t)w.y0) * (size_t)oracle->width + (size_t)w.x0;
-                if (memcmp(made + y * row, as_rgb(oracle) + 3 * first, row) != 0)
-                    abort();
-            }
+    for (zf_level level = 0; level < ZF_LEVEL_COUNT; level++) {
+        if (!zf_level_runs_here(level) ||
+            zf_decode_jpeg_window(workspace(level), data, nbytes, w.x0, w.y0, w.x1, w.y1, made,
+                                  &result) != ZF_OK)
+            continue;
+        if (oracle->warnings < 0)
+            abort(); /* libjpeg-turbo refuses the file */
+        for (size_t y = 0; y < rows; y++) {
+            size_t first = (y + (size_t)w.y0) * (size_t)oracle->width + (size_t)w.x0;
+            if (memcmp(made + y * row, as_rgb(oracle) + 3 * first, row) != 0)
+                abort();
         }
+    }
     free(made);
 }
 

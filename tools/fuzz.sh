@@ -2,7 +2,7 @@
 # Fuzzes the core on JPEG files:
 #
 #   jpeg     our decoders against libjpeg-turbo, under ASan and UBSan
-#   prepare  the way from a file to a tensor, with every decoder, against libjpeg-turbo, likewise
+#   prepare  the way from a file to a tensor, against libjpeg-turbo, likewise
 #   memory   our decoders under MSan, without libjpeg-turbo
 #
 # The corpus in .cache/fuzz grows from run to run. An input that fails is left there as crash-*,
@@ -17,7 +17,7 @@ work=.cache/fuzz
 mkdir -p "$work/corpus" "$work/seeds"
 
 flags="-std=c11 -D_GNU_SOURCE -ffp-contract=off -g -O2 -Icsrc -Itests/core/native"
-decoder="csrc/levels.c csrc/jpeg_[!t]*.c" # without jpeg_turbo.c
+decoder="csrc/levels.c csrc/decode.c csrc/jpeg_*.c"
 ${CC:-clang} $flags tests/core/native/jpeg_decoder.c $decoder -ljpeg -o "$work/make_seeds"
 "$work/make_seeds" -n 300 -w "$work/seeds"
 
@@ -35,9 +35,9 @@ run() { # run PROGRAM SECONDS SANITIZERS SOURCE...
 case ${2:-all} in
 jpeg) run fuzz_jpeg "$seconds" address,undefined fuzz/fuzz_jpeg.c $decoder ;;
 prepare)
-    run fuzz_prepare "$seconds" address,undefined fuzz/fuzz_prepare.c $decoder csrc/decode.c \
-        csrc/file.c csrc/jpeg_turbo.c csrc/kernels_*.c csrc/opencv_*.c csrc/orientation.c \
-        csrc/prepare.c csrc/resample.c
+    run fuzz_prepare "$seconds" address,undefined fuzz/fuzz_prepare.c $decoder \
+        csrc/file.c csrc/kernels_*.c csrc/opencv_*.c csrc/orientation.c csrc/prepare.c \
+        csrc/resample.c
     ;;
 memory) run fuzz_memory "$seconds" memory fuzz/fuzz_jpeg.c $decoder ;;
 all)

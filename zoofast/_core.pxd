@@ -110,8 +110,8 @@ cdef extern from "zoofast.h" nogil:
     int zf_exif_orientation(const uint8_t *data, size_t nbytes)
     zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height)
     zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes,
-                                    int x0, int y0, int x1, int y1, zf_decoder only,
-                                    uint8_t *rgb, zf_result *result)
+                                    int x0, int y0, int x1, int y1, uint8_t *rgb,
+                                    zf_result *result)
 
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 

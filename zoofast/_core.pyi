@@ -19,9 +19,8 @@ PADDINGS: dict[str, int]  # where the resized image lies in a larger tensor
 SIDE_ROUNDINGS: dict[str, int]
 # Of the centre crop's origin, (side - crop) / 2; see zf_crop_rounding, zoofast.h.
 CROP_ROUNDINGS: dict[str, int]
-# The stages of the work on an image, as csrc/zoofast.h lists them. libjpeg-turbo's decoding is
-# "decode"; our own decoders' is "entropy", "idct" and "colour" (upsampling and colour conversion).
-# These three and "resize" alternate, so their times are estimates.
+# The stages of the work on an image, as csrc/zoofast.h lists them. "entropy", "idct", "colour"
+# (upsampling and colour conversion) and "resize" alternate, so their times are estimates.
 STAGES: tuple[str, ...]
 DECODERS: tuple[str, ...]  # "none" first: no decoder accepted the image
 PAGE: int  # bytes
@@ -116,15 +115,11 @@ class Workspace:
         """Prepare decoded pixels (H, W, 3) into `out`, which has plan.nbytes bytes."""
 
     def decode(
-        self,
-        data: Bytes,
-        window: tuple[int, int, int, int] | None = None,
-        decoder: str = "none",
+        self, data: Bytes, window: tuple[int, int, int, int] | None = None
     ) -> NDArray[np.uint8] | None:
         """For tests: the RGB pixels (H, W, 3) of a JPEG, or of its window (x0, y0, x1, y1).
 
-        Tries the given one of DECODERS, or all of them if that is "none". None: no decoder accepted
-        the file, so Pillow has to decide.
+        None: no decoder accepted the file, so Pillow has to decide.
         """
 
 def exif_orientation(data: Bytes) -> int:

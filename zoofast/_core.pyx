@@ -200,9 +200,8 @@ cdef class Workspace:
                            <int>rgb.shape[0], <size_t>rgb.shape[1] * 3, &out[0], &result)
         return outcome(&result)
 
-    def decode(self, const uint8_t[::1] data not None, window=None, decoder="none"):
+    def decode(self, const uint8_t[::1] data not None, window=None):
         cdef int width = 0, height = 0, x0, y0, x1, y1
-        cdef zf_decoder only = DECODERS.index(decoder)
         cdef zf_result result
         cdef uint8_t[:, :, ::1] rgb
         cdef size_t n = data.shape[0]
@@ -215,8 +214,7 @@ cdef class Workspace:
         array = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
         rgb = array
         with nogil:
-            zf_decode_jpeg_window(self.ws, p, n, x0, y0, x1, y1, only, &rgb[0, 0, 0],
-                                  &result)
+            zf_decode_jpeg_window(self.ws, p, n, x0, y0, x1, y1, &rgb[0, 0, 0], &result)
         return array if result.status == ZF_OK else None
 
 

@@ -1,9 +1,8 @@
-"""The system's libjpeg-turbo, which zoofast links too, called from a few lines of C."""
+"""The system's libjpeg-turbo, called from a few lines of C."""
 
 from __future__ import annotations
 
 import ctypes
-import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,12 +17,9 @@ PACKAGES = ()
 
 def _build() -> ctypes.CDLL:
     source = Path(__file__).with_suffix(".c")
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "libjpeg"], check=True, capture_output=True, text=True
-    )
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "libjpeg_turbo.so"
-        command = ["cc", "-O2", "-shared", "-fPIC", str(source), *shlex.split(flags.stdout)]
+        command = ["cc", "-O2", "-shared", "-fPIC", str(source), "-ljpeg"]
         subprocess.run([*command, "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))
 

@@ -530,13 +530,13 @@ def test_a_side_of_65500() -> None:
     assert agrees(longer)
 
 
-@pytest.mark.parametrize("decoder", ["baseline", "turbo"])
+@pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("marker", [0xDB, 0xC4], ids=["quantization", "Huffman"])
-def test_no_table_outlives_its_image(decoder: str, marker: int) -> None:
+def test_no_table_outlives_its_image(progressive: bool, marker: int) -> None:
     """A file without its tables, after one that had others. Without Huffman tables it is a frame
-    of Motion JPEG, for which libjpeg-turbo has the standard ones."""
-    first = jpegs.jpeg(40, 40, quality=30, optimize=True)
-    whole = jpegs.jpeg(40, 40, quality=95)
+    of Motion JPEG, for which Pillow has the standard ones."""
+    first = jpegs.jpeg(40, 40, quality=30, optimize=True, progressive=progressive)
+    whole = jpegs.jpeg(40, 40, quality=95, progressive=progressive)
     parts, at = [whole[:2]], 2
     while whole[at + 1] != 0xDA:
         length = 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
@@ -545,13 +545,9 @@ def test_no_table_outlives_its_image(decoder: str, marker: int) -> None:
         at += length
     bare = b"".join(parts) + whole[at:]
     workspace = _core.Workspace()
-    assert workspace.decode(first, None, decoder) is not None
-    made = workspace.decode(bare, None, decoder)
-    if decoder == "turbo" and marker == 0xC4:
-        assert made is not None
-        assert np.array_equal(made, oracle.pixels(bare))
-    else:
-        assert made is None
+    assert workspace.decode(first) is not None
+    assert workspace.decode(bare) is None
+    assert agrees(bare)
 
 
 @pytest.mark.parametrize("order", [(1, 3, 2), (3, 2, 1), (2, 1, 3)])

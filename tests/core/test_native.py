@@ -54,6 +54,9 @@ def write_files(folder: Path) -> dict[str, str]:
         expected[str(path)] = crc(oracle.pixels(data).transpose(0, 2, 1))
     path = folder / "several_scans.jpg"
     path.write_bytes(jpegs.craft(30, 41, jpegs.SAMPLINGS["4:2:0"], separate_scans=True))
+    expected[str(path)] = crc(oracle.pixels(path.read_bytes()).transpose(0, 2, 1))
+    path = folder / "empty.jpg"
+    path.write_bytes(b"")
     expected[str(path)] = "unsupported"
     return expected
 
@@ -83,7 +86,7 @@ def test_tensors_equal_pillows(made: once.Once, tmp_path: Path, build: str) -> N
         files[f"gray{i}.JPEG"] = jpegs.gray_jpeg(50 + i, 90, i)
     folders.write(tmp_path / "in", files)
     order = str(_core.PASS_ORDERS[recipe.resize_order()])
-    command = [*native.program(made, "prepare", build, "-ljpeg"), order]
+    command = [*native.program(made, "prepare", build), order]
     done = subprocess.run(
         [*command, *(tmp_path / "in" / name for name in files)], capture_output=True
     )
@@ -92,7 +95,7 @@ def test_tensors_equal_pillows(made: once.Once, tmp_path: Path, build: str) -> N
 
 
 def run_under_tsan(made: once.Once, *arguments: str | Path) -> None:
-    command = native.program(made, "threads", "threads", "-ljpeg")
+    command = native.program(made, "threads", "threads")
     done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("ThreadSanitizer does not run on this kernel")

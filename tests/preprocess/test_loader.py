@@ -275,23 +275,17 @@ def test_decoders_tell_what_they_can(isa: str, monkeypatch: pytest.MonkeyPatch) 
     files = {
         "baseline": jpegs.jpeg(400, 300),
         "progressive": jpegs.jpeg(400, 300, progressive=True),
-        "turbo": jpegs.craft(400, 300, jpegs.SAMPLINGS["4:2:0"], separate_scans=True),
     }
     for decoder, data in files.items():
-        own = isa != "scalar" and decoder != "turbo"
         sums, wall = np.zeros(len(_core.STAGES)), 0
         for _ in range(20):
             begin = time.perf_counter_ns()
             outcome = workspace.prepare(data, plan, out)
             wall += time.perf_counter_ns() - begin
-            assert _core.DECODERS[outcome.decoder] == (decoder if own else "turbo")
+            assert _core.DECODERS[outcome.decoder] == decoder
             sums += outcome.stage_ns
         spent = dict(zip(_core.STAGES, sums, strict=True))
-        parts = [spent["entropy"], spent["idct"], spent["colour"]]
-        if own:
-            assert spent["decode"] == 0 and min(parts) > 0
-        else:
-            assert spent["decode"] > 0 and max(parts) == 0
+        assert min(spent["entropy"], spent["idct"], spent["colour"]) > 0
         assert sums.sum() <= wall
 
 

@@ -25,7 +25,7 @@ from zoofast.profiling.verdict import verdict
 from zoofast.report.profile import WRITERS, profile_report
 from zoofast.timing.timeline import Timeline
 
-DECODING = {"decode", "entropy", "idct", "colour"}
+DECODING = {"entropy", "idct", "colour"}
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +56,19 @@ def test_the_sample_is_spread_over_the_source(images: Path) -> None:
 
 
 def test_the_rate_without_a_stage() -> None:
-    spent = {"read": 1_000_000, "decode": 8_000_000, "resize": 1_000_000, "write": 7_000_000}
+    spent = {"read": 1_000_000, "entropy": 8_000_000, "resize": 1_000_000, "write": 7_000_000}
     by_name = {stage.name: stage for stage in stages_of(spent, 10, 200.0, busy=1.0)}
-    assert list(by_name) == ["read", "decode", "resize", "write"]
-    assert by_name["decode"].microseconds == 800
-    assert by_name["decode"].share == 0.8
-    assert by_name["decode"].rate_if_free == pytest.approx(1000)  # 2 of 10 parts are left
+    assert list(by_name) == ["read", "entropy", "resize", "write"]
+    assert by_name["entropy"].microseconds == 800
+    assert by_name["entropy"].share == 0.8
+    assert by_name["entropy"].rate_if_free == pytest.approx(1000)  # 2 of 10 parts are left
     assert by_name["read"].rate_if_free == pytest.approx(200 / 0.9)
     assert (by_name["write"].share, by_name["write"].rate_if_free) == (None, 200)
     # the workers wait for the disk: computing less would gain nothing
     by_name = {stage.name: stage for stage in stages_of(spent, 10, 200.0, busy=0.5)}
-    assert by_name["decode"].rate_if_free == 200
+    assert by_name["entropy"].rate_if_free == 200
     assert by_name["write"].rate_if_free == 400
-    [only] = stages_of({"decode": 5}, 1, 10.0, busy=1.0)
+    [only] = stages_of({"entropy": 5}, 1, 10.0, busy=1.0)
     assert only.rate_if_free is None
 
 
@@ -91,7 +91,7 @@ def _profile(**changes: Any) -> Profile:
     values: dict[str, Any] = {
         "source": "val", "sample": 10, "total": 10, "recipe": load_recipe("alexnet"),
         "writes": False, "threads": 2, "rate": 180.0, "nbytes_per_image": 1e5, "failures": [],
-        "stages": stages_of({"decode": 9_000_000, "resize": 1_000_000}, 1, 180.0, 1.0),
+        "stages": stages_of({"entropy": 9_000_000, "resize": 1_000_000}, 1, 180.0, 1.0),
         "per_thread": {}, "busy": 1.0, "cores_used": 2.0, "scaling": [one, two],
         "read": DiskRate(2e8, 2000.0, ""), "write": DiskRate(6e7, 100.0, ""),
     }  # fmt: skip
@@ -101,8 +101,8 @@ def _profile(**changes: Any) -> Profile:
 def test_the_verdict_names_the_slowest_stage() -> None:
     assert verdict(_profile()) == [
         "This host prepares 180 images per second with alexnet on 2 threads.",
-        "The bottleneck of the host is decoding: 9,000 µs of the 10,000 µs that an image takes in "
-        "one thread (90%). Without it, the host would reach 1,800 images/s.",
+        "The bottleneck of the host is entropy decoding: 9,000 µs of the 10,000 µs that an image "
+        "takes in one thread (90%). Without it, the host would reach 1,800 images/s.",
         "2 threads are 1.8 times as fast as one: the efficiency is 90%.",
         "Reading alone reaches 200 MB/s, 2,000 images/s: more than the host prepares.",
         "Writing alone reaches 60 MB/s, 100 images/s: less than the host prepares, so a run that "

@@ -182,7 +182,8 @@ def craft(
         coefficients = np.zeros((down * v, across * h, 64), np.int64)
         coefficients[:, :, 0] = rng.integers(-110, 111, coefficients.shape[:2])
         mask = rng.random((*coefficients.shape[:2], 63)) < density
-        limit = 6 if wide_tables else 60
+        # samples stay in the range of the core's decoders
+        limit = 1 if wide_tables else 8 if density > 0.3 else 60
         coefficients[:, :, 1:][mask] = rng.integers(-limit, limit + 1, int(mask.sum()))
         blocks.append(coefficients)
 

@@ -236,9 +236,9 @@ def print_summary(report: PrepReport) -> None:
     for stage, seconds in report.stage_seconds.items():
         if tried and seconds:
             table.add(f"  {stage}", f"{seconds / tried * 1e6:,.0f} µs/image")
-    other = {k: n for k, n in report.decoders.items() if n and k != "turbo"}
-    if other:
-        table.add("decoders", ", ".join(f"{k} {n}" for k, n in report.decoders.items() if n))
+    decoders = ", ".join(f"{k} {n}" for k, n in report.decoders.items() if n)
+    if decoders:
+        table.add("decoders", decoders)
     if report.verified is not None:
         v = report.verified
         verdict = f"{v.equal} of {v.images} equal Pillow's bytes"

@@ -11,7 +11,6 @@ from zoofast.profiling.results import MAX_IDLE, Profile
 MIN_CORES = 0.8  # of the cores that busy threads need; with fewer, something else has the cores
 IN_WORDS = {
     "read": "reading",
-    "decode": "decoding",
     "entropy": "entropy decoding",
     "idct": "the inverse DCT",
     "colour": "colour conversion",

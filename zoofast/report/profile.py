@@ -75,7 +75,6 @@ def _stages(profile: Profile) -> Table:
         )
         for stage in profile.stages
     ]
-    has_turbo = any(stage.name == "decode" for stage in profile.stages)
     columns = [
         Column("stage"),
         Column("time", "µs/image"),
@@ -83,9 +82,8 @@ def _stages(profile: Profile) -> Table:
         Column("if free", "images/s"),
     ]
     note = (
-        f"The pipeline reaches {profile.rate:,.0f} images/s. zoofast's own decoders have three "
-        "stages: entropy decoding, inverse DCT, and upsampling with colour conversion."
-        + (" The stage decode is all the work of libjpeg-turbo." if has_turbo else "")
+        f"The pipeline reaches {profile.rate:,.0f} images/s. Decoding has three stages: "
+        "entropy decoding, inverse DCT, and upsampling with colour conversion."
         + (" Writers write while the workers compute." if profile.writes else "")
     )
     return Table("Stages, in one thread", columns, rows, note)

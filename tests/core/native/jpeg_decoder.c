@@ -181,6 +181,23 @@ static int random_script(jpeg_scan_info *scans, int ncomp)
     return n;
 }
 
+/* Scans of a sequential file: two components in one of them, or each in its own.
+ * Returns the number of scans. */
+static int random_partition(jpeg_scan_info *scans)
+{
+    int alone = (int)rnd(4), n = alone == 3 ? 3 : 2; /* 3: each component */
+    for (int i = 0; i < n; i++)
+        scans[i] = (jpeg_scan_info){.comps_in_scan = 1, .component_index = {i}, .Se = 63};
+    if (alone < 3) {
+        int first = (int)rnd(2); /* the scan of the component that is alone */
+        scans[first].component_index[0] = alone;
+        scans[1 - first].comps_in_scan = 2;
+        scans[1 - first].component_index[0] = alone == 0;
+        scans[1 - first].component_index[1] = alone == 2 ? 1 : 2;
+    }
+    return n;
+}
+
 /* Whether the scans bring the last bit of every coefficient. */
 static bool is_complete(const jpeg_scan_info *scans, int n, int ncomp)
 {
@@ -241,7 +258,7 @@ static unsigned char *random_jpeg(unsigned long *nbytes, bool *gentle, char *wha
     cinfo.optimize_coding = (boolean)rnd(2);
     cinfo.restart_interval = rnd(3) ? 0 : 1 + rnd(20);
     static jpeg_scan_info script[64];
-    int progressive = (int)rnd(4); /* 1: libjpeg's own script */
+    int progressive = (int)rnd(6); /* 1: libjpeg's own script */
     if (progressive == 1)
         jpeg_simple_progression(&cinfo);
     else if (progressive == 2) {
@@ -251,6 +268,9 @@ static unsigned char *random_jpeg(unsigned long *nbytes, bool *gentle, char *wha
             for (uint32_t i = rnd(3); i < 3; i++)
                 if (script[cinfo.num_scans - 1].Ss > 0 || script[cinfo.num_scans - 1].Ah > 0)
                     cinfo.num_scans--;
+    } else if (progressive == 3 && channels == 3) {
+        cinfo.num_scans = random_partition(script);
+        cinfo.scan_info = script;
     }
     cinfo.write_JFIF_header = (boolean)(space == JCS_YCbCr && rnd(2));
     cinfo.write_Adobe_marker = (boolean)(space == JCS_RGB || rnd(4) == 0);
@@ -268,7 +288,7 @@ static unsigned char *random_jpeg(unsigned long *nbytes, bool *gentle, char *wha
              channels == 3 ? cinfo.comp_info[1].v_samp_factor : 0,
              channels == 3 ? cinfo.comp_info[2].h_samp_factor : 0,
              channels == 3 ? cinfo.comp_info[2].v_samp_factor : 0, cinfo.restart_interval,
-             progressive == 1 || progressive == 2 ? cinfo.num_scans : 1);
+             cinfo.num_scans ? cinfo.num_scans : 1);
 
     jpeg_start_compress(&cinfo, TRUE);
     size_t stride = (size_t)width * (size_t)channels;
