@@ -34,7 +34,7 @@ fresh() {
         tar -xf - -C "$at/tree"
     [ -x "$at/venv/bin/python" ] || python3 -m venv "$at/venv"
     "$at/venv/bin/python" -m pip install -q --disable-pip-version-check --no-compile \
-        'setuptools>=77' 'cython>=3.0' "$@"
+        'setuptools>=77' 'cython>=3.1' "$@"
     export ZOOFAST_SHARED="${ZOOFAST_SHARED:-$root/../shared}"
     cd "$at/tree"
     "$at/venv/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation -e .

@@ -44,7 +44,7 @@ case " $* " in
     # Python compiles what is imported; to compile all of torch beforehand takes far longer.
     # torchvision and pretrainedmodels would ask for a torch of their own choice. What builds comes
     # first: without --no-build-isolation, pip installs it once more for each package it builds.
-    install --no-compile 'setuptools>=77' 'cython>=3.0' torch==2.13.0
+    install --no-compile 'setuptools>=77' 'cython>=3.1' torch==2.13.0
     install --no-compile --no-build-isolation --no-deps \
         torchvision==0.28.0 pretrainedmodels munch tqdm six
     install --no-compile --no-build-isolation -e ".[$extras]"

@@ -14,6 +14,16 @@ import numpy as np
 
 include "_levels.pxi"
 
+cdef extern from *:
+    """
+    /* Wheels for one machine are built with the pyconfig.h of another. */
+    _Static_assert(SIZEOF_VOID_P == sizeof(void *) && SIZEOF_SIZE_T == sizeof(size_t) &&
+                   SIZEOF_INT == sizeof(int) && SIZEOF_LONG == sizeof(long) &&
+                   SIZEOF_LONG_LONG == sizeof(long long) && SIZEOF_WCHAR_T == sizeof(wchar_t) &&
+                   PY_LITTLE_ENDIAN == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__),
+                   "pyconfig.h is for another kind of machine");
+    """
+
 cdef extern from "Python.h":
     object PyUnicode_EncodeFSDefault(object)
 
