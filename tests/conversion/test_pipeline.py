@@ -356,8 +356,9 @@ class TestModels:
         squeezenet = ["224x224", "uint8", "57.32", "80.06", "21,302", "310P3"]
         assert rows["squeezenet1_1"] == squeezenet
         assert rows["convnext"][:3] == ["224x224", "float32", "81.948"]
+        assert rows["tnt"][0] == "224x224"  # of the picture; the network takes a layer's output
         assert rows["simclr_inference"][1] == "-"  # its pictures are drawn at random
-        assert "107 models; accuracy" in "\n".join(lines)
+        assert "140 models; accuracy" in "\n".join(lines)
 
     @pytest.mark.parametrize(
         ("arguments", "names"),
@@ -366,6 +367,8 @@ class TestModels:
             ("--input 256x128", {"osnet", "reid"}),
             ("--dtype float16", {"mobilenetv3"}),
             ("--input 331", {"nasnetalarge", "pnasnet5large"}),
+            ("--task face", {"dsfd", "facenet"}),
+            ("--task detection --input 640 --dtype uint8", {"yolof_builtin"}),
         ],
     )
     def test_filters(self, capsys, arguments, names):

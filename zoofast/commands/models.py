@@ -24,7 +24,7 @@ from zoofast.commands.console import (
 from zoofast.conversion import atc, models
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError, RecipeError
-from zoofast.preprocess.guides import Guide, guides
+from zoofast.preprocess.guides import TASKS, Guide, guides
 from zoofast.preprocess.recipe import DTYPES, Recipe, Size
 from zoofast.preprocess.recipe_file import load_recipe
 
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", type=_size, metavar="N|HxW", help="only models with this input size in pixels"
     )
     parser.add_argument("--dtype", choices=DTYPES, help="only models with tensors of this type")
+    parser.add_argument("--task", choices=TASKS, help="only models for this task")
     arguments.add_json_instead(parser, "everything", _json_file)
 
 
@@ -71,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
     chosen = [
         guide
         for guide in guides().values()
-        if args.name in (None, guide.name) and _matches(guide, args.input, args.dtype)
+        if args.name in (None, guide.name) and _matches(guide, args)
     ]
     if not chosen:
-        raise ModelError("no model has this input size and type; `zoofast models` lists all")
+        raise ModelError("no model has this input size, type and task; `zoofast models` lists all")
     if args.json is not None:
         write_json(args.json, [_as_dict(guide) for guide in chosen])
     if args.json is STDOUT:
@@ -104,10 +105,17 @@ def _rates(guide: Guide) -> Mapping[str, tuple[int, float]]:
     return {chip: known.best(chip) for chip in known.fps} if known else guide.rates
 
 
-def _matches(guide: Guide, size: Size | None, dtype: str | None) -> bool:
+def _input_size(guide: Guide, recipe: Recipe | None) -> Size | None:
+    """Of the ONNX's input, or of the picture that the guide makes it from."""
+    return guide.size or (recipe.input_size if recipe else None)
+
+
+def _matches(guide: Guide, args: argparse.Namespace) -> bool:
     recipe = _recipe(guide)
-    return (size is None or guide.size == size) and (
-        dtype is None or (recipe is not None and recipe.dtype == dtype)
+    return (
+        args.input in (None, _input_size(guide, recipe))
+        and args.dtype in (None, recipe and recipe.dtype)
+        and args.task in (None, guide.task)
     )
 
 
@@ -137,7 +145,7 @@ def _print_all(chosen: list[Guide]) -> None:
         recipe, rates = _recipe(guide), _rates(guide)
         cells: dict[str, str | Text] = {
             "model": guide.name,
-            "input": "x".join(map(str, guide.size)) if guide.size else "",
+            "input": "x".join(map(str, _input_size(guide, recipe) or ())),
             "type": recipe.dtype if recipe else NO_RECIPE,
             "top-1": f"{guide.top1 or ''}",
             "top-5": f"{guide.top5 or ''}",
@@ -240,8 +248,7 @@ def _commands(guide: Guide, recipe: Recipe, known: KnownModel | None) -> Iterato
     )
     if not guide.answers:
         yield f"zoofast score {result} {labels} -o result.json"
-        if images == "IMAGES":
-            yield f"zoofast eval {om} IMAGES LABELS --recipe {guide.name}  # without bins"
+        yield f"zoofast eval {om} {images} {labels} --recipe {guide.name}  # without bins"
 
 
 def _side_file(guide: Guide) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""ModelZoo's classification guides by name: each guide's recipe, and its model's data.
+"""ModelZoo's guides by name: each guide's recipe, and its model's data.
 
 guides.toml holds the data; its head explains the fields.
 """
@@ -14,6 +14,8 @@ from typing import Any
 from zoofast.base.parsing import parse_toml
 from zoofast.preprocess.bins import PLAIN, Packing
 from zoofast.preprocess.recipe import Floats3, Size
+
+TASKS = ("classification", "detection", "face", "text")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Guide:
     side_file: str = ""  # that the guide writes beside the bins
     side_line: str = ""  # for each bin; see bins.side_file
     note: str = ""  # what zoofast does otherwise than the guide
+    task: str = TASKS[0]  # one of TASKS
 
 
 @cache
@@ -73,4 +76,5 @@ def _guide(name: str, table: dict[str, Any]) -> Guide:
         side_file=table.get("side_file", ""),
         side_line=table.get("side_line", ""),
         note=table.get("note", ""),
+        task=table.get("task", TASKS[0]),
     )
