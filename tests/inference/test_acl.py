@@ -374,14 +374,25 @@ def test_bench_tells_what_the_copies_cost(
 ) -> None:
     """192 bytes of float32 an image; the copy takes twice as long as the computation."""
     chosen = ["bench", "-m", run / "m4.om", "--batchsize", "4", "--loop", "2"]
-    done = acl.run(
-        *chosen, "--json", tmp_path / "b.json", QUIET=1, FPS=400, H2D_GBPS=4 * 192 / 0.02 / 1e9
-    )
+    settings = {"QUIET": 1, "FPS": 400, "H2D_GBPS": 4 * 192 / 0.02 / 1e9}
+    out = ["--json", tmp_path / "b.json", "--report", tmp_path / "b.html"]
+    done = acl.run(*chosen, *out, STATS_FILE=tmp_path / "stats", **settings)
     assert done.returncode == 0, done.stderr
+    counted = statistics(tmp_path / "stats")
+    assert (counted["misuses"], counted["pageable_copies"]) == (0, 0)
+    assert counted["async_executes"] == 1 + 3 * 2  # the warm-up, and the levels 1, 2 and 4
     (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
     transfer = row["transfer"]
     assert (transfer["nbytes"], transfer["nbytes_with_aipp"]) == (192, 48)
     assert transfer["to_device"] >= 5000 and transfer["compute"] >= 2500
     assert transfer["bus_share"] == pytest.approx(transfer["to_device"] / transfer["compute"])
+    assert row["copies_ms"]["to_device"]["min"] >= 20
+    assert [level["concurrency"] for level in row["levels"]] == [1, 2, 4]
+    assert all(level["host_latency_ms"]["min"] >= 30 for level in row["levels"])
+    assert row["levels"][0]["images_per_second"] <= 4 / 0.03
+    assert "copy in, median" in (tmp_path / "b.html").read_text()
     assert "Each image is 192 bytes to the device." in done.stdout
     assert "With AIPP the image is 48 bytes of 8-bit pixels" in done.stdout
+    done = acl.run(*chosen, "--concurrency", "5", QUIET=1)
+    assert done.returncode == 2
+    assert "the device takes at most 4 batches at a time, not 5" in done.stderr

@@ -28,6 +28,7 @@ from zoofast.inference import ais_bench
 from zoofast.inference.backends import Times, open_backend
 from zoofast.inference.inputs import list_inputs
 from zoofast.inference.job import InferJob, InferReport, infer_files
+from zoofast.inference.measure import search_sizes
 from zoofast.inference.outputs import ResultSink, encode_rows
 from zoofast.inference.record import RunRecord
 from zoofast.inference.spec import ModelSpec
@@ -892,10 +893,64 @@ def test_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for row in numbers["rows"]:
         mean = row["latency_ms"]["mean"]
         assert row["images_per_second"] == pytest.approx(1000 * row["batchsize"] / mean)
+        (level,) = row["levels"]
+        assert level["concurrency"] == 1
+        # the device's time of a batch is a part of the time from host to host
+        assert level["host_latency_ms"]["min"] >= row["latency_ms"]["min"]
     table = Path(outputs[0]).read_text().splitlines()
     assert table[0].startswith("| batch size | img/s |")
     assert len(table) == 4
     assert sum("**" in line for line in table) == 1
+
+
+def test_bench_at_several_levels_and_for_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, numbers = models.write_model(tmp_path / "m.onnx"), tmp_path / "b.json"
+    words = ["bench", "-m", model, "--batchsize", "2", "--json", str(numbers), "--concurrency"]
+    assert main([*words, "1,2", "--duration", "0.05"]) == 0
+    found = json.loads(numbers.read_text())
+    assert (found["loop"], found["duration"]) == (None, 0.05)
+    assert [level["concurrency"] for level in found["rows"][0]["levels"]] == [1, 2]
+    assert found["rows"][0]["images_per_second"] > 0
+    capsys.readouterr()
+    null = ["bench", "-m", "4x3x8x8", "--backend", "null", "--batchsize", "4", "--concurrency", "2"]
+    assert main(null) == 2
+    assert "takes at most 1 batches at a time, not 2" in capsys.readouterr().err
+
+
+def test_bench_looks_for_the_best_size_within_a_latency(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Limits that every machine keeps, and that none does."""
+    model, numbers = models.write_model(tmp_path / "m.onnx"), tmp_path / "b.json"
+    words = ["bench", "-m", model, "--loop", "2", "--json", str(numbers), "--max-latency"]
+    assert main([*words, "1e6", "--batchsize", "1,4"]) == 0
+    found = json.loads(numbers.read_text())
+    levels = {row["batchsize"]: row["levels"][0] for row in found["rows"]}
+    fastest = max(levels, key=lambda size: float(levels[size]["images_per_second"]))
+    assert found["best_within"] == {"batchsize": fastest, **levels[fastest]}
+    assert [row["batchsize"] for row in found["rows"] if row["best"]] == [fastest]
+    assert main([*words, "0.001"]) == 1
+    assert json.loads(numbers.read_text())["best_within"] is None
+    assert "no batch size has a p99 latency of at most 0.001 ms" in capsys.readouterr().err
+    words[2] = models.write_model(tmp_path / "one.onnx", 1)
+    assert main([*words, "1e6"]) == 0  # the search ends where the model takes no larger batch
+    assert [row["batchsize"] for row in json.loads(numbers.read_text())["rows"]] == [1]
+
+
+def test_the_search_of_a_size_finds_the_limit() -> None:
+    for limit in (*range(40), 511, 512, 1000, 5000):
+        asked: list[int] = []
+
+        def is_within(size: int, limit: int = limit, asked: list[int] = asked) -> bool:
+            asked.append(size)
+            return size <= limit
+
+        search_sizes(is_within, 1024)
+        found = max([size for size in asked if size <= limit], default=0)
+        assert found <= min(limit, 1024) <= found + max(1, found // 8)
+        assert len(asked) == len(set(asked)) < 16
 
 
 def test_bench_keeps_the_sizes_that_work(

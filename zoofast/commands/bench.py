@@ -1,4 +1,5 @@
-"""`zoofast bench`: the guides' performance table, a model at several batch sizes."""
+"""`zoofast bench`: the guides' performance table, a model at several batch sizes; latency and
+throughput from host to host."""
 
 from __future__ import annotations
 
@@ -8,12 +9,23 @@ from typing import Any
 
 from zoofast.base.extras import needs
 from zoofast.commands import arguments
-from zoofast.commands.console import Table, explain, progress, warn, write_json, write_result
+from zoofast.commands.console import (
+    Table,
+    explain,
+    progress,
+    say,
+    warn,
+    working,
+    write_json,
+    write_result,
+)
 from zoofast.commands.inference import add_model_arguments, dynamic_of
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
 
 COLUMNS = ("mean", "median", "p90", "p99")
+SIZES = [1, 4, 8, 16, 32, 64]
+LARGEST = 1024  # batch size that the search tries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +33,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batchsize",
         type=arguments.batch_sizes,
-        default=[1, 4, 8, 16, 32, 64],
         metavar="N[,N…]",
         help="{bs} in the model's path takes each (default: 1,4,8,16,32,64)",
     )
     parser.add_argument(
+        "--concurrency",
+        type=arguments.several(arguments.positive),
+        default=[],
+        metavar="N[,N…]",
+        help="batches under way at a time (default: 1, with the backend acl 1,2,4)",
+    )
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument(
         "-l", "--loop", type=arguments.positive, default=100, help="executions each (default: 100)"
+    )
+    effort.add_argument(
+        "--duration", type=arguments.seconds, metavar="S", help="seconds each, instead of --loop"
+    )
+    parser.add_argument(
+        "--max-latency",
+        type=arguments.real_number(0.001, 1e6),
+        metavar="MS",
+        help="find the batch size of best throughput whose p99 latency from host to host is at "
+        "most this; without --batchsize, sizes are searched up to 1024",
     )
     parser.add_argument(
         "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
@@ -41,32 +70,42 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.bench import bench_report
-    models = {size: args.model.replace("{bs}", str(size)) for size in args.batchsize}
+    search = args.max_latency is not None and not args.batchsize and "{bs}" not in args.model
+    sizes = args.batchsize or ([1] if search else SIZES)
     if args.backend not in WITHOUT_FILE:
-        absent = [model for model in dict.fromkeys(models.values()) if not Path(model).is_file()]
+        names = dict.fromkeys(_model(args, size) for size in sizes)
+        absent = [name for name in names if not Path(name).is_file()]
         if absent:
             raise BackendError(f"{', '.join(absent)}: no such model file")
     rows: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
-    with progress("bench", len(models), args.quiet) as meter:
-        for size, model in models.items():
-            try:
-                rows.append(_measure(args, size, model))
-            except BackendError as error:  # the other batch sizes may still work
-                failures[size] = str(error).removeprefix(f"{model}: ")
-            meter.advance(1)
+    if search:
+        _search(args, rows, failures)
+    else:
+        with progress("bench", len(sizes), args.quiet) as meter:
+            for size in sizes:
+                _try(args, size, rows, failures)
+                meter.advance(1)
     if not rows:  # one reason may be that of all batch sizes
         raise BackendError(f"{args.model}: {'; '.join(dict.fromkeys(failures.values()))}")
+    within = None
+    if args.max_latency is not None:
+        within = _best_within(rows, args.max_latency)
     best = max(rows, key=lambda row: float(row["images_per_second"]))
+    if within is not None:
+        best = next(row for row in rows if row["batchsize"] == within["batchsize"])
     for row in rows:
         row["best"] = row is best
     notes = [note for row in rows for note in row.pop("notes") if row is best]
     numbers = {
         "model": args.model,
         "device": args.device,
-        "loop": args.loop,
+        "loop": None if args.duration else args.loop,
+        "duration": args.duration,
         "rows": rows,
         "failures": {str(size): why for size, why in failures.items()},
+        **({} if args.max_latency is None else {"max_latency_ms": args.max_latency}),
+        **({} if args.max_latency is None else {"best_within": within}),
     }
     if args.markdown:
         write_result(args.markdown, _markdown(rows))
@@ -75,22 +114,79 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         write_result(args.report, render(bench_report(numbers, ["zoofast", *args.argv])))
     _table(rows, args.model).print()
+    _level_table(rows).print()
     explain(*notes)
+    if within is not None:
+        say(
+            f"best throughput with a p99 latency of at most {args.max_latency:g} ms: "
+            f"{within['images_per_second']:,.1f} images/s, batch size {within['batchsize']}, "
+            f"{within['concurrency']} at a time, p99 {within['host_latency_ms']['p99']:.3f} ms"
+        )
+    elif args.max_latency is not None:
+        warn(f"no batch size has a p99 latency of at most {args.max_latency:g} ms")
+    if not search:  # the search ends where a size is too large
+        _warn_of_failures(failures)
+    failed = failures and not search
+    return 1 if failed or (args.max_latency is not None and within is None) else 0
+
+
+def _warn_of_failures(failures: dict[int, str]) -> None:
     for why in dict.fromkeys(failures.values()):
         sizes = [str(size) for size, reason in failures.items() if reason == why]
         which = f"size {sizes[0]} is" if len(sizes) == 1 else f"sizes {', '.join(sizes)} are"
         warn(f"batch {which} not measured: {why}")
-    return 1 if failures else 0
+
+
+def _model(args: argparse.Namespace, size: int) -> str:
+    return str(args.model.replace("{bs}", str(size)))
+
+
+def _try(
+    args: argparse.Namespace, size: int, rows: list[dict[str, Any]], failures: dict[int, str]
+) -> bool:
+    """Measures a batch size; the other sizes may work where it does not."""
+    try:
+        rows.append(_measure(args, size, _model(args, size)))
+    except BackendError as error:
+        failures[size] = str(error).removeprefix(f"{_model(args, size)}: ")
+        return False
+    return True
+
+
+def _search(args: argparse.Namespace, rows: list[dict[str, Any]], failures: dict[int, str]) -> None:
+    from zoofast.inference.measure import search_sizes
+
+    def is_within(size: int) -> bool:
+        if not args.quiet:
+            show(f"bench: batch size {size}")
+        if not _try(args, size, rows, failures):
+            return False
+        return bool(rows[-1]["levels"][0]["host_latency_ms"]["p99"] <= args.max_latency)
+
+    with working("bench") as show:
+        search_sizes(is_within, LARGEST)
+    rows.sort(key=lambda row: int(row["batchsize"]))
+
+
+def _best_within(rows: list[dict[str, Any]], limit: float) -> dict[str, Any] | None:
+    """The fastest of all measurements within the limit of the latency, in milliseconds."""
+    fitting = [
+        {"batchsize": row["batchsize"], **level}
+        for row in rows
+        for level in row["levels"]
+        if level["host_latency_ms"]["p99"] <= limit
+    ]
+    return max(fitting, key=lambda level: float(level["images_per_second"]), default=None)
 
 
 def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     from zoofast.inference.backends import latency
-    from zoofast.inference.job import InferJob
+    from zoofast.inference.measure import BenchJob, BenchReport
     from zoofast.inference.processes import run_jobs
     from zoofast.inference.spec import ModelSpec
     from zoofast.inference.transfer import Transfer
 
-    job = InferJob(
+    job = BenchJob(
         ModelSpec(
             model,
             args.backend,
@@ -100,19 +196,29 @@ def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
             dynamic=dynamic_of(args),
         ),
         loop=args.loop,
+        seconds=args.duration,
+        levels=tuple(args.concurrency),
         warmup=args.warmup_count,
         pure_data=args.pure_data_type,
     )
     (run_of_device,) = run_jobs([job], timeout=args.device_timeout)
     report = run_of_device.report
+    assert isinstance(report, BenchReport)
     transfer = Transfer.of(report.inputs, report.times)
-    return {
+    row: dict[str, Any] = {
         "batchsize": size,
         "images_per_second": report.throughput(),
         "latency_ms": latency(report.times.compute),
-        **({"transfer": transfer.as_dict()} if transfer else {}),
+        "levels": [level.as_dict() for level in report.levels],
         "notes": list(transfer.sentences()) if transfer else [],
     }
+    if transfer:
+        row["transfer"] = transfer.as_dict()
+        row["copies_ms"] = {
+            "to_device": latency(report.times.to_device),
+            "from_device": latency(report.times.from_device),
+        }
+    return row
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -124,10 +230,29 @@ HEADINGS = ["batch size", "img/s", *(f"{column} ms" for column in COLUMNS)]
 
 
 def _table(rows: list[dict[str, Any]], model: str) -> Table:
-    table = Table(*HEADINGS, "", title=model, words=0)
+    table = Table(*HEADINGS, "", title=f"{model}, the device alone", words=0)
     for row in rows:
         style = "bold green" if row["best"] else None
         table.add(*_cells(row), "best" if row["best"] else "", style=style)
+    return table
+
+
+def _level_table(rows: list[dict[str, Any]]) -> Table:
+    """Where the device's copies are timed, also their medians."""
+    timed = any("copies_ms" in row for row in rows)
+    copies = ["copy in ms", "copy out ms"] if timed else []
+    headings = ["batch size", "at a time", "img/s", "median ms", "p90 ms", "p99 ms", *copies]
+    table = Table(*headings, title="From host to host", words=0)
+    for row in rows:
+        medians = [f"{times['median']:.3f}" for times in row.get("copies_ms", {}).values()]
+        for level in row["levels"]:
+            table.add(
+                str(row["batchsize"]),
+                str(level["concurrency"]),
+                f"{level['images_per_second']:.1f}",
+                *(f"{level['host_latency_ms'][name]:.3f}" for name in COLUMNS[1:]),
+                *(medians or [""] * len(copies)),
+            )
     return table
 
 

@@ -228,6 +228,20 @@ class InferJob:
     recipe: str | None = None
     check_fit: bool = True
 
+    def open(self, concurrency: int = 1) -> Model:
+        """Loads the model in the calling thread. Raises BackendError."""
+        spec = self.spec
+        return open_backend(
+            spec.model,
+            spec.backend,
+            device=spec.device,
+            batch=spec.batch,
+            default_batch=spec.default_batch,
+            provider=spec.provider,
+            concurrency=concurrency,
+            dynamic=spec.dynamic,
+        )
+
     def run(
         self,
         progress: Progress = lambda files: None,
@@ -235,16 +249,7 @@ class InferJob:
         commit: Commit = lambda outputs, images: None,
     ) -> InferReport:
         """Loads the model in the calling thread, calls `ready`, and runs the files."""
-        spec = self.spec
-        with open_backend(
-            spec.model,
-            spec.backend,
-            device=spec.device,
-            batch=spec.batch,
-            default_batch=spec.default_batch,
-            provider=spec.provider,
-            dynamic=spec.dynamic,
-        ) as model:
+        with self.open() as model:
             if self.recipe is not None:
                 check_recipe(model.input, load_recipe(self.recipe))
             sink = None
@@ -258,7 +263,7 @@ class InferJob:
             images = self.images_per_file or found_images_per_file(model.input, self.files)
             if self.files and self.check_fit:
                 check_any_fits(
-                    GroupReader(spec.model, model.inputs, images, self.further), self.files
+                    GroupReader(self.spec.model, model.inputs, images, self.further), self.files
                 )
             if sink is not None:
                 sink.check_space(
@@ -270,7 +275,7 @@ class InferJob:
                 model,
                 self.files,
                 sink,
-                name=spec.model,
+                name=self.spec.model,
                 further=self.further,
                 images_per_file=images,
                 loop=self.loop,

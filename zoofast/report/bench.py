@@ -65,16 +65,77 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
         ],
         "Throughput is the batch size over the mean time on the device, as ais_bench counts it.",
     )
-    sections = [Section("Batch sizes", [throughput, latency, table])]
+    sections = [Section("Batch sizes", [throughput, latency, table]), _host_to_host(rows)]
     if numbers["failures"]:
         failed = {f"batch size {size}": why for size, why in numbers["failures"].items()}
         sections.append(Section("Not measured", [Facts(failed)]))
+    within = numbers.get("best_within")
     summary = [
         f"{best['images_per_second']:,.0f} images/s at batch size {best['batchsize']}, the best "
         f"of {len(rows)}."
     ]
-    run = {"model": str(numbers["model"]), "executions": f"{numbers['loop']} per batch size"}
+    if within:
+        summary = [
+            f"{within['images_per_second']:,.0f} images/s from host to host at batch size "
+            f"{within['batchsize']}, {within['concurrency']} at a time: the best with a p99 "
+            f"latency of at most {numbers['max_latency_ms']:g} ms."
+        ]
+    effort = f"{numbers['loop']} executions" if numbers["loop"] else f"{numbers['duration']:g} s"
+    run = {"model": str(numbers["model"]), "each measurement": effort}
     sections.append(about(command, more=run))
     return ReportData(
         "Benchmark", f"{numbers['model']} · device {numbers['device']}", figures, summary, sections
     )
+
+
+def _host_to_host(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """Latency and throughput with the copies, at each number of batches under way at a time."""
+    levels = [(row, level) for row in rows for level in row["levels"]]
+    by_level: dict[int, list[tuple[float, float]]] = {}
+    for _, level in levels:
+        point = (level["host_latency_ms"]["p99"], level["images_per_second"])
+        by_level.setdefault(level["concurrency"], []).append(point)
+
+    def series(concurrency: int, points: list[tuple[float, float]]) -> Series:
+        xs, ys = zip(*sorted(points), strict=True)
+        return Series(f"{concurrency} at a time", xs, ys)
+
+    plot = Lines(
+        "Throughput over latency, a point for each batch size",
+        [series(concurrency, points) for concurrency, points in by_level.items()],
+        "p99 latency from host to host, ms",
+        "images/s",
+        digits=3,
+    )
+    copies = [
+        Column(f"{name}, {quantile}", "ms", 3)
+        for name in ("copy in", "copy out")
+        for quantile in ("median", "p99")
+    ]
+    timed = any("copies_ms" in row for row in rows)
+    table = Table(
+        "From host to host",
+        [
+            Column("batch size"),
+            Column("at a time"),
+            Column("throughput", "images/s", 1),
+            *(Column(name, "ms", 3) for name in QUANTILES),
+            *(copies if timed else []),
+        ],
+        [
+            (
+                row["batchsize"],
+                level["concurrency"],
+                level["images_per_second"],
+                *(level["host_latency_ms"][name] for name in QUANTILES),
+                *(
+                    row.get("copies_ms", {}).get(copy, {}).get(quantile)
+                    for copy in ("to_device", "from_device") * timed
+                    for quantile in ("median", "p99")
+                ),
+            )
+            for row, level in levels
+        ],
+        "From the batch's memory on the host to the outputs' memory on the host.",
+    )
+    return Section("Host to host", [plot, table])

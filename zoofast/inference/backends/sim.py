@@ -54,3 +54,7 @@ class SimModel(NullModel):
             self._overrun_ns = -left
             self._times.compute[-1] = self._ns / 1e6
         return outputs
+
+    def reset_times(self) -> None:
+        super().reset_times()
+        self._overrun_ns = 0
