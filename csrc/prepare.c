@@ -140,6 +140,10 @@ static void fit(const zf_recipe *r, int w, int h, geometry *g)
     } else if (r->resize_rounding == ZF_SIDE_HALF_EVEN) {
         new_w = rint(new_w);
         new_h = rint(new_h);
+    } else if (r->resize_rounding == ZF_SIDE_TIMM) {
+        double ratio = fmax((double)w / r->resize_w, (double)h / r->resize_h);
+        new_w = rint(w / ratio);
+        new_h = rint(h / ratio);
     }
     g->resized_w = (int)new_w;
     g->resized_h = (int)new_h;

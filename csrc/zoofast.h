@@ -43,8 +43,14 @@ typedef enum {
 } zf_resize;
 /* How the side that keeps the proportion becomes whole, with the given side's old and new length:
  * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet. */
-/* FIT: int(x), int(x + 0.5) or Python's round(x) of x = side * min(width's, height's new / old). */
-typedef enum { ZF_SIDE_DOWN, ZF_SIDE_HALF_UP, ZF_SIDE_HALF_EVEN } zf_side_rounding;
+/* FIT: int(x), int(x + 0.5) or Python's round(x) of x = side * min(width's, height's new / old);
+ * TIMM, as timm's ResizeKeepRatio: round(x) of x = side / max(width's, height's old / new). */
+typedef enum {
+    ZF_SIDE_DOWN,
+    ZF_SIDE_HALF_UP,
+    ZF_SIDE_HALF_EVEN,
+    ZF_SIDE_TIMM
+} zf_side_rounding;
 /* Where the resized image lies in the tensor; the elements around it are zf_recipe.fill. */
 typedef enum { ZF_NOT_PADDED, ZF_PADDED_CENTRE, ZF_PADDED_CORNER } zf_padding;
 /* Pillow's filters (Image.Resampling), and OpenCV's (cv2.INTER_*) for 8-bit pixels;

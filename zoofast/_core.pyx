@@ -57,6 +57,7 @@ SIDE_ROUNDINGS = {
     "down": ZF_SIDE_DOWN,
     "half-up": ZF_SIDE_HALF_UP,
     "half-even": ZF_SIDE_HALF_EVEN,
+    "timm": ZF_SIDE_TIMM,
 }
 PADDINGS = {"none": ZF_NOT_PADDED, "centre": ZF_PADDED_CENTRE, "corner": ZF_PADDED_CORNER}
 RESIZES = {

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import folders
 from zoofast.cli import main
+from zoofast.commands.recipe import _steps
 from zoofast.preprocess.guides import guides
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe, recipe_names
@@ -99,6 +100,17 @@ def test_show(card: str, capsys: pytest.CaptureFixture[str]) -> None:
         load_recipe(card).digest,
     ):
         assert words in shown
+
+
+def test_every_recipe_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in {
+        "letterbox640": "to 640×640 pixels, the picture in the middle; pixels (114, 114, 114)",
+        "mmdet1216_centre": "cv2, turned by the EXIF orientation",
+        "yolox640": "at the top left",
+    }.items():
+        assert main(["recipe", "show", name]) == 0
+        assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(_steps(recipe) for recipe in every_recipe())
 
 
 def test_check_against_the_users_own_code(card: str, capsys: pytest.CaptureFixture[str]) -> None:

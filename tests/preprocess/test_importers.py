@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from zoofast.preprocess.importers.imported import Imported
 from zoofast.preprocess.importers.transforms import from_transforms
 from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.recipe_file import load_recipe
+from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
+from zoofast.preprocess.recipe_text import to_toml
 from zoofast.preprocess.sources import open_source
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -62,9 +63,13 @@ def written(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
-def assert_equal(recipe: Recipe, transform: Callable[[Image.Image], Any]) -> None:
+def assert_equal(
+    recipe: Recipe,
+    transform: Callable[[Image.Image], Any],
+    sizes: Sequence[tuple[int, int]] = SIZES,
+) -> None:
     """The recipe makes the transform's values of images of odd and even sizes."""
-    for seed, (height, width) in enumerate(SIZES):
+    for seed, (height, width) in enumerate(sizes):
         data = jpegs.jpeg(height, width, seed)
         wanted = np.asarray(transform(Image.open(io.BytesIO(data)).convert("RGB")))
         made = prepare(data, recipe)
@@ -132,7 +137,9 @@ def test_a_model_card_needs_no_library(tmp_path: Path) -> None:
         ({"crop_pct": 1e-9}, "crop_pct is not a number"),
         ({"crop_pct": float("nan")}, "crop_pct is not a number"),
         ({"mean": [0.5]}, "mean is not three numbers"),
-        ({"mean": ["a", "b", "c"]}, "normalize.mean"),
+        ({"mean": ["a", "b", "c"]}, "mean is not three numbers"),
+        ({"mean": [0.5, 0.5, 2], "crop_mode": "border", "crop_pct": 1.0}, "pad.value"),
+        ({"crop_mode": "border"}, "crop_mode 'border' pads and crops"),
         ({"std": [1, 0, 1]}, "normalize.std"),
         ({"input_size": [3, 16000, 16000], "crop_pct": 0.5}, "makes 32000x32000 pixels"),
     ],
@@ -152,6 +159,33 @@ def test_names_of_timm() -> None:
     assert_equal(imported.recipe, imported.transform())
     with pytest.raises(RecipeError, match=r"has no model 'resnt18' .did you mean 'resnet18'"):
         importers.load("timm:resnt18")
+
+
+def test_timms_border_around_the_whole_image(torchvision: Any, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    from timm.data import transforms
+
+    # Of the last two, side / ratio and side * (1 / ratio) are rounded to other numbers.
+    sizes = [*SIZES, (640, 330), (768, 420)]
+    for size, crop_pct in (([224, 224], 1.0), ([61, 84], 1.0), ([90, 64], 1.25)):
+        card = written(
+            tmp_path, input_size=[3, *size], crop_pct=crop_pct, crop_mode="border", mean=MEAN
+        )
+        imported = importers.load(card)
+        wanted = imported.transform()
+        assert_equal(imported.recipe, wanted, sizes)
+        assert_equal(parse_recipe(to_toml(imported.recipe), "saved"), wanted, sizes[-1:])
+    v1 = torchvision.transforms
+    steps = [transforms.ResizeKeepRatio((61, 84), longest=1.0, interpolation="bicubic")]
+    steps += [transforms.CenterCropOrPad((70, 84), fill=7), v1.ToTensor()]
+    assert_equal(Recipe.from_transforms(v1.Compose(steps)), v1.Compose(steps), sizes)
+    for step, message in (
+        (transforms.ResizeKeepRatio(64), "longest = 1"),
+        (transforms.ResizeKeepRatio(64, 1.0, random_scale_prob=1), "without random sizes"),
+        (transforms.CenterCropOrPad(64), "after ResizeKeepRatio"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            Recipe.from_transforms(v1.Compose([step, v1.ToTensor()]))
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

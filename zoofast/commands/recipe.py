@@ -21,6 +21,7 @@ RESIZES = {
     "short": "the short side to {0} pixels",
     "height": "the height to {0} pixels",
     "exact": "to {0}×{1} pixels",
+    "fit": "to fit in {0}×{1} pixels",
     "none": "none",
 }
 
@@ -88,10 +89,17 @@ def _steps(recipe: Recipe) -> list[tuple[str, str]]:
     resize = RESIZES[recipe.resize].format(*recipe.resize_size)
     if recipe.resize != "none":
         resize += f", {recipe.filter}"
-    steps = [("resize", resize)]
+    if recipe.resize_rounding != "down":
+        resize += f"; the sides are rounded: {recipe.resize_rounding}"
+    steps = []
+    if recipe.decoder != "pillow":
+        steps.append(("decode", f"as {recipe.decoder}, turned by the EXIF orientation"))
+    steps.append(("resize", resize))
     if recipe.crop is not None:
         crop = f"{recipe.crop[0]}×{recipe.crop[1]} pixels from the centre"
         steps.append(("crop", f"{crop}; the origin is rounded: {recipe.crop_rounding}"))
+    if recipe.pad is not None:
+        steps.append(("pad", _padding(recipe)))
     steps.append(("normalize", _formula(recipe.normalization)))
     shape = "×".join(map(str, recipe.shape))
     steps.append(("tensor", f"{recipe.dtype} {recipe.layout} {shape}, {recipe.channels}"))
@@ -103,9 +111,20 @@ def _steps(recipe: Recipe) -> list[tuple[str, str]]:
     if recipe.label_offset:
         model += f", label 0 is class {recipe.label_offset}"
     steps.append(("model", f"{recipe.input_name} → {recipe.output_name}, {model}"))
-    if recipe.top1 is not None:
-        steps.append(("published", f"top-1 {recipe.top1:g} %, top-5 {recipe.top5:g} %"))
+    published = (("top-1", recipe.top1), ("top-5", recipe.top5))
+    if any(value is not None for _, value in published):
+        text = ", ".join(f"{top} {value:g} %" for top, value in published if value is not None)
+        steps.append(("published", text))
     return [*steps, ("digest", recipe.digest)]
+
+
+def _padding(recipe: Recipe) -> str:
+    """What is around the picture of a recipe that pads."""
+    assert recipe.pad is not None
+    place = "in the middle" if recipe.pad_position == "centre" else "at the top left"
+    values = ", ".join(f"{value:g}" for value in recipe.pad_value)
+    what = "pixels" if recipe.pad_stage == "pixels" else "the tensor's values"
+    return f"to {recipe.pad[0]}×{recipe.pad[1]} pixels, the picture {place}; {what} ({values})"
 
 
 def _formula(normalization: Normalization) -> str:
@@ -118,7 +137,7 @@ def _formula(normalization: Normalization) -> str:
     for key in ("mean", "second_mean", "std", "second_std"):
         values = getattr(normalization, key)
         if values != getattr(default, key):
-            sign = "−" if key.endswith("mean") else "/"
+            sign = "−" if key.endswith("mean") else "× 1 /" if normalization.reciprocal else "/"
             left = formula if formula == "x" else f"({formula})"
             formula = f"{left} {sign} ({', '.join(f'{value:g}' for value in values)})"
     return f"{formula}, in {normalization.precision}"

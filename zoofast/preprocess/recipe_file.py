@@ -256,8 +256,8 @@ class _RecipeReader:
         for key, modes in (("size", ("none",)), ("rounding", ("none", "exact"))):
             if key in given and mode in modes:
                 raise self.error(f"key 'resize.{key}' has no meaning when resize.mode is {mode!r}")
-        if given.get("rounding") == "half-even" and mode != "fit":
-            raise self.error("resize.rounding = 'half-even' needs resize.mode 'fit'")
+        if given.get("rounding") in ("half-even", "timm") and mode != "fit":
+            raise self.error(f"resize.rounding = {given['rounding']!r} needs resize.mode 'fit'")
         if mode == "none":
             return mode, (0, 0)
         for key in ("size", "filter"):

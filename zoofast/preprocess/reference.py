@@ -56,6 +56,9 @@ def _resized(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
 
 def _fitted(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
     """The largest size of the same proportion in recipe.resize_size."""
+    if recipe.resize_rounding == "timm":
+        ratio = max(height / recipe.resize_size[0], width / recipe.resize_size[1])
+        return round(width / ratio), round(height / ratio)
     scale = min(recipe.resize_size[1] / width, recipe.resize_size[0] / height)
     if recipe.resize_rounding == "half-even":
         return round(width * scale), round(height * scale)

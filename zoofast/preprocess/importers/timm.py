@@ -108,7 +108,6 @@ def from_config(config: dict[str, Any], name: str, test_size: bool) -> Imported:
     if not all(1 <= side <= MAX_SIDE for side in scaled):
         raise values.error(f"crop_pct = {crop_pct} makes {scaled[0]}x{scaled[1]} pixels")
     resize: dict[str, Any] = {"filter": data["interpolation"]}
-    crop: dict[str, Any] = {"size": [height, width], "rounding": "torchvision"}
     if mode == "squash":
         resize |= {"mode": "exact", "size": scaled}
     elif mode == "center" and height == width:
@@ -118,15 +117,24 @@ def from_config(config: dict[str, Any], name: str, test_size: bool) -> Imported:
             f"ResizeKeepRatio to {scaled[0]}x{scaled[1]}, which recipes cannot say: the input is "
             "not square"
         )
+    elif mode == "border" and crop_pct >= 1:
+        resize |= {"mode": "fit", "size": scaled, "rounding": "timm"}
     elif mode == "border":
-        raise values.error("crop_mode 'border': ResizeKeepRatio and a coloured border")
+        raise values.error("crop_mode 'border' pads and crops, for crop_pct is below 1")
     else:
         raise values.error(f"crop_mode = {mode!r}: one of center, squash, border")
-    steps = {
+    steps: dict[str, Any] = {
         "resize": resize,
-        "crop": crop,
         "normalize": {"scale": "0-1", "mean": data["mean"], "std": data["std"]},
     }
+    if mode == "border":
+        steps["pad"] = {
+            "size": [height, width],
+            "position": "centre",
+            "value": [round(255 * mean) for mean in values.three("mean")],
+        }
+    else:
+        steps["crop"] = {"size": [height, width], "rounding": "torchvision"}
     short_name = name.rpartition("/")[2]
     recipe = recipe_of(short_name, f"timm's {short_name}", steps, values.classes())
     return Imported(recipe, f"timm's transform of {name}", PACKAGES, lambda: own_transform(data))
@@ -174,9 +182,12 @@ class _Config:
 
     def three(self, key: str) -> list[float]:
         value = self.get(key)
-        if not isinstance(value, list | tuple) or len(value) != 3:
+        numbers = list(value) if isinstance(value, list | tuple) else []
+        if len(numbers) != 3 or not all(
+            isinstance(number, int | float) and -1e6 <= number <= 1e6 for number in numbers
+        ):
             raise self.error(f"{key} is not three numbers, for R, G and B")
-        return list(value)
+        return numbers
 
     def size(self, prefix: str) -> tuple[int, int]:
         key = "input_size"

@@ -68,6 +68,7 @@ class _Steps:
         self.name = name
         self.resize: dict[str, Any] | None = None
         self.crop: dict[str, Any] | None = None
+        self.pad: dict[str, Any] | None = None
         self.is_tensor = False
         self.scale: str | float | None = None  # None while the values are 8-bit
         self.normalized: dict[str, Any] | None = None
@@ -113,6 +114,24 @@ class _Steps:
             "size": sides[0] if len(sides) == 1 else sides,
             # Pillow has one "nearest", which torchvision takes for both of its names
             "filter": str(getattr(interpolation, "value", interpolation)).removesuffix("-exact"),
+        }
+
+    def _add_ResizeKeepRatio(self, step: Any) -> None:
+        if step.longest != 1 or step.random_scale_prob or step.random_aspect_prob:
+            raise self.error(step, "recipes have only longest = 1, without random sizes")
+        self._resize(step, list(step.size), step.interpolation)
+        self.resize = {**(self.resize or {}), "mode": "fit", "rounding": "timm"}
+
+    def _add_CenterCropOrPad(self, step: Any) -> None:
+        size, fill = list(step.size), step.fill
+        if self.pad is not None or self.resize is None or self.resize["mode"] != "fit":
+            raise self.error(step, "recipes pad once, after ResizeKeepRatio")
+        if any(map(int.__gt__, self.resize["size"], size)) or step.padding_mode != "constant":
+            raise self.error(step, "recipes only pad here, with one colour")
+        self.pad = {
+            "size": size,
+            "position": "centre",
+            "value": [fill] * 3 if isinstance(fill, int) else list(fill),
         }
 
     def _add_CenterCrop(self, step: Any) -> None:
@@ -200,11 +219,13 @@ class _Steps:
         tables: dict[str, Any] = {"resize": self.resize or {"mode": "none"}}
         if self.crop is not None:
             tables["crop"] = self.crop
+        if self.pad is not None:
+            tables["pad"] = self.pad
         if self.scale is None:
             tables["tensor"] = {"dtype": "uint8"}
         else:
             tables["normalize"] = {"scale": self.scale, **(self.normalized or {})}
-        if self.crop is None and tables["resize"]["mode"] != "exact":
+        if not (self.crop or self.pad or tables["resize"]["mode"] == "exact"):
             raise RecipeError(
                 f"{self.name}: the tensors' sizes vary from image to image; a CenterCrop is missing"
             )
