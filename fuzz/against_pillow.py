@@ -2,10 +2,12 @@
 
     python fuzz/against_pillow.py [--files N] [--seed S] [--images DIR] [--jobs N] [--keep DIR]
 
-Makes N files by damaging bodies, headers and tails of small pictures. Each goes through several
-recipes at every CPU level of this machine, and through the decoders alone. If Pillow refuses a
-file, zoofast must refuse it too; else the tensors must be equal. Files that disagree are kept in
-DIR. Exit code 1: a file disagreed.
+Makes N files by damaging bodies, headers and tails of small pictures, or by giving them EXIF data:
+sound and broken orientations and resolutions. Each goes through several recipes at every CPU level
+of this machine, and through the decoders alone. If Pillow refuses a file, zoofast must refuse it
+too; else the tensors must be equal. Files with EXIF data also go through a recipe that turns
+pictures as OpenCV 5 does, if that is installed. Files that disagree are kept in DIR. Exit code 1: a
+file disagreed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import struct
 import sys
 import warnings
 from collections import Counter
@@ -134,10 +137,86 @@ def damage_body(data: bytes, rng: np.random.Generator, first: int) -> bytes:
     return bytes(broken)
 
 
+TAGS = {  # of EXIF, that OpenCV or Pillow reads: (tag, type by the standard, count)
+    "orientation": (0x0112, 3, 1),
+    "horizontal resolution": (0x011A, 5, 1),
+    "vertical resolution": (0x011B, 5, 1),
+    "unit of the resolution": (0x0128, 3, 1),
+    "description": (0x010E, 2, 9),
+    "white point": (0x013E, 5, 2),
+    "coefficients": (0x0211, 5, 3),
+    "position of Cb and Cr": (0x0213, 3, 1),
+    "another directory": (0x8769, 4, 1),
+}
+COUNTS = (0, 1, 2, 3, 5, 200, 1 << 29, 1 << 31, (1 << 32) - 1)
+
+
+def random_exif(rng: np.random.Generator) -> bytes:
+    """The contents of an APP1 segment with EXIF data: sound, unusual or broken."""
+    order = "<" if rng.integers(2) else ">"
+    names = [str(name) for name in rng.choice(list(TAGS), int(rng.integers(5)))]
+    if rng.integers(2):  # what Pillow reads when it opens a file
+        names += ["horizontal resolution", "unit of the resolution"]
+    entries, values = b"", b""
+    begin = 8 + 2 + 12 * len(names) + 4  # of the values
+    for name in names:
+        tag, kind, count = TAGS[name]
+        if rng.integers(5) == 0:
+            kind = int(rng.integers(14))
+        if rng.integers(5) == 0:
+            count = int(rng.choice(COUNTS))
+        entries += struct.pack(order + "HHI", tag, kind, count)
+        if kind == 3:
+            entries += struct.pack(order + "HH", int(rng.integers(10)), 0)
+        elif rng.integers(10) == 0:
+            entries += rng.bytes(4)
+        else:
+            entries += struct.pack(order + "I", begin + len(values))
+            values += struct.pack(order + "II", *rng.integers(0, 4, 2).tolist()) * min(count, 4)
+    first, stated = 8, len(names)
+    if rng.integers(12) == 0:
+        first = int(rng.choice([0, 2, 9, begin, (1 << 32) - 2]))
+    if rng.integers(12) == 0:
+        stated = int(rng.choice([0, stated + 1, stated + 9, 65535]))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, first, stated)
+    data = bytearray(head + entries + bytes(4) + values)
+    if rng.integers(4) == 0:
+        data[int(rng.integers(len(data)))] = int(rng.choice([0, 1, 255, int(rng.integers(256))]))
+    if rng.integers(6) == 0:
+        del data[int(rng.integers(len(data))) :]
+    names_of_segment = (b"Exif\0\0",) * 9 + (b"Exif\0", b"Exif\0\1", b"exif\0\0")
+    return names_of_segment[int(rng.integers(len(names_of_segment)))] + bytes(data)
+
+
+def random_jfif(rng: np.random.Generator) -> bytes:
+    """The contents of a JFIF segment of any resolution."""
+    unit = int(rng.choice([0, 1, 2, 3, 255]))
+    return b"JFIF\0\1\1" + struct.pack(">BHHBB", unit, *rng.integers(0, 3, 2).tolist(), 0, 0)
+
+
+def damage_exif(data: bytes, rng: np.random.Generator) -> bytes:
+    """One or two EXIF segments, which stand before, behind or in the place of a JFIF segment."""
+    rest = data[2:]
+    first = b""
+    if rest[:2] == b"\xff\xe0":
+        length = 2 + int.from_bytes(rest[2:4], "big")
+        first, rest = rest[:length], rest[length:]
+    if rng.integers(2):
+        first = jpegs.segment(0xE0, random_jfif(rng)) if rng.integers(3) == 0 else b""
+    some = [jpegs.segment(0xE1, random_exif(rng)) for _ in range(1 + (rng.integers(5) == 0))]
+    if rng.integers(8) == 0:
+        some.insert(0, jpegs.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"))
+    some.insert(int(rng.integers(2)) * len(some), first)
+    return data[:2] + b"".join(some) + rest
+
+
 def damage(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     """(the kind of damage, the damaged file)"""
-    kind = ("tail", "tail", "scan", "anywhere", "tail and scan", "cut")[int(rng.integers(6))]
+    kinds = ("tail", "tail", "scan", "anywhere", "tail and scan", "cut", "exif", "exif")
+    kind = kinds[int(rng.integers(len(kinds)))]
     scan = jpegs.find(data, 0xDA)
+    if kind == "exif":
+        return kind, damage_exif(data, rng)
     if kind == "cut":
         return kind, data[: int(rng.integers(2, len(data)))]
     if kind == "anywhere":
@@ -164,28 +243,44 @@ def size_in_header(data: bytes) -> tuple[int, int]:
         return 31, 40
 
 
+def opencv() -> Any | None:
+    """The module cv2 if it is installed, of release 5 or newer: older ones read EXIF otherwise."""
+    try:
+        import cv2
+    except ImportError:
+        return None
+    return cv2 if int(cv2.__version__.split(".")[0]) >= 5 else None
+
+
 class Checker:
     """Compares zoofast with Pillow, file by file."""
 
     def __init__(self, levels: Sequence[str]) -> None:
         self.levels = [(name, _core.Workspace(name)) for name in levels]
-        self.recipes: dict[oracle.Spec, Recipe] = {}
+        self.recipes: dict[tuple[oracle.Spec, str], Recipe] = {}
         self.counts: Counter[str] = Counter()
+        self.cv2 = opencv()
 
     def tensor(
-        self, workspace: _core.Workspace, data: bytes, spec: oracle.Spec
+        self,
+        workspace: _core.Workspace,
+        data: bytes,
+        spec: oracle.Spec,
+        image_decoder: str = "pillow",
     ) -> NDArray[Any] | None:
         """As zoofast.prepare makes it at that level; None: refused."""
-        if spec not in self.recipes:
+        key = spec, image_decoder
+        if key not in self.recipes:
             if len(self.recipes) > 500:
                 self.recipes.clear()
-            self.recipes[spec] = parse_recipe(spec.toml(), "fuzzed")
-        recipe = self.recipes[spec]
+            image = f'[image]\ndecoder = "{image_decoder}"\n'
+            self.recipes[key] = parse_recipe(spec.toml() + image, "fuzzed")
+        recipe = self.recipes[key]
         plan, out = recipe.plan(), np.empty(recipe.nbytes, np.uint8)
         outcome = workspace.prepare(data, plan, out)
         decoder = _core.DECODERS[outcome.decoder]
         if outcome.status == _core.Status.UNSUPPORTED:
-            decoder, rgb = "pillow", decode_with_pillow(data)
+            decoder, rgb = "pillow", decode_with_pillow(data, image_decoder)
             if not isinstance(rgb, np.ndarray):
                 self.counts["refused"] += 1
                 return None
@@ -195,8 +290,8 @@ class Checker:
             return None
         return out.view(recipe.dtype).reshape(recipe.shape)
 
-    def disagreement(self, data: bytes, rng: np.random.Generator) -> str | None:
-        """What disagrees with Pillow, None if nothing does."""
+    def disagreement(self, data: bytes, kind: str, rng: np.random.Generator) -> str | None:
+        """What disagrees with Pillow about a file with that damage, None if nothing does."""
         pixels = pillows_pixels(data)
         height, width = size_in_header(data)
         self.counts["files that Pillow " + ("refuses" if pixels is None else "accepts")] += 1
@@ -220,7 +315,30 @@ class Checker:
                     return f"{name} at {level}: {'refused' if made is None else 'accepted'}"
                 if made is not None and wanted is not None and not np.array_equal(made, wanted):
                     return f"{name} at {level}: other pixels"
+        if kind == "exif":
+            turned = self._turned(data)
+            if turned is not None:
+                return turned
+            if pixels is None:
+                return None  # for its EXIF data, which the decoders do not read
         return self._decoded(data, pixels, rng)
+
+    def _turned(self, data: bytes) -> str | None:
+        """The picture as OpenCV turns it by EXIF's orientation."""
+        if self.cv2 is None:
+            return None
+        wanted = self.cv2.imdecode(np.frombuffer(data, np.uint8), self.cv2.IMREAD_COLOR)
+        if wanted is None:
+            return None
+        self.counts["files that OpenCV accepts"] += 1
+        spec = oracle.Spec(
+            mode="none", crop=None, out=wanted.shape[:2], dtype="uint8", layout="NHWC"
+        )
+        for level, workspace in self.levels:
+            made = self.tensor(workspace, data, spec, "cv2")
+            if made is not None and not np.array_equal(made, wanted[:, :, ::-1]):
+                return f"turned at {level}: other pixels than OpenCV's"
+        return None
 
     def _decoded(
         self, data: bytes, pixels: NDArray[np.uint8] | None, rng: np.random.Generator
@@ -271,7 +389,7 @@ def check_some(
             checker.counts["skipped, too many pixels"] += 1
             continue
         checker.counts[f"damage: {kind}"] += 1
-        what = checker.disagreement(data, rng)
+        what = checker.disagreement(data, kind, rng)
         if what is not None:
             wrong.append(f"seed {seed}, file {i}, {kind}: {what}")
             if keep is not None:
