@@ -6,63 +6,71 @@
 
 /* ---- inverse DCT ---------------------------------------------------------- */
 
-/* libjpeg's jpeg_idct_islow for one row or column, before its last descaling.
- * `round` is added to every output. */
-static void idct_1d(const int32_t in[8], int32_t out[8], int32_t round)
+/* libjpeg's jpeg_idct_islow for eight columns (or rows) at once, before its last
+ * descaling: in[i] has input i of each column, out[i] output i. `round` is added to
+ * every output. Inputs have 16 bits, so that compilers can use SIMD and no sum overflows. */
+static void idct_1d(const int16_t in[8][8], int32_t out[8][8], int32_t round)
 {
-    int32_t sum = (in[0] + in[4]) * 8192 + round;
-    int32_t difference = (in[0] - in[4]) * 8192 + round;
-    int32_t even0 = in[2] * ZF_IDCT_2_0 + in[6] * ZF_IDCT_6_0;
-    int32_t even1 = in[2] * ZF_IDCT_2_1 + in[6] * ZF_IDCT_6_1;
-    int32_t even[4] = {sum + even0, difference + even1, difference - even1, sum - even0};
-    int32_t odd[4] = {
-        in[1] * ZF_IDCT_1_0 + in[3] * ZF_IDCT_3_0 + in[5] * ZF_IDCT_5_0 + in[7] * ZF_IDCT_7_0,
-        in[1] * ZF_IDCT_1_1 + in[3] * ZF_IDCT_3_1 + in[5] * ZF_IDCT_5_1 + in[7] * ZF_IDCT_7_1,
-        in[1] * ZF_IDCT_1_2 + in[3] * ZF_IDCT_3_2 + in[5] * ZF_IDCT_5_2 + in[7] * ZF_IDCT_7_2,
-        in[1] * ZF_IDCT_1_3 + in[3] * ZF_IDCT_3_3 + in[5] * ZF_IDCT_5_3 + in[7] * ZF_IDCT_7_3,
-    };
-    for (int i = 0; i < 4; i++) {
-        out[i] = even[i] + odd[i];
-        out[7 - i] = even[i] - odd[i];
+    for (int c = 0; c < 8; c++) {
+        int16_t i0 = in[0][c], i1 = in[1][c], i2 = in[2][c], i3 = in[3][c];
+        int16_t i4 = in[4][c], i5 = in[5][c], i6 = in[6][c], i7 = in[7][c];
+        int32_t sum = (i0 + i4) * 8192 + round, difference = (i0 - i4) * 8192 + round;
+        int32_t even0 = i2 * ZF_IDCT_2_0 + i6 * ZF_IDCT_6_0;
+        int32_t even1 = i2 * ZF_IDCT_2_1 + i6 * ZF_IDCT_6_1;
+        int32_t odd0 = i1 * ZF_IDCT_1_0 + i3 * ZF_IDCT_3_0 + i5 * ZF_IDCT_5_0 + i7 * ZF_IDCT_7_0;
+        int32_t odd1 = i1 * ZF_IDCT_1_1 + i3 * ZF_IDCT_3_1 + i5 * ZF_IDCT_5_1 + i7 * ZF_IDCT_7_1;
+        int32_t odd2 = i1 * ZF_IDCT_1_2 + i3 * ZF_IDCT_3_2 + i5 * ZF_IDCT_5_2 + i7 * ZF_IDCT_7_2;
+        int32_t odd3 = i1 * ZF_IDCT_1_3 + i3 * ZF_IDCT_3_3 + i5 * ZF_IDCT_5_3 + i7 * ZF_IDCT_7_3;
+        out[0][c] = sum + even0 + odd0;
+        out[1][c] = difference + even1 + odd1;
+        out[2][c] = difference - even1 + odd2;
+        out[3][c] = sum - even0 + odd3;
+        out[4][c] = sum - even0 - odd3;
+        out[5][c] = difference - even1 - odd2;
+        out[6][c] = difference + even1 - odd1;
+        out[7][c] = sum + even0 - odd0;
     }
 }
 
 static bool idct(const zf_transform *b)
 {
-    int32_t between[8][8]; /* [column][row] */
+    int16_t in[8][8], next[8][8];
+    uint8_t samples[8][8]; /* [column][row] */
+    int32_t out[8][8];
+    int bad = 0;
 
     for (int i = 0; i < 64; i++) {
-        int c = b->coef[i];
-        if ((c < 0 ? -c : c) > b->q->limit[i])
-            return false;
+        int16_t c = b->coef[i], size = (int16_t)(c < 0 ? -c : c);
+        bad |= (uint16_t)size > b->q->limit[i];
     }
-    for (int c = 0; c < 8; c++) {
-        int32_t in[8], out[8];
-        for (int r = 0; r < 8; r++) {
-            int i = zf_coef_index(r, c);
-            in[r] = b->coef[i] * b->q->factor[i];
-        }
-        idct_1d(in, out, 1 << 10);
-        for (int r = 0; r < 8; r++) {
-            between[c][r] = out[r] >> 11;
-            if (between[c][r] > ZF_PASS1_MAX || between[c][r] < -ZF_PASS1_MAX)
-                return false;
-        }
-    }
-    for (int r = 0; r < 8; r++) {
-        int32_t in[8], out[8];
-        for (int c = 0; c < 8; c++)
-            in[c] = between[c][r];
-        idct_1d(in, out, 1 << 17);
+    for (int r = 0; r < 8; r++)
         for (int c = 0; c < 8; c++) {
-            int32_t v = out[c] >> 18;
-            if (v < -512 || v > 511)
-                return false;
-            b->dst[(size_t)r * b->stride + (size_t)c] =
-                (uint8_t)zf_min(zf_max(v + 128, 0), 255);
+            int i = zf_coef_index(r, c);
+            in[r][c] = (int16_t)(b->coef[i] * b->q->factor[i]);
         }
-    }
-    return true;
+    idct_1d(in, out, 1 << 10);
+    for (int r = 0; r < 8; r++)
+        for (int c = 0; c < 8; c++) {
+            int32_t v = out[r][c] >> 11;
+            bad |= v > ZF_PASS1_MAX || v < -ZF_PASS1_MAX;
+            in[r][c] = (int16_t)v;
+        }
+    if (bad)
+        return false;
+    for (int r = 0; r < 8; r++)
+        for (int c = 0; c < 8; c++)
+            next[c][r] = in[r][c];
+    idct_1d(next, out, 1 << 17);
+    for (int c = 0; c < 8; c++)
+        for (int r = 0; r < 8; r++) {
+            int32_t v = out[c][r] >> 18;
+            bad |= v < -512 || v > 511;
+            samples[c][r] = (uint8_t)zf_min(zf_max(v + 128, 0), 255);
+        }
+    for (int r = 0; r < 8; r++)
+        for (int c = 0; c < 8; c++)
+            b->dst[(size_t)r * b->stride + (size_t)c] = samples[c][r];
+    return !bad;
 }
 
 /* The result of both passes if there is only a DC. */
@@ -117,15 +125,23 @@ ZF_DECL_H1V2(zf_upsample_h1v2_scalar)
 
 static uint8_t clip8(int v) { return (uint8_t)zf_min(zf_max(v, 0), 255); }
 
-/* libjpeg's conversion in 16-bit fixed point (jdcolor.c) */
-ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar)
+/* libjpeg's conversion in 16-bit fixed point (jdcolor.c): R = Y + 91881 Cr, G = Y - 22554 Cb -
+ * 46802 Cr, B = Y + 116130 Cb. Whole multiples of 65536 are taken out of the factors, so that
+ * these fit 16 bits and compilers can use SIMD. */
+static void ycc_to_rgb(uint8_t *restrict red, uint8_t *restrict green, uint8_t *restrict blue,
+                       const uint8_t *y, const uint8_t *cb, const uint8_t *cr, int n)
 {
     for (int i = 0; i < n; i++) {
-        int b = cb[i] - 128, r = cr[i] - 128;
-        rgb[0][i] = clip8(y[i] + ((91881 * r + 32768) >> 16));
-        rgb[1][i] = clip8(y[i] + ((-22554 * b - 46802 * r + 32768) >> 16));
-        rgb[2][i] = clip8(y[i] + ((116130 * b + 32768) >> 16));
+        int16_t b = (int16_t)(cb[i] - 128), r = (int16_t)(cr[i] - 128);
+        red[i] = clip8(y[i] + r + ((26345 * r + 32768) >> 16));
+        green[i] = clip8(y[i] - r + ((-22554 * b + 18734 * r + 32768) >> 16));
+        blue[i] = clip8(y[i] + 2 * b + ((-14942 * b + 32768) >> 16));
     }
+}
+
+ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar)
+{
+    ycc_to_rgb(rgb[0], rgb[1], rgb[2], y, cb, cr, n);
 }
 
 /* ---- the kernels of all levels ----------------------------------------------- */
