@@ -287,7 +287,7 @@ def test_the_process_ends(run: Path, what: str, code: int) -> None:
     assert done.returncode == code, done.stderr
     if "1000" in what:
         assert "has not answered" in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert done.stderr.count("\n") == (2 if code == 1 else 1)
         assert done.stdout.endswith(f"scored {eval_case.COUNT} of {eval_case.COUNT}\n") == (
             code == 1
         )
@@ -405,8 +405,9 @@ def test_an_npu_that_dies(
     assert main(arguments) == 1
     shown = capfd.readouterr()
     assert re.search(reason, shown.err), shown.err
-    assert shown.err.endswith("; the other devices computed its batches\n")
-    assert shown.err.count("\n") == 1
+    then, at_the_end = shown.err.splitlines()
+    assert then.endswith("; the other devices go on")
+    assert at_the_end.endswith("; the other devices computed its batches")
     assert shown.out.splitlines()[1:] == [
         f"scored {eval_case.COUNT} of {eval_case.COUNT}"
     ]  # nothing of ACL's

@@ -216,11 +216,14 @@ def check_ends_and_resumes(
     text: str,
     last: str,
 ) -> None:
-    """A run with a fault says one line; the run after it with --resume is complete, and says so
-    with `last`."""
+    """A run with a fault says one line, or if another device goes on, one then and one at the end;
+    the run after it with --resume is complete, and says so with `last`."""
     done = acl.run(*words, FAULT=fault, QUIET=1)
     assert done.returncode == code, done.stderr
-    assert text in done.stderr and done.stderr.count("\n") == 1
+    ends = ["the other devices go on", "the other devices computed its"] if code == 1 else [""]
+    lines = done.stderr.splitlines()
+    for line, end in zip(lines, ends, strict=True):
+        assert text in line and end in line, done.stderr
     if code == 2:
         done = acl.run(*words, "--resume", QUIET=1)
         assert done.returncode == 0, done.stderr
@@ -260,20 +263,42 @@ def test_eval_ends_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("fault", "text"),
-    [("d2h:3=507013", "cannot run on device 0: "), ("hang_execute:4", HUNG.format(0))],
+    ("fault", "devices", "text"),
+    [
+        ("d2h:3=507013", "0", "cannot run on device 0: "),
+        ("hang_execute:4", "0", HUNG.format(0)),
+        ("hang_execute:5", "0,1", "has not answered for "),
+        ("device_lost:16", "0,1", LOST),
+    ],
 )
 def test_infer_ends_with_the_reason(
-    acl: emulator.Emulator, run: Path, tmp_path: Path, fault: str, text: str
+    acl: emulator.Emulator, run: Path, tmp_path: Path, fault: str, devices: str, text: str
 ) -> None:
     images = models.write_inputs(tmp_path / "in", 23)
     chosen = ["infer", "-m", str(run / "m4.om"), "-i", str(tmp_path / "in"), "-o", str(tmp_path)]
     chosen += ["--output_dirname", "out", "--outfmt", "NPY", "--device-timeout", "4"]
+    chosen += ["--device", devices]
     # How many batches were stored before the device failed is a matter of time.
-    check_ends_and_resumes(acl, chosen, fault, 2, text, "inferred 23 of 23 files")
+    code = 1 if devices == "0,1" else 2
+    check_ends_and_resumes(acl, chosen, fault, code, text, "inferred 23 of 23 files")
     for i, expected in enumerate(models.logits(images)):
-        got = np.load(tmp_path / f"out/x{i}_0.npy")[0]
-        assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        (file,) = (tmp_path / "out").rglob(f"x{i}_0.npy")
+        assert np.load(file)[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_infer_drives_two_devices_from_one_process(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    images = models.write_inputs(tmp_path / "in", 23)
+    chosen = ["infer", "-m", run / "m4.om", "-i", tmp_path / "in", "-o", tmp_path]
+    chosen += ["--output_dirname", "out", "--outfmt", "NPY", "--device", "0,1"]
+    done = acl.run(*chosen, STATS_FILE=tmp_path / "stats")
+    assert (done.returncode, done.stderr) == (0, NOTHING_LEAKED)
+    counted = statistics(tmp_path / "stats")
+    assert (counted["misuses"], counted["model_loads"]) == (0, 2)
+    for i, expected in enumerate(models.logits(images)):
+        file = tmp_path / f"out/device{int(i >= 11)}/x{i}_0.npy"
+        assert np.load(file)[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("command", ["eval", "infer"])

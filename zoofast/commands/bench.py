@@ -182,7 +182,7 @@ def _best_within(rows: list[dict[str, Any]], limit: float) -> dict[str, Any] | N
 def _measure(args: argparse.Namespace, size: int, model: str) -> dict[str, Any]:
     from zoofast.inference.backends import latency
     from zoofast.inference.measure import BenchJob, BenchReport
-    from zoofast.inference.processes import run_jobs
+    from zoofast.inference.parallel import run_jobs
     from zoofast.inference.spec import ModelSpec
     from zoofast.inference.transfer import Transfer
 

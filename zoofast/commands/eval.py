@@ -236,9 +236,14 @@ def _evaluate(
 ) -> Evaluation:
     from zoofast.evaluation.evaluate import evaluate
 
+    told: set[int] = set()  # lost devices
+
     with progress("eval", len(items), args.quiet) as meter:
 
         def advance(state: EvalProgress) -> None:
+            for device in state.lost_devices.keys() - told:
+                told.add(device)
+                warn(f"{state.lost_devices[device]}; the other devices go on")
             if not state.images:
                 meter.begin(state.resumed)
             images = state.resumed + state.images - meter.done

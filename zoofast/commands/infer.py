@@ -132,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
                 timeout=args.device_timeout,
                 begin=meter.begin,
                 progress=meter.advance,
+                lost=lambda device, reason: warn(f"{reason}; the other devices go on"),
             )
     except KeyboardInterrupt:
         if folder is None or files is None:

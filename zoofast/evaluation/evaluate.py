@@ -252,6 +252,7 @@ class _Run:
     def run_all(self, source: Source, devices: Devices) -> None:
         """Runs the images that have no answer. After a KeyboardInterrupt, `finish` may follow."""
         evaluation, options = self._evaluation, self._options
+        self._state.lost_devices = devices.lost
         self._classes = int(np.prod(devices.outputs[options.output_index].shape[1:]))
         self._check_resumed()
         self._load_labels()

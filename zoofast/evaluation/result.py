@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ class EvalProgress:
 
     resumed: images done by an earlier run. images: tried by this run. scored: images of both runs
     with a label and an answer. hits: (top-1, top-k) of the scored images. device_busy: the part of
-    the time that the devices computed. nbytes_in: bytes read.
+    the time that the devices computed. nbytes_in: bytes read. lost_devices: device -> why it was
+    given up.
     """
 
     resumed: int
@@ -35,6 +36,7 @@ class EvalProgress:
     hits: tuple[int, int] = (0, 0)
     device_busy: float = 0.0
     nbytes_in: int = 0
+    lost_devices: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoofast.inference.job import InferReport
-from zoofast.inference.processes import DeviceRun
+from zoofast.inference.workers import DeviceRun
 
 
 def statistics(times: Sequence[float]) -> dict[str, float]:

@@ -24,9 +24,10 @@ from zoofast.inference.ais_bench import summary
 from zoofast.inference.backends import Times, latency
 from zoofast.inference.job import PURE, InferJob, InferReport, Progress
 from zoofast.inference.outputs import ResultSink, is_whole, sibling_path
-from zoofast.inference.processes import DeviceRun, run_jobs
+from zoofast.inference.parallel import run_jobs
 from zoofast.inference.record import RecordedOutput, RunRecord, record_path
 from zoofast.inference.spec import DEVICE_TIMEOUT
+from zoofast.inference.workers import DeviceRun, Lost
 
 
 @dataclass
@@ -115,20 +116,21 @@ def infer_folder(
     timeout: float = DEVICE_TIMEOUT,
     begin: Callable[[int], None] = lambda files: None,
     progress: Progress = lambda files: None,
+    lost: Lost = lambda device, reason: None,
 ) -> FolderRun:
     """Runs `job` on `devices`. Each device gets a part of the files, and a folder of its own if
     there are several. If a device is lost, the others compute the rest of its part.
 
     source: where the files are from, for the record. images: as RunRecord has them. resume: results
     of an earlier run of the same model, source and format are kept. Otherwise all results of the
-    earlier run are removed when the first outputs are computed. timeout: as in run_jobs. begin:
-    called once with the number of files that the earlier run had done. Raises OutputError (also
-    when a run cannot be resumed, or another process writes to the folder), BackendError,
+    earlier run are removed when the first outputs are computed. timeout, lost: as in run_jobs.
+    begin: called once with the number of files that the earlier run had done. Raises OutputError
+    (also when a run cannot be resumed, or another process writes to the folder), BackendError,
     SourceError.
     """
     if job.folder is None:
         begin(0)
-        runs = _run_devices(job, devices, None, progress, timeout)
+        runs = _run_devices(job, devices, None, progress, timeout, lost)
         return FolderRun(job.spec.model, None, runs)
     parts = job.folder.with_name(f".{job.folder.name}.parts")
     with output_lock(job.folder, job.folder.with_name(f".{job.folder.name}.lock")):
@@ -142,7 +144,7 @@ def infer_folder(
             rest = replace(
                 job, files=results.todo, parts=parts, images_per_file=results.images_per_file
             )
-            runs = _run_devices(rest, devices, results, progress, timeout)
+            runs = _run_devices(rest, devices, results, progress, timeout, lost)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
     files = job.files or []
@@ -160,6 +162,7 @@ def _run_devices(
     results: _Results | None,
     progress: Progress,
     timeout: float,
+    lost: Lost,
 ) -> list[DeviceRun]:
     """Runs `job`. What lost devices have not done, the others do after their own parts.
 
@@ -183,7 +186,7 @@ def _run_devices(
 
     while True:
         try:
-            new_runs = run_jobs(jobs, count, commit, timeout)
+            new_runs = run_jobs(jobs, count, commit, timeout, lost)
         except BackendError as error:
             reasons = [run.lost for run in runs.values() if run.lost is not None]
             raise BackendError("; ".join([*reasons, str(error)])) from error

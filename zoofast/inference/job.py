@@ -247,9 +247,12 @@ class InferJob:
         progress: Progress = lambda files: None,
         ready: Callable[[], Any] = lambda: None,
         commit: Commit = lambda outputs, images: None,
+        opened: Callable[[Model], Any] = lambda model: None,
     ) -> InferReport:
-        """Loads the model in the calling thread, calls `ready`, and runs the files."""
+        """Loads the model in the calling thread, calls `opened` with it, warms it up, calls
+        `ready`, and runs the files."""
         with self.open() as model:
+            opened(model)
             if self.recipe is not None:
                 check_recipe(model.input, load_recipe(self.recipe))
             sink = None

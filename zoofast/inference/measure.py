@@ -67,9 +67,11 @@ class BenchJob(InferJob):
         progress: Progress = lambda files: None,
         ready: Callable[[], Any] = lambda: None,
         commit: Commit = lambda outputs, images: None,
+        opened: Callable[[Model], Any] = lambda model: None,
     ) -> BenchReport:
         """As InferJob.run. progress: called with 0 now and then, as a sign of life."""
         with self.open() as model:
+            opened(model)
             report = BenchReport(model.input.shape[0], inputs=model.inputs)
             levels = self.levels
             if not levels:
