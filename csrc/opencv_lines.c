@@ -5,7 +5,7 @@
  * For output pixel i of a side that is resized from in_size to out_size pixels,
  * with all numbers double unless said otherwise:
  *
- *     scale = 1 / (out_size / in_size)
+ *     scale = 1 / (out_size / in_size), or given
  *     x     = (float)((i + 0.5) * scale - 0.5)      linear, cubic
  *     left  = floor(x), part = x - left             part is float
  *
@@ -223,13 +223,15 @@ static int fill(const zf_cv_line *line, taps t, double scale, int i, int in_size
 
 zf_status zf_cv_line_make(zf_cv_line *line, const zf_kernels *kernels, zf_cv_method method,
                           zf_filter filter, bool is_vertical, int in_size, int out_size,
-                          int from, int n)
+                          int from, int n, double scale)
 {
+    if (scale == 0)
+        scale = scale_of(in_size, out_size);
     if (line->n == n && line->in_size == in_size && line->out_size == out_size &&
-        line->from == from && line->filter == filter && line->method == method)
+        line->from == from && line->filter == filter && line->method == method &&
+        line->scale == scale)
         return ZF_OK;
 
-    double scale = scale_of(in_size, out_size);
     line->n = 0; /* until the table is complete */
     line->method = method;
     line->filter = filter;
@@ -263,6 +265,7 @@ zf_status zf_cv_line_make(zf_cv_line *line, const zf_kernels *kernels, zf_cv_met
     line->in_size = in_size;
     line->out_size = out_size;
     line->from = from;
+    line->scale = scale;
     return ZF_OK;
 }
 

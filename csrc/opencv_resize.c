@@ -145,10 +145,10 @@ zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *r, const zf_cv_part *part, int
         zf_cv_method_of(r->filter, part->in_w, part->in_h, part->resized_w, part->resized_h);
     zf_status status =
         zf_cv_line_make(&cv->horizontal, cv->kernels, method, r->filter, false, part->in_w,
-                        part->resized_w, part->x, part->w);
+                        part->resized_w, part->x, part->w, part->scale);
     if (status == ZF_OK)
         status = zf_cv_line_make(&cv->vertical, cv->kernels, method, r->filter, true,
-                                 part->in_h, part->resized_h, part->y, part->h);
+                                 part->in_h, part->resized_h, part->y, part->h, part->scale);
     if (status != ZF_OK)
         return status;
     cv->vertical.unit = (float)(1.0 / ((double)cv->horizontal.taps * cv->vertical.taps));

@@ -104,6 +104,7 @@ typedef struct {
     int left, top;       /* of the tensor in the resized image; can be negative */
     int x0, y0, x1, y1;  /* the part of the tensor that lies within that image */
     bool vertical_first; /* the vertical pass comes before the horizontal pass */
+    double scale;        /* of ZF_SIDE_FACTOR, old / new; else 0 */
 } geometry;
 
 /* Whether Pillow makes the vertical pass first: see zf_pass_order. */
@@ -137,9 +138,10 @@ static void fit(const zf_recipe *r, int w, int h, geometry *g)
     if (r->resize_rounding == ZF_SIDE_HALF_UP) {
         new_w += 0.5;
         new_h += 0.5;
-    } else if (r->resize_rounding == ZF_SIDE_HALF_EVEN) {
+    } else if (r->resize_rounding == ZF_SIDE_HALF_EVEN || r->resize_rounding == ZF_SIDE_FACTOR) {
         new_w = rint(new_w);
         new_h = rint(new_h);
+        g->scale = r->resize_rounding == ZF_SIDE_FACTOR ? 1 / scale : 0;
     } else if (r->resize_rounding == ZF_SIDE_TIMM) {
         double ratio = fmax((double)w / r->resize_w, (double)h / r->resize_h);
         new_w = rint(w / ratio);
@@ -154,6 +156,7 @@ static zf_status plan_geometry(const zf_recipe *r, int w, int h, geometry *g,
 {
     g->resized_w = w;
     g->resized_h = h;
+    g->scale = 0;
     if (r->resize == ZF_RESIZE_EXACT) {
         g->resized_w = r->resize_w;
         g->resized_h = r->resize_h;
@@ -510,7 +513,8 @@ static zf_status plan_resize(zf_workspace *ws, const zf_recipe *r, const geometr
     }
     zf_cv *cv = ws->opencv;
     zf_cv_part part = {width,           height,         g->resized_w,    g->resized_h,
-                       g->left + g->x0, g->top + g->y0, g->x1 - g->x0, g->y1 - g->y0};
+                       g->left + g->x0, g->top + g->y0, g->x1 - g->x0, g->y1 - g->y0,
+                       g->scale};
     status = zf_cv_begin(cv, r, &part, channels,
                          (size_t)g->y0 * (size_t)r->out_w + (size_t)g->x0);
     if (status != ZF_OK)

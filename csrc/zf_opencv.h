@@ -35,6 +35,7 @@ typedef struct zf_cv_line {
     zf_cv_method method;
     zf_filter filter;
     int in_size, out_size, from;
+    double scale;
     bool is_vertical;
     void *plan;      /* what plan computed for the horizontal kernel */
     bool has_plan;
@@ -45,10 +46,12 @@ typedef struct zf_cv_line {
 zf_cv_method zf_cv_method_of(zf_filter filter, int in_w, int in_h, int out_w, int out_h);
 
 /* Fills line for the output pixels [from, from + n) of a side that is resized from
- * in_size to out_size pixels. Does nothing if line holds this table already. */
+ * in_size to out_size pixels. ZF_CV_COPY takes source pixel floor(i * scale) for output
+ * pixel i; a scale of 0 stands for in_size / out_size, as for the other methods. Does
+ * nothing if line holds this table already. */
 zf_status zf_cv_line_make(zf_cv_line *line, const zf_kernels *kernels, zf_cv_method method,
                           zf_filter filter, bool is_vertical, int in_size, int out_size,
-                          int from, int n);
+                          int from, int n, double scale);
 void zf_cv_line_free(zf_cv_line *line);
 
 /* ---- kernels -------------------------------------------------------------- */
@@ -117,6 +120,7 @@ typedef struct zf_cv_part {
     int in_w, in_h;           /* the source image */
     int resized_w, resized_h; /* the whole resized image */
     int x, y, w, h;           /* the part of the resized image that is wanted */
+    double scale;             /* see zf_cv_line_make */
 } zf_cv_part;
 
 typedef struct zf_cv zf_cv;

@@ -44,12 +44,15 @@ typedef enum {
 /* How the side that keeps the proportion becomes whole, with the given side's old and new length:
  * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet. */
 /* FIT: int(x), int(x + 0.5) or Python's round(x) of x = side * min(width's, height's new / old);
- * TIMM, as timm's ResizeKeepRatio: round(x) of x = side / max(width's, height's old / new). */
+ * TIMM, as timm's ResizeKeepRatio: round(x) of x = side / max(width's, height's old / new).
+ * FACTOR, as cv2.resize with fx = fy = min(new / old): round(x), and both sides' pixels are
+ * 1 / fx apart. Only with ZF_CV_NEAREST. */
 typedef enum {
     ZF_SIDE_DOWN,
     ZF_SIDE_HALF_UP,
     ZF_SIDE_HALF_EVEN,
-    ZF_SIDE_TIMM
+    ZF_SIDE_TIMM,
+    ZF_SIDE_FACTOR
 } zf_side_rounding;
 /* Where the resized image lies in the tensor; the elements around it are zf_recipe.fill. */
 typedef enum { ZF_NOT_PADDED, ZF_PADDED_CENTRE, ZF_PADDED_CORNER } zf_padding;

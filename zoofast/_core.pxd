@@ -23,6 +23,7 @@ cdef extern from "zoofast.h" nogil:
         ZF_SIDE_HALF_UP
         ZF_SIDE_HALF_EVEN
         ZF_SIDE_TIMM
+        ZF_SIDE_FACTOR
     ctypedef enum zf_padding:
         ZF_NOT_PADDED
         ZF_PADDED_CENTRE

@@ -58,6 +58,7 @@ SIDE_ROUNDINGS = {
     "half-up": ZF_SIDE_HALF_UP,
     "half-even": ZF_SIDE_HALF_EVEN,
     "timm": ZF_SIDE_TIMM,
+    "cv2-factor": ZF_SIDE_FACTOR,
 }
 PADDINGS = {"none": ZF_NOT_PADDED, "centre": ZF_PADDED_CENTRE, "corner": ZF_PADDED_CORNER}
 RESIZES = {

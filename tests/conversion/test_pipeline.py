@@ -358,7 +358,7 @@ class TestModels:
         assert rows["convnext"][:3] == ["224x224", "float32", "81.948"]
         assert rows["tnt"][0] == "224x224"  # of the picture; the network takes a layer's output
         assert rows["simclr_inference"][1] == "-"  # its pictures are drawn at random
-        assert "140 models; accuracy" in "\n".join(lines)
+        assert "142 models; accuracy" in "\n".join(lines)
 
     @pytest.mark.parametrize(
         ("arguments", "names"),
@@ -367,7 +367,7 @@ class TestModels:
             ("--input 256x128", {"osnet", "reid"}),
             ("--dtype float16", {"mobilenetv3"}),
             ("--input 331", {"nasnetalarge", "pnasnet5large"}),
-            ("--task face", {"dsfd", "facenet"}),
+            ("--task face", {"dsfd", "faceboxes", "facenet", "retinaface"}),
             ("--task detection --input 640 --dtype uint8", {"yolof_builtin"}),
         ],
     )
@@ -449,7 +449,7 @@ class TestModels:
         monkeypatch.setenv("COLUMNS", str(columns))
         assert main(["models"]) == 0
         out = capsys.readouterr().out
-        table = out[: out.index("107 models")]
+        table = out[: out.index("142 models")]
         assert max(map(len, table.splitlines())) <= columns
         assert "…" not in out
         for known in map(models.load, models.names()):

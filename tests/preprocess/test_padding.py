@@ -75,11 +75,19 @@ def yolox(cv2: Any, bgr: Pixels) -> Pixels:
     return put(image, 640, 0, 0, 114).transpose(2, 0, 1).astype(np.float32)
 
 
+def faceboxes(cv2: Any, bgr: Pixels) -> Pixels:
+    """The steps of the FaceBoxes guide, and RetinaFace's with 1000 in place of 1024."""
+    factor = 1024 / max(bgr.shape[:2])
+    image = cv2.resize(bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    return put(image, 1024, 0, 0, 0)
+
+
 GUIDES = {
     "mmdet1216_centre": mmdet,
     "letterbox640": letterbox_float32,
     "letterbox640_u8": letterbox,
     "yolox640": yolox,
+    "cv2nearest1024_corner_bgr_u8": faceboxes,
 }
 
 
@@ -133,6 +141,7 @@ def test_pillows_filters_pad_too(isa: str) -> None:
         ('position = "centre"', 'position = "left"', "centre, corner"),
         ("[tensor]", '[crop]\nsize = 640\nrounding = "up"\n[tensor]', "exclude each other"),
         ('mode = "fit"', 'mode = "short"', "half-even"),
+        ('"half-even"', '"cv2-factor"', "needs resize.filter 'cv2-nearest'"),
         ('stage = "pixels"', 'stage = "tensor"', "float tensors only"),
     ],
 )

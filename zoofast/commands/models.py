@@ -149,7 +149,7 @@ def _print_all(chosen: list[Guide]) -> None:
             "type": recipe.dtype if recipe else NO_RECIPE,
             "top-1": f"{guide.top1 or ''}",
             "top-5": f"{guide.top5 or ''}",
-            "img/s": stacked(*(f"{rate:,.0f}" for _, rate in rates.values())),
+            "img/s": stacked(*(_rate(rate) for _, rate in rates.values())),
             "chip": stacked(*rates),
         }
         table.add(*(cells[column] for column in columns))
@@ -161,6 +161,10 @@ def _print_all(chosen: list[Guide]) -> None:
         *([f"{NO_RECIPE}: there is no recipe; `zoofast models NAME` says why"] if lacking else []),
         "`zoofast models NAME` shows a model and its guide's commands",
     )
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _has_space(heading: str) -> bool:

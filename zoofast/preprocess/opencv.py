@@ -29,7 +29,8 @@ def resize(pixels: Pixels, height: int, width: int, filter: str) -> Pixels:
     if (old_h, old_w) == (height, width):
         return pixels.copy()
     if filter == "cv2-nearest":
-        return pixels[_nearest(old_h, height)[:, None], _nearest(old_w, width)]
+        rows = _nearest(old_h, height, _scale(old_h, height))
+        return pixels[rows[:, None], _nearest(old_w, width, _scale(old_w, width))]
     if filter == "cv2-linear-exact":
         return _exact(pixels, height, width)
     if filter == "cv2-cubic":
@@ -44,12 +45,18 @@ def resize(pixels: Pixels, height: int, width: int, filter: str) -> Pixels:
     return _fixed_point(pixels, across, down)
 
 
+def nearest_by_factor(pixels: Pixels, height: int, width: int, factor: float) -> Pixels:
+    """`pixels` resized as by cv2.resize with fx = fy = factor and INTER_NEAREST."""
+    old_h, old_w = pixels.shape[:2]
+    return pixels[_nearest(old_h, height, 1 / factor)[:, None], _nearest(old_w, width, 1 / factor)]
+
+
 def _scale(old: int, new: int) -> float:
     return 1 / (new / old)
 
 
-def _nearest(old: int, new: int) -> NDArray[np.intp]:
-    left: NDArray[np.intp] = np.floor(np.arange(new) * _scale(old, new)).astype(np.intp)
+def _nearest(old: int, new: int, scale: float) -> NDArray[np.intp]:
+    left: NDArray[np.intp] = np.floor(np.arange(new) * scale).astype(np.intp)
     return np.minimum(left, np.intp(old - 1))
 
 

@@ -19,6 +19,7 @@ LAYOUTS = ("NCHW", "NHWC")
 PAD_STAGES = ("pixels", "tensor")
 IMAGE_DECODERS = ("pillow", "cv2")
 FLOAT32_FILTER = "cv2-linear-float32"  # resizes floats, so that a table cannot normalize
+BY_FACTOR = "cv2-factor"  # of Recipe.resize_rounding: both sides shrink by the same number
 PRECISIONS = ("float32", "float64", "float16")
 Floats3 = tuple[float, float, float]
 NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -15,6 +15,7 @@ from zoofast.base.parsing import parse_toml
 from zoofast.errors import RecipeError
 from zoofast.preprocess.guides import Guide, guides
 from zoofast.preprocess.recipe import (
+    BY_FACTOR,
     DIVISORS,
     DTYPES,
     FLOAT32_FILTER,
@@ -256,8 +257,10 @@ class _RecipeReader:
         for key, modes in (("size", ("none",)), ("rounding", ("none", "exact"))):
             if key in given and mode in modes:
                 raise self.error(f"key 'resize.{key}' has no meaning when resize.mode is {mode!r}")
-        if given.get("rounding") in ("half-even", "timm") and mode != "fit":
+        if given.get("rounding") in ("half-even", "timm", BY_FACTOR) and mode != "fit":
             raise self.error(f"resize.rounding = {given['rounding']!r} needs resize.mode 'fit'")
+        if given.get("rounding") == BY_FACTOR and given.get("filter") != "cv2-nearest":
+            raise self.error(f"resize.rounding = {BY_FACTOR!r} needs resize.filter 'cv2-nearest'")
         if mode == "none":
             return mode, (0, 0)
         for key in ("size", "filter"):

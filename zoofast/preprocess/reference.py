@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoofast.preprocess import opencv
-from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe import BY_FACTOR, Recipe
 
 
 def prepare_image(image: Image.Image, recipe: Recipe) -> NDArray[Any]:
@@ -60,7 +60,7 @@ def _fitted(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
         ratio = max(height / recipe.resize_size[0], width / recipe.resize_size[1])
         return round(width / ratio), round(height / ratio)
     scale = min(recipe.resize_size[1] / width, recipe.resize_size[0] / height)
-    if recipe.resize_rounding == "half-even":
+    if recipe.resize_rounding in ("half-even", BY_FACTOR):
         return round(width * scale), round(height * scale)
     half = 0.5 if recipe.resize_rounding == "half-up" else 0.0
     return int(width * scale + half), int(height * scale + half)
@@ -75,6 +75,11 @@ def _resize_as_opencv(
         source = pixels.astype(np.float32)
         if recipe.normalization.scale == "0-1":
             source = source / np.float32(255)
+    if recipe.resize_rounding == BY_FACTOR:
+        factor = min(
+            new / old for new, old in zip(recipe.resize_size, source.shape[:2], strict=True)
+        )
+        return opencv.nearest_by_factor(source, size[1], size[0], factor)
     order = ["RGB".index(c) for c in recipe.channels]
     return opencv.resize(source[:, :, order], size[1], size[0], recipe.filter)[:, :, order]
 
