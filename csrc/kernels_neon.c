@@ -132,7 +132,7 @@ const zf_kernels zf_kernels_neon = {
     .deinterleave = deinterleave,
     .interleave = interleave,
     .lookup32 = zf_lookup32_scalar,
-    .opencv = &zf_cv_kernels_scalar,
+    .opencv = &zf_cv_kernels_neon,
 };
 
 #endif

@@ -7,105 +7,10 @@
 #include "zf_opencv.h"
 
 #include <immintrin.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define AVX2 __attribute__((target("avx2,bmi2")))
 
 /* ---- horizontal ------------------------------------------------------------ */
-
-/* Eight outputs with up to four taps each, in two halves of four outputs. All taps of a
- * half lie in 16 bytes from base[half] on; index[half] says which byte each tap is. */
-typedef struct {
-    int base[2];
-    uint8_t index[2][16];
-    int16_t weight[2][16]; /* of the taps, in the same order */
-} group;
-
-static const int *taps_of(const zf_cv_line *t, int output)
-{
-    return t->index + (size_t)output * (size_t)t->taps;
-}
-
-/* The same with weights as floats. Taps come first: index[half][4 * tap + output]. More
- * taps are in further groups, which follow one another. */
-typedef struct {
-    int base[2];
-    uint8_t index[2][16];
-    float weight[4][8]; /* [tap][output] */
-} real_group;
-
-static int groups_of(const zf_cv_line *t) { return (t->taps + 3) / 4; }
-
-/* Whether each four taps of each four outputs fit one load. */
-static bool fits(const zf_cv_line *t)
-{
-    if (t->method == ZF_CV_COPY)
-        return false;
-    for (int i = 0; i < t->n; i += 4)
-        for (int k = 0; k < t->taps; k += 4) {
-            int last = taps_of(t, zf_min(i + 3, t->n - 1))[zf_min(k + 3, t->taps - 1)];
-            if (last - taps_of(t, i)[k] >= 16)
-                return false;
-        }
-    return true;
-}
-
-static bool is_real(const zf_cv_line *t)
-{
-    return t->method != ZF_CV_FIXED && t->method != ZF_CV_EXACT && t->method != ZF_CV_CUBE;
-}
-
-static void plan_integers(zf_cv_line *t)
-{
-    for (int i = 0; i < t->n; i++) {
-        group *g = (group *)t->plan + i / 8;
-        int half = i % 8 / 4, lane = i % 4;
-        if (lane == 0)
-            g->base[half] = taps_of(t, i)[0];
-        for (int k = 0; k < t->taps; k++) {
-            int at = lane * t->taps + k;
-            g->index[half][at] = (uint8_t)(taps_of(t, i)[k] - g->base[half]);
-            g->weight[half][at] = t->fixed[(size_t)i * (size_t)t->taps + (size_t)k];
-        }
-    }
-}
-
-static void plan_reals(zf_cv_line *t)
-{
-    for (int i = 0; i < t->n; i++)
-        for (int k = 0; k < t->taps; k++) {
-            real_group *g = (real_group *)t->plan + i / 8 * groups_of(t) + k / 4;
-            int half = i % 8 / 4, lane = i % 4;
-            if (lane == 0 && k % 4 == 0)
-                g->base[half] = taps_of(t, i)[k];
-            g->index[half][4 * (k % 4) + lane] = (uint8_t)(taps_of(t, i)[k] - g->base[half]);
-            g->weight[k % 4][i % 8] = t->real[(size_t)i * (size_t)t->taps + (size_t)k];
-        }
-}
-
-static bool plan(zf_cv_line *t)
-{
-    t->has_plan = fits(t);
-    if (!t->has_plan)
-        return true;
-    size_t eights = (size_t)((t->n + 7) / 8);
-    size_t need = is_real(t) ? eights * (size_t)groups_of(t) * sizeof(real_group)
-                             : eights * sizeof(group);
-    if (need > t->plan_capacity) {
-        free(t->plan);
-        t->plan = malloc(need);
-        t->plan_capacity = t->plan ? need : 0;
-        if (!t->plan)
-            return false;
-    }
-    memset(t->plan, 0, need);
-    if (is_real(t))
-        plan_reals(t);
-    else
-        plan_integers(t);
-    return true;
-}
 
 /* The taps' pixels of four outputs. */
 AVX2 static inline __m128i gathered(const uint8_t *src, int base, const uint8_t *index)
@@ -115,7 +20,7 @@ AVX2 static inline __m128i gathered(const uint8_t *src, int base, const uint8_t 
 }
 
 /* The sums of two taps of outputs 0 1 2 3 | 4 5 6 7. */
-AVX2 static inline __m256i sum_of_two(const group *g, const uint8_t *src)
+AVX2 static inline __m256i sum_of_two(const zf_cv_group *g, const uint8_t *src)
 {
     __m128i bytes = _mm_unpacklo_epi64(gathered(src, g->base[0], g->index[0]),
                                        gathered(src, g->base[1], g->index[1]));
@@ -130,7 +35,7 @@ AVX2 static ZF_DECL_CV_ACROSS(across_fixed)
         zf_cv_across_fixed_scalar(dst, src, line);
         return;
     }
-    const group *g = line->plan;
+    const zf_cv_group *g = line->plan;
     for (int i = 0; i < line->n; i += 8, g++) {
         __m256i sum = _mm256_srai_epi32(sum_of_two(g, src), 4);
         __m128i eight = _mm_packs_epi32(_mm256_castsi256_si128(sum),
@@ -145,7 +50,7 @@ AVX2 static ZF_DECL_CV_ACROSS(across_exact)
         zf_cv_across_exact_scalar(dst, src, line);
         return;
     }
-    const group *g = line->plan;
+    const zf_cv_group *g = line->plan;
     for (int i = 0; i < line->n; i += 8, g++) {
         __m256i sum = sum_of_two(g, src);
         __m128i eight = _mm_packus_epi32(_mm256_castsi256_si128(sum),
@@ -160,7 +65,7 @@ AVX2 static ZF_DECL_CV_ACROSS(across_cube)
         zf_cv_across_cube_scalar(dst, src, line);
         return;
     }
-    const group *g = line->plan;
+    const zf_cv_group *g = line->plan;
     for (int i = 0; i < line->n; i += 8, g++) {
         __m256i pairs[2];
         for (int half = 0; half < 2; half++)
@@ -188,7 +93,7 @@ AVX2 static ZF_DECL_CV_ACROSS(across_real)
         zf_cv_across_real_scalar(dst, src, line);
         return;
     }
-    const real_group *g = line->plan;
+    const zf_cv_real_group *g = line->plan;
     __m256 divisor = _mm256_set1_ps(line->divisor);
     for (int i = 0; i < line->n; i += 8) {
         __m256 sum = _mm256_setzero_ps();
@@ -296,7 +201,7 @@ AVX2 static ZF_DECL_CV_DOWN(down_share)
 }
 
 const zf_cv_kernels zf_cv_kernels_avx2 = {
-    .plan = plan,
+    .plan = zf_cv_plan_groups,
     .across_fixed = across_fixed,
     .across_exact = across_exact,
     .across_cube = across_cube,

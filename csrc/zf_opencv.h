@@ -90,8 +90,30 @@ struct zf_cv_kernels {
 
 extern const zf_cv_kernels zf_cv_kernels_scalar;
 #if defined(__x86_64__)
-extern const zf_cv_kernels zf_cv_kernels_avx2;
+extern const zf_cv_kernels zf_cv_kernels_ssse3, zf_cv_kernels_avx2;
+#elif defined(__aarch64__)
+extern const zf_cv_kernels zf_cv_kernels_neon;
 #endif
+
+/* What the SIMD kernels' plan holds (opencv_plan.c), if each four taps of each four
+ * outputs lie in 16 bytes. Whole numbers: eight outputs with up to four taps each, in
+ * two halves of four outputs. All taps of a half lie in 16 bytes from base[half] on;
+ * index[half] says which byte each tap is. */
+typedef struct zf_cv_group {
+    int base[2];
+    uint8_t index[2][16];
+    int16_t weight[2][16]; /* of the taps, in the same order */
+} zf_cv_group;
+
+/* The same with weights as floats. Taps come first: index[half][4 * tap + output]. More
+ * taps are in further groups, which follow one another. */
+typedef struct zf_cv_real_group {
+    int base[2];
+    uint8_t index[2][16];
+    float weight[4][8]; /* [tap][output] */
+} zf_cv_real_group;
+
+ZF_DECL_CV_PLAN(zf_cv_plan_groups);
 
 /* Of ZF_CV_CUBE: the weights of both passes are in 1/2048. */
 #define ZF_CV_CUBE_UNIT (1.0f / (2048 * 2048))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support import jpegs, oracle
+from tests.support import jpegs, native, once, oracle
 from zoofast import _core, prepare
 from zoofast.errors import ImageError
 from zoofast.preprocess import opencv, reference
@@ -106,6 +107,25 @@ def test_any_resize_equals_opencv(cv2: Any, isa: str, filter: str) -> None:
 @pytest.mark.parametrize("filter", FILTERS)
 def test_any_resize_equals_opencv_at_length(cv2: Any, isa: str, filter: str) -> None:
     compare(cv2, isa, filter, range(1000, 2000))
+
+
+@pytest.mark.parametrize("level", ["scalar", "neon"])
+def test_resizes_on_aarch64_equal_opencv(cv2: Any, made: once.Once, level: str) -> None:
+    cases, wanted = [], []
+    for i, seed in enumerate(range(300, 390)):
+        filter = FILTERS[i % len(FILTERS)]
+        height, width, new_h, new_w = sizes(random.Random(seed))
+        rgb = random_pixels(seed, height, width)
+        head = np.array([_core.FILTERS[filter], width, height, new_w, new_h], np.int32)
+        cases.append(head.tobytes() + rgb.tobytes())
+        wanted.append(by_opencv(cv2, rgb, new_h, new_w, filter))
+    command = [*native.program(made, "opencv", "aarch64"), level]
+    done = subprocess.run(command, input=b"".join(cases), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    ends = np.cumsum([image.nbytes for image in wanted])
+    assert len(done.stdout) == ends[-1]
+    for i, image in enumerate(wanted):
+        assert done.stdout[ends[i] - image.nbytes : ends[i]] == image.tobytes(), (i, image.shape)
 
 
 @pytest.mark.parametrize("filter", FILTERS)

@@ -6,7 +6,7 @@
  *
  * usage: kernels [ROUNDS]
  */
-#include "zf_internal.h"
+#include "zf_opencv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +127,96 @@ static void check_pixels(const zf_kernels *kernels)
     free(wanted);
 }
 
+/* Fills rows of floats so that large products cancel: another order of the sums, or
+ * another rounding of a product, then gives other bytes. */
+static void fill_cancelling(float *const *rows, const zf_cv_line *line, int output, int n)
+{
+    for (int i = 0; i < n; i++) {
+        double sum = 0, first_weight = 1;
+        for (int r = line->taps - 1; r >= 0; r--) {
+            size_t at = (size_t)output * (size_t)line->taps + (size_t)r;
+            double weight = line->method == ZF_CV_CUBE ? line->fixed[at] * ZF_CV_CUBE_UNIT
+                                                       : line->real[at];
+            rows[r][i] = (float)draw(1 << 24);
+            if (r > 0)
+                sum += rows[r][i] * weight;
+            first_weight = weight;
+        }
+        if (first_weight != 0)
+            rows[0][i] = (float)((draw(512) / 2.0 - sum) / first_weight);
+    }
+}
+
+/* The passes of an OpenCV resize that a level has kernels for. */
+static void check_opencv(const zf_kernels *kernels)
+{
+    const zf_cv_kernels *k = kernels->opencv, *scalar = &zf_cv_kernels_scalar;
+    const struct {
+        zf_filter filter;
+        zf_cv_method method;
+        size_t elem; /* bytes of a number between the passes */
+        ZF_DECL_CV_ACROSS((*across));
+        ZF_DECL_CV_ACROSS((*scalar_across));
+        ZF_DECL_CV_DOWN((*down)); /* NULL: every level has the same */
+        ZF_DECL_CV_DOWN((*scalar_down));
+    } cases[] = {
+        {ZF_CV_LINEAR, ZF_CV_FIXED, 2, k->across_fixed, scalar->across_fixed, k->down_fixed,
+         scalar->down_fixed},
+        {ZF_CV_LINEAR_EXACT, ZF_CV_EXACT, 2, k->across_exact, scalar->across_exact,
+         k->down_exact, scalar->down_exact},
+        {ZF_CV_CUBIC, ZF_CV_CUBE, 4, k->across_cube, scalar->across_cube, k->down_cube,
+         scalar->down_cube},
+        {ZF_CV_AREA, ZF_CV_SHARE, 4, k->across_real, scalar->across_real, k->down_share,
+         scalar->down_share},
+        {ZF_CV_LINEAR_FLOAT32, ZF_CV_REAL, 4, k->across_real, scalar->across_real, NULL, NULL},
+    };
+    int chosen = (int)draw(sizeof cases / sizeof *cases);
+    zf_cv_method method = cases[chosen].method;
+    size_t elem = cases[chosen].elem;
+    int out = 1 + (int)draw(300), in = 1 + (int)draw(draw(4) ? 900 : 4000);
+    if (method == ZF_CV_SHARE)
+        in += out; /* the mean of fractions is for sides that shrink */
+    int n = 1 + (int)draw((uint32_t)out), from = (int)draw((uint32_t)(out - n + 1));
+    zf_cv_line line = {0};
+    if (zf_cv_line_make(&line, kernels, method, cases[chosen].filter, false, in, out, from, n) !=
+        ZF_OK)
+        abort();
+    line.divisor = draw(2) ? 1 : 255;
+
+    size_t padded = (size_t)(line.last - line.first) + ZF_PAD;
+    size_t stride = (size_t)n * elem + ZF_PAD;
+    uint8_t *src = guarded(padded), *made = guarded(stride), *wanted = malloc(stride);
+    cases[chosen].across(made, src, &line);
+    cases[chosen].scalar_across(wanted, src, &line);
+    compare("across", made, wanted, (size_t)n * elem);
+
+    if (cases[chosen].down) { /* of rows as this pass makes them */
+        uint8_t **rows = calloc((size_t)line.taps, sizeof *rows);
+        for (int r = 0; r < line.taps; r++) {
+            for (size_t i = 0; i < padded; i++)
+                src[i] = (uint8_t)draw(256);
+            rows[r] = guarded(stride);
+            cases[chosen].scalar_across(rows[r], src, &line);
+        }
+        int output = (int)draw((uint32_t)n);
+        if (elem == sizeof(float) && draw(2))
+            fill_cancelling((float *const *)(void *)rows, &line, output, n);
+        uint8_t *pixels = guarded((size_t)n + ZF_PAD), *expected = malloc((size_t)n);
+        cases[chosen].down(pixels, (const void *const *)rows, &line, output, (size_t)n);
+        cases[chosen].scalar_down(expected, (const void *const *)rows, &line, output, (size_t)n);
+        compare("down", pixels, expected, (size_t)n);
+        for (int r = 0; r < line.taps; r++)
+            release(rows[r], stride);
+        release(pixels, (size_t)n + ZF_PAD);
+        free(expected);
+        free(rows);
+    }
+    release(src, padded);
+    release(made, stride);
+    free(wanted);
+    zf_cv_line_free(&line);
+}
+
 int main(int argc, char **argv)
 {
     int rounds = argc > 1 ? atoi(argv[1]) : 2000, levels = 0;
@@ -140,6 +230,7 @@ int main(int argc, char **argv)
         for (int i = 0; i < rounds; i++) {
             check_resample(zf_kernels_of[level]);
             check_pixels(zf_kernels_of[level]);
+            check_opencv(zf_kernels_of[level]);
         }
         printf("%s: %d rounds\n", isa, rounds);
     }
