@@ -91,7 +91,7 @@ static void choose_kernels(zf_cv *cv, zf_cv_method method)
 
 /* OpenCV computes INTER_CUBIC's vertical pass in float for 8 values of an interleaved
  * row at a time, and the rest of the row in whole numbers. Sets cv->ends; returns whether the row has such a rest. */
-static bool find_ends(zf_cv *cv, const zf_recipe *r, const zf_cv_part *part)
+static bool find_ends(zf_cv *cv, const zf_recipe *r, const zf_part *part)
 {
     int values = 3 * part->resized_w, body = values / 8 * 8;
     for (int c = 0; c < 3; c++) {
@@ -138,9 +138,9 @@ static zf_status lay_out(zf_cv *cv, const zf_recipe *r)
     return ZF_OK;
 }
 
-zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *r, const zf_cv_part *part, int channels,
-                      size_t out_offset)
+zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *r, const zf_geometry *g, int channels)
 {
+    const zf_part *part = &g->part;
     zf_cv_method method =
         zf_cv_method_of(r->filter, part->in_w, part->in_h, part->resized_w, part->resized_h);
     zf_status status =
@@ -159,7 +159,7 @@ zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *r, const zf_cv_part *part, int
     if (method == ZF_CV_CUBE && find_ends(cv, r, part))
         cv->channels = 3; /* the channels of a gray row end at different columns */
     cv->out_stride = (size_t)r->out_w;
-    cv->out_offset = out_offset;
+    cv->out_offset = (size_t)g->y0 * (size_t)r->out_w + (size_t)g->x0;
     cv->next = 0;
     cv->time = (zf_sampled){0};
     return lay_out(cv, r);

@@ -4,7 +4,7 @@
 #ifndef ZF_OPENCV_H
 #define ZF_OPENCV_H
 
-#include "zf_internal.h"
+#include "zf_geometry.h"
 
 /* ---- one direction -------------------------------------------------------- */
 
@@ -137,21 +137,13 @@ ZF_DECL_CV_DOWN(zf_cv_down_cube_end);
 
 /* ---- the resizer ---------------------------------------------------------- */
 
-/* A part of a resized image, in pixels. */
-typedef struct zf_cv_part {
-    int in_w, in_h;           /* the source image */
-    int resized_w, resized_h; /* the whole resized image */
-    int x, y, w, h;           /* the part of the resized image that is wanted */
-    double scale;             /* see zf_cv_line_make */
-} zf_cv_part;
-
 typedef struct zf_cv zf_cv;
 zf_cv *zf_cv_open(const zf_kernels *kernels); /* NULL when out of memory */
 void zf_cv_close(zf_cv *cv);
 
 /* Prepares for an image of `channels` planes, 1 or 3. */
-zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *recipe, const zf_cv_part *part,
-                      int channels, size_t out_offset);
+zf_status zf_cv_begin(zf_cv *cv, const zf_recipe *recipe, const zf_geometry *geometry,
+                      int channels);
 /* The source pixels to be decoded. */
 zf_window zf_cv_window(const zf_cv *cv);
 /* The zf_row_fn that receives the window's rows; ctx is the zf_cv. */
