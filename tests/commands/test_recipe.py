@@ -85,7 +85,7 @@ def test_save_and_diff(card: str, capsys: pytest.CaptureFixture[str]) -> None:
         Path("saved.toml").read_text().replace("size = 50", "size = 51")
     )
     assert main(["recipe", "diff", card, "changed.toml"]) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if "." in line][1:]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "." in line]
     assert len(lines) == 1 and "resize.size" in lines[0] and "50" in lines[0] and "51" in lines[0]
 
 

@@ -779,9 +779,9 @@ SLOW = """
 import sys, time
 from zoofast.inference.backends.null import NullModel
 fast = NullModel.infer
-def slow(self, batch, loop=1):
+def slow(self, *batch, loop=1):
     time.sleep(0.2)
-    return fast(self, batch, loop)
+    return fast(self, *batch, loop=loop)
 NullModel.infer = slow
 from zoofast.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,11 +18,13 @@ from PIL import Image
 from tests.support import folders, jpegs
 from zoofast.base.extras import define_missing_operators
 from zoofast.errors import RecipeError
-from zoofast.preprocess import importers
+from zoofast.preprocess import importers, reference
+from zoofast.preprocess.folder import PrepOptions, prepare_folder
+from zoofast.preprocess.importers import first_use
 from zoofast.preprocess.importers import timm as timm_importer
-from zoofast.preprocess.importers.first_use import check_first_use
 from zoofast.preprocess.importers.imported import Imported
 from zoofast.preprocess.importers.transforms import from_transforms
+from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
@@ -112,8 +115,22 @@ def test_a_model_card_of_timm(
         ]
     )
     recipe = load_recipe(written(tmp_path, **changes), test_size)
-    assert recipe.classes == 10
+    assert (recipe.classes, recipe.name) == (10, "resnet18")
     assert_equal(recipe, wanted)
+
+
+def test_the_name_of_a_model_card(tmp_path: Path) -> None:
+    """It becomes a file's name; so it is the folder's where the model's would not do."""
+    folder = tmp_path / "card"
+    folder.mkdir()
+    for architecture, tag, name in (
+        ("vit_tiny", "augreg_in21k", "vit_tiny.augreg_in21k"),
+        ("vit_tiny", None, "vit_tiny"),
+        ("../../x", "y", "card"),
+    ):
+        card = {"architecture": architecture, "pretrained_cfg": {"tag": tag}}
+        (folder / "config.json").write_text(json.dumps(card))
+        assert load_recipe(str(folder / "config.json")).name == name
 
 
 def test_a_model_card_needs_no_library(tmp_path: Path) -> None:
@@ -410,30 +427,64 @@ def test_a_wrong_preprocessor_config_is_one_line(
 # ---- the first use --------------------------------------------------------------------------
 
 
-def test_the_first_use_compares_once(tmp_path: Path) -> None:
-    recipe = timm_importer.from_config(CONFIG["pretrained_cfg"], "resnet18", False).recipe
+class StandIn:
+    """A library whose transform is the slow reference plus `error`; it counts its images."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.error, self.images = recipe, 0.0, 0
+
+    def __call__(self, image: Image.Image) -> Any:
+        self.images += 1
+        return reference.prepare_image(image, self.recipe) + np.float32(self.error)
+
+    def imported(self) -> Imported:
+        return Imported(self.recipe, "a stand-in", ("numpy",), lambda: self)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(first_use, "_proven", set())
+    return StandIn(timm_importer.from_config(CONFIG["pretrained_cfg"], "resnet18", False).recipe)
+
+
+def test_the_first_use_compares_once(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = {**folders.good_files(7), **folders.BAD_FILES}
     images = folders.write(tmp_path / "in", files)
-    seen = []
-    error = 0.0
 
-    def transform(image: Image.Image) -> Any:
-        seen.append(image.size)
-        from zoofast.preprocess.reference import prepare_image
-
-        return prepare_image(image, recipe) + np.float32(error)
-
-    def first_use() -> Any:
-        imported = Imported(recipe, "a stand-in", ("numpy",), lambda: transform)
+    def compare() -> Any:
         with open_source(str(images)) as source:
-            return check_first_use(imported, source, source.items, tmp_path / "cache")
+            return first_use.check_first_use(stand_in.imported(), source, source.items)
 
-    error = 1.0
+    stand_in.error = 1.0
     with pytest.raises(RecipeError) as difference:
-        first_use()
+        compare()
     assert "5 of 5 images differ from a stand-in: img0000: " in str(difference.value)
-    error, seen = 0.0, []
-    checked = first_use()
+    stand_in.error, stand_in.images = 0.0, 0
+    checked = compare()
     assert checked is not None and (checked.images, checked.differing) == (5, [])
-    assert len(seen) == 5
-    assert first_use() is None and len(seen) == 5
+    assert stand_in.images == 5
+    assert compare() is None
+    first_use._proven.clear()  # as in the next process
+    assert compare() is None and stand_in.images == 5
+
+
+def test_what_prepares_images_compares_first(stand_in: StandIn, tmp_path: Path) -> None:
+    images = folders.write(tmp_path / "in", folders.good_files(6))
+    recipe = stand_in.imported().provable_recipe.with_output("uint8", "NHWC")
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+    assert recipe.digest == stand_in.recipe.with_output("uint8", "NHWC").digest
+    options = PrepOptions(format="pack")
+    stand_in.error = 1.0
+    with open_source(str(images)) as source:
+        with pytest.raises(RecipeError, match="5 of 5 images differ"):
+            Loader(source, recipe)
+        with pytest.raises(RecipeError, match="5 of 5 images differ"):
+            prepare_folder(source, tmp_path / "out", recipe, options)
+        stand_in.error, stand_in.images = 0.0, 0
+        with Loader(source, recipe) as loader:
+            assert sum(len(batch.names) for batch in loader) == 6
+        assert prepare_folder(source, tmp_path / "out", recipe, options).prepared == 6
+    assert stand_in.images == 5

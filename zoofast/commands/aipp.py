@@ -6,29 +6,30 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.files import atomic_output
+from zoofast.commands import arguments, recipe_source
 from zoofast.commands.console import say
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.atc import AIPP_CONFIG
-from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="NAME|FILE.toml", help="the recipe of the images")
+    arguments.add_recipe_name(parser)
     parser.add_argument(
         "-o", "--output", type=Path, default=Path(AIPP_CONFIG), help="default: %(default)s"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    original = load_recipe(args.recipe)
+    original = recipe_source.load(args)
     recipe = original.with_output("uint8", "NHWC")
     with atomic_output(args.output) as partial:
         partial.write_text(Aipp.from_recipe(recipe).text(), encoding="ascii")
     height, width = recipe.size
     say(f"{args.output}: the NPU will take {height}x{width}x3 uint8 images")
     if recipe != original:
+        size = " --test-size" if args.test_size else ""
         say(
-            f"prepare them with: zoofast prep SRC OUT --recipe {args.recipe} "
+            f"prepare them with: zoofast prep SRC OUT --recipe {args.recipe}{size} "
             "--dtype uint8 --layout NHWC"
         )
     return 0

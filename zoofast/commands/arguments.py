@@ -167,13 +167,21 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help=SOURCE)
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
+def add_recipe(parser: argparse.ArgumentParser, optional: str = "") -> None:
+    """--recipe and --test-size, for recipe_source.load. optional: what a recipe, which is not
+    required, is for."""
     parser.add_argument(
         "--recipe",
-        required=True,
+        required=not optional,
         metavar="NAME|FILE.toml|SOURCE:NAME",
-        help=f"how the model wants its images: {RECIPE}",
+        help=f"{optional or 'how the model wants its images'}: {RECIPE}",
     )
+    add_test_size(parser)
+
+
+def add_recipe_name(parser: argparse.ArgumentParser) -> None:
+    """The recipe as the command's first argument, and --test-size."""
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE)
     add_test_size(parser)
 
 

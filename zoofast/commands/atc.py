@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from zoofast.commands import arguments
+from zoofast.commands import arguments, recipe_source
 from zoofast.commands.console import say
 from zoofast.commands.conversion import add_soc_and_options, print_at_once
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
-from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the ONNX; {batch} in the name stands for the batch size")
-    parser.add_argument(
-        "--recipe", required=True, metavar="NAME|FILE.toml", help="the recipe of the model"
-    )
+    arguments.add_recipe(parser)
     parser.add_argument(
         "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
     )
@@ -31,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = load_recipe(args.recipe)
+    recipe = recipe_source.load(args)
     soc = soc_version(args.soc)
     commands = [
         atc.build(

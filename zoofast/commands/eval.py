@@ -125,8 +125,7 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.eval import eval_report
-    given, imported = recipe_source.load(args)
-    recipe = given.with_output(args.dtype, args.layout)
+    recipe = recipe_source.load(args).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     labels = read_labels(args)
     if labels is None and specs[0].backend not in WITHOUT_FILE:
@@ -134,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args, specs)
     with open_source(args.source) as source:
         items = choose(source, args.limit, args.shard)
-        recipe_source.prove(imported, source, items, args.quiet)
+        recipe_source.prove(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
             chosen = {item.name for item in items}
             by_name = {name: i for name, i in labels.by_name.items() if name in chosen}

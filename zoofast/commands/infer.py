@@ -73,9 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the times of the copies (default: 0)",
     )
     add_unused_arguments(parser)
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="refuse a model that does not take the recipe's tensors"
-    )
+    arguments.add_recipe(parser, "refuse a model that does not take the recipe's tensors")
     parser.add_argument(
         "--on-error",
         choices=["skip", "stop"],
@@ -88,13 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from zoofast.commands import recipe_source
     from zoofast.inference import ais_bench
     from zoofast.inference.folder import infer_folder
     from zoofast.inference.inputs import images_of_samples, list_groups
     from zoofast.inference.job import InferJob
     from zoofast.inference.outputs import open_folder
     from zoofast.inference.spec import ModelSpec
-    from zoofast.preprocess.recipe_file import load_recipe
 
     if args.output_dirname and not args.output:
         raise OutputError("--output_dirname needs --output, the folder to make it in")
@@ -102,13 +100,14 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError("--resume needs --input, --output and --output_dirname")
     files, further = list_groups(args.input) if args.input else (None, {})
     folder = open_folder(args.output, args.output_dirname) if args.output else None
+    recipe = recipe_source.load_if_given(args)
     job = InferJob(
         ModelSpec(
             args.model,
             args.backend,
             batch=args.batchsize or args.dymBatch or None,
             provider=args.provider,
-            dynamic=dynamic_of(args, load_recipe(args.recipe) if args.recipe else None),
+            dynamic=dynamic_of(args, recipe),
         ),
         files,
         further,
@@ -119,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         warmup=args.warmup_count,
         pure_data=args.pure_data_type,
         on_error=args.on_error,
-        recipe=args.recipe,
+        recipe=recipe,
     )
     try:
         with progress("infer", len(files or []), args.quiet or files is None) as meter:

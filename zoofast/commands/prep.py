@@ -152,14 +152,13 @@ def _labels(args: argparse.Namespace, options: PrepOptions, source: Source) -> M
 
 
 def run(args: argparse.Namespace) -> int:
-    given, imported = recipe_source.load(args)
-    recipe = given.with_output(args.dtype, args.layout)
+    recipe = recipe_source.load(args).with_output(args.dtype, args.layout)
     options = _options(args)
     with open_source(args.source) as source:
         labels = _labels(args, options, source)
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)
-        recipe_source.prove(imported, source, choose(source, args.limit, args.shard), args.quiet)
+        recipe_source.prove(recipe, source, choose(source, args.limit, args.shard), args.quiet)
         try:
             report = _prepare(source, args.folder, recipe, options, labels, args.quiet)
         except KeyboardInterrupt:

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.profile import profile_report
-    chosen, _ = recipe_source.load(args)
+    recipe = recipe_source.load(args)
     spec = None
     if args.model:
         spec = ModelSpec(
@@ -95,18 +95,17 @@ def run(args: argparse.Namespace) -> int:
         model=spec,
     )
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
-    with (
-        open_source(args.source) as source,
-        progress("profile", count_steps(options, known), args.quiet) as meter,
-    ):
-        result = profile(
-            source,
-            chosen,
-            options,
-            models=known,
-            trace=args.trace,
-            report_step=lambda step: meter.advance(1, notes=[step]),
-        )
+    with open_source(args.source) as source:
+        recipe_source.prove(recipe, source, source.items, args.quiet)
+        with progress("profile", count_steps(options, known), args.quiet) as meter:
+            result = profile(
+                source,
+                recipe,
+                options,
+                models=known,
+                trace=args.trace,
+                report_step=lambda step: meter.advance(1, notes=[step]),
+            )
     if args.json:
         write_json(args.json, result.as_dict())
     if args.report:

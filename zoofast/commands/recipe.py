@@ -12,6 +12,7 @@ from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.check import check
 from zoofast.preprocess.importers.function import transform_at
 from zoofast.preprocess.recipe import Normalization, Recipe
+from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.recipe_text import tables_of, to_toml
 from zoofast.preprocess.sources import open_source
 
@@ -33,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return actions.add_parser(name, help=help, description=help)
 
     show = action("show", "what a recipe does, step by step")
-    _add_recipe(show)
+    arguments.add_recipe_name(show)
     checked = action("check", "compare a recipe with another code's transform on images")
-    _add_recipe(checked)
+    arguments.add_recipe_name(checked)
     arguments.add_source(checked)
     checked.add_argument(
         "--against",
@@ -50,18 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the first N images (default: %(default)s)",
     )
     diff = action("diff", "the keys in which two recipes differ; exit code 1 if there are any")
-    _add_recipe(diff)
+    arguments.add_recipe_name(diff)
     diff.add_argument("other", metavar="OTHER", help="the other recipe")
     save = action("save", "write a recipe of any source as a .toml file")
-    _add_recipe(save)
+    arguments.add_recipe_name(save)
     save.add_argument(
         "-o", "--output", type=arguments.file_to_write, required=True, metavar="FILE.toml"
     )
-
-
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help=arguments.RECIPE)
-    arguments.add_test_size(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    recipe, imported = recipe_source.load(args)
+    recipe = recipe_source.load(args)
+    imported = recipe.imported
     table = console.Table("step", "what is done", title=recipe.name, words=2)
     if recipe.summary:
         table.add("summary", recipe.summary)
@@ -144,11 +141,11 @@ def _formula(normalization: Normalization) -> str:
 
 
 def _check(args: argparse.Namespace) -> int:
-    recipe, imported = recipe_source.load(args)
+    recipe = recipe_source.load(args)
     if args.against is not None:
         transform, origin = transform_at(args.against), args.against
-    elif imported is not None:
-        transform, origin = imported.transform(), imported.origin
+    elif recipe.imported is not None:
+        transform, origin = recipe.imported.transform(), recipe.imported.origin
     else:
         raise RecipeError(
             f"recipe {args.recipe}: a recipe file has no code to compare it with; name yours with "
@@ -164,8 +161,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    recipe, _ = recipe_source.load(args)
-    other, _ = recipe_source.load(argparse.Namespace(recipe=args.other, test_size=False))
+    recipe, other = recipe_source.load(args), load_recipe(args.other)
     mine, theirs = _flat(recipe), _flat(other)
     keys = [key for key in dict.fromkeys([*mine, *theirs]) if mine.get(key) != theirs.get(key)]
     if not keys:
@@ -193,8 +189,8 @@ def _shown(value: Any) -> str:
 
 
 def _save(args: argparse.Namespace) -> int:
-    recipe, imported = recipe_source.load(args)
+    recipe = recipe_source.load(args)
     write_atomic(args.output, to_toml(recipe).encode())
-    source = f", read from {imported.origin}" if imported else ""
+    source = f", read from {recipe.imported.origin}" if recipe.imported else ""
     console.say(f"{args.output}: recipe {recipe.name} ({recipe.digest}){source}")
     return 0

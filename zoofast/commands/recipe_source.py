@@ -6,27 +6,29 @@ import argparse
 from collections.abc import Sequence
 
 from zoofast.commands import console
-from zoofast.preprocess import importers
 from zoofast.preprocess.importers.first_use import check_first_use, is_installed
-from zoofast.preprocess.importers.imported import Imported
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import Item, Source
 
 
-def load(args: argparse.Namespace) -> tuple[Recipe, Imported | None]:
-    """The recipe of --recipe and --test-size; and the import that it comes from, if any."""
-    if importers.is_import(args.recipe):
-        imported = importers.load(args.recipe, args.test_size)
-        return imported.recipe, imported
-    return load_recipe(args.recipe, args.test_size), None
+def load(args: argparse.Namespace) -> Recipe:
+    """The recipe of the arguments that arguments.add_recipe adds."""
+    return load_recipe(args.recipe, args.test_size)
 
 
-def prove(imported: Imported | None, source: Source, items: Sequence[Item], quiet: bool) -> None:
-    """Compares an import with the library's own transform when it is used first.
+def load_if_given(args: argparse.Namespace) -> Recipe | None:
+    """The recipe of a command that needs none; None without --recipe."""
+    return None if args.recipe is None else load(args)
+
+
+def prove(recipe: Recipe, source: Source, items: Sequence[Item], quiet: bool) -> None:
+    """Compares an imported recipe with the library's own transform when it is used first, and
+    says so.
 
     Raises RecipeError where they differ.
     """
+    imported = recipe.imported
     if imported is None:
         return
     if imported.note and not quiet:
@@ -35,11 +37,9 @@ def prove(imported: Imported | None, source: Source, items: Sequence[Item], quie
     if quiet:
         return
     if checked is not None:
-        console.warn(
-            f"recipe {imported.recipe.name}: equal to {imported.origin} on {checked.images} images"
-        )
+        console.warn(f"recipe {recipe.name}: equal to {imported.origin} on {checked.images} images")
     elif not is_installed(imported.packages):
         console.warn(
-            f"recipe {imported.recipe.name}: not compared with {imported.origin}: "
+            f"recipe {recipe.name}: not compared with {imported.origin}: "
             f"{imported.packages[0]} is not installed"
         )

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=["txt", "bin", "npy"], help="only these files (default: all three)"
     )
     add_score_arguments(parser)
-    parser.add_argument("--recipe", metavar="NAME", help="compare with its published accuracy")
+    arguments.add_recipe(parser, "compare with its published accuracy")
     parser.add_argument(
         "--images", metavar="SRC", help="the images; the report shows the mistakes among them"
     )
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.preprocess.recipe_file import load_recipe
+    from zoofast.commands import recipe_source
 
     if args.report:
         with needs("report"):  # before the work
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.score import score_report
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
-    recipe = load_recipe(args.recipe) if args.recipe else None
+    recipe = recipe_source.load_if_given(args)
     labels = read_labels(args)
     if labels is None:
         raise LabelError("give the labels: LABELS or --labels-from DIR")

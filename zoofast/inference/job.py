@@ -33,7 +33,7 @@ from zoofast.inference.inputs import (
 from zoofast.inference.outputs import ResultSink, ResultWriter, part_of_file
 from zoofast.inference.record import RecordedOutput
 from zoofast.inference.spec import ModelSpec, check_recipe
-from zoofast.preprocess.recipe_file import load_recipe
+from zoofast.preprocess.recipe import Recipe
 
 PURE = "pure_infer_data"  # ais_bench's name for the input of pure inference
 Progress = Callable[[int], None]  # called with the number of files that were done
@@ -210,7 +210,7 @@ class InferJob:
     images_per_file: None: found by the size of the files. folder:
     where results go; None: no results are written. parts: the folder of unfinished results; None:
     beside the results.
-    recipe: the name of a recipe whose tensors the model must take. check_fit: a job of which no
+    recipe: a recipe whose tensors the model must take. check_fit: a job of which no
     file fits the model is an error.
     """
 
@@ -225,7 +225,7 @@ class InferJob:
     warmup: int = 1
     pure_data: str = "zero"
     on_error: str = "skip"
-    recipe: str | None = None
+    recipe: Recipe | None = None
     check_fit: bool = True
 
     def open(self, concurrency: int = 1) -> Model:
@@ -254,7 +254,7 @@ class InferJob:
         with self.open() as model:
             opened(model)
             if self.recipe is not None:
-                check_recipe(model.input, load_recipe(self.recipe))
+                check_recipe(model.input, self.recipe)
             sink = None
             if self.folder is not None:
                 sink = ResultSink(self.folder, self.fmt, len(model.outputs), self.parts)

@@ -17,7 +17,7 @@ from zoofast.base.lock import output_lock
 from zoofast.base.provenance import versions
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
-from zoofast.preprocess.loader import BatchOutcome, Failure, Stats
+from zoofast.preprocess.loader import BatchOutcome, Failure, Stats, prove
 from zoofast.preprocess.manifest import (
     Manifest,
     packing_as_dict,
@@ -169,12 +169,14 @@ def prepare_folder(
 
     `labels`: the class of each image, by name, for the side file that `options` may ask for.
     `progress` is called when it is known what is to be done, and after every batch. Images that
-    fail are in the report's `failures`. Raises OutputError (no room, not writable, another run's
+    fail are in the report's `failures`. Raises RecipeError where an imported recipe differs from
+    its library (nothing is written then), OutputError (no room, not writable, another run's
     folder), ImageError (with on_error "stop"), KeyboardInterrupt; the folder can be resumed after
     each.
     """
     path = Path(folder)
     _refuse_image_folder(source, path)
+    prove(recipe, source, choose(source, options.limit, options.shard))
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

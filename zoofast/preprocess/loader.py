@@ -114,6 +114,18 @@ class OutputPaths:
         return self.final(item) + PART
 
 
+def prove(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
+    """Compares an imported recipe with the library's own transform, if this is its first use.
+
+    Raises RecipeError where they differ.
+    """
+    if recipe.imported is not None:
+        # Imported here: most recipes need no importer.
+        from zoofast.preprocess.importers.first_use import check_first_use
+
+        check_first_use(recipe.imported, source, items)
+
+
 T = TypeVar("T", bound=BatchOutcome)
 
 
@@ -138,6 +150,7 @@ class _Ring(ABC, Generic[T]):
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._source, self._paths = source, paths
         self._items = list(source.items if items is None else items)
+        prove(recipe, source, self._items)
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
         size = batch_size or max(8, self.threads)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.base.provenance import sha256
 from zoofast.errors import RecipeError
+
+if TYPE_CHECKING:
+    from zoofast.preprocess.importers.imported import Imported
 
 DTYPES = ("float32", "float16", "uint8")
 LAYOUTS = ("NCHW", "NHWC")
@@ -134,6 +137,12 @@ class Recipe:
     pad_value: Floats3 = NO_MEAN  # of R, G, B
     pad_stage: str = "pixels"  # of PAD_STAGES: whether pad_value is normalized too
     decoder: str = "pillow"  # of IMAGE_DECODERS: whose pixels and orientation the image has
+    # Where the recipe was read from another library: what importers.first_use compares it with
+    # before the first image is prepared. No part of the recipe's value; a pickle does not hold it.
+    imported: Imported | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "imported": None}
 
     @classmethod
     def from_transforms(
@@ -148,7 +157,7 @@ class Recipe:
         # Imported here: the importers build on this module.
         from zoofast.preprocess.importers.transforms import from_transforms
 
-        return from_transforms(transform, name=name, classes=classes).recipe
+        return from_transforms(transform, name=name, classes=classes).provable_recipe
 
     @property
     def accuracy(self) -> dict[str, float] | None:
@@ -164,8 +173,8 @@ class Recipe:
         Fields that came later count only where they differ from their default. So the digests of
         older recipes stay.
         """
-        fields = asdict(self)
-        del fields["name"], fields["summary"]
+        fields = asdict(replace(self, imported=None))
+        del fields["name"], fields["summary"], fields["imported"]
         for table, key, default in _LATER:
             values = fields if table is None else fields[table]
             if values is not None and values[key] == default:

@@ -62,7 +62,7 @@ def load_recipe(name: str, test_size: bool = False) -> Recipe:
             raise RecipeError(f"cannot read recipe {name}: not UTF-8 text") from error
         return parse_recipe(text, name)
     if importers.is_import(name):
-        return importers.load(name, test_size).recipe
+        return importers.load(name, test_size).provable_recipe
     if test_size:
         raise RecipeError(f"recipe {name}: only models of timm have a test size")
     names = recipe_names()

@@ -17,6 +17,7 @@ from zoofast.preprocess.importers.imported import Imported
 from zoofast.preprocess.sources import Item, Source
 
 MAX_NAMED = 3  # images in the error message
+_proven: set[str] = set()  # by this process, of the text that a file remembers
 
 
 def check_first_use(
@@ -24,9 +25,10 @@ def check_first_use(
 ) -> Checked | None:
     """Compares the recipe with the library's own transform on the first images of `source`.
 
-    The comparison is made once for a recipe and the versions that determine pixels: a file in the
-    folder `cache` (default: see `cache_folder`) remembers that all images were equal. Returns None
-    where the comparison was made before, or a package of the library is not installed.
+    The comparison is made once for a recipe and the versions that determine pixels: this process,
+    and a file in the folder `cache` (default: see `cache_folder`), remember that all images were
+    equal. Returns None where the comparison was made before, or a package of the library is not
+    installed.
 
     Raises RecipeError that names the images that differ.
     """
@@ -40,9 +42,12 @@ def check_first_use(
         "versions": versions(),
     }
     text = json.dumps(proven, sort_keys=True)
+    if text in _proven:
+        return None
     memory = (cache or cache_folder()) / f"{sha256(text.encode())[:32]}.json"
     with suppress(OSError, ValueError):
         if memory.read_text(encoding="utf-8") == text:
+            _proven.add(text)
             return None
     checked = check(imported.recipe, imported.transform(), source, items, FIRST_IMAGES)
     if checked.differing:
@@ -52,6 +57,7 @@ def check_first_use(
             f"differ from {imported.origin}: {named}"
         )
     if checked.images:
+        _proven.add(text)
         # Without the file, the next run compares again: no reason to fail.
         with suppress(OSError, ZoofastError):
             _remember(memory, text)

@@ -21,6 +21,7 @@ from zoofast.preprocess.importers.imported import (
     Imported,
     Transform,
     as_array,
+    folder_name,
     read_json,
     recipe_of,
 )
@@ -156,8 +157,7 @@ def from_config(config: dict[str, Any], where: str, classes: int = IMAGENET_CLAS
         )
     values = _Config(config, kind, where)
     steps = values.steps()
-    path = Path(where)
-    name = path.parent.name or path.stem
+    name = folder_name(Path(where))
     recipe = recipe_of(
         name, f"{kind} of {name}", steps, classes, input="pixel_values", output="logits"
     )

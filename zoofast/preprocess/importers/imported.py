@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Imported:
     transform: Callable[[], Transform]
     note: str = ""
 
+    @property
+    def provable_recipe(self) -> Recipe:
+        """The recipe, which remembers what it is to be compared with when it is used first."""
+        return replace(self.recipe, imported=self)
+
 
 def recipe_of(
     name: str,
@@ -75,6 +80,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: not a JSON object")
     return content
+
+
+def folder_name(path: Path) -> str:
+    """The name of a model whose file says none: that of the file's folder."""
+    return path.absolute().parent.name or path.stem
 
 
 def as_array(output: Any) -> NDArray[Any]:

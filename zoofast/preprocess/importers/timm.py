@@ -8,6 +8,8 @@ timm's own prefetcher normalizes on the device and makes slightly other floats.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from zoofast.preprocess.importers.imported import (
     Imported,
     Transform,
     as_array,
+    folder_name,
     read_json,
     recipe_of,
 )
@@ -38,11 +41,19 @@ DEFAULTS: dict[str, Any] = {
 def load(name: str, test_size: bool) -> Imported:
     """The recipe of a pretrained model, NAME or NAME.TAG, or of a model card's file config.json."""
     if name.endswith(".json"):
-        return from_config(_read_config(Path(name)), name, test_size)
+        path = Path(name)
+        config = _read_config(path)
+        return from_config(config, name, test_size, _model_name(config) or folder_name(path))
     config = _registered(name)
-    tag = config.get("tag")
-    full_name = f"{config['architecture']}.{tag}" if tag else str(config["architecture"])
-    return from_config(config, full_name, test_size)
+    return from_config(config, _model_name(config) or name, test_size)
+
+
+def _model_name(config: Mapping[str, Any]) -> str | None:
+    """timm's name of the configuration's model, ARCHITECTURE.TAG; None where a file, which comes
+    from outside, has no text that fits into the name of a file."""
+    parts = (config.get("architecture"), config.get("tag"))
+    name = ".".join(part for part in parts if isinstance(part, str) and part)
+    return name if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name, re.ASCII) else None
 
 
 def architecture(name: str) -> str:
@@ -74,9 +85,10 @@ def _registered(name: str) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The pretrained_cfg of a model card's config.json."""
+    """The pretrained_cfg of a model card's config.json, with the model's architecture."""
     content = read_json(path)
-    return {"num_classes": content.get("num_classes"), **_pretrained_cfg(content, path)}
+    outer = {key: content.get(key) for key in ("num_classes", "architecture")}
+    return {**outer, **_pretrained_cfg(content, path)}
 
 
 def _pretrained_cfg(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -89,9 +101,15 @@ def _pretrained_cfg(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return config
 
 
-def from_config(config: dict[str, Any], name: str, test_size: bool) -> Imported:
-    """The recipe of a pretrained_cfg. Raises RecipeError that names a key or a step."""
-    values = _Config(config, name)
+def from_config(
+    config: dict[str, Any], where: str, test_size: bool, name: str | None = None
+) -> Imported:
+    """The recipe of a pretrained_cfg.
+
+    where: the model or the file that messages name. name: the recipe's, by default `where`.
+    Raises RecipeError that names a key or a step.
+    """
+    values = _Config(config, where)
     prefix = "test_" if test_size else ""
     height, width = values.size(prefix)
     crop_pct = values.number(prefix + "crop_pct", "crop_pct")
@@ -135,9 +153,9 @@ def from_config(config: dict[str, Any], name: str, test_size: bool) -> Imported:
         }
     else:
         steps["crop"] = {"size": [height, width], "rounding": "torchvision"}
-    short_name = name.rpartition("/")[2]
-    recipe = recipe_of(short_name, f"timm's {short_name}", steps, values.classes())
-    return Imported(recipe, f"timm's transform of {name}", PACKAGES, lambda: own_transform(data))
+    name = name or where
+    recipe = recipe_of(name, f"timm's {name}", steps, values.classes())
+    return Imported(recipe, f"timm's transform of {where}", PACKAGES, lambda: own_transform(data))
 
 
 def own_transform(data: dict[str, Any]) -> Transform:
@@ -154,12 +172,12 @@ def own_transform(data: dict[str, Any]) -> Transform:
 class _Config:
     """A pretrained_cfg from outside; every value that is read is checked."""
 
-    def __init__(self, config: dict[str, Any], name: str) -> None:
+    def __init__(self, config: dict[str, Any], where: str) -> None:
         self.config = config
-        self.name = name
+        self.where = where
 
     def error(self, what: str) -> RecipeError:
-        return RecipeError(f"{self.name}: {what}")
+        return RecipeError(f"{self.where}: {what}")
 
     def get(self, *keys: str) -> Any:
         """The value of the first key that is set, as timm's resolve_data_config; or the default."""
