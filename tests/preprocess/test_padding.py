@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_the_guides_steps(cv2: Any, isa: str, name: str) -> None:
         tensor = made(rgb, recipe, isa)
         assert tensor.dtype == wanted.dtype
         assert np.array_equal(tensor, wanted), (height, width)
+
+
+def test_nearest_by_factor(cv2: Any, isa: str) -> None:
+    text = to_toml(load_recipe("cv2nearest1024_corner_bgr_u8")).replace("1024", "200")
+    recipe = parse_recipe(text, "test")
+    draw = random.Random(1)
+    for _ in range(100):
+        height, width = draw.randint(8, 400), draw.randint(8, 400)
+        bgr = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+        factor = 200 / max(height, width)
+        image = cv2.resize(bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+        tensor = made(np.ascontiguousarray(bgr[:, :, ::-1]), recipe, isa)
+        assert np.array_equal(tensor, put(image, 200, 0, 0, 0)), (height, width)
 
 
 @pytest.mark.parametrize("name", GUIDES)
