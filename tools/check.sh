@@ -75,7 +75,8 @@ aarch64)
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc-aarch64-linux-gnu \
             libc6-dev-arm64-cross qemu-user >/dev/null
     fi
-    exec "$python" -m pytest -q tests/core/test_native.py -k aarch64 "$@"
+    exec "$python" -m pytest -q tests/core/test_native.py tests/core/test_baseline.py \
+        tests/preprocess/test_opencv.py -k aarch64 "$@"
     ;;
 *)
     echo "zoofast: no check is named $name; known: asan, oldest, scalar, aarch64" >&2

@@ -76,8 +76,8 @@ def test_decoder_equals_pillow_on_aarch64(made: once.Once, tmp_path: Path, level
     assert printed([*native.program(made, "decode", "aarch64"), level], files) == files
 
 
-@pytest.mark.parametrize("build", ["checked", "aarch64"])
-def test_tensors_equal_pillows(made: once.Once, tmp_path: Path, build: str) -> None:
+@pytest.mark.parametrize(("build", "level"), [("checked", _core.isa()), ("aarch64", "neon")])
+def test_tensors_equal_pillows(made: once.Once, tmp_path: Path, build: str, level: str) -> None:
     """Every sampling through all decoders, and pictures that each order of passes changes."""
     files = {f"{i}.JPEG": jpegs.craft(60, 70, f, i) for i, f in enumerate(jpegs.SAMPLINGS.values())}
     for i in range(4):
@@ -86,7 +86,7 @@ def test_tensors_equal_pillows(made: once.Once, tmp_path: Path, build: str) -> N
         files[f"gray{i}.JPEG"] = jpegs.gray_jpeg(50 + i, 90, i)
     folders.write(tmp_path / "in", files)
     order = str(_core.PASS_ORDERS[recipe.resize_order()])
-    command = [*native.program(made, "prepare", build), order]
+    command = [*native.program(made, "prepare", build), level, order, "3", "40", "32"]
     done = subprocess.run(
         [*command, *(tmp_path / "in" / name for name in files)], capture_output=True
     )
