@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,13 @@ from harness import (
     add_images,
     benchmark_parser,
     find_images,
-    in_turn,
     run_main,
 )
 from numpy.typing import NDArray
+from one_thread import OURS, Prepare, measure, report_cases
 from peers._torchvision import torchvision
 from PIL import Image
-from report import Table, conditions, load_note, publish
+from report import conditions, load_note
 
 import zoofast
 from zoofast import _core
@@ -45,7 +43,6 @@ from tests.support.oracle import Spec, pixels, tensor
 
 FILES = 40
 PHOTOS = 4  # of 12 megapixels
-Prepare = Callable[[bytes], NDArray[Any]]
 CV2_FILTERS = {
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
@@ -89,14 +86,12 @@ def changed(path: Path, *, mode: str = "RGB", shorter: int | None = None, **opti
 
 @dataclass
 class Case:
-    """A recipe, the images that it is applied to, and what was measured."""
+    """A recipe and the images that it is applied to."""
 
     name: str
     spec: Spec
     make: Callable[[Path], bytes] = unchanged
     files: int = FILES
-    images: list[bytes] = field(default_factory=list)
-    timings: dict[str, Timing] = field(default_factory=dict)
 
 
 def cases() -> list[Case]:
@@ -195,7 +190,6 @@ def ours(spec: Spec) -> Prepare:
     return lambda data: zoofast.prepare(data, recipe)
 
 
-OURS = "zoofast"
 PEERS: dict[str, tuple[Callable[[Spec], Prepare], bool]] = {  # and whether it equals Pillow
     OURS: (ours, True),
     "Pillow": (pillow, True),
@@ -204,8 +198,8 @@ PEERS: dict[str, tuple[Callable[[Spec], Prepare], bool]] = {  # and whether it e
 }
 
 
-def verify(case: Case, name: str, prepare: Prepare) -> None:
-    for i, data in enumerate(case.images):
+def verify(case: Case, name: str, prepare: Prepare, images: Sequence[bytes]) -> None:
+    for i, data in enumerate(images):
         expected, made = tensor(pixels(data), case.spec), prepare(data)
         if (made.shape, made.dtype) != (expected.shape, expected.dtype):
             raise BenchmarkError(f"{case.name}: {name}'s tensor is {made.shape} {made.dtype}")
@@ -213,74 +207,28 @@ def verify(case: Case, name: str, prepare: Prepare) -> None:
             raise BenchmarkError(f"{case.name}: {name} does not equal Pillow for image {i}")
 
 
-def measure(case: Case, paths: Sequence[Path], rounds: int) -> None:
-    """Fills the case's images and timings."""
-    case.images = [case.make(path) for path in paths[:: max(1, len(paths) // case.files)]]
-    case.images = case.images[: case.files]
+def measured(case: Case, paths: Sequence[Path], rounds: int) -> tuple[list[str], dict[str, Timing]]:
+    """The number of images and their mean size in kB, and the peers' timings."""
+    images = [case.make(path) for path in paths[:: max(1, len(paths) // case.files)]]
+    images = images[: case.files]
     prepares = {name: make(case.spec) for name, (make, _) in PEERS.items()}
     for name, prepare in prepares.items():
-        verify(case, name, prepare)
-        case.timings[name] = Timing()
-
-    def once(name: str) -> None:
-        seconds, cpu_seconds = time_of(prepares[name], case.images)
-        case.timings[name].seconds.append(seconds)
-        case.timings[name].cpu_seconds.append(cpu_seconds)
-
-    in_turn([partial(once, name) for name in prepares], rounds, case.name)
-
-
-def time_of(prepare: Prepare, images: Sequence[bytes]) -> tuple[float, float]:
-    """Wall and CPU seconds per image."""
-    begin, begin_cpu = time.perf_counter(), time.process_time()
-    for data in images:
-        prepare(data)
-    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
-    return seconds / len(images), cpu_seconds / len(images)
-
-
-def ratio(case: Case, name: str) -> float:
-    """A peer's CPU time divided by zoofast's."""
-    return case.timings[name].cpu_ratio_to(case.timings[OURS])
-
-
-def row(case: Case) -> list[str]:
-    nbytes = sum(map(len, case.images)) / len(case.images)
-    cells = [case.name, str(len(case.images)), f"{nbytes / 1e3:.0f}"]
-    cells.append(f"{statistics.median(case.timings[OURS].cpu_seconds) * 1e3:.3f}")
-    return cells + [f"{ratio(case, name):.2f}" for name in PEERS if name != OURS]
+        verify(case, name, prepare, images)
+    cells = [str(len(images)), f"{sum(map(len, images)) / len(images) / 1e3:.0f}"]
+    return cells, measure(prepares, images, rounds, case.name)
 
 
 def run(args: argparse.Namespace) -> int:
     images, note = find_images(args.images, args.limit), load_note()
-    measured = cases()
-    for case in measured:
-        measure(case, images.paths, args.rounds)
-    others = [name for name in PEERS if name != OURS]
-    headings = [
-        "",
-        "files",
-        "kB",
-        "zoofast, CPU ms/image",
-        *(f"{name} ÷ zoofast" for name in others),
-    ]
+    timings = {case.name: measured(case, images.paths, args.rounds) for case in cases()}
     about = (
         f"{images.description}, encoded anew where the case says so; level {_core.isa()}, one "
         f"thread, bytes in memory; medians of {args.rounds} rounds in turn, CPU time; "
         f"{conditions(note)}"
     )
-    figures = {
-        case.name: {name: timing.as_dict() for name, timing in case.timings.items()}
-        for case in measured
-    }
-    table = Table(headings, [row(case) for case in measured])
-    publish(args, "cases", {"Other recipes and images": table}, about, {"cases": figures})
-    slower = [
-        f"{case.name}: {name}" for case in measured for name in others if ratio(case, name) < 1
-    ]
-    for line in slower:
-        print(f"zoofast: slower than a peer: {line}", file=sys.stderr)
-    return 1 if slower else 0
+    return report_cases(
+        args, "cases", "Other recipes and images", timings, ["", "files", "kB"], about
+    )
 
 
 def main() -> int:

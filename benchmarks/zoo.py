@@ -12,36 +12,31 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import statistics
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from cases import OURS, time_of
 from harness import (
     BenchmarkError,
     Timing,
     add_images,
     benchmark_parser,
     find_images,
-    in_turn,
     run_main,
 )
 from numpy.typing import NDArray
+from one_thread import OURS, Prepare, measure, report_cases
 from peers._torchvision import torchvision
 from PIL import Image
-from report import Table, conditions, load_note, publish
+from report import conditions, load_note
 
 from zoofast import _core, load_recipe
 from zoofast.preprocess.prepare import prepare
 from zoofast.preprocess.recipe import FLOAT32_FILTER, Recipe
 
 Pixels = NDArray[Any]
-Prepare = Callable[[bytes], Pixels]
 FILES = 40
 RECIPES = (  # and whose pixels they have
     ("bicubic248_224_n64", "Pillow"),  # LV-Vit: normalized in float64
@@ -236,60 +231,28 @@ def verify(
             raise BenchmarkError(f"{recipe.name}: zoofast differs from {exact} for image {i}")
 
 
-def measure(recipe: Recipe, exact: str, images: Sequence[bytes], rounds: int) -> dict[str, Timing]:
+def measured(recipe: Recipe, exact: str, images: Sequence[bytes], rounds: int) -> dict[str, Timing]:
     prepares = {name: make(recipe) for name, make in PEERS.items()}
     verify(recipe, exact, prepares, images)
-    timings = {name: Timing() for name in PEERS}
-
-    def once(name: str) -> None:
-        seconds, cpu_seconds = time_of(prepares[name], images)
-        timings[name].seconds.append(seconds)
-        timings[name].cpu_seconds.append(cpu_seconds)
-
-    in_turn([partial(once, name) for name in PEERS], rounds, recipe.name)
-    return timings
+    return measure(prepares, images, rounds, recipe.name)
 
 
 def run(args: argparse.Namespace) -> int:
     images, note = find_images(args.images, args.limit), load_note()
     chosen = images.paths[:: max(1, len(images.paths) // FILES)][:FILES]
-    files = [Path(path).read_bytes() for path in chosen]
+    files = [path.read_bytes() for path in chosen]
     cv2.setNumThreads(1)
     cv2.ipp.setUseIPP(False)
-    measured = {
-        name: (exact, measure(load_recipe(name), exact, files, args.rounds))
+    cases = {
+        name: ([exact], measured(load_recipe(name), exact, files, args.rounds))
         for name, exact in RECIPES
     }
-    others = [name for name in PEERS if name != OURS]
-    ratios = {
-        name: {peer: timings[peer].cpu_ratio_to(timings[OURS]) for peer in others}
-        for name, (_, timings) in measured.items()
-    }
-    rows = [
-        [
-            name,
-            exact,
-            f"{statistics.median(timings[OURS].cpu_seconds) * 1e3:.3f}",
-            *(f"{ratios[name][peer]:.2f}" for peer in others),
-        ]
-        for name, (exact, timings) in measured.items()
-    ]
-    headings = ["recipe", "equals", "zoofast, CPU ms/image", *(f"{x} ÷ zoofast" for x in others)]
     about = (
         f"{len(files)} of {images.description}; level {_core.isa()}, one thread, bytes in memory; "
         f"OpenCV {cv2.__version__} without IPP; medians of {args.rounds} rounds in turn, CPU time; "
         f"{conditions(note)}"
     )
-    figures = {
-        name: {peer: timing.as_dict() for peer, timing in timings.items()}
-        for name, (_, timings) in measured.items()
-    }
-    table = Table(headings, rows)
-    publish(args, "zoo", {"Recipes of the zoo": table}, about, {"recipes": figures})
-    slower = [f"{name}: {peer}" for name, of in ratios.items() for peer, x in of.items() if x < 1]
-    for line in slower:
-        print(f"zoofast: slower than a peer: {line}", file=sys.stderr)
-    return 1 if slower else 0
+    return report_cases(args, "zoo", "Recipes of the zoo", cases, ["recipe", "equals"], about)
 
 
 def main() -> int:
