@@ -4,6 +4,8 @@
 #   asan     the tests of all that runs in C, on a build with ASan and UBSan
 #   oldest   the tests of preparing and scoring with the oldest versions that pyproject.toml allows
 #   scalar   what prepares and scores on the CPU level in use, with scalar kernels
+#   acl-asan, acl-tsan  the C code of the backend acl with ASan and UBSan, or TSan, on an emulation
+#            of ACL (beside the checkout, or in $ZOOFAST_SHARED) that is built with the same
 #   aarch64  the C core built for aarch64 and run under qemu-user; root gets the packages by apt
 #
 # asan and oldest build a copy of the working tree in .cache/check, with a virtual environment of
@@ -11,7 +13,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
-name=${1:?"usage: tools/check.sh asan|oldest|scalar|aarch64 [pytest options]"}
+name=${1:?"usage: tools/check.sh asan|oldest|scalar|acl-asan|acl-tsan|aarch64 [pytest options]"}
 shift
 python=${PYTHON:-.venv/bin/python}
 
@@ -69,6 +71,10 @@ scalar)
     ZOOFAST_ISA=scalar ZOOFAST_TEST_LEVELS=one exec "$python" -m pytest -q $parallel $files \
         -k "not scalar" "$@"
     ;;
+acl-asan | acl-tsan)
+    ZOOFAST_SANITIZED_ACL=1 exec "$python" -m pytest -q -m slow tests/core/test_acl_native.py \
+        -k "${name#acl-}" "$@"
+    ;;
 aarch64)
     if [ "$(id -u)" -eq 0 ] && ! command -v qemu-aarch64 >/dev/null; then
         apt-get update -qq
@@ -79,7 +85,8 @@ aarch64)
         tests/preprocess/test_opencv.py -k aarch64 "$@"
     ;;
 *)
-    echo "zoofast: no check is named $name; known: asan, oldest, scalar, aarch64" >&2
+    echo "zoofast: no check is named $name; known: asan, oldest, scalar," \
+        "acl-asan, acl-tsan, aarch64" >&2
     exit 2
     ;;
 esac

@@ -37,22 +37,24 @@ def _compile(*command: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _objects(compiler: str, flags: list[str], folder: Path) -> None:
-    """csrc/*.c -> folder/*.o"""
+def _objects(compiler: str, flags: list[str], sources: str, folder: Path) -> None:
+    """The sources, of csrc/ -> folder/*.o"""
 
     def compile(source: Path) -> None:
         object_file = folder / f"{source.stem}.o"
         _compile(compiler, *FLAGS, *flags, "-c", source, "-o", object_file)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(compile, sorted(CSRC.glob("*.c"))))
+        list(threads.map(compile, sorted(CSRC.glob(sources))))
 
 
-def program(made: once.Once, name: str, build: str, *libraries: str) -> list[str]:
+def program(
+    made: once.Once, name: str, build: str, *libraries: str, sources: str = "*.c"
+) -> list[str]:
     """The command that runs tests/core/native/`name`.c, linked with what it uses of csrc/.
 
-    build: one of BUILDS. libraries: for the linker, such as -ljpeg. Skips where the compiler, a
-    library or the emulator is missing.
+    build: one of BUILDS. libraries: for the linker, such as -ljpeg. sources: the files of csrc/
+    that it may use. Skips where the compiler, a library or the emulator is missing.
     """
     compiler, flags = BUILDS[build]
     emulator = shutil.which("qemu-aarch64")
@@ -60,16 +62,17 @@ def program(made: once.Once, name: str, build: str, *libraries: str) -> list[str
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
 
     def archive(folder: Path) -> None:
-        _objects(compiler, flags, folder)
+        _objects(compiler, flags, sources, folder)
         _compile("ar", "rcs", folder / "core.a", *sorted(folder.glob("*.o")))
 
     def link(folder: Path) -> None:
-        objects = made(f"core-{build}", archive) / "core.a"
+        which = "core" if sources == "*.c" else name
+        objects = made(f"{which}-{build}", archive) / "core.a"
         source = PROGRAMS / f"{name}.c"
         words = [compiler, *FLAGS, *flags, source, objects, *libraries, "-lm"]
         _compile(*words, "-o", folder / name)
 
-    binary = str(made(f"{name}-{build}", link) / name)
+    binary = str(made(f"{name}-{build}-program", link) / name)
     # another sanitizer's runtime may be preloaded into the tests
     command = ["env", "-u", "LD_PRELOAD"]
     if build == "threads":
