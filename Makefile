@@ -1,5 +1,6 @@
 # Chores by name. Each does its own set-up in .venv; see CONTRIBUTING.md.
 PYTHON := .venv/bin/python
+PYTHON3 ?= python3
 SOURCES := pyproject.toml setup.py tools/setup.sh $(wildcard csrc/*.[ch] zoofast/*.pyx zoofast/*.pxd)
 IMAGES ?=
 MODEL ?=
@@ -9,7 +10,7 @@ SECONDS ?=
 # Tests start many processes, which would compile every module anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-slow test-zoo lint bench fuzz asan clean
+.PHONY: help demo test test-slow test-zoo lint bench fuzz asan wheels clean
 
 help:
 	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes; evaluate"
@@ -21,6 +22,7 @@ help:
 	@echo "make bench  measure against the peers; writes the tables in README.md"
 	@echo "make fuzz   fuzz the JPEG decoder against libjpeg-turbo for SECONDS=600"
 	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
+	@echo "make wheels  build the sdist and the wheels for x86-64 and aarch64 in dist/, and examine them"
 	@echo "make clean  remove what was built"
 
 .venv/ready: $(SOURCES)
@@ -79,5 +81,15 @@ fuzz:
 asan:
 	sh tools/check.sh asan
 
+build/wheels/venv/ready: tools/wheels.txt
+	sh tools/setup.sh --system
+	rm -rf build/wheels/venv
+	$(PYTHON3) -m venv build/wheels/venv
+	build/wheels/venv/bin/python -m pip install -q --disable-pip-version-check -r tools/wheels.txt
+	@touch $@
+
+wheels: build/wheels/venv/ready
+	build/wheels/venv/bin/python tools/wheels.py dist
+
 clean:
-	rm -rf .venv build demo *.egg-info zoofast/*.so zoofast/*.c
+	rm -rf .venv build demo dist *.egg-info zoofast/*.so zoofast/*.c

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets zoofast up in .venv: sh tools/setup.sh [EXTRA ...]   (extras of pyproject.toml)
-# What the system lacks is installed through apt when root, else named in one line.
+# What the system lacks is installed through apt when root, else named in one line. With --system,
+# nothing else is done.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,6 +29,10 @@ if [ -n "$lacking" ]; then
         echo "zoofast: the system lacks packages; run: sudo apt-get install$lacking" >&2
         exit 1
     fi
+fi
+
+if [ "${1-}" = --system ]; then
+    exit
 fi
 
 [ -x .venv/bin/python ] || python3 -m venv .venv

@@ -24,6 +24,7 @@ CROP_ROUNDINGS: dict[str, int]
 STAGES: tuple[str, ...]
 DECODERS: tuple[str, ...]  # "none" first: no decoder accepted the image
 PAGE: int  # bytes
+COMPILER: str  # that built this module, with its version
 
 class Status(enum.IntEnum):
     OK = 0

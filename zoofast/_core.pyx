@@ -22,7 +22,13 @@ cdef extern from *:
                    SIZEOF_LONG_LONG == sizeof(long long) && SIZEOF_WCHAR_T == sizeof(wchar_t) &&
                    PY_LITTLE_ENDIAN == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__),
                    "pyconfig.h is for another kind of machine");
+    #ifdef __clang__
+    static const char zf_compiler[] = "Clang " __clang_version__;
+    #else
+    static const char zf_compiler[] = "GCC " __VERSION__;
+    #endif
     """
+    const char *zf_compiler
 
 cdef extern from "Python.h":
     object PyUnicode_EncodeFSDefault(object)
@@ -71,6 +77,7 @@ RESIZES = {
 STAGES = tuple(zf_stage_name(<zf_stage>i).decode() for i in range(ZF_STAGE_COUNT))
 DECODERS = tuple(zf_decoder_name(<zf_decoder>i).decode() for i in range(ZF_DECODER_COUNT))
 PAGE = 4096
+COMPILER = zf_compiler.decode().strip()
 
 
 class Status(enum.IntEnum):

@@ -65,11 +65,15 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _version_line() -> str:
-    from importlib.metadata import version
-
     from zoofast import _core
+    from zoofast.base import provenance
 
-    return f"zoofast {version('zoofast')} (CPU level {_core.isa()})"
+    versions = provenance.versions()
+    return (
+        f"zoofast {versions['zoofast']} (commit {provenance.commit() or 'of a checkout'}, built by "
+        f"{_core.COMPILER}, CPU level {_core.isa()} of {', '.join(_core.isa_names())}, JPEG "
+        f"decoders {', '.join(_core.DECODERS[1:])} and Pillow {versions['pillow']})"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

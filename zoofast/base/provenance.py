@@ -30,6 +30,12 @@ def model_digest(model: str) -> str:
     return file_sha256(model) if Path(model).is_file() else model
 
 
+def commit() -> str | None:
+    """The commit that the installed package was built from; None in a checkout."""
+    text = (Path(__file__).parent.parent / "commit.txt").read_text(encoding="utf-8").strip()
+    return None if text.startswith("$") else text
+
+
 def versions() -> dict[str, str]:
     """The versions that determine a tensor's bytes: of packages, of Python, and the CPU level."""
     import numpy
