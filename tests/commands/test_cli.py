@@ -6,10 +6,12 @@ import argparse
 import importlib
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 
-from tests.support import paths
+from tests.support import in_process, paths
+from zoofast import _core
 from zoofast.cli import COMMANDS, main
 from zoofast.commands import arguments
 from zoofast.commands.inference import UNUSED, USED
@@ -104,3 +106,15 @@ def test_the_page_lists_what_becomes_of_each_option_of_ais_bench() -> None:
         assert listed[option] == only + cure
     for option, text in USED.items():
         assert listed[option] == text
+
+
+def test_the_version_says_what_was_built_and_what_runs() -> None:
+    done = in_process.zoofast("--version", ZOOFAST_ISA="scalar")
+    compiler = r"(Clang|GCC) \d+\.\d+.*"
+    levels = "scalar of " + ", ".join(_core.isa_names())
+    assert re.fullmatch(
+        rf"zoofast {version('zoofast')} \(commit of a checkout, built by {compiler}, "
+        rf"CPU level {levels}, JPEG decoders baseline, progressive and "
+        rf"Pillow {version('pillow')}\)\n",
+        done.stdout,
+    ), done.stdout
