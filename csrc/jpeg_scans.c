@@ -277,7 +277,7 @@ BITS static inline uint64_t nth_bit_pdep(uint64_t set, int n)
  * pdep. */
 static bool has_fast_pdep(void)
 {
-    return __builtin_cpu_is("intel") || __builtin_cpu_supports("vpclmulqdq");
+    return ZF_CPU_HAS(INTEL) || ZF_CPU_HAS(VPCLMULQDQ);
 }
 
 BITS static bool ac_refine_bmi2(zf_bits *bits, zf_ac_scan *scan, const uint8_t *end,

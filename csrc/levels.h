@@ -8,6 +8,7 @@
 #define ZF_LEVELS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Each line, slowest level first: the level's constant, its name, the test
  * whether this CPU runs it, and the tables of kernels that it uses for images
@@ -16,7 +17,7 @@
 #if defined(__x86_64__)
 #define ZF_LEVELS(LEVEL)                                                               \
     LEVEL(SCALAR, "scalar", true, scalar, scalar, scalar)                              \
-    LEVEL(SSSE3, "ssse3", ZF_CPU_HAS("ssse3"), ssse3, ssse3, scalar)                    \
+    LEVEL(SSSE3, "ssse3", ZF_CPU_HAS(SSSE3), ssse3, ssse3, scalar)                      \
     LEVEL(AVX2, "avx2", ZF_CPU_HAS_AVX2, avx2, avx2, avx2)                             \
     LEVEL(AVX512, "avx512", ZF_CPU_HAS_AVX512, avx512, avx512, avx2)
 #elif defined(__aarch64__) /* every aarch64 CPU has NEON */
@@ -27,12 +28,43 @@
 #define ZF_LEVELS(LEVEL) LEVEL(SCALAR, "scalar", true, scalar, scalar, scalar)
 #endif
 
-#define ZF_CPU_HAS(feature) __builtin_cpu_supports(feature)
-#define ZF_CPU_HAS_AVX2 (ZF_CPU_HAS("avx2") && ZF_CPU_HAS("bmi") && ZF_CPU_HAS("bmi2"))
+#if defined(__x86_64__)
+/* What kernels need of an x86 CPU: a name; the leaf, register and bit of CPUID
+ * that tell of it; and the bits of XCR0, which the system sets for the registers
+ * that it saves. The compiler's __builtin_cpu_supports would need a run-time
+ * library, which that of Zig has only as a stub that answers no. */
+#define ZF_CPU_FEATURES(FEATURE)                                                       \
+    FEATURE(SSSE3, 1, ecx, 9, 0)                                                       \
+    FEATURE(POPCNT, 1, ecx, 23, 0)                                                     \
+    FEATURE(BMI, 7, ebx, 3, 0)                                                         \
+    FEATURE(AVX2, 7, ebx, 5, 0x6)                                                      \
+    FEATURE(BMI2, 7, ebx, 8, 0)                                                        \
+    FEATURE(AVX512F, 7, ebx, 16, 0xE6)                                                 \
+    FEATURE(AVX512DQ, 7, ebx, 17, 0xE6)                                                \
+    FEATURE(AVX512BW, 7, ebx, 30, 0xE6)                                                \
+    FEATURE(AVX512VL, 7, ebx, 31, 0xE6)                                                \
+    FEATURE(AVX512VBMI, 7, ecx, 1, 0xE6)                                               \
+    FEATURE(AVX512VBMI2, 7, ecx, 6, 0xE6)                                              \
+    FEATURE(VPCLMULQDQ, 7, ecx, 10, 0x6)                                               \
+    FEATURE(AVX512VNNI, 7, ecx, 11, 0xE6)
+
+enum {
+#define ZF_CONSTANT(name, ...) ZF_CPU_##name,
+    ZF_CPU_FEATURES(ZF_CONSTANT)
+#undef ZF_CONSTANT
+    ZF_CPU_INTEL /* the CPU's maker */
+};
+
+/* Bit ZF_CPU_*: whether this CPU has the feature. Set before main(). */
+extern uint32_t zf_cpu_features;
+
+#define ZF_CPU_HAS(name) ((zf_cpu_features >> ZF_CPU_##name & 1) != 0)
+#define ZF_CPU_HAS_AVX2 (ZF_CPU_HAS(AVX2) && ZF_CPU_HAS(BMI) && ZF_CPU_HAS(BMI2))
 #define ZF_CPU_HAS_AVX512                                                              \
-    (ZF_CPU_HAS_AVX2 && ZF_CPU_HAS("avx512f") && ZF_CPU_HAS("avx512bw") &&             \
-     ZF_CPU_HAS("avx512vl") && ZF_CPU_HAS("avx512dq") && ZF_CPU_HAS("avx512vbmi") &&   \
-     ZF_CPU_HAS("avx512vbmi2") && ZF_CPU_HAS("avx512vnni") && ZF_CPU_HAS("popcnt"))
+    (ZF_CPU_HAS_AVX2 && ZF_CPU_HAS(AVX512F) && ZF_CPU_HAS(AVX512BW) &&                 \
+     ZF_CPU_HAS(AVX512VL) && ZF_CPU_HAS(AVX512DQ) && ZF_CPU_HAS(AVX512VBMI) &&         \
+     ZF_CPU_HAS(AVX512VBMI2) && ZF_CPU_HAS(AVX512VNNI) && ZF_CPU_HAS(POPCNT))
+#endif
 
 typedef enum zf_level {
 #define ZF_CONSTANT(constant, ...) ZF_LEVEL_##constant,

@@ -21,7 +21,8 @@ mkdir -p "$work/tree"
 # The tests without the package, which would be imported instead of the wheel.
 cp -r tests pyproject.toml "$work/tree"
 export ZOOFAST_SHARED="${ZOOFAST_SHARED:-$root/../shared}"
-ZOOFAST_TRIAL_COMMIT=$(unzip -p "$wheel" zoofast/commit.txt)
+ZOOFAST_TRIAL_COMMIT=$("$python3" -c 'import sys, zipfile
+print(zipfile.ZipFile(sys.argv[1]).read("zoofast/commit.txt").decode().strip())' "$wheel")
 export ZOOFAST_TRIAL_COMMIT
 
 case $machine in
@@ -82,4 +83,5 @@ esac
 cd "$work/tree"
 # shellcheck disable=SC2086  # several words
 exec $python -m pytest -q -p no:cacheprovider tests/trial.py tests/core/test_hostile.py \
+    tests/core/test_kernels.py::test_the_best_level_is_what_linux_says_of_this_cpu \
     tests/preprocess/test_zoo.py::test_the_guides_tensors

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,6 +145,22 @@ def test_levels_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="sse9"):
         _core.Pool(1)
     assert _core.isa(best) == best  # a name given in code wins
+
+
+def test_the_best_level_is_what_linux_says_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level that is not found where it runs would cost most of the speed."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    needed = {
+        "ssse3": {"ssse3"},
+        "avx2": {"avx2", "bmi1", "bmi2"},
+        "avx512": {f"avx512{x}" for x in ("f", "bw", "vl", "dq", "vbmi", "_vbmi2", "_vnni")},
+    }
+    monkeypatch.delenv("ZOOFAST_ISA", raising=False)
+    if platform.machine() == "x86_64":
+        runs = [name for name in _core.isa_names()[1:] if needed[name] <= set(flags)]
+        assert _core.isa() == ["scalar", *runs][-1]
+    else:
+        assert _core.isa() == _core.isa_names()[-1]
 
 
 def test_the_level_is_shown() -> None:
