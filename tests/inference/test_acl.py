@@ -394,6 +394,52 @@ def test_dynamic_aipp_from_the_recipe(
     assert not np.allclose(*results, rtol=0.01)
 
 
+AIPP_CONFIG = """[aipp_op]
+input_format : RGB888_U8
+src_image_size_w : 6
+src_image_size_h : 5
+crop : 1
+load_start_pos_w : 2
+load_start_pos_h : 1
+crop_size_w : 4
+crop_size_h : 4
+rbuv_swap_switch : 1
+mean_chn_0 : 100
+mean_chn_1 : 110
+mean_chn_2 : 120
+var_reci_chn_0 : 0.02
+var_reci_chn_1 : 0.03
+var_reci_chn_2 : 0.04
+"""
+
+
+def test_dynamic_aipp_from_ais_benchs_file(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    """Crop, exchange of channels, mean and variance of the file, against NumPy."""
+    spec = json.loads((run / "m4.om").read_text())
+    spec["inputs"][0]["dynamic_aipp"] = {"max_src": [8, 8]}
+    (tmp_path / "m.om").write_text(json.dumps(spec))
+    (tmp_path / "aipp.config").write_text(AIPP_CONFIG)
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(5).integers(0, 256, (7, 5, 6, 3), np.uint8)
+    for i, image in enumerate(pixels):
+        image.tofile(tmp_path / f"in/x{i}.bin")
+    chosen = ["infer", "-m", tmp_path / "m.om", "-i", tmp_path / "in", "-o", tmp_path]
+    chosen += ["--output_dirname", "r", "--outfmt", "NPY"]
+    done = acl.run(*chosen, "--aipp_config", tmp_path / "aipp.config")
+    assert (done.returncode, done.stderr) == (0, NOTHING_LEAKED)
+    cropped = pixels[:, 1:5, 2:6, ::-1].astype(np.float32)
+    normalized = (cropped - [100, 110, 120]) * np.float32([0.02, 0.03, 0.04])
+    expected = models.logits(normalized.transpose(0, 3, 1, 2).astype(np.float32))
+    for i, row in enumerate(expected):
+        got = np.load(tmp_path / f"r/x{i}_0.npy")[0]
+        assert got == pytest.approx(row, rel=1e-3, abs=1e-3)
+    done = acl.run(*chosen, QUIET=1)
+    assert done.returncode == 2
+    assert "input image has dynamic AIPP; give a --recipe" in done.stderr
+
+
 def test_bench_tells_what_the_copies_cost(
     acl: emulator.Emulator, run: Path, tmp_path: Path
 ) -> None:
