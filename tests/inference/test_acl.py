@@ -467,3 +467,30 @@ def test_bench_tells_what_the_copies_cost(
     done = acl.run(*chosen, "--concurrency", "5", QUIET=1)
     assert done.returncode == 2
     assert "the device takes at most 4 batches at a time, not 5" in done.stderr
+
+
+def test_profile_tells_what_the_copies_cost(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    """One .om with dynamic AIPP: as float32 it would take four times the bytes."""
+    spec = json.loads((run / "m4.om").read_text())
+    spec["inputs"][0]["dynamic_aipp"] = {"max_src": [8, 8]}
+    (tmp_path / "m.om").write_text(json.dumps(spec))
+    text = (run / "recipe.toml").read_text().replace("float32", "uint8").replace("NCHW", "NHWC")
+    (tmp_path / "pixels.toml").write_text(text.replace("[normalize]", "[aipp]"))
+    chosen = ["profile", run / "images", "--only-recipe", "--seconds", "0.05"]
+    chosen += ["--scratch", tmp_path, "--json", tmp_path / "p.json", "-m"]
+    settings = {"QUIET": 1, "FPS": 400, "H2D_GBPS": 4 * 192 / 0.02 / 1e9}
+    for om, recipe, nbytes in (
+        (run / "m4.om", run / "recipe.toml", 192),
+        (tmp_path / "m.om", tmp_path / "pixels.toml", 48),
+    ):
+        done = acl.run(*chosen, om, "--recipe", recipe, **settings)
+        assert done.returncode == 0, done.stderr
+        transfer = json.loads((tmp_path / "p.json").read_text())["stream"]["transfer"]
+        assert (transfer["nbytes"], transfer["nbytes_with_aipp"]) == (nbytes, 48)
+        assert transfer["to_device"] >= 5000 * nbytes / 192
+        assert transfer["bus_share"] == pytest.approx(transfer["to_device"] / transfer["compute"])
+        said = " ".join(done.stdout.split())
+        assert f"Each image is {nbytes} bytes to the device." in said
+        assert ("With AIPP the image is 48 bytes of 8-bit pixels" in said) == (nbytes == 192)

@@ -15,8 +15,10 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
+from zoofast.commands.inference import add_acl_library
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
+from zoofast.inference.dynamic import of_recipe
 from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.sources import open_source
 from zoofast.profiling.profile import ProfileOptions, count_steps, profile
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", choices=list(BACKENDS), help="default: by suffix")
     parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
+    add_acl_library(parser)
     parser.add_argument(
         "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
     )
@@ -82,7 +85,13 @@ def run(args: argparse.Namespace) -> int:
     spec = None
     if args.model:
         spec = ModelSpec(
-            args.model, args.backend, args.device, args.batchsize, DEFAULT_BATCH, args.provider
+            args.model,
+            args.backend,
+            args.device,
+            args.batchsize,
+            DEFAULT_BATCH,
+            args.provider,
+            dynamic=of_recipe(recipe),
         )
     options = ProfileOptions(
         threads=args.threads,

@@ -70,6 +70,11 @@ class StreamProfile:
     microseconds: dict[str, float]  # per image: h2d, infer, d2h
     transfer: Transfer | None = None  # None if the backend does not time its copies
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `microseconds` and the times of `transfer` are per image."""
+        transfer = self.transfer.as_dict() if self.transfer else None
+        return {**asdict(self), "transfer": transfer}
+
 
 @dataclass
 class Profile:
@@ -122,7 +127,7 @@ class Profile:
             "scaling": [{**asdict(point), "rate": point.rate} for point in self.scaling],
             "read": asdict(self.read),
             "write": asdict(self.write),
-            "stream": asdict(self.stream) if self.stream else None,
+            "stream": self.stream.as_dict() if self.stream else None,
             "demands": [{**asdict(demand), "supplied": demand.supplied} for demand in self.demands],
             "rate_over_time": self.rate_over_time,
             "failures": [asdict(failure) for failure in self.failures],
