@@ -19,9 +19,17 @@ from zoofast.base.files import atomic_output
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
 from zoofast.conversion.agreement import compare, random_images, require_agreement, run_onnx
-from zoofast.conversion.export import TOLERANCE, ExportTarget, build_network, check, export
+from zoofast.conversion.export import (
+    TOLERANCE,
+    ExportTarget,
+    _randomize,
+    build_network,
+    check,
+    export,
+)
 from zoofast.conversion.models import torch_compat
 from zoofast.errors import ModelError
+from zoofast.preprocess.importers import first_use
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -412,73 +420,122 @@ def test_files_that_are_no_onnx(tmp_path):
 # ---- networks named by their source ------------------------------------------------------
 
 
-def saved_small(folder, name, network):
-    torch.save({"state_dict": network.state_dict()}, folder / name)
-    return str(folder / name)
+def assert_weights_to_accuracy(name, network, transform, save, capsys):
+    """Exports `network` by its name and weights, for any batch and for two images, and evaluates.
 
-
-def test_torchvisions_weights_from_the_file_to_the_accuracy(tmp_path, monkeypatch, capsys):
-    torch_compat.define_missing_operators()
-    torchvision = pytest.importorskip("torchvision")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch.manual_seed(0)
-    network = torchvision.models.squeezenet1_1().eval()
-    saved_small(tmp_path, "w.pth", network)
-    name = "torchvision:SqueezeNet1_1_Weights.IMAGENET1K_V1"
-    folders.write(tmp_path / "in", folders.good_files(4))
-    transform = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
-    labels = ""
-    for i in range(4):  # the network is right but for the last image
-        with Image.open(tmp_path / "in" / f"img{i:04d}.JPEG") as image, torch.inference_mode():
-            answer = int(network(transform(image.convert("RGB"))[None]).argmax())
-        labels += f"img{i:04d} {answer if i < 3 else (answer + 1) % 1000}\n"
-    (tmp_path / "labels.txt").write_text(labels)
-    words = ["--weights", "w.pth", "--images", "in", "--count", "3"]
-    assert main(["export", name, *words, "--check", "-o", "any.onnx"]) == 0
+    save: writes the weights into the folder, and returns the arguments that name them. The labels
+    are what the network itself answers to the library's own transform, but for the last image.
+    """
+    _randomize(network, 0)
+    words = save(network)
+    folders.write(Path("in"), folders.good_files(4))
+    answers = []
+    for i in range(4):
+        with Image.open(f"in/img{i:04d}.JPEG") as image, torch.inference_mode():
+            answers.append(int(network(transform(image.convert("RGB"))[None]).argmax()))
+    assert len(set(answers)) > 1  # the answer depends on the image
+    classes = network(torch.zeros(1, *transform(Image.new("RGB", (99, 99))).shape)).shape[1]
+    answers[3] = (answers[3] + 1) % classes
+    Path("labels.txt").write_text("".join(f"img{i:04d} {a}\n" for i, a in enumerate(answers)))
+    check = ["--check", "--images", "in", "--count", "3"]
+    assert main(["export", name, *words, *check, "-o", "any.onnx"]) == 0
+    assert "agree on 3 images" in capsys.readouterr().out
+    assert len(first_use._proven) == 1  # the recipe, with the library's own transform
     assert main(["export", name, *words, "--batchsize", "2", "-o", "two.onnx"]) == 0
-    assert "image:2,3,224,224 -> class" in capsys.readouterr().out
     shapes = [onnxfile.inputs(onnxfile.read(Path(f)))[0].shape for f in ("any.onnx", "two.onnx")]
     assert [shape[0] for shape in shapes] == [None, 2]
     for model in ("any.onnx", "two.onnx"):
-        files = ["-o", f"{model}.json"]
-        assert main(["eval", model, "in", "labels.txt", "--recipe", name, *files]) == 0
+        assert main(["eval", model, "in", "labels.txt", "--recipe", name, "-o", "r.json"]) == 0
         assert "75.00" in capsys.readouterr().out
 
 
-def test_a_network_of_timm(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty folder, and no memory of recipes that were compared before."""
+    torch_compat.define_missing_operators()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(first_use, "_proven", set())
+    torch.manual_seed(0)
+
+
+def saved(network):
+    torch.save({"state_dict": network.state_dict()}, "w.pth")
+    return ["--weights", "w.pth"]
+
+
+def test_a_network_of_torchvision(empty, capsys):
+    models = pytest.importorskip("torchvision").models
+    assert_weights_to_accuracy(
+        "torchvision:SqueezeNet1_1_Weights.IMAGENET1K_V1",
+        models.squeezenet1_1().eval(),
+        models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms(),
+        saved,
+        capsys,
+    )
+
+
+def test_a_network_of_timm(empty, capsys):
     timm = pytest.importorskip("timm")
     safetensors = pytest.importorskip("safetensors.torch")
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    network = timm.create_model("vit_tiny_patch16_224", num_classes=1000).eval()
-    safetensors.save_file(network.state_dict(), "w.safetensors")
-    words = ["export", "timm:vit_tiny_patch16_224", "--weights", "w.safetensors", "--count", "2"]
-    assert main([*words, "--check", "-o", "out.onnx"]) == 0
-    images = random_images((None, 3, 224, 224), 2)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(run_onnx(tmp_path / "out.onnx", images), expected, atol=1e-4)
+    name = "test_vit.r160_in1k"
+    network = timm.create_model(name).eval()
+    data = timm.data.resolve_model_data_config(network)
+
+    def saved_safetensors(network):
+        safetensors.save_file(network.state_dict(), "w.safetensors")
+        return ["--weights", "w.safetensors"]
+
+    transform = timm.data.create_transform(**data)
+    assert_weights_to_accuracy(f"timm:{name}", network, transform, saved_safetensors, capsys)
 
 
-def test_a_network_of_hugging_face(tmp_path, monkeypatch, capsys):
-    torch_compat.define_missing_operators()
+@pytest.mark.parametrize("architecture", ["test_vit", "test_resnet"])
+def test_the_test_size_of_timm(empty, architecture):
+    """The one takes the size of its images as an argument, the other takes any size."""
+    pytest.importorskip("timm")
+    sizes = {"input_size": [3, 160, 160], "test_input_size": [3, 192, 192]}
+    card = {"architecture": architecture, "num_classes": 10, "pretrained_cfg": sizes}
+    Path("config.json").write_text(json.dumps(card))
+    words = ["export", "timm:config.json", "--weights", "random", "--check", "--count", "2"]
+    assert main([*words, "--test-size"]) == 0
+    model = onnxfile.read(Path(f"{architecture}.onnx"))
+    assert [str(port) for port in onnxfile.inputs(model)] == ["image:?,3,192,192"]
+    assert output_ports(model) == ["class:?,10"]
+
+
+def test_a_network_of_hugging_face(empty, capsys):
     transformers = pytest.importorskip("transformers")
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.ViTConfig(**size, intermediate_size=16, image_size=32, num_labels=7)
-    network = transformers.ViTForImageClassification(config).eval()
-    network.save_pretrained("vit")
+    classifier = transformers.ViTForImageClassification(config).eval()
     processor = {"image_processor_type": "ViTImageProcessor", "size": 32}
-    Path("vit/preprocessor_config.json").write_text(json.dumps(processor))
-    torch.save(network.state_dict(), "w.bin")
-    images = random_images((None, 3, 32, 32), 2)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(images)).logits.numpy()
-    for words in ([], ["--weights", "w.bin"], ["--weights", "vit/model.safetensors"]):
-        assert main(["export", "hf:vit", *words, "--check", "--count", "2"]) == 0
-        np.testing.assert_allclose(run_onnx(Path("vit.onnx"), images), expected, atol=1e-4)
+    pillow = transformers.ViTImageProcessorPil.from_dict({"size": {"height": 32, "width": 32}})
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classifier = classifier
+
+        def forward(self, images):
+            return self.classifier(pixel_values=images).logits
+
+    def transform(image):
+        return torch.from_numpy(pillow(images=image, return_tensors="np")["pixel_values"][0])
+
+    def in_the_folder(network):
+        classifier.save_pretrained("vit")
+        Path("vit/preprocessor_config.json").write_text(json.dumps(processor))
+        return []
+
+    assert_weights_to_accuracy("hf:vit", Logits().eval(), transform, in_the_folder, capsys)
+    torch.save(classifier.state_dict(), "w.bin")
+    Path("any.onnx").rename("expected.onnx")
+    for weights in ("w.bin", "vit/model.safetensors"):
+        assert main(["export", "hf:vit", "--weights", weights, "-o", "any.onnx"]) == 0
+        images = random_images((None, 3, 32, 32), 2)
+        made, expected = (run_onnx(Path(f), images) for f in ("any.onnx", "expected.onnx"))
+        np.testing.assert_array_equal(made, expected)
     torch.save({"x": torch.zeros(1)}, "other.bin")
     assert main(["export", "hf:vit", "--weights", "other.bin", "-o", "no.onnx"]) == 2
     assert "weights of another model" in capsys.readouterr().err

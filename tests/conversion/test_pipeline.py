@@ -170,6 +170,25 @@ def test_from_weights_to_om_and_nothing_twice(with_atc, capsys):
     assert [kind for *_, kind in steps(capsys)] == ["kept", "kept", "made", "made"]
 
 
+def test_a_network_of_timm_from_weights_to_om(with_atc, capsys):
+    pytest.importorskip("timm")
+    card = {"architecture": "test_resnet", "num_classes": 10, "input_size": [3, 160, 160]}
+    Path("config.json").write_text(json.dumps(card))
+    command = "convert timm:config.json --weights random --batchsize 4 --soc 310P3"
+    assert main(command.split()) == 0
+    assert steps(capsys) == [
+        ("export", "test_resnet/test_resnet.onnx", "made"),
+        ("atc", "test_resnet/test_resnet_bs4.om", "made"),
+    ]
+    given = json.loads(Path("test_resnet/test_resnet_bs4.om").read_text())
+    assert given["input_shape"] == "image:4,3,160,160"
+    assert main(command.split()) == 0
+    assert [kind for *_, kind in steps(capsys)] == ["kept", "kept"]
+    Path("config.json").write_text(json.dumps({**card, "num_classes": 11}))
+    assert main(command.split()) == 0
+    assert [kind for *_, kind in steps(capsys)] == ["made", "made"]
+
+
 def test_a_failure_keeps_what_is_done_and_goes_on_from_there(with_atc, capsys, monkeypatch):
     monkeypatch.setenv("ZOOFAST_STAND_IN_ATC", "E20001")
     assert main(ALL.split()) == 2

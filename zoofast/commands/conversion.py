@@ -6,20 +6,42 @@ import argparse
 import sys
 from pathlib import Path
 
-from zoofast.conversion.models import KnownModel
+from zoofast.commands import arguments
+from zoofast.conversion import models
+from zoofast.conversion.models import KnownModel, sources
 from zoofast.errors import ModelError
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.recipe_file import load_recipe
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
+    """The model, --weights and --test-size. further: which other names the command takes."""
+    parser.add_argument(
+        "model",
+        help=f"{', '.join(models.names())}; timm:NAME, torchvision:WEIGHTS or hf:FOLDER{further}",
+    )
+    arguments.add_test_size(parser)
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a .pth, .bin or .safetensors file, or 'random' for a trial (required)",
+        help="a .pth, .bin or .safetensors file, or 'random' for a trial (required, but not where "
+        "hf:FOLDER holds weights)",
     )
 
 
+def named_model(args: argparse.Namespace) -> tuple[KnownModel, Recipe]:
+    """The model of the arguments that add_model adds, and its recipe. Raises ZoofastError."""
+    if not sources.is_source(args.model):
+        known = models.load(args.model)
+        return known, load_recipe(known.recipe, args.test_size)
+    recipe = load_recipe(args.model, args.test_size)
+    size = recipe.input_size[0] if args.test_size else None
+    return sources.source_model(args.model, recipe, size), recipe
+
+
 def weights_file(text: str | None, known: KnownModel | None) -> Path | None:
-    """The file of --weights; None for random weights.
+    """The file of --weights, or the folder of Hugging Face that holds them; None for random
+    weights.
 
     known: the model, which tells where its guide gets the weights. Raises ModelError when no
     weights are given, or the file does not exist.
@@ -29,8 +51,11 @@ def weights_file(text: str | None, known: KnownModel | None) -> Path | None:
     path = Path(text) if text else None
     if path is not None and path.is_file():
         return path
+    own = sources.own_weights(known.recipe) if path is None and known else None
+    if own is not None:
+        return own
     problem = "no weights are given" if path is None else f"{path}: no such file"
-    source = f"; the guide gets {known.weights} from {known.url}" if known else ""
+    source = f"; the guide gets {known.weights} from {known.url}" if known and known.url else ""
     raise ModelError(f"{problem}{source}; --weights random tries without")
 
 

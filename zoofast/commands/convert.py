@@ -11,22 +11,24 @@ from zoofast.base.lock import output_lock
 from zoofast.commands import arguments
 from zoofast.commands.console import say, warn, working
 from zoofast.commands.conversion import (
+    add_model,
     add_soc_and_options,
-    add_weights,
+    named_model,
     print_at_once,
     weights_file,
 )
-from zoofast.conversion import atc, models
+from zoofast.conversion import atc
 from zoofast.conversion.export import OPSET
 from zoofast.conversion.models import KnownModel
 from zoofast.conversion.npu_smi import soc_version
 from zoofast.conversion.pipeline import Step, StepCache, atc_commands, atc_step, onnx_steps
 from zoofast.errors import BackendError, ModelError
 
+DEFAULT_CHIP = "310P3"  # of a printed command, where neither a guide nor the machine names one
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=", ".join(models.names()))
-    add_weights(parser)
+    add_model(parser)
     parser.add_argument(
         "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
     )
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    known = models.load(args.model)
+    known, recipe = named_model(args)
     weights = weights_file(args.weights, known)
     folder = args.output or Path(known.name)
     missing_atc = _missing_atc()
@@ -45,20 +47,24 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be made: {error.strerror}") from error
-    commands = atc_commands(known, args.batchsize, folder, soc, dict(args.option))
+    commands = atc_commands(known, recipe, args.batchsize, folder, soc, dict(args.option))
     with output_lock(folder):
         cache = StepCache(folder)
-        _run_steps(cache, onnx_steps(known, weights, args.batchsize, folder, opset=args.opset))
+        steps = onnx_steps(known, recipe, weights, args.batchsize, folder, opset=args.opset)
+        _run_steps(cache, steps)
         if missing_atc is None:
-            steps = (
-                atc_step(known, command, batch, print_at_once)
-                for command, batch in zip(commands, args.batchsize, strict=True)
+            _run_steps(
+                cache,
+                (
+                    atc_step(recipe, command, batch, print_at_once)
+                    for command, batch in zip(commands, args.batchsize, strict=True)
+                ),
             )
-            _run_steps(cache, steps)
             return 0
     for command in commands:
         say(str(command))
-    hint = f"; {soc} is the guide's chip, --soc names yours" if is_assumed else ""
+    whose = "the guide's chip" if known.fps else "an example"
+    hint = f"; {soc} is {whose}, --soc names yours" if is_assumed else ""
     warn(f"not compiled: {missing_atc}{hint}")
     return 1
 
@@ -81,7 +87,7 @@ def _soc(chip: str, known: KnownModel, missing_atc: BackendError | None) -> tupl
     except BackendError:
         if chip != "auto" or missing_atc is None:
             raise
-        return f"Ascend{next(iter(known.fps))}", True
+        return f"Ascend{next(iter(known.fps), DEFAULT_CHIP)}", True
 
 
 def _run_steps(cache: StepCache, steps: Iterable[Step]) -> None:

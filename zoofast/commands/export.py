@@ -11,29 +11,23 @@ from numpy.typing import NDArray
 
 from zoofast.commands import arguments
 from zoofast.commands.console import say, working
-from zoofast.commands.conversion import add_weights, weights_file
-from zoofast.conversion import models, trial
+from zoofast.commands.conversion import add_model, named_model, weights_file
+from zoofast.conversion import trial
 from zoofast.conversion.export import (
     OPSET,
     TOLERANCE,
     ExportTarget,
     build_network,
     export,
-    read_weights,
 )
-from zoofast.conversion.models import KnownModel, sources
+from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        help=f"{', '.join(models.names())}; timm:NAME, torchvision:WEIGHTS or hf:FOLDER; any name "
-        "with --factory",
-    )
-    add_weights(parser)
+    add_model(parser, "; any name with --factory")
     parser.add_argument(
         "-o", "--output", type=Path, help="ONNX to write [the guide's name, or MODEL.onnx]"
     )
@@ -43,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images of a batch (default: any number, a dynamic axis)",
     )
-    arguments.add_test_size(parser)
     parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
     parser.add_argument(
         "--seed", type=arguments.count, default=0, help="seed of random weights [%(default)s]"
@@ -82,22 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    named = args.factory is None
-    is_source = named and sources.is_source(args.model)
-    known = models.load(args.model) if named and not is_source else None
-    recipe = load_recipe(args.model, args.test_size) if is_source else None
+    known, recipe = named_model(args) if args.factory is None else (None, None)
     target = _target(args, known, recipe)
-    has_weights = is_source and args.weights is None and sources.has_own_weights(args.model)
-    weights = None if has_weights else weights_file(args.weights, known)
-    images = _images(args, target, known) if args.check else None
-    name = known.onnx if known else recipe.name if recipe else args.model
-    out = args.output or Path(f"{name}.onnx")
+    weights = weights_file(args.weights, known)
+    images = _images(args, target, recipe) if args.check else None
+    out = args.output or Path(f"{known.onnx if known else args.model}.onnx")
     with working(f"exporting {out}") as show:
-        if is_source and args.model.startswith("hf:") and (has_weights or weights is not None):
-            loaded = None if weights is None else read_weights(weights)
-            network = sources.hf_trained(args.model.partition(":")[2], loaded)
-        else:
-            network = build_network(target, weights, args.seed)
+        network = build_network(target, weights, args.seed)
         agreement = export(
             network,
             target,
@@ -119,21 +103,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(
-    args: argparse.Namespace, target: ExportTarget, known: KnownModel | None
+    args: argparse.Namespace, target: ExportTarget, recipe: Recipe | None
 ) -> NDArray[np.float32]:
-    name = args.recipe
-    if name is None:
-        if known is not None:
-            name = known.recipe
-        elif args.factory is None:
-            name = args.model
-        else:
-            raise ModelError("--check of a model of your own needs its --recipe")
-    recipe = load_recipe(name, args.test_size)
+    if args.recipe is not None:
+        recipe = load_recipe(args.recipe, args.test_size)
+    if recipe is None:
+        raise ModelError("--check of a model of your own needs its --recipe")
     if recipe.input_size != (target.height, target.width):
         height, width = recipe.input_size
         raise ModelError(
-            f"recipe {name} makes {height}x{width} images, the model takes "
+            f"recipe {recipe.name} makes {height}x{width} images, the model takes "
             f"{target.height}x{target.width}"
         )
     return trial.images(recipe, args.images, args.count)
@@ -144,11 +123,8 @@ def _target(
 ) -> ExportTarget:
     if args.size is not None and args.factory is None:
         raise ModelError("--size belongs to --factory; a named model has its own size")
-    if recipe is not None:
-        size = recipe.input_size[0] if args.test_size else None
-        return ExportTarget.from_source(args.model, recipe, size)
     if known is not None:
-        return ExportTarget.from_known_model(known)
+        return ExportTarget.from_known_model(known, recipe)
     if args.size is None:
         raise ModelError("--factory needs --size, the model's input height and width")
     # A console script's sys.path begins with the script's folder, not the working directory.

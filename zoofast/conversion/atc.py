@@ -127,7 +127,10 @@ def build(
     """
     if batch < 1:
         raise ModelError(f"batch size {batch}: not a whole number from 1")
-    known = next((m for m in map(models.load, models.names()) if m.recipe == recipe.name), None)
+    known = None
+    if recipe.imported is None:  # a model of elsewhere may have a guide's name
+        named = (m for m in map(models.load, models.names()) if m.recipe == recipe.name)
+        known = next(named, None)
     templates = known.atc if known else _DEFAULT_OPTIONS
     if recipe.on_device is not None and aipp is None:
         aipp = AIPP_CONFIG

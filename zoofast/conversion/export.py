@@ -46,18 +46,9 @@ class ExportTarget:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the factory
 
     @classmethod
-    def from_source(cls, name: str, recipe: Recipe, size: int | None = None) -> ExportTarget:
-        """The network timm:NAME, torchvision:WEIGHTS or hf:FOLDER, for the images of its recipe.
-
-        size: the side of the images where it is not the network's usual one.
-        """
-        factory, arguments = sources.factory_of(name, size)
-        height, width = recipe.input_size
-        return cls(factory, height, width, recipe.input_name, recipe.output_name, arguments)
-
-    @classmethod
-    def from_known_model(cls, known: KnownModel) -> ExportTarget:
-        recipe = load_recipe(known.recipe)
+    def from_known_model(cls, known: KnownModel, recipe: Recipe | None = None) -> ExportTarget:
+        """The network of a known model or a source_model. recipe: its own."""
+        recipe = recipe or load_recipe(known.recipe)
         height, width = recipe.input_size
         return cls(
             known.factory, height, width, recipe.input_name, recipe.output_name, known.arguments
@@ -67,10 +58,14 @@ class ExportTarget:
 def build_network(target: ExportTarget, weights: Path | None, seed: int = 0) -> torch.nn.Module:
     """The target's network in evaluation mode.
 
-    weights: a file of weights; None draws random weights with `seed`.
+    weights: a file of weights, or a folder of Hugging Face that holds them; None draws random
+        weights with `seed`.
 
     Raises ModelError.
     """
+    if weights is not None and target.factory == sources.HF_FACTORY:
+        loaded = None if weights.is_dir() else read_weights(weights)
+        return sources.hf_trained(target.arguments["name"], loaded)
     network = build(target.factory, target.arguments, seed)
     if weights is None:
         _randomize(network, seed)

@@ -20,11 +20,11 @@ from zoofast.base.provenance import file_sha256, sha256
 from zoofast.conversion import atc, trial
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.export import ExportTarget, build_network, export
-from zoofast.conversion.models import KnownModel
+from zoofast.conversion.models import KnownModel, sources
 from zoofast.conversion.optimize import optimize
 from zoofast.conversion.simplify import simplify
 from zoofast.errors import ModelError
-from zoofast.preprocess.recipe_file import load_recipe
+from zoofast.preprocess.recipe import Recipe
 
 CACHE_NAME = "zoofast-convert.json"
 PROOF_IMAGES = 2  # synthetic images on which PyTorch and the exported ONNX are compared
@@ -123,6 +123,7 @@ def _is_entry(entry: object) -> bool:
 
 def onnx_steps(
     known: KnownModel,
+    recipe: Recipe,
     weights: Path | None,
     batches: Sequence[int],
     folder: Path,
@@ -133,13 +134,13 @@ def onnx_steps(
     """The steps up to the files that ATC reads.
 
     They write the AIPP file where the guide has one, export, and simplify and rewrite for each
-    batch size where the guide does so. weights: None draws random weights with `seed`.
+    batch size where the guide does so. recipe: the model's. weights: as in build_network.
     """
     steps = []
-    if load_recipe(known.recipe).on_device is not None:
-        steps.append(_aipp_step(known, folder / atc.AIPP_CONFIG))
+    if recipe.on_device is not None:
+        steps.append(_aipp_step(recipe, folder / atc.AIPP_CONFIG))
     exported = folder / f"{known.onnx}.onnx"
-    steps.append(_export_step(known, weights, exported, opset, seed))
+    steps.append(_export_step(known, recipe, weights, exported, opset, seed))
     if known.simplify:
         for batch in batches:
             steps += _fixed_batch_steps(known, exported, batch, folder)
@@ -147,11 +148,11 @@ def onnx_steps(
 
 
 def _export_step(
-    known: KnownModel, weights: Path | None, output: Path, opset: int, seed: int
+    known: KnownModel, recipe: Recipe, weights: Path | None, output: Path, opset: int, seed: int
 ) -> Step:
     def make() -> None:
-        target = ExportTarget.from_known_model(known)
-        images = trial.images(load_recipe(known.recipe), None, PROOF_IMAGES)
+        target = ExportTarget.from_known_model(known, recipe)
+        images = trial.images(recipe, None, PROOF_IMAGES)
         export(build_network(target, weights, seed), target, output, opset, images=images)
 
     settings = {
@@ -161,11 +162,21 @@ def _export_step(
         "zoofast": version("zoofast"),
         "torch": _version("torch"),
     }
-    return Step("export", settings, () if weights is None else (weights,), output, make)
+    files = () if weights is None else sources.weights_files(weights)
+    library = sources.library_of(known)
+    if library is not None:
+        settings |= {
+            "source": known.recipe,
+            "arguments": dict(known.arguments),
+            "recipe": recipe.digest,
+            library: _version(library),
+        }
+        files = (*sources.files_of(known), *files)
+    return Step("export", settings, files, output, make)
 
 
-def _aipp_step(known: KnownModel, output: Path) -> Step:
-    text = Aipp.from_recipe(load_recipe(known.recipe)).text()
+def _aipp_step(recipe: Recipe, output: Path) -> Step:
+    text = Aipp.from_recipe(recipe).text()
 
     def make() -> None:
         with atomic_output(output) as partial:
@@ -200,10 +211,14 @@ def _fixed_batch_steps(known: KnownModel, exported: Path, batch: int, folder: Pa
 
 
 def atc_commands(
-    known: KnownModel, batches: Sequence[int], folder: Path, soc: str, options: Mapping[str, str]
+    known: KnownModel,
+    recipe: Recipe,
+    batches: Sequence[int],
+    folder: Path,
+    soc: str,
+    options: Mapping[str, str],
 ) -> list[atc.Command]:
     """An ATC command for each batch size; the files have the guide's names, in `folder`."""
-    recipe = load_recipe(known.recipe)
     return [
         atc.build(
             recipe,
@@ -218,14 +233,12 @@ def atc_commands(
     ]
 
 
-def atc_step(
-    known: KnownModel, command: atc.Command, batch: int, echo: Callable[[str], None]
-) -> Step:
+def atc_step(recipe: Recipe, command: atc.Command, batch: int, echo: Callable[[str], None]) -> Step:
     """The step that runs `command`; another atc, by its path, runs the step again."""
     files = [Path(path) for name in ("model", "insert_op_conf") if (path := command[name])]
 
     def make() -> None:
-        atc.check(command, load_recipe(known.recipe), batch)
+        atc.check(command, recipe, batch)
         result = atc.run(command, atc.log_path(command), echo)
         if result != command.output:
             # The cache and the guide's next command use the name without the system's suffix.

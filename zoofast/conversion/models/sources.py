@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from zoofast.base.extras import define_missing_operators, needs
 from zoofast.base.text import counted, first_line, listed
+from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError
 from zoofast.preprocess.importers import timm as timm_recipes
 from zoofast.preprocess.importers import torchvision as torchvision_recipes
+from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-SOURCES = ("timm", "torchvision", "hf")
+LIBRARIES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
+CONFIG = "config.json"
+HF_FACTORY = f"{__name__}:hf_network"
 # The layouts of weights files that these two networks have, and that their builders change.
 _TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
@@ -28,17 +32,43 @@ OWN_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_mod
 
 def is_source(name: str) -> bool:
     """Whether `name` names a network by its source: timm:NAME, torchvision:WEIGHTS, hf:FOLDER."""
-    return name.partition(":")[0] in SOURCES and ":" in name
+    return name.partition(":")[0] in LIBRARIES and ":" in name
 
 
-def factory_of(name: str, size: int | None = None) -> tuple[str, dict[str, Any]]:
-    """The factory of the network `name`, as `ExportTarget.factory` and `.arguments` take it.
+def source_model(name: str, recipe: Recipe, size: int | None = None) -> KnownModel:
+    """The model `name` with what conversions need of a known model; it has no guide.
 
-    size: the side of the images where it is not the network's usual one.
+    recipe: of the same source. size: the side of the images where it is not the network's usual
+    one.
     """
     kind, _, rest = name.partition(":")
     arguments = {"name": rest, **({"size": size} if size is not None else {})}
-    return f"{__name__}:{kind}_network", arguments
+    return KnownModel(
+        name=recipe.name,
+        guide="",
+        factory=f"{__name__}:{kind}_network",
+        weights="",
+        url="",
+        onnx=recipe.name,
+        recipe=name,
+        atc=(),
+        atc_output=f"{recipe.name}_bs{{batch}}",
+        fps={},
+        arguments=arguments,
+    )
+
+
+def library_of(known: KnownModel) -> str | None:
+    """The package that builds the network of a source_model; None for a guide's model."""
+    return LIBRARIES[known.recipe.partition(":")[0]] if is_source(known.recipe) else None
+
+
+def files_of(known: KnownModel) -> tuple[Path, ...]:
+    """The files that describe the network of a source_model; its weights are not among them."""
+    kind, _, rest = known.recipe.partition(":")
+    if kind == "hf":
+        return (Path(rest) / CONFIG,)
+    return (Path(rest),) if kind == "timm" and rest.endswith(".json") else ()
 
 
 def timm_network(name: str, size: int | None = None) -> torch.nn.Module:
@@ -50,7 +80,10 @@ def timm_network(name: str, size: int | None = None) -> torch.nn.Module:
         define_missing_operators()
         import timm
     timm.layers.set_fused_attn(False)  # ATC and old opsets have no fused attention
-    options: dict[str, Any] = {} if size is None else {"img_size": size}
+    config = timm.models.get_pretrained_cfg(architecture)
+    # Networks of convolutions take any size, and have no such argument.
+    takes_size = size is not None and config is not None and config.fixed_input_size
+    options: dict[str, Any] = {"img_size": size} if takes_size else {}
     if name.endswith(".json"):
         options["num_classes"] = timm_recipes.load(name, False).recipe.classes
     try:
@@ -119,15 +152,30 @@ def hf_trained(folder: str, weights: Mapping[str, torch.Tensor] | None) -> torch
     return _returning_logits(network.float().eval().requires_grad_(False))
 
 
-def has_own_weights(name: str) -> bool:
-    """Whether the source holds weights: a folder of Hugging Face with one of their files."""
+def own_weights(name: str) -> Path | None:
+    """The folder of a model of Hugging Face, if a file of weights is in it."""
     kind, _, folder = name.partition(":")
-    return kind == "hf" and any((Path(folder) / file).is_file() for file in OWN_WEIGHTS)
+    files = (Path(folder) / file for file in OWN_WEIGHTS)
+    return Path(folder) if kind == "hf" and any(file.is_file() for file in files) else None
+
+
+def weights_files(weights: Path) -> tuple[Path, ...]:
+    """The files of weights that `weights` names, which may be a folder of Hugging Face."""
+    if not weights.is_dir():
+        return (weights,)
+    return tuple(
+        sorted(
+            file
+            for file in weights.iterdir()
+            if file.name.startswith(("model", "pytorch_model"))
+            and file.suffix in (".safetensors", ".bin", ".json")
+        )
+    )
 
 
 def _hf_config(folder: str) -> Any:
     """The configuration in a folder of Hugging Face; nothing is downloaded, no code is run."""
-    if not (Path(folder) / "config.json").is_file():
+    if not (Path(folder) / CONFIG).is_file():
         raise ModelError(f"hf:{folder}: no config.json in {folder}; zoofast downloads nothing")
     with needs("hf"):
         import torch  # noqa: F401
