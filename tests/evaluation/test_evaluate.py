@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,6 +34,23 @@ from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import ScoreOptions
 
 # ---- the answer ----------------------------------------------------------------
+
+
+def test_a_pickle_of_cifar_has_its_labels(tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    pictures = rng.integers(0, 256, (40, 32, 32, 3), np.uint8)
+    tensors = np.stack([oracle.tensor(picture, eval_case.SPEC) for picture in pictures])
+    best = models.logits(tensors).argmax(1)
+    labels = [int(answer) if i % 4 else 0 for i, answer in enumerate(best)]
+    content = {b"data": pictures.transpose(0, 3, 1, 2).reshape(40, -1), b"labels": labels}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content, 2))
+    (tmp_path / "recipe.toml").write_text(eval_case.SPEC.toml())
+    words = ["eval", models.write_model(tmp_path / "m.onnx"), str(tmp_path / "test_batch")]
+    words += ["--recipe", str(tmp_path / "recipe.toml"), "--quiet"]
+    assert main([*words, "--json", str(tmp_path / "all.json")]) == 0
+    result = json.loads((tmp_path / "all.json").read_text())
+    assert result["score"]["accuracy"]["top1"] == np.mean(best == labels)
+    assert 0.75 <= np.mean(best == labels) < 1
 
 
 @pytest.mark.parametrize(

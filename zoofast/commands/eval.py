@@ -128,10 +128,10 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_source.load(args).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     labels = read_labels(args)
-    if labels is None and specs[0].backend not in WITHOUT_FILE:
-        raise LabelError("give the labels: LABELS or --labels-from DIR")
     options = _options(args, specs)
     with open_source(args.source) as source:
+        if labels is None and specs[0].backend not in WITHOUT_FILE:
+            labels = _labels_of(source)
         items = choose(source, args.limit, args.shard)
         recipe_source.prove(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
@@ -151,6 +151,15 @@ def run(args: argparse.Namespace) -> int:
     if evaluation.state == "complete" and options.journal is not None:
         end_journal(options.journal, keep=bool(evaluation.failures))
     return code
+
+
+def _labels_of(source: Source) -> Labels:
+    """The labels that a pickle of CIFAR has. Raises LabelError for other sources."""
+    from zoofast.scoring.labels import Labels
+
+    if source.labels is None:
+        raise LabelError("give the labels: LABELS or --labels-from DIR")
+    return Labels(dict(source.labels), source.where)
 
 
 def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:

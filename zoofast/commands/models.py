@@ -252,7 +252,8 @@ def _commands(guide: Guide, recipe: Recipe, known: KnownModel | None) -> Iterato
     )
     if not guide.answers:
         yield f"zoofast score {result} {labels} -o result.json"
-        yield f"zoofast eval {om} {images} {labels} --recipe {guide.name}  # without bins"
+        given = " LABELS" if images == "IMAGES" else ""  # a pickle of CIFAR has its labels
+        yield f"zoofast eval {om} {images}{given} --recipe {guide.name}  # without bins"
 
 
 def _side_file(guide: Guide) -> tuple[str, str]:
