@@ -10,7 +10,7 @@ SECONDS ?=
 # Tests start many processes, which would compile every module anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-slow test-zoo lint bench fuzz asan wheels clean
+.PHONY: help demo test test-slow test-zoo lint bench fuzz asan wheels release-check clean
 
 help:
 	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes; evaluate"
@@ -23,6 +23,7 @@ help:
 	@echo "make fuzz   fuzz the JPEG decoder against libjpeg-turbo for SECONDS=600"
 	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
 	@echo "make wheels  build the sdist and the wheels for x86-64 and aarch64 in dist/, and examine them"
+	@echo "make release-check  make wheels, try all that it built, write the release notes"
 	@echo "make clean  remove what was built"
 
 .venv/ready: $(SOURCES)
@@ -90,6 +91,14 @@ build/wheels/venv/ready: tools/wheels.txt
 
 wheels: build/wheels/venv/ready
 	build/wheels/venv/bin/python tools/wheels.py dist
+
+release-check: wheels
+	sh tools/try_wheel.sh x86_64
+	sh tools/try_wheel.sh pillow
+	sh tools/try_wheel.sh sdist
+	sh tools/try_wheel.sh aarch64
+	awk '/^## / { part++ } part == 1' CHANGELOG.md >dist/RELEASE-NOTES.md
+	cd dist && sha256sum -c SHA256SUMS
 
 clean:
 	rm -rf .venv build demo dist *.egg-info zoofast/*.so zoofast/*.c
