@@ -10,7 +10,7 @@ SECONDS ?=
 # Tests start many processes, which would compile every module anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-slow test-zoo lint bench fuzz asan wheels release-check clean
+.PHONY: help demo test test-slow test-zoo lint bench fuzz asan wheels release-check install-c clean
 
 help:
 	@echo "make demo   run the main job on IMAGES=dir, or on images that it makes; evaluate"
@@ -24,6 +24,7 @@ help:
 	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
 	@echo "make wheels  build the sdist and the wheels for x86-64 and aarch64 in dist/, and examine them"
 	@echo "make release-check  make wheels, try all that it built, write the release notes"
+	@echo "make install-c PREFIX=dir  the C library: header, .so, .a and pkg-config file"
 	@echo "make clean  remove what was built"
 
 .venv/ready: $(SOURCES)
@@ -99,6 +100,9 @@ release-check: wheels
 	sh tools/try_wheel.sh aarch64
 	awk '/^## / { part++ } part == 1' CHANGELOG.md >dist/RELEASE-NOTES.md
 	cd dist && sha256sum -c SHA256SUMS
+
+install-c:
+	sh tools/install_c.sh $(PREFIX)
 
 clean:
 	rm -rf .venv build demo dist *.egg-info zoofast/*.so zoofast/*.c

@@ -73,6 +73,13 @@ typedef enum zf_level {
     ZF_LEVEL_COUNT
 } zf_level;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+#ifdef ZF_EXPORT /* the C library's symbols; Python's modules have none */
+#pragma GCC visibility push(default)
+#endif
+
 const char *zf_level_name(zf_level level);
 /* Whether this CPU has the features of the level. */
 bool zf_level_runs_here(zf_level level);
@@ -80,5 +87,12 @@ bool zf_level_runs_here(zf_level level);
 zf_level zf_level_best(void);
 /* The level of that name; ZF_LEVEL_COUNT when there is none. */
 zf_level zf_level_named(const char *name);
+
+#ifdef ZF_EXPORT
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -18,8 +18,16 @@
 
 #include "levels.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#ifdef ZF_EXPORT /* the C library's symbols; Python's modules have none */
+#pragma GCC visibility push(default)
+#endif
 
 typedef enum zf_status {
     ZF_OK = 0,
@@ -153,7 +161,7 @@ typedef enum zf_stage {
 #undef ZF_CONSTANT
     ZF_STAGE_COUNT
 } zf_stage;
-_Static_assert((int)ZF_STAGE_WRITE == ZF_STAGE_COUNT - 1, "writing is the last stage");
+static_assert((int)ZF_STAGE_WRITE == ZF_STAGE_COUNT - 1, "writing is the last stage");
 
 const char *zf_decoder_name(zf_decoder decoder);
 const char *zf_stage_name(zf_stage stage);
@@ -264,5 +272,12 @@ int zf_pool_is_here(const zf_pool *pool);
  * ends the threads and frees the pool, which may be NULL. In a child process it
  * does nothing. */
 void zf_pool_close(zf_pool *pool);
+
+#ifdef ZF_EXPORT
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
 
 #endif
