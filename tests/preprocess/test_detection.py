@@ -46,3 +46,24 @@ def test_the_scripts_tensors(images: dict[str, bytes], recipe: str) -> None:
     }
     assert made == expected
     assert made
+
+
+# What the guides' own AIPP files subtract and multiply, by channel of the tensor.
+AIPP = {
+    "faceboxes": ((104, 117, 123), (1, 1, 1)),
+    "fots": ((123.675, 116.28, 103.53), (0.01712475, 0.017507, 0.01742919)),
+    "retinaface": ((104, 117, 123), (1, 1, 1)),
+    "yolof_builtin": ((103.94, 116.78, 123.68), (1, 1, 1)),
+    "yolov4": ((0, 0, 0), (0.003921568627451,) * 3),
+}
+
+
+def test_the_aipp_of_a_guide() -> None:
+    assert set(AIPP) == {guide.name for guide in GUIDES if load_recipe(guide.name).dtype == "uint8"}
+    for name, (minimum, factor) in AIPP.items():
+        recipe = load_recipe(name)
+        assert recipe.on_device is not None
+        order = ["RGB".index(c) for c in recipe.channels]
+        assert [recipe.on_device.means_0_255[c] for c in order] == pytest.approx(minimum)
+        stds = [recipe.on_device.stds_0_255[c] for c in order]
+        assert [1 / std for std in stds] == pytest.approx(factor, rel=1e-5)
