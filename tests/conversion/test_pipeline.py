@@ -174,7 +174,7 @@ def test_a_network_of_timm_from_weights_to_om(with_atc, capsys):
     pytest.importorskip("timm")
     card = {"architecture": "test_resnet", "num_classes": 10, "input_size": [3, 160, 160]}
     Path("config.json").write_text(json.dumps(card))
-    command = "convert timm:config.json --weights random --batchsize 4 --soc 310P3"
+    command = "convert config.json --weights random --batchsize 4 --soc 310P3"
     assert main(command.split()) == 0
     assert steps(capsys) == [
         ("export", "test_resnet/test_resnet.onnx", "made"),

@@ -18,7 +18,8 @@ def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
     """The model, --weights and --test-size. further: which other names the command takes."""
     parser.add_argument(
         "model",
-        help=f"{', '.join(models.names())}; timm:NAME, torchvision:WEIGHTS or hf:FOLDER{further}",
+        help=f"{', '.join(models.names())}; timm:NAME, a config.json of timm, "
+        f"torchvision:WEIGHTS or hf:FOLDER{further}",
     )
     arguments.add_test_size(parser)
     parser.add_argument(
@@ -31,12 +32,15 @@ def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
 
 def named_model(args: argparse.Namespace) -> tuple[KnownModel, Recipe]:
     """The model of the arguments that add_model adds, and its recipe. Raises ZoofastError."""
-    if not sources.is_source(args.model):
-        known = models.load(args.model)
+    # As in --recipe, the .json file of a model card needs no prefix.
+    bare = args.model.endswith(".json") and not sources.is_source(args.model)
+    name = f"timm:{args.model}" if bare else args.model
+    if not sources.is_source(name):
+        known = models.load(name)
         return known, load_recipe(known.recipe, args.test_size)
-    recipe = load_recipe(args.model, args.test_size)
+    recipe = load_recipe(name, args.test_size)
     size = recipe.input_size[0] if args.test_size else None
-    return sources.source_model(args.model, recipe, size), recipe
+    return sources.source_model(name, recipe, size), recipe
 
 
 def weights_file(text: str | None, known: KnownModel | None) -> Path | None:
