@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,7 +210,7 @@ def test_what_cannot_work_is_said_before(
     assert "no image has a label: the names do not match (img0000 against x)" in said(other)
     (tmp_path / "labels.txt").write_text("img0000.JPEG 6\n")
     assert "the label of img0000 is 6" in said(other)
-    assert "give the labels: LABELS or --labels-from DIR" in said([*other[:3], *other[4:]])
+    assert "give the labels: LABELS or --labels-from SRC" in said([*other[:3], *other[4:]])
     assert "--resume needs -o FILE or --journal FILE" in said(eval_case.words(run, "--resume"))
     assert "no.onnx: no such model file" in said(
         [*eval_case.words(run)[:1], "no.onnx", *eval_case.words(run)[2:]]
@@ -235,6 +237,33 @@ def with_bad(files: dict[str, bytes], every: int) -> dict[str, bytes]:
         if i % every == 0:
             mixed[name.replace(".JPEG", "_bad.JPEG")] = bad[i % len(bad)]
     return mixed
+
+
+@pytest.mark.parametrize("suffix", ["cls", "json"])
+def test_shards_of_webdataset_with_their_own_labels(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    files = {path.name: path.read_bytes() for path in sorted((run / "images").iterdir())}
+    names = list(files)
+    for i in range(2):
+        with tarfile.open(tmp_path / f"shard-{i:02d}.tar", "w") as archive:
+            for name in names[i * 12 : i * 12 + 12]:
+                label = eval_case.label_of(Path(name).stem)
+                text = str(label) if suffix == "cls" else json.dumps({"label": label})
+                members = {name: files[name], f"{Path(name).stem}.{suffix}": text.encode()}
+                for member, data in members.items():
+                    info = tarfile.TarInfo(member)
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+    result = tmp_path / "result.json"
+    given = eval_case.words(run, "-o", result, images=tmp_path / "shard-{00..01}.tar")
+    for labels in ([], ["--labels-from", "source"], ["--labels-from", str(tmp_path / "*.tar")]):
+        assert main([*given[:3], *labels, *given[4:]]) == 0
+        assert result.read_text() == eval_case.result_of(files)
+    (tmp_path / "0.txt").write_text("x.JPEG\n")
+    capsys.readouterr()
+    assert main([*given[:3], "--labels-from", str(tmp_path / "0.txt"), *given[4:]]) == 2
+    assert "0.txt: holds no labels, as a pickle does" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", [2, 4, 7])

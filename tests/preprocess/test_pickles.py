@@ -17,9 +17,9 @@ from tests.support import jpegs, oracle
 from zoofast import prepare
 from zoofast.cli import main
 from zoofast.errors import SourceError
-from zoofast.preprocess.pickles import read_pictures
 from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import open_source
+from zoofast.preprocess.sources.pickles import read_pictures
 
 COUNT = 5
 PICTURES = np.random.default_rng(1).integers(0, 256, (COUNT, 32, 32, 3), np.uint8)
@@ -58,7 +58,7 @@ def pixels(folder: Path, content: bytes) -> NDArray[np.float32]:
     recipe = parse_recipe(SPEC.toml(), "t")
     with open_source(path) as source:
         assert [item.name for item in source.items] == [f"{i:05d}" for i in range(COUNT)]
-        assert source.labels == {f"{i:05d}": label for i, label in enumerate(LABELS)}
+        assert source.read_labels() == {f"{i:05d}": label for i, label in enumerate(LABELS)}
         return np.stack([prepare(source.read(item), recipe) for item in source.items])
 
 
@@ -89,7 +89,7 @@ def test_a_pickle_of_jpegs(tmp_path: Path, protocol: int) -> None:
     path.write_bytes(pickle.dumps((files, [True, False]), protocol))
     with open_source(path) as source:
         assert [source.read(item) for item in source.items] == files
-        assert source.labels is None
+        assert source.read_labels() is None
 
 
 def test_prep_writes_the_guides_bins_and_labels(tmp_path: Path) -> None:

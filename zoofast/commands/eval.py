@@ -31,7 +31,7 @@ from zoofast.commands.scoring import (
     write_score,
 )
 from zoofast.conversion import models
-from zoofast.errors import BackendError, LabelError, OutputError
+from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.journal import end_journal
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
 from zoofast.inference.dynamic import of_recipe
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model; with --sim-fps, any name",
     )
     arguments.add_source(parser)
-    add_label_arguments(parser)
+    add_label_arguments(parser, with_source=True)
     arguments.add_recipe(parser)
     arguments.add_tensors(parser)
     parser.add_argument(
@@ -120,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
     from zoofast.commands import recipe_source
     from zoofast.preprocess.folder import choose
     from zoofast.preprocess.sources import open_source
+    from zoofast.scoring.labels import labels_from_source
 
     if args.report:
         with needs("report"):  # before the work
@@ -127,11 +128,11 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.eval import eval_report
     recipe = recipe_source.load(args).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
-    labels = read_labels(args)
     options = _options(args, specs)
     with open_source(args.source) as source:
+        labels = read_labels(args, source)
         if labels is None and specs[0].backend not in WITHOUT_FILE:
-            labels = _labels_of(source)
+            labels = labels_from_source(source, args.synsets)
         items = choose(source, args.limit, args.shard)
         recipe_source.prove(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
@@ -151,15 +152,6 @@ def run(args: argparse.Namespace) -> int:
     if evaluation.state == "complete" and options.journal is not None:
         end_journal(options.journal, keep=bool(evaluation.failures))
     return code
-
-
-def _labels_of(source: Source) -> Labels:
-    """The labels that a pickle of CIFAR has. Raises LabelError for other sources."""
-    from zoofast.scoring.labels import Labels
-
-    if source.labels is None:
-        raise LabelError("give the labels: LABELS or --labels-from DIR")
-    return Labels(dict(source.labels), source.where)
 
 
 def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:

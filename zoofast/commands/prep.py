@@ -144,8 +144,8 @@ def _labels(args: argparse.Namespace, options: PrepOptions, source: Source) -> M
     )
     if not needed:
         return {}
-    if source.labels is not None and args.labels is None:
-        return source.labels
+    if args.labels is None and (of_source := source.read_labels()) is not None:
+        return of_source
     from zoofast.scoring.labels import load_labels
 
     return load_labels(args.labels or args.source).by_name

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_source.load_if_given(args)
     labels = read_labels(args)
     if labels is None:
-        raise LabelError("give the labels: LABELS or --labels-from DIR")
+        raise LabelError("give the labels: LABELS or --labels-from SRC")
     score = _score(args, labels)
     write_score(args, score)
     if args.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,22 +14,29 @@ from zoofast.errors import LabelError
 from zoofast.scoring.formats import BIN_DTYPES
 
 if TYPE_CHECKING:
+    from zoofast.preprocess.sources import Source
     from zoofast.scoring.labels import Labels
     from zoofast.scoring.score import Score, ScoreOptions
 
 MAX_TOP_K = 1000
+OF_SOURCE = "source"  # --labels-from: the command's own source
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
 
 
-def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """The ground truth, as `read_labels` reads it."""
+def add_label_arguments(parser: argparse.ArgumentParser, with_source: bool = False) -> None:
+    """The ground truth, as `read_labels` reads it. with_source: the command has a source."""
     parser.add_argument(
         "labels",
         metavar="LABELS",
         nargs="?",
         help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
     )
-    parser.add_argument("--labels-from", metavar="DIR", help="labels from DIR/SYNSET/IMAGE folders")
+    parser.add_argument(
+        "--labels-from",
+        metavar="SRC",
+        help="labels that SRC holds: class folders, tars of WebDataset, or a pickle"
+        + (f'; "{OF_SOURCE}" is the source of the images' if with_source else ""),
+    )
     parser.add_argument(
         "--synsets",
         metavar="FILE",
@@ -88,15 +96,24 @@ def add_top_k(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_labels(args: argparse.Namespace) -> Labels | None:
-    """The labels that the arguments name; None when they name none. Raises LabelError."""
-    from zoofast.scoring.labels import labels_from_folders, load_labels
+def read_labels(args: argparse.Namespace, source: Source | None = None) -> Labels | None:
+    """The labels that the arguments name; None when they name none. source: the command's, which
+    `--labels-from source` means. Raises LabelError; SourceError for --labels-from."""
+    from zoofast.preprocess.sources import open_source
+    from zoofast.scoring.labels import labels_from_folders, labels_from_source, load_labels
 
     if args.labels is not None and args.labels_from is not None:
-        raise LabelError("give the labels once: LABELS or --labels-from DIR")
-    if args.labels_from is not None:
-        return labels_from_folders(args.labels_from, args.synsets)
-    return None if args.labels is None else load_labels(args.labels, args.synsets)
+        raise LabelError("give the labels once: LABELS or --labels-from SRC")
+    if args.labels_from is None:
+        return None if args.labels is None else load_labels(args.labels, args.synsets)
+    own = source if args.labels_from == OF_SOURCE else None
+    where = args.labels_from if own is None else own.where
+    if os.path.isdir(where):
+        return labels_from_folders(where, args.synsets)
+    if own is not None:
+        return labels_from_source(own, args.synsets)
+    with open_source(where) as other:
+        return labels_from_source(other, args.synsets)
 
 
 def score_options(args: argparse.Namespace) -> ScoreOptions:

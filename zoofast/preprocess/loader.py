@@ -229,7 +229,9 @@ class _Ring(ABC, Generic[T]):
                 to = os.fsencode(self._paths.final(item))
                 temporary = os.fsencode(self._paths.temporary(item))
             if item.offset is not None:
-                batch.add_range(self._source.fd, item.offset, item.nbytes, to, temporary)
+                batch.add_range(
+                    self._source.fds[item.archive], item.offset, item.nbytes, to, temporary
+                )
             else:
                 batch.add_path(item.path, to, temporary)
         self._pool.submit(batch)

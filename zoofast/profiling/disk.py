@@ -51,7 +51,8 @@ def _drop_from_cache(source: Source, item: Item) -> None:
     if item.problem is not None:
         return
     if item.offset is not None:
-        os.posix_fadvise(source.fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
+        fd = source.fds[item.archive]
+        os.posix_fadvise(fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
         return
     try:
         fd = os.open(item.path, os.O_RDONLY | os.O_CLOEXEC)

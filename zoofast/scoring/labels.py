@@ -17,6 +17,7 @@ from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import stem
 from zoofast.base.parsing import parse_json
 from zoofast.errors import LabelError
+from zoofast.preprocess.sources import Source
 from zoofast.scoring.class_names import name_of_synset
 from zoofast.scoring.matfile import read_struct_array
 
@@ -113,6 +114,24 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
         if synset_list
         else {index[folder.name]: name_of_synset(folder.name) for folder in folders},
         len(index),
+    )
+
+
+def labels_from_source(source: Source, synsets: Path | str | None = None) -> Labels:
+    """The labels that a pickle holds, or tars in WebDataset's layout.
+
+    Raises LabelError for a source without labels; SourceError for a label that cannot be read.
+    """
+    labels = source.read_labels()
+    if labels is None:
+        raise LabelError(
+            f"{source.where}: holds no labels, as a pickle does, and tars with NAME.cls or "
+            "NAME.json beside NAME.jpg; give the labels: LABELS or --labels-from SRC"
+        )
+    return Labels(
+        dict(labels),
+        source.where,
+        load_synsets(synsets).class_names() if synsets else {},
     )
 
 

@@ -11,13 +11,19 @@ JPEGs is a tuple whose first element is a list of JPEG files, as in insightface'
 from __future__ import annotations
 
 import io
+import os
 import pickletools
 import struct
+import tempfile
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from zoofast.base.files import read_file
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.source import Source
 
 SIDE = 32  # pixels of CIFAR's pictures
 _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
@@ -66,9 +72,40 @@ _MARK = object()
 _TYPE = _Type()
 
 
-def is_pickle(data: bytes) -> bool:
-    """Whether a file that begins with `data` is a pickle of a binary protocol."""
+@dataclass
+class PickleSource(Source):
+    """Images of a pickle, in a temporary file that has no name."""
+
+    labels: dict[str, int] | None = None
+
+    def read_labels(self) -> dict[str, int] | None:
+        return self.labels
+
+
+def is_pickle(where: str) -> bool:
+    """Whether the file is a pickle of a binary protocol."""
+    with open(where, "rb") as file:
+        data = file.read(2)
     return len(data) > 1 and data[0] == 0x80 and 2 <= data[1] <= 5
+
+
+def from_pickle(where: str) -> Source:
+    try:
+        pictures = read_pictures(read_file(where))
+    except ValueError as error:
+        reason = str(error)[:120]  # it can show any part of the file
+        raise SourceError(f"{where}: neither a pickle of CIFAR nor of JPEGs: {reason}") from error
+    source = PickleSource(where, [])
+    with tempfile.TemporaryFile() as file:
+        for i, data in enumerate(pictures.files):
+            source.add(f"{where}/{i:05d}{pictures.suffix}", file.tell(), len(data))
+            file.write(data)
+        file.flush()
+        source.fds.append(os.dup(file.fileno()))
+    if pictures.labels:
+        names = [item.name for item in source.items]
+        source.labels = dict(zip(names, pictures.labels, strict=True))
+    return source
 
 
 def read_pictures(data: bytes) -> Pictures:

@@ -1,0 +1,100 @@
+"""Where images come from: a folder, a list of files, one or several tars, a pickle.
+
+One module lists each kind of source; `source` says what a listed source is. Rules for all of them:
+
+- A file whose suffix is not that of an image, and a file whose name begins with a dot (such as the
+  `._x.jpg` of macOS), is skipped and counted.
+- A sample name becomes part of file names. An image whose name cannot be one (see name_problem), or
+  whose size in its archive is negative, fails alone: it is named, counted and left out.
+- Two images of one name are an error, since the second would overwrite the first's output.
+- A member of an archive is read from the archive alone. Its name is never a path to open.
+- A folder is listed once, however many links lead to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.folder import from_folder
+from zoofast.preprocess.sources.lists import from_list
+from zoofast.preprocess.sources.patterns import expand
+from zoofast.preprocess.sources.pickles import from_pickle, is_pickle
+from zoofast.preprocess.sources.source import SUFFIXES, Item, Source
+from zoofast.preprocess.sources.tars import from_tars
+
+__all__ = ["SUFFIXES", "Item", "Source", "open_source"]
+
+
+def open_source(where: str | os.PathLike[str]) -> Source:
+    """Lists the images of `where`, in a fixed order.
+
+    A folder is walked with its subfolders (so ImageFolder trees work), sorted by path. A `.tar` is
+    indexed and read in place, in its members' order. Several tars are one source, in order:
+    `shard-{00000..00063}.tar`, or a pattern with `*`, `?` or `[…]`, whose matches are sorted. A
+    pickle of CIFAR, or of JPEGs, is read whole; its images are named by their numbers, from 00000.
+    Any other file is a list of paths, one a line; a relative path starts at the list's own folder.
+    Files and folders whose names begin with a dot are skipped. The suffix of a name, in any case,
+    says whether a file is an image.
+
+    Raises SourceError: nothing there, not readable, no images, or two images of one name.
+    """
+    where = os.fspath(where)
+    try:
+        source = _list(where)
+    except OSError as error:
+        raise SourceError(f"{error.filename or where}: {error.strerror or error}") from error
+    try:
+        if not source.items:
+            skipped = f" ({len(source.skipped)} other files)" if source.skipped else ""
+            raise SourceError(
+                f"{where}: no images{skipped}; known suffixes: {', '.join(sorted(SUFFIXES))}"
+            )
+        _check_duplicates(source.items)
+    except SourceError:
+        source.close()
+        raise
+    return source
+
+
+def _list(where: str) -> Source:
+    if os.path.isdir(where):
+        return from_folder(where)
+    several = expand(where)
+    if several is not None:
+        other = next((path for path in several if not path.lower().endswith(".tar")), None)
+        if other is not None:
+            raise SourceError(f"{other}: is no .tar; several files are a source if all are tars")
+        return from_tars(where, several)
+    if not os.path.exists(where):
+        raise SourceError(f"{where}: no such folder, tar file or list")
+    if where.lower().endswith(".tar"):
+        return from_tars(where, [where])
+    if where.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
+        raise SourceError(
+            f"{where}: a compressed archive cannot be read in place; unpack it once to .tar or to "
+            "a folder"
+        )
+    if os.path.isfile(where) and is_pickle(where):
+        return from_pickle(where)
+    return from_list(where)
+
+
+def _check_duplicates(items: Iterable[Item]) -> None:
+    """Raises SourceError when two images have one name."""
+    first: dict[str, Item] = {}
+    clashes: list[str] = []
+    for item in items:
+        if item.problem is not None:
+            continue
+        if item.name in first:
+            clashes.append(f"{first[item.name].path} and {item.path} (both {item.name!r})")
+        else:
+            first[item.name] = item
+    if clashes:
+        more = f", and {len(clashes) - 3} more" if len(clashes) > 3 else ""
+        raise SourceError(
+            f"{len(clashes)} images would overwrite another's output, since names end at the "
+            f"first dot: {'; '.join(clashes[:3])}{more}; rename them"
+        )

@@ -1,0 +1,52 @@
+"""Images of a folder and of its subfolders."""
+
+from __future__ import annotations
+
+import os
+
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.source import Source
+
+_Folder = tuple[str, frozenset[tuple[int, int]]]  # its path, and the folders that it lies in
+
+
+def from_folder(where: str) -> Source:
+    source = Source(where, [])
+    # Linked folders come last: a folder that is also linked to is listed under its own path.
+    folders: list[_Folder] = [(where, frozenset())]
+    links: list[_Folder] = []
+    first: dict[tuple[int, int], str] = {}  # the path that each folder was listed under
+    twice: list[tuple[str, str]] = []
+    files: list[str] = []
+    while folders or links:
+        folder, above = folders.pop() if folders else links.pop()
+        status = os.stat(folder)
+        own = (status.st_dev, status.st_ino)
+        if own in above:
+            continue  # a link to a folder that it lies in
+        if own in first:
+            twice.append((first[own], folder))
+            continue
+        first[own] = folder
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # entry.is_dir() raises for a link that leads nowhere but to itself
+                if not entry.is_symlink():
+                    is_folder, into = entry.is_dir(), folders
+                else:
+                    is_folder, into = os.path.isdir(entry.path), links
+                if is_folder and entry.name.startswith("."):
+                    source.skipped.append(entry.path)
+                elif is_folder:
+                    into.append((entry.path, above | {own}))
+                else:
+                    files.append(entry.path)
+    for path in sorted(files):
+        source.add(path)
+    for listed, other in twice:
+        if any(item.path.startswith(listed + os.sep) for item in source.items):
+            raise SourceError(
+                f"{other} and {listed} are one folder, whose images would overwrite each other's "
+                "output, since names end at the first dot; remove the link"
+            )
+    return source

@@ -1,0 +1,97 @@
+"""A listed source: its images, and where the bytes of each are."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zoofast.base.files import MAX_FILE_BYTES, read_file
+from zoofast.base.names import name_problem, stem
+
+SUFFIXES = frozenset(
+    (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its sample name (see zoofast.base.names), and where its bytes are.
+
+    path: for messages, and the file to open unless the image is a member of an archive: then its
+    bytes are the `nbytes` bytes from `offset` on of the archive number `archive` of the source.
+    problem: why the image cannot be prepared, if its name or its size alone says so.
+    """
+
+    name: str
+    path: str
+    offset: int | None = None
+    nbytes: int = 0  # of a member
+    problem: str | None = None
+    archive: int = 0
+
+    @classmethod
+    def at(cls, path: str, offset: int | None = None, nbytes: int = 0, archive: int = 0) -> Item:
+        """The item named after the file or member `path`, with its problem, if there is one."""
+        name = stem(os.path.basename(path))
+        problem = name_problem(name)
+        if problem is None and "\0" in path:
+            problem = "the path has a null byte"
+        if problem is None and nbytes < 0:
+            problem = f"its size in the archive is {nbytes} bytes"
+        return cls(name, path, offset, nbytes, problem, archive)
+
+    @property
+    def in_archive(self) -> bool:
+        return self.offset is not None
+
+
+@dataclass
+class Source:
+    """A listed source: items in a fixed order. A context manager (it may hold files open)."""
+
+    where: str
+    items: list[Item]
+    skipped: list[str] = field(default_factory=list)  # files that are no images, by their name
+    fds: list[int] = field(default_factory=list)  # the archives, open for reading
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+
+    def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """The item's bytes. Raises OSError, also for more than `max_bytes`, and for no file."""
+        if item.problem is not None:
+            raise OSError(errno.EINVAL, item.problem)
+        if item.offset is None:
+            return read_file(item.path, max_bytes)
+        if item.nbytes > max_bytes:
+            raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
+        return os.pread(self.fds[item.archive], item.nbytes, item.offset)
+
+    def read_labels(self) -> Mapping[str, int] | None:
+        """The class of each image that has one, by name; None if the source holds no labels.
+
+        Raises SourceError for a label that cannot be read.
+        """
+        return None
+
+    def add(self, path: str, offset: int | None = None, nbytes: int = 0) -> None:
+        """Adds the image `path`, or counts it as skipped when it is none by its name."""
+        if is_image(path):
+            self.items.append(Item.at(path, offset, nbytes))
+        else:
+            self.skipped.append(path)
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is an image, by its name."""
+    base = os.path.basename(path)
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in SUFFIXES

@@ -1,0 +1,172 @@
+"""Images in `.tar` files, which are indexed once and then read in place.
+
+In WebDataset's layout a sample is several members of one tar whose names are equal up to the first
+dot: `key.jpg`, `key.cls`, `key.json`. Members of an image's sample are not counted as skipped; the
+`cls` member, or the key `label` or `cls` of the `json` member, is the image's class.
+https://github.com/webdataset/webdataset
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoofast.base.parsing import parse_json
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.source import Item, Source, is_image
+
+MAX_HEADER_BYTES = 1 << 20  # of a tar header, long names and pax attributes included
+MAX_LABEL_BYTES = 1 << 20  # of a member that holds a label
+MAX_CLASS = 999_999_999
+_LABEL_SUFFIXES = (".cls", ".json")  # the first is preferred
+
+
+@dataclass
+class TarSource(Source):
+    """Images of tars. label_members: the member with the class of each image, by its name."""
+
+    label_members: dict[str, Item] = field(default_factory=dict)
+
+    def read_labels(self) -> dict[str, int] | None:
+        """Reads the class of each image from its `cls` or `json` member."""
+        labels = {}
+        for name, member in self.label_members.items():
+            try:
+                content = self.read(member, MAX_LABEL_BYTES)
+                if len(content) < member.nbytes:
+                    raise ValueError("the tar ends within it")
+                label = _label(member.path, content)
+            except OSError as error:
+                raise SourceError(f"{member.path}: cannot be read: {error.strerror}") from error
+            except ValueError as error:
+                raise SourceError(f"{member.path}: holds no class: {error}") from error
+            if label is not None:
+                labels[name] = label
+        return labels or None
+
+
+def from_tars(where: str, paths: Sequence[str]) -> Source:
+    """Indexes the tars `paths`, which stay open. where: what they are together, for messages.
+
+    A member of one tar has its own name as path; a member of several, TAR/MEMBER.
+    """
+    source = TarSource(where, [])
+    try:
+        for path in paths:
+            source.fds.append(_open(path, len(paths)))
+            try:
+                _index(source, path + "/" if len(paths) > 1 else "")
+            # what tarfile raises for damaged headers
+            except (
+                tarfile.TarError,
+                ValueError,
+                ArithmeticError,
+                LookupError,
+                RecursionError,
+            ) as error:
+                raise SourceError(f"{path}: not a readable tar file: {error}") from error
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def _open(path: str, count: int) -> int:
+    try:
+        # Without O_NONBLOCK, a pipe would be waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise SourceError(
+                f"{path}: this process may not open {count} tars at once; raise its limit: "
+                f"ulimit -n {count + 1024}"
+            ) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SourceError(f"{path}: not a regular file")
+    return fd
+
+
+class _Headers(io.FileIO):
+    """A tar file for tarfile to list: a header that claims to be large is not read into memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size) or b""
+
+
+def _index(source: TarSource, prefix: str) -> None:
+    """Adds the members of the last of the source's tars. prefix: of their paths."""
+    archive = len(source.fds) - 1
+    first_item = len(source.items)
+    others: list[Item] = []  # members that are no images
+    last = -1
+    tar: Any
+    with (
+        _Headers(source.fds[-1], closefd=False) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # a tar of a million members would need gigabytes
+            if member.offset_data <= last:
+                raise tarfile.ReadError("a member that begins before the last one")
+            last = member.offset_data
+            if member.isdir():
+                continue
+            path = prefix + member.name
+            *folders, base = member.name.split("/")
+            item = Item.at(path, member.offset_data, member.size, archive)
+            hidden = any(part.startswith(".") and part not in (".", "..") for part in folders)
+            if hidden or not member.isreg() or member.issparse():
+                source.skipped.append(path)
+            elif is_image(path):
+                source.items.append(item)
+            elif base.startswith("."):
+                source.skipped.append(path)
+            else:
+                others.append(item)
+    of_images = {_key(item) for item in source.items[first_item:]}
+    for item in others:
+        if _key(item) not in of_images:
+            source.skipped.append(item.path)
+        elif (rank := _rank(item)) is not None:
+            known = source.label_members.get(item.name)
+            if known is None or rank < (_rank(known) or 0):
+                source.label_members[item.name] = item
+
+
+def _rank(item: Item) -> int | None:
+    """How preferred a member is as a label, from 0; None for a member that is no label."""
+    suffix = os.path.splitext(item.path)[1].lower()
+    return _LABEL_SUFFIXES.index(suffix) if suffix in _LABEL_SUFFIXES else None
+
+
+def _key(item: Item) -> tuple[str, str]:
+    """What the members of a sample have in common: their folder and name."""
+    return os.path.dirname(item.path), item.name
+
+
+def _label(path: str, content: bytes) -> int | None:
+    """The class in a `cls` or `json` member; None for JSON without one. Raises ValueError."""
+    if path.lower().endswith(_LABEL_SUFFIXES[0]):
+        text = content.strip()
+        if not (text.isdigit() and len(text) <= len(str(MAX_CLASS))):
+            raise ValueError(f"not a whole number from 0 to {MAX_CLASS}")
+        return int(text)
+    sample = parse_json(content)
+    if not isinstance(sample, dict):
+        return None
+    label = sample.get("label", sample.get("cls"))
+    if label is None:
+        return None
+    if type(label) is not int or not 0 <= label <= MAX_CLASS:
+        raise ValueError(f"its label is not a whole number from 0 to {MAX_CLASS}")
+    return label
