@@ -42,14 +42,19 @@ ZF_DECL_RESAMPLE_H(zf_resample_h_scalar)
     }
 }
 
+/* Row by row for 64 pixels at a time, so that compilers can use SIMD. */
 ZF_DECL_RESAMPLE_V(zf_resample_v_scalar)
 {
     (void)needs_32bit;
-    for (size_t i = 0; i < n; i++) {
-        int32_t sum = ROUND;
+    for (size_t i = 0; i < n; i += 64) {
+        int32_t sum[64];
+        for (size_t x = 0; x < 64; x++)
+            sum[x] = ROUND;
         for (int y = 0; y < ntaps; y++)
-            sum = multiply_add(sum, rows[(size_t)y * stride + i], k[y]);
-        dst[i] = clip8(sum);
+            for (size_t x = 0; x < 64; x++)
+                sum[x] = multiply_add(sum[x], rows[(size_t)y * stride + i + x], k[y]);
+        for (size_t x = 0; x < 64; x++)
+            dst[i + x] = clip8(sum[x]);
     }
 }
 

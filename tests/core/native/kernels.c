@@ -77,7 +77,7 @@ static void check_resample(const zf_kernels *kernels)
     int rows = taps.ksize;
     size_t pixels = 1 + draw(300), stride = pixels + ZF_PAD;
     uint8_t *block = guarded((size_t)rows * stride);
-    uint8_t *made = guarded(pixels + ZF_PAD), *wanted = malloc(pixels);
+    uint8_t *made = guarded(pixels + ZF_PAD), *wanted = malloc(pixels + ZF_PAD);
     const int32_t *k = taps.k + (size_t)draw((uint32_t)n) * (size_t)taps.ksize;
     kernels->resample_v(made, block, stride, k, rows, taps.needs_32bit, pixels);
     zf_resample_v_scalar(wanted, block, stride, k, rows, taps.needs_32bit, pixels);
