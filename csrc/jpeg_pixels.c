@@ -7,13 +7,18 @@
 /* ---- inverse DCT ---------------------------------------------------------- */
 
 /* libjpeg's jpeg_idct_islow for eight columns (or rows) at once, before its last
- * descaling: in[i] has input i of each column, out[i] output i. `round` is added to
- * every output. Inputs have 16 bits, so that compilers can use SIMD and no sum overflows. */
-static void idct_1d(const int16_t in[8][8], int32_t out[8][8], int32_t round)
+ * descaling: input i of column c is in[8 * order[i] + c], output i is out[8 * i + c].
+ * `round` is added to every output. Inputs have 16 bits, so that compilers can use SIMD
+ * and no sum overflows. */
+static void idct_1d(const int16_t in[64], const int order[8], int32_t out[64], int32_t round)
 {
+    const int16_t *p0 = in + 8 * order[0], *p1 = in + 8 * order[1], *p2 = in + 8 * order[2];
+    const int16_t *p3 = in + 8 * order[3], *p4 = in + 8 * order[4], *p5 = in + 8 * order[5];
+    const int16_t *p6 = in + 8 * order[6], *p7 = in + 8 * order[7];
+
     for (int c = 0; c < 8; c++) {
-        int16_t i0 = in[0][c], i1 = in[1][c], i2 = in[2][c], i3 = in[3][c];
-        int16_t i4 = in[4][c], i5 = in[5][c], i6 = in[6][c], i7 = in[7][c];
+        int16_t i0 = p0[c], i1 = p1[c], i2 = p2[c], i3 = p3[c];
+        int16_t i4 = p4[c], i5 = p5[c], i6 = p6[c], i7 = p7[c];
         int32_t sum = (i0 + i4) * 8192 + round, difference = (i0 - i4) * 8192 + round;
         int32_t even0 = i2 * ZF_IDCT_2_0 + i6 * ZF_IDCT_6_0;
         int32_t even1 = i2 * ZF_IDCT_2_1 + i6 * ZF_IDCT_6_1;
@@ -21,55 +26,71 @@ static void idct_1d(const int16_t in[8][8], int32_t out[8][8], int32_t round)
         int32_t odd1 = i1 * ZF_IDCT_1_1 + i3 * ZF_IDCT_3_1 + i5 * ZF_IDCT_5_1 + i7 * ZF_IDCT_7_1;
         int32_t odd2 = i1 * ZF_IDCT_1_2 + i3 * ZF_IDCT_3_2 + i5 * ZF_IDCT_5_2 + i7 * ZF_IDCT_7_2;
         int32_t odd3 = i1 * ZF_IDCT_1_3 + i3 * ZF_IDCT_3_3 + i5 * ZF_IDCT_5_3 + i7 * ZF_IDCT_7_3;
-        out[0][c] = sum + even0 + odd0;
-        out[1][c] = difference + even1 + odd1;
-        out[2][c] = difference - even1 + odd2;
-        out[3][c] = sum - even0 + odd3;
-        out[4][c] = sum - even0 - odd3;
-        out[5][c] = difference - even1 - odd2;
-        out[6][c] = difference + even1 - odd1;
-        out[7][c] = sum + even0 - odd0;
+        out[c] = sum + even0 + odd0;
+        out[8 + c] = difference + even1 + odd1;
+        out[16 + c] = difference - even1 + odd2;
+        out[24 + c] = sum - even0 + odd3;
+        out[32 + c] = sum - even0 - odd3;
+        out[40 + c] = difference - even1 - odd2;
+        out[48 + c] = difference + even1 - odd1;
+        out[56 + c] = sum + even0 - odd0;
     }
+}
+
+/* Interleaves the two halves. Three times, this transposes: each time rotates the six
+ * bits of a number's position by one. */
+static void interleave_halves(int16_t out[64], const int16_t in[64])
+{
+    for (int i = 0; i < 32; i++) {
+        out[2 * i] = in[i];
+        out[2 * i + 1] = in[i + 32];
+    }
+}
+
+static void transpose(int16_t block[64])
+{
+    int16_t once[64], twice[64];
+    interleave_halves(once, block);
+    interleave_halves(twice, once);
+    interleave_halves(block, twice);
 }
 
 static bool idct(const zf_transform *b)
 {
-    int16_t in[8][8], next[8][8];
-    uint8_t samples[8][8]; /* [column][row] */
-    int32_t out[8][8];
+    /* where each row is once a block's pairs are apart, and each column */
+    static const int rows[8] = {0, 2, 1, 6, 4, 3, 5, 7}, columns[8] = {0, 4, 2, 5, 1, 6, 3, 7};
+    int16_t pairs[64], block[64];
+    int32_t out[64];
     int bad = 0;
 
     for (int i = 0; i < 64; i++) {
         int16_t c = b->coef[i], size = (int16_t)(c < 0 ? -c : c);
         bad |= (uint16_t)size > b->q->limit[i];
+        pairs[i] = (int16_t)(c * b->q->factor[i]);
     }
-    for (int r = 0; r < 8; r++)
-        for (int c = 0; c < 8; c++) {
-            int i = zf_coef_index(r, c);
-            in[r][c] = (int16_t)(b->coef[i] * b->q->factor[i]);
-        }
-    idct_1d(in, out, 1 << 10);
-    for (int r = 0; r < 8; r++)
-        for (int c = 0; c < 8; c++) {
-            int32_t v = out[r][c] >> 11;
-            bad |= v > ZF_PASS1_MAX || v < -ZF_PASS1_MAX;
-            in[r][c] = (int16_t)v;
-        }
+    for (int i = 0; i < 32; i++) {
+        block[i] = pairs[2 * i];
+        block[i + 32] = pairs[2 * i + 1];
+    }
+    idct_1d(block, rows, out, 1 << 10);
+    for (int i = 0; i < 64; i++) {
+        int32_t v = out[i] >> 11;
+        bad |= v > ZF_PASS1_MAX || v < -ZF_PASS1_MAX;
+        block[i] = (int16_t)v;
+    }
     if (bad)
         return false;
+    transpose(block);
+    idct_1d(block, columns, out, 1 << 17);
+    for (int i = 0; i < 64; i++) {
+        int32_t v = out[i] >> 18;
+        bad |= v < -512 || v > 511;
+        block[i] = (int16_t)zf_min(zf_max(v + 128, 0), 255);
+    }
+    transpose(block);
     for (int r = 0; r < 8; r++)
         for (int c = 0; c < 8; c++)
-            next[c][r] = in[r][c];
-    idct_1d(next, out, 1 << 17);
-    for (int c = 0; c < 8; c++)
-        for (int r = 0; r < 8; r++) {
-            int32_t v = out[c][r] >> 18;
-            bad |= v < -512 || v > 511;
-            samples[c][r] = (uint8_t)zf_min(zf_max(v + 128, 0), 255);
-        }
-    for (int r = 0; r < 8; r++)
-        for (int c = 0; c < 8; c++)
-            b->dst[(size_t)r * b->stride + (size_t)c] = samples[c][r];
+            b->dst[(size_t)r * b->stride + (size_t)c] = (uint8_t)block[8 * r + c];
     return !bad;
 }
 

@@ -28,14 +28,6 @@ typedef int16_t zf_block[ZF_COEF_STRIDE];
  * entropy decoder can reach before it notices, give ZF_COEF_TRASH. */
 extern const uint8_t zf_zigzag_index[256];
 
-/* Row r, column c -> index in a block. */
-static inline int zf_coef_index(int r, int c)
-{
-    static const uint8_t row[8] = {0, 32, 16, 33, 1, 48, 17, 49};
-    static const uint8_t column[8] = {0, 8, 4, 10, 2, 12, 6, 14};
-    return row[r] + column[c];
-}
-
 /* ---- entropy decoding ----------------------------------------------------- */
 
 /* Reads the bits of an unstuffed segment. The next bit is the highest of buf;

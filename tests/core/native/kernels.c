@@ -178,8 +178,8 @@ static void check_opencv(const zf_kernels *kernels)
         in += out; /* the mean of fractions is for sides that shrink */
     int n = 1 + (int)draw((uint32_t)out), from = (int)draw((uint32_t)(out - n + 1));
     zf_cv_line line = {0};
-    if (zf_cv_line_make(&line, kernels, method, cases[chosen].filter, false, in, out, from, n) !=
-        ZF_OK)
+    if (zf_cv_line_make(&line, kernels, method, cases[chosen].filter, false, in, out, from, n,
+                        0) != ZF_OK)
         abort();
     line.divisor = draw(2) ? 1 : 255;
 
