@@ -490,6 +490,7 @@ def test_a_network_of_timm(empty, capsys):
     assert_weights_to_accuracy(f"timm:{name}", network, transform, saved_safetensors, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["test_vit", "test_resnet"])
 def test_the_test_size_of_timm(empty, architecture):
     """The one takes the size of its images as an argument, the other takes any size."""

@@ -170,6 +170,7 @@ def test_from_weights_to_om_and_nothing_twice(with_atc, capsys):
     assert [kind for *_, kind in steps(capsys)] == ["kept", "kept", "made", "made"]
 
 
+@pytest.mark.slow
 def test_a_network_of_timm_from_weights_to_om(with_atc, capsys):
     pytest.importorskip("timm")
     card = {"architecture": "test_resnet", "num_classes": 10, "input_size": [3, 160, 160]}

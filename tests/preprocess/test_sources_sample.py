@@ -10,7 +10,7 @@ import pytest
 from tests.support import paths
 from zoofast.preprocess.sources import open_source
 
-STEP = 65  # of the configurations, every 65th is compared
+STEP = 99  # of the configurations, every 99th is compared
 
 
 def test_a_sample_of_all_configurations(
