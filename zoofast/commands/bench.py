@@ -4,6 +4,7 @@ throughput from host to host."""
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,12 @@ def _search(args: argparse.Namespace, rows: list[dict[str, Any]], failures: dict
     from zoofast.inference.measure import search_sizes
 
     def is_within(size: int) -> bool:
-        if not args.quiet:
-            show(f"bench: batch size {size}")
+        show(f"bench: batch size {size}")
         if not _try(args, size, rows, failures):
             return False
         return bool(rows[-1]["levels"][0]["host_latency_ms"]["p99"] <= args.max_latency)
 
-    with working("bench") as show:
+    with nullcontext(lambda what: None) if args.quiet else working("bench") as show:
         search_sizes(is_within, LARGEST)
     rows.sort(key=lambda row: int(row["batchsize"]))
 
