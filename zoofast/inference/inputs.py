@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.names import stem
-from zoofast.errors import BackendError, SourceError
+from zoofast.errors import BackendError, ResultError, SourceError
 from zoofast.inference.backends import Allocate, TensorInfo
+from zoofast.inference.packs import PackReader, is_pack, list_rows
 from zoofast.preprocess.manifest import read_manifest
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
@@ -48,12 +49,19 @@ def _packed_files(where: str) -> list[str]:
     return [path for path in paths if os.path.isfile(path)]
 
 
+def _with_rows(file: str) -> list[str]:
+    """The inputs that a file holds: the rows of a pack, else the file itself."""
+    return list_rows(file) if is_pack(file) else [file]
+
+
 def list_inputs(where: str) -> list[str]:
     """The .bin and .npy files of the folder `where` in ais_bench's order, or the file `where`, or
     the files in `where` with commas between them, in their order. Of a folder that `zoofast prep`
-    packed as a guide does, the bins in the order of the images.
+    packed as a guide does, the bins in the order of the images. A pack stands for its rows; see
+    zoofast.inference.packs.
 
-    Raises SourceError: no such files, or two files whose results would have the same name.
+    Raises SourceError: no such files, or two files whose results would have the same name;
+    ResultError for a damaged pack.
     """
     if os.path.isdir(where) and (packed := _packed_files(where)):
         files = packed
@@ -72,6 +80,7 @@ def list_inputs(where: str) -> list[str]:
                 raise SourceError(f"{file or where}: no such folder, nor a .bin or .npy file")
             if files.count(file) > 1:
                 raise SourceError(f"{file}: is named twice")
+    files = [each for file in files for each in _with_rows(file)]
     if not files:
         raise SourceError(f"{where}: holds no .bin or .npy files")
     by_stem: dict[str, str] = {}
@@ -110,18 +119,23 @@ class InputReader:
 
     def __init__(self, info: TensorInfo, images: int) -> None:
         self.info, self.images = info, images
+        self._packs = PackReader()
         self.file_nbytes = info.image_nbytes * images
 
     def check(self, file: str) -> str | None:
         """Why the file does not fit the model, with both sizes; None if it fits."""
         wanted = f"{self.images} * {self.info.image_nbytes} bytes for {self.info}"
         try:
-            if not file.lower().endswith(".npy"):
+            array = self._packs.row(file)
+            if array is None and not file.lower().endswith(".npy"):
                 nbytes = Path(file).stat().st_size
                 return None if nbytes == self.file_nbytes else f"{nbytes} bytes, not {wanted}"
-            array = np.load(file, mmap_mode="r")
+            if array is None:
+                array = np.load(file, mmap_mode="r")
         except OSError as error:
             return error.strerror or str(error)
+        except ResultError as error:
+            return str(error)
         except ValueError:
             return "is no .npy file of numbers"
         if array.dtype != self.info.dtype or array.nbytes != self.file_nbytes:
@@ -132,10 +146,11 @@ class InputReader:
         """Reads the file into `out`, (images, *shape of an image). Returns the reason of a failure,
         or None."""
         try:
-            if file.lower().endswith(".npy"):
+            row = self._packs.row(file)
+            if row is not None or file.lower().endswith(".npy"):
                 reason = self.check(file)
                 if reason is None:
-                    out[...] = np.load(file).reshape(out.shape)
+                    out[...] = (np.load(file) if row is None else row).reshape(out.shape)
                 return reason
             flat = out.reshape(-1).view(np.uint8).data
             with Path(file).open("rb", buffering=0) as stream:
@@ -146,6 +161,8 @@ class InputReader:
                     return self.check(file) or "changed while it was read"
         except OSError as error:
             return error.strerror or str(error)
+        except ResultError as error:
+            return str(error)
         return None
 
 
@@ -153,8 +170,8 @@ class GroupReader:
     """Reads the files of all inputs of a model. Every file of the first input holds `images` images
     of the batch, and so many parts of every other input.
 
-    further: file of the first input -> files of the other inputs. Raises BackendError for inputs
-    that cannot be divided among the files of a batch.
+    further: file of the first input -> files of the other inputs. Raises BackendError for
+    inputs that cannot be divided among the files of a batch.
     """
 
     def __init__(
@@ -173,7 +190,13 @@ class GroupReader:
                 f"{model}: has {len(inputs)} inputs ({names}), --input names {given}; name a "
                 "folder for each, with commas between them, in this order"
             )
-        self.files = first.shape[0] // images  # of a batch, for each input
+        batch_size = first.shape[0]
+        if images < 1 or batch_size % images:
+            raise BackendError(
+                f"batch size {batch_size} is no multiple of {images} images a file; take a model "
+                f"of batch size {images}, or give --batchsize {images}"
+            )
+        self.files = batch_size // images  # of a batch, for each input
         for info in inputs[1:]:
             if info.shape[0] % self.files:
                 raise BackendError(
@@ -214,10 +237,12 @@ def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
     """How many images of the model's input one file holds, by the size of the first file that fits,
     as in ais_bench; 1 if none fits.
 
-    Beside a manifest of `zoofast prep`, the manifest says it. The size would be no hint: four times
-    the size is float32 where the model takes uint8.
+    A row of a pack is one image. Beside a manifest of `zoofast prep`, the manifest says it. The
+    size would be no hint: four times the size is float32 where the model takes uint8.
     """
     for file in files:
+        if is_pack(os.path.dirname(file)):
+            return 1
         for folder in (Path(file).parent, Path(file).parent.parent):
             manifest = read_manifest(folder)
             if manifest is not None:

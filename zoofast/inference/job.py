@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.names import stem
-from zoofast.errors import BackendError, SourceError
+from zoofast.errors import SourceError
 from zoofast.inference.backends import (
     Model,
     PinningModel,
@@ -82,11 +82,6 @@ def infer_files(
     raises SourceError. sink None: no results are written. Raises BackendError, OutputError.
     """
     batch_size = model.input.shape[0]
-    if images_per_file < 1 or batch_size % images_per_file:
-        raise BackendError(
-            f"batch size {batch_size} is no multiple of {images_per_file} images a file; take a "
-            f"model of batch size {images_per_file}, or give --batchsize {images_per_file}"
-        )
     report = InferReport(batch_size, images_per_file)
     begin = time.perf_counter()
     queued = isinstance(model, QueuedModel) and loop == 1
