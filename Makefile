@@ -67,6 +67,7 @@ bench: .venv/ready-bench
 	$(PYTHON) benchmarks/prep.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/jpeg.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/cases.py $(if $(IMAGES),--images $(IMAGES)) --write
+	$(PYTHON) benchmarks/levels.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/zoo.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES)) --write
