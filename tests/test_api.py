@@ -10,6 +10,7 @@ from importlib.metadata import version
 import pytest
 
 import zoofast
+from tests.support import paths
 
 ERRORS = {
     "BackendError",
@@ -84,3 +85,8 @@ def test_importing_zoofast_imports_no_other_package() -> None:
     code = "import sys, zoofast; print(sorted({'numpy', 'PIL', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_citation_has_the_version() -> None:
+    citation = (paths.ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {version('zoofast')}\n" in citation
