@@ -90,7 +90,7 @@ struct zf_cv_kernels {
 
 extern const zf_cv_kernels zf_cv_kernels_scalar;
 #if defined(__x86_64__)
-extern const zf_cv_kernels zf_cv_kernels_ssse3, zf_cv_kernels_avx2;
+extern const zf_cv_kernels zf_cv_kernels_avx2;
 #elif defined(__aarch64__)
 extern const zf_cv_kernels zf_cv_kernels_neon;
 #endif
