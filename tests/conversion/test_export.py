@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import folders
+from tests.support import folders, libraries
 from zoofast.base.files import atomic_output
 from zoofast.cli import main
 from zoofast.conversion import models, onnxfile
@@ -452,7 +452,6 @@ def assert_weights_to_accuracy(name, network, transform, save, capsys):
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
     """An empty folder, and no memory of recipes that were compared before."""
-    torch_compat.define_missing_operators()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(first_use, "_proven", set())
@@ -465,7 +464,7 @@ def saved(network):
 
 
 def test_a_network_of_torchvision(empty, capsys):
-    models = pytest.importorskip("torchvision").models
+    models = libraries.load("torchvision").models
     assert_weights_to_accuracy(
         "torchvision:SqueezeNet1_1_Weights.IMAGENET1K_V1",
         models.squeezenet1_1().eval(),
@@ -476,7 +475,7 @@ def test_a_network_of_torchvision(empty, capsys):
 
 
 def test_a_network_of_timm(empty, capsys):
-    timm = pytest.importorskip("timm")
+    timm = libraries.load("timm")
     safetensors = pytest.importorskip("safetensors.torch")
     name = "test_vit.r160_in1k"
     network = timm.create_model(name).eval()
@@ -494,7 +493,7 @@ def test_a_network_of_timm(empty, capsys):
 @pytest.mark.parametrize("architecture", ["test_vit", "test_resnet"])
 def test_the_test_size_of_timm(empty, architecture):
     """The one takes the size of its images as an argument, the other takes any size."""
-    pytest.importorskip("timm")
+    libraries.load("timm")
     sizes = {"input_size": [3, 160, 160], "test_input_size": [3, 192, 192]}
     card = {"architecture": architecture, "num_classes": 10, "pretrained_cfg": sizes}
     Path("config.json").write_text(json.dumps(card))
@@ -506,7 +505,7 @@ def test_the_test_size_of_timm(empty, architecture):
 
 
 def test_a_network_of_hugging_face(empty, capsys):
-    transformers = pytest.importorskip("transformers")
+    transformers = libraries.load("transformers")
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.ViTConfig(**size, intermediate_size=16, image_size=32, num_labels=7)
     classifier = transformers.ViTForImageClassification(config).eval()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import paths
+from tests.support import libraries, paths
 from zoofast.base.lock import output_lock
 from zoofast.cli import _parser as parser
 from zoofast.cli import main
@@ -172,7 +172,7 @@ def test_from_weights_to_om_and_nothing_twice(with_atc, capsys):
 
 @pytest.mark.slow
 def test_a_network_of_timm_from_weights_to_om(with_atc, capsys):
-    pytest.importorskip("timm")
+    libraries.load("timm")
     card = {"architecture": "test_resnet", "num_classes": 10, "input_size": [3, 160, 160]}
     Path("config.json").write_text(json.dumps(card))
     command = "convert config.json --weights random --batchsize 4 --soc 310P3"

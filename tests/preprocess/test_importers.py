@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import folders, jpegs
-from zoofast.base.extras import define_missing_operators
+from tests.support import folders, jpegs, libraries
 from zoofast.errors import RecipeError
 from zoofast.preprocess import importers, reference
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
@@ -52,9 +51,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def torchvision() -> Any:
-    pytest.importorskip("torch")
-    define_missing_operators()
-    return pytest.importorskip("torchvision")
+    return libraries.load("torchvision")
 
 
 def written(folder: Path, **changes: Any) -> str:
@@ -170,7 +167,7 @@ def test_a_wrong_model_card_is_one_line(
 
 
 def test_names_of_timm() -> None:
-    timm = pytest.importorskip("timm")
+    timm = libraries.load("timm")
     imported = importers.load("timm:resnet18")
     assert imported.recipe.name == f"resnet18.{timm.models.get_pretrained_cfg('resnet18').tag}"
     assert_equal(imported.recipe, imported.transform())
@@ -179,7 +176,7 @@ def test_names_of_timm() -> None:
 
 
 def test_timms_border_around_the_whole_image(torchvision: Any, tmp_path: Path) -> None:
-    pytest.importorskip("timm")
+    libraries.load("timm")
     from timm.data import transforms
 
     # Of the last two, side / ratio and side * (1 / ratio) are rounded to other numbers.
@@ -245,7 +242,7 @@ def test_unknown_weights(torchvision: Any) -> None:
 
 
 def test_transforms_of_both_versions(torchvision: Any) -> None:
-    v1, v2 = torchvision.transforms, pytest.importorskip("torchvision.transforms.v2")
+    v1, v2 = torchvision.transforms, libraries.load("torchvision.transforms.v2")
     normalize = v1.Normalize(MEAN, STD)
     exact = [v1.Resize((70, 50), v1.InterpolationMode.LANCZOS), v1.ToTensor()]
     for transform in (
@@ -270,7 +267,7 @@ def torch_float() -> Any:
 
 
 def test_what_a_recipe_cannot_say_is_named(torchvision: Any) -> None:
-    v1, v2 = torchvision.transforms, pytest.importorskip("torchvision.transforms.v2")
+    v1, v2 = torchvision.transforms, libraries.load("torchvision.transforms.v2")
     crop, tensor = v1.CenterCrop(64), v1.ToTensor()
     cases = [
         ([v1.RandomResizedCrop(64), tensor], "step RandomResizedCrop: draws at random"),

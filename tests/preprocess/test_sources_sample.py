@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support import paths
+from tests.support import libraries, paths
 from zoofast.preprocess.sources import open_source
 
 STEP = 99  # of the configurations, every 99th is compared
@@ -17,7 +17,7 @@ def test_a_sample_of_all_configurations(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     for package in ("timm", "transformers"):
-        pytest.importorskip(package)
+        libraries.load(package)
     monkeypatch.syspath_prepend(paths.ROOT / "tools")
     monkeypatch.delitem(sys.modules, "images", raising=False)
     tool = importlib.import_module("compare_sources")
