@@ -66,8 +66,7 @@ static bool plan_mcu(zf_baseline *d, const zf_jpeg *jpeg)
 
 static zf_status plan(zf_baseline *d, const zf_jpeg *jpeg, zf_window w)
 {
-    if (jpeg->progressive || jpeg->scan_ncomp != jpeg->ncomp || jpeg->scan_ss != 0 ||
-        jpeg->scan_se != 63 || jpeg->scan_ah != 0 || jpeg->scan_al != 0)
+    if (jpeg->scan_ss != 0 || jpeg->scan_se != 63 || jpeg->scan_ah != 0 || jpeg->scan_al != 0)
         return ZF_UNSUPPORTED;
     zf_status status = zf_planes_begin(&d->planes, jpeg, w);
     if (status != ZF_OK)
