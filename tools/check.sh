@@ -72,7 +72,7 @@ scalar)
         -k "not scalar" "$@"
     ;;
 acl-asan | acl-tsan)
-    ZOOFAST_SANITIZED_ACL=1 exec "$python" -m pytest -q -m slow tests/core/test_acl_native.py \
+    ZOOFAST_SANITIZED_ACL=1 exec "$python" -m pytest -q -m slow tests/inference/test_acl_native.py \
         -k "${name#acl-}" "$@"
     ;;
 aarch64)

@@ -474,6 +474,7 @@ def test_a_network_of_torchvision(empty, capsys):
     )
 
 
+@pytest.mark.slow  # imports timm
 def test_a_network_of_timm(empty, capsys):
     timm = libraries.load("timm")
     safetensors = pytest.importorskip("safetensors.torch")
@@ -504,6 +505,7 @@ def test_the_test_size_of_timm(empty, architecture):
     assert output_ports(model) == ["class:?,10"]
 
 
+@pytest.mark.slow  # imports transformers
 def test_a_network_of_hugging_face(empty, capsys):
     transformers = libraries.load("transformers")
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

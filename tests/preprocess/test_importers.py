@@ -166,6 +166,7 @@ def test_a_wrong_model_card_is_one_line(
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow  # imports timm
 def test_names_of_timm() -> None:
     timm = libraries.load("timm")
     imported = importers.load("timm:resnet18")
@@ -175,6 +176,7 @@ def test_names_of_timm() -> None:
         importers.load("timm:resnt18")
 
 
+@pytest.mark.slow  # imports timm
 def test_timms_border_around_the_whole_image(torchvision: Any, tmp_path: Path) -> None:
     libraries.load("timm")
     from timm.data import transforms

@@ -13,6 +13,7 @@ from zoofast.preprocess.sources import open_source
 STEP = 99  # of the configurations, every 99th is compared
 
 
+@pytest.mark.slow  # imports timm
 def test_a_sample_of_all_configurations(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
