@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,7 +44,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> once.Once:
 ONE_LEVEL = os.environ.get("ZOOFAST_TEST_LEVELS") == "one"
 
 
-@pytest.fixture(scope="session", params=[_core.isa()] if ONE_LEVEL else _core.isa_names())
+def levels() -> list[Any]:
+    """Parameters of `isa`.
+
+    A CPU with AVX2 uses ssse3 on demand only: there its tests are slow ones, but for those of
+    tests/core/test_native.py.
+    """
+    if ONE_LEVEL:
+        return [_core.isa()]
+    slow = () if _core.isa() == "ssse3" else pytest.mark.slow
+    return [pytest.param(n, marks=slow if n == "ssse3" else ()) for n in _core.isa_names()]
+
+
+@pytest.fixture(scope="session", params=levels())
 def isa(request: pytest.FixtureRequest) -> str:
     """Every CPU level that the build knows; those that this CPU lacks are skipped.
 

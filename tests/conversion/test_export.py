@@ -97,7 +97,10 @@ def output_ports(model):
     ]
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n == "inceptionv4" else ()) for n in models.names()],
+)
 def test_a_known_model_computes_in_onnx_what_it_computes_in_torch(exported, name, request):
     if name == "nasnetalarge":
         request.getfixturevalue("slim_nasnet")
@@ -277,6 +280,7 @@ class TestFactory:
         )
         assert done.stdout.split() == ["52"], done.stderr
 
+    @pytest.mark.slow
     def test_torchvision_imports_without_its_compiled_operators(self, tmp_path):
         """In a process of its own, with a copy of torchvision whose libraries cannot load."""
         installed = Path(importlib.util.find_spec("torchvision").origin).parent

@@ -370,6 +370,7 @@ class TestCommands:
             simplify(model, tmp_path / "out.onnx", 4)
 
 
+@pytest.mark.slow
 def test_nasnet_as_exported_is_merged(slim_nasnet, tmp_path):
     target = ExportTarget.from_known_model(slim_nasnet)
     export(build_network(target, None), target, tmp_path / "nasnet.onnx")

@@ -102,6 +102,7 @@ def run_under_tsan(made: once.Once, *arguments: str | Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_pool_has_no_data_race(made: once.Once, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     files = {f"{i}.JPEG": jpegs.jpeg(60 + 9 * i, 70, i, progressive=i == 3) for i in range(6)}

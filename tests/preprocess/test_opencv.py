@@ -109,7 +109,7 @@ def test_any_resize_equals_opencv_at_length(cv2: Any, isa: str, filter: str) -> 
     compare(cv2, isa, filter, range(1000, 2000))
 
 
-@pytest.mark.parametrize("level", ["scalar", "neon"])
+@pytest.mark.parametrize("level", [pytest.param("scalar", marks=pytest.mark.slow), "neon"])
 def test_resizes_on_aarch64_equal_opencv(cv2: Any, made: once.Once, level: str) -> None:
     cases, wanted = [], []
     for i, seed in enumerate(range(300, 390)):
