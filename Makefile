@@ -47,8 +47,12 @@ test: .venv/ready-test
 	$(PYTHON) -m pytest -q -n $$(n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist worksteal \
 		-m "not slow"
 
-test-slow: .venv/ready-test
-	$(PYTHON) -m pytest -q -m slow
+.venv/ready-slow: $(SOURCES)
+	sh tools/setup.sh dev timm hf
+	@touch $@ .venv/ready .venv/ready-test
+
+test-slow: .venv/ready-slow
+	$(PYTHON) -m pytest -q -n $$(nproc) --dist worksteal -m slow
 
 test-zoo: .venv/ready-test
 	ZOOFAST_TEST_ZOO=all $(PYTHON) -m pytest -q tests/preprocess/test_zoo.py
