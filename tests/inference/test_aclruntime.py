@@ -406,10 +406,10 @@ def test_no_device_is_left(
     fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=fault)
     inputs = models.write_inputs(tmp_path / "in", 9)
     assert infer_on(tmp_path, "0,1") == 2
-    shown = capfd.readouterr().err
-    (then,) = (line for line in shown.splitlines() if line.endswith("; the other devices go on"))
-    error = shown.splitlines()[-1]
-    assert "device 1 ended with" in then
+    lines = capfd.readouterr().err.splitlines()
+    # On a slow machine there is a line of progress too.
+    then, error = (line for line in lines if line.startswith("zoofast: "))
+    assert "device 1 ended with" in then and then.endswith("; the other devices go on")
     assert error.index("device 1 ended with") < error.index("device 0 ended with")
     done = len(list((tmp_path / "out/r").rglob("*.bin")))
     assert done >= 6  # the results of the last batch may be lost with the process

@@ -916,7 +916,7 @@ def test_bench_at_several_levels_and_for_a_time(
     capsys.readouterr()
     null = ["bench", "-m", "4x3x8x8", "--backend", "null", "--batchsize", "4", "--concurrency", "2"]
     assert main(null) == 2
-    assert "takes at most 1 batches at a time, not 2" in capsys.readouterr().err
+    assert "takes at most 1 batch at a time, not 2" in capsys.readouterr().err
 
 
 def test_bench_looks_for_the_best_size_within_a_latency(
@@ -936,6 +936,7 @@ def test_bench_looks_for_the_best_size_within_a_latency(
     assert "no batch size has a p99 latency of at most 0.001 ms" in capsys.readouterr().err
     words[2] = models.write_model(tmp_path / "one.onnx", 1)
     assert main([*words, "1e6"]) == 0  # the search ends where the model takes no larger batch
+    assert "batch size 2 is not measured: is made for" in capsys.readouterr().err
     assert [row["batchsize"] for row in json.loads(numbers.read_text())["rows"]] == [1]
 
 

@@ -125,10 +125,10 @@ def run(args: argparse.Namespace) -> int:
         )
     elif args.max_latency is not None:
         warn(f"no batch size has a p99 latency of at most {args.max_latency:g} ms")
-    if not search:  # the search ends where a size is too large
-        _warn_of_failures(failures)
-    failed = failures and not search
-    return 1 if failed or (args.max_latency is not None and within is None) else 0
+    _warn_of_failures(failures)
+    # A size that cannot be run ends a search as a size beyond the limit does.
+    is_incomplete = bool(failures) and not search
+    return 1 if is_incomplete or (args.max_latency is not None and within is None) else 0
 
 
 def _warn_of_failures(failures: dict[int, str]) -> None:

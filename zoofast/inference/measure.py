@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.text import counted
 from zoofast.errors import BackendError
 from zoofast.inference.backends import Model, PinningModel, QueuedModel, latency
 from zoofast.inference.job import Commit, InferJob, InferReport, Progress, dummy_batch, warm_up
@@ -70,30 +71,24 @@ class BenchJob(InferJob):
         opened: Callable[[Model], Any] = lambda model: None,
     ) -> BenchReport:
         """As InferJob.run. progress: called with 0 now and then, as a sign of life."""
-        with self.open() as model:
+        with self.open(self.levels[0] if self.levels else 1) as model:
             opened(model)
+            is_queued = isinstance(model, QueuedModel)
+            levels = self.levels or ((1, 2, model.max_in_flight) if is_queued else (1,))
             report = BenchReport(model.input.shape[0], inputs=model.inputs)
-            levels = self.levels
-            if not levels:
-                levels = (1, 2, model.max_in_flight) if isinstance(model, QueuedModel) else (1,)
-            # What computes several batches with threads divides the CPUs among them when it loads.
-            here = [n for n in levels if n == 1 or isinstance(model, QueuedModel)]
             data = self._data(model)
-            for level in here:
-                warm_up(model, data, self.warmup if level == here[0] else 0)
-                if level == here[0]:
-                    ready()
+            warm_up(model, data, self.warmup)
+            ready()
+            report.levels.append(self._measure(model, data, levels[0], progress))
+            report.times = model.times()
+            for level in levels[1:] if is_queued else ():
                 report.levels.append(self._measure(model, data, level, progress))
-                if level == here[0]:
-                    report.times = model.times()
-        for level in levels:
-            if level not in here:
-                with self.open(level) as model:
-                    data = self._data(model)
-                    warm_up(model, data, self.warmup)
-                    report.levels.append(self._measure(model, data, level, progress))
-                    if level == levels[0]:
-                        report.times = model.times()
+        # What computes several batches with threads divides the CPUs among them when it loads.
+        for level in () if is_queued else levels[1:]:
+            with self.open(level) as model:
+                data = self._data(model)
+                warm_up(model, data, self.warmup)
+                report.levels.append(self._measure(model, data, level, progress))
         report.images = sum(level.images for level in report.levels)
         report.seconds = sum(level.seconds for level in report.levels)
         return report
@@ -109,7 +104,8 @@ class BenchJob(InferJob):
         most = model.max_in_flight if isinstance(model, QueuedModel) else model.concurrency
         if level > most:
             raise BackendError(
-                f"{self.spec.model}: the device takes at most {most} batches at a time, not {level}"
+                f"{self.spec.model}: the device takes at most {counted(most, 'batch', 'batches')} "
+                f"at a time, not {level}"
             )
         begin = time.perf_counter()
         told = begin
