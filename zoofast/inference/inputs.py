@@ -327,18 +327,20 @@ class BatchReader:
 
     def _read(self, index: int) -> InputBatch:
         batch = InputBatch(self._buffers[index % len(self._buffers)], {}, {})
-        filled: list[int] = []  # parts of the batch
-        images = self._reader.readers[0].images
-        for part, file in enumerate(self._groups[index]):
+        images, group = self._reader.readers[0].images, self._groups[index]
+        first: int | None = None  # part of the batch that is filled
+        unfilled = list(range(len(group), self._reader.files))
+        for part, file in enumerate(group):
             reason = self._reader.read(file, part, batch.arrays)
-            if reason is None:
-                batch.rows[file] = slice(part * images, (part + 1) * images)
-                filled.append(part)
-            else:
+            if reason is not None:
                 batch.failures[file] = reason
+                unfilled.append(part)
+                continue
+            batch.rows[file] = slice(part * images, (part + 1) * images)
+            if first is None:
+                first = part
         for array in batch.arrays:
             parts = array.reshape(self._reader.files, -1)
-            for part in range(len(parts)):
-                if part not in filled:
-                    parts[part] = parts[filled[0]] if filled else 0
+            for part in unfilled:
+                parts[part] = 0 if first is None else parts[first]
         return batch

@@ -73,18 +73,18 @@ class BenchJob(InferJob):
         """As InferJob.run. progress: called with 0 now and then, as a sign of life."""
         with self.open(self.levels[0] if self.levels else 1) as model:
             opened(model)
-            is_queued = isinstance(model, QueuedModel)
-            levels = self.levels or ((1, 2, model.max_in_flight) if is_queued else (1,))
+            held = model.max_in_flight if isinstance(model, QueuedModel) else 0
+            levels = self.levels or ((1, 2, held) if held else (1,))
             report = BenchReport(model.input.shape[0], inputs=model.inputs)
             data = self._data(model)
             warm_up(model, data, self.warmup)
             ready()
             report.levels.append(self._measure(model, data, levels[0], progress))
             report.times = model.times()
-            for level in levels[1:] if is_queued else ():
+            for level in levels[1:] if held else ():
                 report.levels.append(self._measure(model, data, level, progress))
         # What computes several batches with threads divides the CPUs among them when it loads.
-        for level in () if is_queued else levels[1:]:
+        for level in () if held else levels[1:]:
             with self.open(level) as model:
                 data = self._data(model)
                 warm_up(model, data, self.warmup)
