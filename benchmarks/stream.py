@@ -202,7 +202,10 @@ def run(args: argparse.Namespace) -> int:
         ),
         row("NPU of twice that rate", twice, f"{ratios['of the host']:.1%} of the host's rate"),
     ]
-    missed = [ratios["of the device"] < MIN_OF_DEVICE, ratios["of the host"] < MIN_OF_HOST]
+    is_missed = {
+        "NPU of half that rate": ratios["of the device"] < MIN_OF_DEVICE,
+        "NPU of twice that rate": ratios["of the host"] < MIN_OF_HOST,
+    }
     timings = {"host": host, "half": half, "process": process, "twice": twice}
     if args.model:
         more = on_ort(images.paths, args, timings)
@@ -230,7 +233,10 @@ def run(args: argparse.Namespace) -> int:
                 f"{more['of the sum']:.2f}× prep and infer, nothing written",
             ),
         ]
-        missed += [more["of the sum"] > MAX_OF_SUM, more["of the sum in memory"] > MAX_OF_SUM]
+        is_missed |= {
+            "both, streamed": more["of the sum in memory"] > MAX_OF_SUM,
+            "one command, streamed": more["of the sum"] > MAX_OF_SUM,
+        }
     table = Table(["", "ms/image", "min…max", "images/s", ""], rows)
     model = ""
     if args.model:
@@ -246,9 +252,10 @@ def run(args: argparse.Namespace) -> int:
     )
     figures = {name: timing.as_dict() for name, timing in timings.items()}
     publish(args, "stream", {"Streaming": table}, about, {"timings": figures, "ratios": ratios})
-    if any(missed):
-        print("zoofast: the stream is slower than its limit", file=sys.stderr)
-    return 1 if any(missed) else 0
+    missed = [name for name, is_too_slow in is_missed.items() if is_too_slow]
+    if missed:
+        print(f"zoofast: slower than its limit: {'; '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def on_ort(
