@@ -33,7 +33,6 @@ class _StandardOutput(str):
 
 
 STDOUT = _StandardOutput("-")
-PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 MIN_BAR, TIME_LEFT = 10, 8  # columns of the terminal
 MAX_WIDTH, MIN_TEXT = 1000, 8  # of a table, and of a column of text in it
 # What a terminal shows whose encoding lacks the character; other characters become escapes.
@@ -280,11 +279,11 @@ def terminal_width() -> int:
 class Meter:
     """Counts items and bytes. `progress` makes one."""
 
-    def __init__(self, what: str, total: int, console: Console, quiet: bool) -> None:
+    def __init__(self, what: str, total: int, console: Console) -> None:
         self.what, self.total, self.done, self.nbytes = what, total, 0, 0
         self._resumed = 0
-        self._console, self._quiet = console, quiet
-        self._begin = self._printed = time.monotonic()
+        self._console = console
+        self._begin = time.monotonic()
         self._bar: Progress | None = None
 
     def begin(self, resumed: int = 0) -> None:
@@ -299,18 +298,14 @@ class Meter:
         has space, the most important first."""
         self.done += items
         self.nbytes += nbytes
-        now = time.monotonic()
-        seconds = max(now - self._begin, 1e-9)
+        if self._bar is None:
+            return
+        seconds = max(time.monotonic() - self._begin, 1e-9)
         parts = [f"{(self.done - self._resumed) / seconds:,.0f}/s", *map(shown, notes)]
         if self.nbytes:
             parts.append(f"{self.nbytes / seconds / 1e6:,.1f} MB/s")
-        if self._bar is not None:
-            rate = self._fitting(parts)
-            self._bar.update(self._bar.task_ids[0], completed=self.done, rate=rate)
-        elif not self._quiet and now - self._printed >= PLAIN_SECONDS:
-            self._printed = now
-            line = f"{self.what}: {self.done} of {self.total}, {'  '.join(parts)}"
-            print(line, file=sys.stderr, flush=True)
+        rate = self._fitting(parts)
+        self._bar.update(self._bar.task_ids[0], completed=self.done, rate=rate)
 
     def _fitting(self, parts: list[str]) -> str:
         counts = len(self.what) + 2 * len(str(self.total)) + 1
@@ -322,8 +317,7 @@ class Meter:
 
 @contextmanager
 def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
-    """A Meter over `total` items: a bar on a terminal, else a line on standard error now and
-    then."""
+    """A Meter over `total` items, with a bar on standard error if that is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -334,7 +328,7 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
     )
 
     console = Console(stderr=True)
-    meter = Meter(what, total, console, quiet)
+    meter = Meter(what, total, console)
     if quiet or not console.is_terminal:
         yield meter
         return
