@@ -116,26 +116,26 @@ class Case:
             client = str(HERE / "peers" / "serial_acl.py")
             words = [str(self.library), str(self.model), str(self.bins), str(BATCH), str(CLASSES)]
             command = [sys.executable, client, *words, str(devices), str(out)]
-            found = json.loads(self.run(command, **self.settings, **settings))
+            measured = json.loads(self.run(command, **self.settings, **settings))
             outputs: NDArray[np.float32] = np.load(out)
         elif mode == "eval":
             words = [str(self.model), str(self.links), str(self.labels), "--recipe", RECIPE.name]
             more = ["--device", numbers, "--save-logits", str(out), "--json", str(figures)]
             self.zoofast("eval", *words, *more, **settings)
-            found = json.loads(figures.read_text())
+            measured = json.loads(figures.read_text())
             outputs = np.array(read_named_rows(out)[1])
         else:
             results = Path(tempfile.mkdtemp(dir=self.folder))
             where = ["-i", self.bins, "-o", results, "--output_dirname", "r"]
             more = ["--device", numbers, "--json", str(figures)]
             self.zoofast("infer", "-m", self.model, *where, *more, **settings)
-            found = json.loads(figures.read_text())
+            measured = json.loads(figures.read_text())
             files = sorted(results.rglob("*.bin"), key=lambda path: path.name)
             outputs = np.stack([np.fromfile(path, np.float32) for path in files])
         if check and mode != "serial" and json.loads(stats.read_text())["misuses"]:
             raise BenchmarkError(f"{mode} uses ACL in a way that it forbids")
         if not check:
-            self.timings[mode, devices].seconds.append(found["seconds"] / len(outputs))
+            self.timings[mode, devices].seconds.append(measured["seconds"] / len(outputs))
         return outputs
 
 

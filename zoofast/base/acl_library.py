@@ -143,9 +143,9 @@ def cann_version(library: str) -> str:
     folder = os.path.dirname(os.path.realpath(library))
     for _ in range(4):
         for name in ("version.cfg", "version.info", os.path.join("runtime", "version.info")):
-            found = version_in(os.path.join(folder, name))
-            if found:
-                return found
+            version = version_in(os.path.join(folder, name))
+            if version:
+                return version
         folder = os.path.dirname(folder)
     return ""
 

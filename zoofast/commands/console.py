@@ -167,9 +167,9 @@ def explain(*sentences: str) -> None:
 def say_command(command: str) -> None:
     """Prints a shell command, indented. On a terminal that is too narrow, it goes on in the next
     line behind a backslash."""
-    lines, room = [""], terminal_width() - len("   \\")
+    lines, max_length = [""], terminal_width() - len("   \\")
     for word in re.findall(r"#.*|(?:-\S+ )?(?:'[^']*'|[^\s'])+", shown(command)):
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > max_length:
             lines.append("    " + word)
         else:
             lines[-1] += " " * bool(lines[-1]) + word

@@ -236,13 +236,13 @@ def _evaluate(
 ) -> Evaluation:
     from zoofast.evaluation.evaluate import evaluate
 
-    told: set[int] = set()  # lost devices
+    reported: set[int] = set()  # lost devices
 
     with progress("eval", len(items), args.quiet) as meter:
 
         def advance(state: EvalProgress) -> None:
-            for device in state.lost_devices.keys() - told:
-                told.add(device)
+            for device in state.lost_devices.keys() - reported:
+                reported.add(device)
                 warn(f"{state.lost_devices[device]}; the other devices go on")
             if not state.images:
                 meter.begin(state.resumed)

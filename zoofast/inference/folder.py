@@ -34,7 +34,8 @@ from zoofast.inference.workers import DeviceRun, Lost
 class FolderRun:
     """What a run did, on each device. resumed: files whose results an earlier run had made.
 
-    inputs: all files of both runs, in order. kept: the earlier run's files and their results.
+    inputs: all files of both runs, in order. earlier_results: the earlier run's files and
+    their results.
     further: files of the model's further inputs, as in InferJob.
     """
 
@@ -43,7 +44,7 @@ class FolderRun:
     runs: list[DeviceRun]
     resumed: int = 0
     inputs: Sequence[str] = ()
-    kept: Sequence[tuple[str, list[str]]] = ()
+    earlier_results: Sequence[tuple[str, list[str]]] = ()
     further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -89,14 +90,14 @@ class FolderRun:
             folders = [_device_folder(self.folder, run.device) for run in self.runs]
         position = {file: i for i, file in enumerate(self.inputs)}
         for run, folder in zip(self.runs, folders, strict=True):
-            kept = [
+            earlier = [
                 (file, paths)
-                for file, paths in self.kept
+                for file, paths in self.earlier_results
                 if Path(paths[0]).parent == folder
                 or (folder == folders[0] and Path(paths[0]).parent not in folders)
             ]
             results = sorted(
-                [*kept, *run.report.results], key=lambda result: position.get(result[0], 0)
+                [*earlier, *run.report.results], key=lambda result: position.get(result[0], 0)
             )
             report = replace(run.report, results=results)
             content = json.dumps(summary(report, arguments, self.further)).encode()
@@ -148,7 +149,9 @@ def infer_folder(
         finally:
             shutil.rmtree(parts, ignore_errors=True)
     files = job.files or []
-    return FolderRun(job.spec.model, job.folder, runs, resumed, files, results.kept, job.further)
+    return FolderRun(
+        job.spec.model, job.folder, runs, resumed, files, results.earlier_results, job.further
+    )
 
 
 def _device_folder(folder: Path, device: int) -> Path:
@@ -276,8 +279,8 @@ class _Sample:
 class _Results:
     """The results in a folder: what an earlier run made, and what is still to be done.
 
-    todo: the files that have no result of every output yet; None for pure inference. kept: the
-    other files, each with its results.
+    todo: the files that have no result of every output yet; None for pure inference.
+    earlier_results: the other files, each with its results.
     images_per_file: the job's, or the earlier run's; None: not known yet.
     """
 
@@ -308,7 +311,7 @@ class _Results:
             earlier = None
         existing = _existing_results(folder)
         self.todo = job.files
-        self.kept: list[tuple[str, list[str]]] = []
+        self.earlier_results: list[tuple[str, list[str]]] = []
         self.images_per_file = job.images_per_file
         if resume and earlier is not None:
             self.images_per_file = job.images_per_file or earlier.images_per_file
@@ -318,7 +321,9 @@ class _Results:
             for file in job.files or []:
                 sample = existing.get(stem(file))
                 if sample is not None and sample.is_done(earlier):
-                    self.kept.append((file, [str(path) for _, path in sorted(sample.files)]))
+                    self.earlier_results.append(
+                        (file, [str(path) for _, path in sorted(sample.files)])
+                    )
                 else:
                     self.todo.append(file)
         elif resume and existing:

@@ -108,14 +108,14 @@ class BenchJob(InferJob):
                 f"at a time, not {level}"
             )
         begin = time.perf_counter()
-        told = begin
+        last_report = begin
 
         def more(begun: int) -> bool:
             """Whether to begin a batch after `begun` batches."""
-            nonlocal told
+            nonlocal last_report
             now = time.perf_counter()
-            if now - told > ALIVE_SECONDS:
-                told = now
+            if now - last_report > ALIVE_SECONDS:
+                last_report = now
                 progress(0)
             if self.seconds is None:
                 return begun < self.loop

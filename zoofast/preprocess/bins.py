@@ -53,7 +53,7 @@ class Packing:
                 f"bin names {self.names[:60]!r}: a name ends in .bin, and its places are {{i}}, "
                 "{i:05d}, {stem}, {name} and {folder}"
             )
-        by_image = {found[1] for found in _PLACE.finditer(self.names)} - {"folder"}
+        by_image = {match[1] for match in _PLACE.finditer(self.names)} - {"folder"}
         if not by_image or (self.images > 1 and by_image != {"i"}):
             raise OutputError(
                 f"bin names {self.names[:60]!r}: bins of several images need {{i}}, and bins of "
@@ -67,7 +67,7 @@ class Packing:
 
     @property
     def is_numbered(self) -> bool:
-        return any(found[1] == "i" for found in _PLACE.finditer(self.names))
+        return any(match[1] == "i" for match in _PLACE.finditer(self.names))
 
     def name(self, i: int, item: Item) -> str:
         """The name of bin `i`, whose first image is `item`."""

@@ -170,7 +170,7 @@ def prepare_folder(
     `labels`: the class of each image, by name, for the side file that `options` may ask for.
     `progress` is called when it is known what is to be done, and after every batch. Images that
     fail are in the report's `failures`. Raises RecipeError where an imported recipe differs from
-    its library (nothing is written then), OutputError (no room, not writable, another run's
+    its library (nothing is written then), OutputError (no space, not writable, another run's
     folder), ImageError (with on_error "stop"), KeyboardInterrupt; the folder can be resumed after
     each.
     """

@@ -33,12 +33,12 @@ def difference(image: Image.Image, data: bytes) -> str | None:
 
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, that OpenCV 5 finds in a JPEG or PNG."""
-    found: list[bytes] = []
+    exif_segments: list[bytes] = []
     if image.format == "JPEG":
-        found = [data for marker, data in getattr(image, "applist", []) if marker == "APP1"]
+        exif_segments = [data for marker, data in getattr(image, "applist", []) if marker == "APP1"]
     elif "exif" in image.info:
-        found = [image.info["exif"]]
-    for data in found:
+        exif_segments = [image.info["exif"]]
+    for data in exif_segments:
         if data.startswith(_EXIF):
             number = _core.exif_orientation(data[len(_EXIF) :])
             if number:

@@ -274,13 +274,13 @@ class AclModel:
             arrays, times = self._acl.end([output.dtype for output in self.outputs])
         end_ns = time.monotonic_ns()
         loop = self._loops.popleft()
-        for kept, ms, count in (
+        for series, ms, count in (
             (self._times.to_device, times.to_device, 1),
             (self._times.compute, times.compute, loop),
             (self._times.from_device, times.from_device, 1),
         ):
             if ms >= 0:
-                kept += [ms] * count
+                series += [ms] * count
         begin_ns = max(self._ended_ns, end_ns - round(max(times.compute, 0.0) * loop * 1e6))
         self._ended_ns = end_ns
         outputs = [

@@ -121,12 +121,12 @@ def load(name: str) -> Imported:
                 "folder of the downloaded repository"
             )
         files = [path / file for file in (CONFIG, PROCESSOR_CONFIG)]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None and (path / MODEL_CONFIG).is_file():
+        config_file = next((file for file in files if file.is_file()), None)
+        if config_file is None and (path / MODEL_CONFIG).is_file():
             return timm.load(str(path / MODEL_CONFIG), False)
-        if found is None:
+        if config_file is None:
             raise RecipeError(f"{name}: no {CONFIG} in it")
-        path = found
+        path = config_file
     config = read_json(path)
     if path.name == PROCESSOR_CONFIG and isinstance(config.get("image_processor"), dict):
         config = config["image_processor"]

@@ -74,13 +74,13 @@ def _registered(name: str) -> dict[str, Any]:
         define_missing_operators()
         import timm
     try:
-        found = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
+        pretrained = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
         known = timm.list_pretrained() + timm.list_models()
         raise RecipeError(
             f"timm {timm.__version__} has no model {name!r}{nearest(name, known)}"
         ) from None
-    config: dict[str, Any] = found.to_dict()
+    config: dict[str, Any] = pretrained.to_dict()
     return config
 
 
