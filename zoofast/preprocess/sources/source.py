@@ -34,7 +34,7 @@ class Item:
     @classmethod
     def at(cls, path: str, offset: int | None = None, nbytes: int = 0, archive: int = 0) -> Item:
         """The item named after the file or member `path`, with its problem, if there is one."""
-        name = stem(os.path.basename(path))
+        name = stem(path)
         problem = name_problem(name)
         if problem is None and "\0" in path:
             problem = "the path has a null byte"

@@ -9,19 +9,17 @@ https://github.com/webdataset/webdataset
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from zoofast.base.parsing import parse_json
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.source import Item, Source, is_image
+from zoofast.preprocess.sources.tar_headers import list_members
 
-MAX_HEADER_BYTES = 1 << 20  # of a tar header, long names and pax attributes included
 MAX_LABEL_BYTES = 1 << 20  # of a member that holds a label
 MAX_CLASS = 999_999_999
 _LABEL_SUFFIXES = (".cls", ".json")  # the first is preferred
@@ -94,46 +92,25 @@ def _open(path: str, count: int) -> int:
     return fd
 
 
-class _Headers(io.FileIO):
-    """A tar file for tarfile to list: a header that claims to be large is not read into memory."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return super().read(size) or b""
-
-
 def _index(source: TarSource, prefix: str) -> None:
     """Adds the members of the last of the source's tars. prefix: of their paths."""
     archive = len(source.fds) - 1
     first_item = len(source.items)
     others: list[Item] = []  # members that are no images
-    last = -1
-    tar: Any
-    with (
-        _Headers(source.fds[-1], closefd=False) as file,
-        tarfile.open(fileobj=file, mode="r:") as tar,
-    ):
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # a tar of a million members would need gigabytes
-            if member.offset_data <= last:
-                raise tarfile.ReadError("a member that begins before the last one")
-            last = member.offset_data
-            if member.isdir():
-                continue
-            path = prefix + member.name
-            *folders, base = member.name.split("/")
-            item = Item.at(path, member.offset_data, member.size, archive)
-            hidden = any(part.startswith(".") and part not in (".", "..") for part in folders)
-            if hidden or not member.isreg() or member.issparse():
-                source.skipped.append(path)
-            elif is_image(path):
-                source.items.append(item)
-            elif base.startswith("."):
-                source.skipped.append(path)
-            else:
-                others.append(item)
-    of_images = {_key(item) for item in source.items[first_item:]}
+    fd = source.fds[-1]
+    for name, offset, nbytes, regular in list_members(lambda at, size: os.pread(fd, size, at)):
+        path = prefix + name
+        *folders, base = name.split("/")
+        hidden = any(part[:1] == "." and part not in (".", "..") for part in folders)
+        if hidden or not regular:
+            source.skipped.append(path)
+        elif is_image(path):
+            source.items.append(Item.at(path, offset, nbytes, archive))
+        elif base.startswith("."):
+            source.skipped.append(path)
+        else:
+            others.append(Item.at(path, offset, nbytes, archive))
+    of_images = {_key(item) for item in source.items[first_item:]} if others else set()
     for item in others:
         if _key(item) not in of_images:
             source.skipped.append(item.path)
