@@ -47,21 +47,59 @@ int zf_read_range(int fd, uint64_t offset, size_t nbytes, size_t max_nbytes, zf_
     return 0;
 }
 
-int zf_read_file(const char *path, size_t max_nbytes, zf_buffer *buffer)
+/* Opens a regular file for reading. */
+static int open_regular(const char *path, int *fd, zf_stamp *stamp)
 {
     struct stat st;
+    int error = 0;
     /* O_NONBLOCK: without it, opening a pipe waits for a writer */
-    int error = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0)
         return errno;
-    if (fstat(fd, &st) != 0)
+    if (fstat(*fd, &st) != 0)
         error = errno;
     else if (!S_ISREG(st.st_mode))
         error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-    else
-        error = zf_read_range(fd, 0, (size_t)st.st_size, max_nbytes, buffer);
+    if (error) {
+        close(*fd);
+        return error;
+    }
+    stamp->nbytes = (uint64_t)st.st_size;
+    stamp->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    return 0;
+}
+
+int zf_read_file(const char *path, size_t max_nbytes, zf_buffer *buffer, zf_stamp *stamp)
+{
+    int fd, error = open_regular(path, &fd, stamp);
+    if (error)
+        return error;
+    error = zf_read_range(fd, 0, (size_t)stamp->nbytes, max_nbytes, buffer);
     close(fd);
     return error;
+}
+
+int zf_file_stamp(const char *path, zf_stamp *stamp)
+{
+    int fd, error = open_regular(path, &fd, stamp);
+    if (!error)
+        close(fd);
+    return error;
+}
+
+int zf_write_range(int fd, uint64_t offset, const uint8_t *data, size_t nbytes)
+{
+    while (nbytes > 0) {
+        ssize_t put = pwrite(fd, data, nbytes, (off_t)offset);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return errno;
+        data += put;
+        offset += (uint64_t)put;
+        nbytes -= (size_t)put;
+    }
+    return 0;
 }
 
 static int write_all(int fd, const uint8_t *data, size_t nbytes)

@@ -130,14 +130,23 @@ static void paint_border(const zf_recipe *r, const zf_geometry *g, void *out)
     }
 }
 
+void zf_pack_bytes(const zf_kernels *kernels, const zf_recipe *recipe,
+                   const zf_geometry *geometry, void *const planes[3], void *out)
+{
+    pack_bytes(kernels, recipe, planes, out);
+    if (recipe->padding != ZF_NOT_PADDED)
+        paint_border(recipe, geometry, out);
+}
+
 void zf_pack(const zf_kernels *kernels, const zf_recipe *recipe, const zf_geometry *geometry,
              const zf_resized *image, void *out)
 {
     fill_border(recipe, geometry, image);
-    if (image->elem_size == sizeof(float))
-        pack_floats(recipe, image->planes, out);
-    else
-        pack_bytes(kernels, recipe, image->planes, out);
+    if (image->elem_size != sizeof(float)) {
+        zf_pack_bytes(kernels, recipe, geometry, image->planes, out);
+        return;
+    }
+    pack_floats(recipe, image->planes, out);
     if (recipe->padding != ZF_NOT_PADDED)
         paint_border(recipe, geometry, out);
 }

@@ -1,6 +1,6 @@
 /*
  * Threads that compute the jobs of a queue of batches, and threads that write
- * the computed jobs' files.
+ * the computed jobs' files and pixels.
  *
  * Computing threads never wait for the disk. If a thread computed and wrote in
  * turn, its core would be idle during the write until another thread woke up.
@@ -18,7 +18,7 @@ struct zf_pool {
     pthread_cond_t computed;  /* a job waits for a writer, or no more will come */
     pthread_cond_t done;      /* all jobs of a batch are finished */
     zf_batch *head, *tail;    /* batches with jobs that have not begun */
-    zf_job *unwritten, **unwritten_end; /* computed jobs whose files must be written */
+    zf_job *unwritten, **unwritten_end; /* computed jobs with something to write */
     bool closing;      /* jobs that have not begun are cancelled */
     bool all_computed; /* no more jobs will need a writer */
     /* constant after zf_pool_open */
@@ -66,7 +66,7 @@ static void compute_job(zf_pool *pool, zf_job *job, int worker)
     zf_compute_job(pool->workspaces[worker], job->batch, job);
     job->result.worker = worker;
     pthread_mutex_lock(&pool->lock);
-    if (job->file_path && job->result.status == ZF_OK) {
+    if (zf_must_write(job)) {
         job->link = NULL;
         *pool->unwritten_end = job;
         pool->unwritten_end = &job->link;

@@ -32,6 +32,9 @@ struct zf_workspace {
     zf_resizer *resizer;
     zf_cv *opencv;
     uint64_t clock_ns; /* for zf_sampled_ns */
+    /* of the tensor that was made last */
+    zf_geometry geometry;
+    zf_resized resized;
 };
 
 /* The nanoseconds that two readings of the clock are apart at least. */
@@ -149,16 +152,15 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
                          int channels, decode_fn decode, const void *image, void *out,
                          zf_result *result)
 {
-    zf_geometry g;
-    zf_resized resized;
+    zf_geometry *g = &ws->geometry;
     receiver to;
     uint64_t begin = zf_now();
 
     result->width = width;
     result->height = height;
-    zf_status status = zf_geometry_make(&g, r, width, height, result);
+    zf_status status = zf_geometry_make(g, r, width, height, result);
     if (status == ZF_OK)
-        status = begin_resize(ws, r, &g, channels, &resized, &to);
+        status = begin_resize(ws, r, g, channels, &ws->resized, &to);
     if (status != ZF_OK)
         return status;
     result->ns[ZF_STAGE_RESIZE] += zf_now() - begin;
@@ -168,7 +170,7 @@ static zf_status prepare(zf_workspace *ws, const zf_recipe *r, int width, int he
         return status;
 
     begin = zf_now();
-    zf_pack(ws->kernels, r, &g, &resized, out);
+    zf_pack(ws->kernels, r, g, &ws->resized, out);
     result->ns[ZF_STAGE_PACK] += zf_now() - begin;
     return ZF_OK;
 }
@@ -251,6 +253,50 @@ zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_
     return result->status;
 }
 
+/* ---- 8-bit pixels ------------------------------------------------------------------ */
+
+size_t zf_pixels_nbytes(const zf_recipe *recipe)
+{
+    return (size_t)3 * (size_t)recipe->out_h * (size_t)recipe->out_w;
+}
+
+zf_status zf_copy_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,
+                         zf_place *place)
+{
+    const zf_geometry *g = &ws->geometry;
+    size_t plane = zf_pixels_nbytes(recipe) / 3;
+    if (ws->resized.elem_size != 1)
+        return ZF_UNSUPPORTED;
+    for (int c = 0; c < 3; c++)
+        memcpy(pixels + (size_t)c * plane, ws->resized.planes[c], plane);
+    *place = (zf_place){g->x0, g->y0, g->part.w, g->part.h};
+    return ZF_OK;
+}
+
+/* Whether [from, from + n) is not empty and within [0, end). */
+static bool is_within(int from, int n, int end)
+{
+    return from >= 0 && n > 0 && n <= end && from <= end - n;
+}
+
+/* Whether pixels can be of this recipe. */
+static bool has_such_pixels(const zf_recipe *recipe, const zf_place *place)
+{
+    return recipe->filter != ZF_CV_LINEAR_FLOAT32 &&
+           is_within(place->x, place->w, recipe->out_w) &&
+           is_within(place->y, place->h, recipe->out_h);
+}
+
+/* Pixels, with ZF_PAD more readable bytes behind them -> out. */
+static void pack_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,
+                        const zf_place *place, void *out)
+{
+    zf_geometry geometry = {.part = {.w = place->w, .h = place->h}, .x0 = place->x, .y0 = place->y};
+    size_t plane = zf_pixels_nbytes(recipe) / 3;
+    void *planes[3] = {pixels, pixels + plane, pixels + 2 * plane};
+    zf_pack_bytes(ws->kernels, recipe, &geometry, planes, out);
+}
+
 /* ---- pixels, for tests -------------------------------------------------------- */
 
 typedef struct {
@@ -288,12 +334,69 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 
 /* ---- one job -------------------------------------------------------------------- */
 
+/* Makes the tensor of the pixels of an earlier run. False where they cannot be used. */
+static bool use_pixels(zf_workspace *ws, const zf_batch *batch, zf_job *job)
+{
+    const zf_recipe *recipe = batch->recipe;
+    const zf_stored *stored = &job->stored;
+    size_t nbytes = zf_pixels_nbytes(recipe);
+    zf_stamp stamp = {.nbytes = job->nbytes};
+    zf_result *result = &job->result;
+    uint64_t begin = zf_now();
+
+    if (!has_such_pixels(recipe, &stored->place))
+        return false;
+    if (job->path && (zf_file_stamp(job->path, &stamp) != 0 ||
+                      stamp.nbytes != stored->file_nbytes ||
+                      stamp.mtime_ns != stored->file_mtime_ns))
+        return false;
+    if (batch->max_file_nbytes && stamp.nbytes > batch->max_file_nbytes)
+        return false;
+    /* Not a mapping of the file: another process may write to these pixels, or cut the file
+     * off, between the sum and the packing. */
+    if (zf_read_range(stored->fd, stored->offset, nbytes, 0, &ws->file) != 0 ||
+        ws->file.nbytes != nbytes || zf_checksum(ws->file.data, nbytes) != stored->checksum)
+        return false;
+    uint64_t packing = zf_now();
+    pack_pixels(ws, recipe, ws->file.data, &stored->place, job->out);
+    memset(result, 0, sizeof *result);
+    result->decoder = ZF_DECODER_CACHE;
+    result->nbytes_in = nbytes;
+    result->begin_ns = begin;
+    result->ns[ZF_STAGE_READ] = packing - begin;
+    result->ns[ZF_STAGE_PACK] = zf_now() - packing;
+    return true;
+}
+
+/* Copies the pixels of the tensor, for a writing thread to store. */
+static void keep_pixels(const zf_workspace *ws, const zf_batch *batch, zf_job *job,
+                        const zf_stamp *stamp)
+{
+    job->store_errno = 0;
+    job->stored.file_nbytes = stamp->nbytes;
+    job->stored.file_mtime_ns = stamp->mtime_ns;
+    if (job->result.status != ZF_OK)
+        return; /* the caller may store the pixels that Pillow decodes */
+    job->pixels = malloc(zf_pixels_nbytes(batch->recipe));
+    if (!job->pixels) {
+        job->store_errno = ENOMEM;
+    } else if (zf_copy_pixels(ws, batch->recipe, job->pixels, &job->stored.place) != ZF_OK) {
+        job->store_errno = ENOTSUP;
+        free(job->pixels);
+        job->pixels = NULL;
+    }
+}
+
 void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
 {
     zf_result *result = &job->result;
+    zf_stamp stamp = {.nbytes = job->nbytes};
+    job->pixels = NULL;
+    if (job->has_pixels && use_pixels(ws, batch, job))
+        return;
     uint64_t begin = zf_now();
     size_t max_nbytes = batch->max_file_nbytes;
-    int error = job->path ? zf_read_file(job->path, max_nbytes, &ws->file)
+    int error = job->path ? zf_read_file(job->path, max_nbytes, &ws->file, &stamp)
                           : zf_read_range(job->fd, job->offset, job->nbytes, max_nbytes, &ws->file);
     uint64_t reading = zf_now() - begin;
 
@@ -306,16 +409,38 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
         result->ns[ZF_STAGE_READ] = reading;
     }
     result->begin_ns = begin;
+    if (job->keeps_pixels)
+        keep_pixels(ws, batch, job, &stamp);
+}
+
+bool zf_must_write(const zf_job *job)
+{
+    return job->pixels || (job->file_path && job->result.status == ZF_OK);
+}
+
+/* Writes the pixels of a job to their file. */
+static void store_pixels(const zf_batch *batch, zf_job *job)
+{
+    zf_stored *stored = &job->stored;
+    size_t nbytes = zf_pixels_nbytes(batch->recipe);
+    stored->checksum = zf_checksum(job->pixels, nbytes);
+    job->store_errno = zf_write_range(stored->fd, stored->offset, job->pixels, nbytes);
+    free(job->pixels);
+    job->pixels = NULL;
 }
 
 void zf_write_job(zf_job *job)
 {
     zf_result *result = &job->result;
     uint64_t begin = zf_now();
-    result->sys_errno =
-        zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
+    if (job->pixels)
+        store_pixels(job->batch, job);
+    if (job->file_path) {
+        result->sys_errno =
+            zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
+        if (result->sys_errno)
+            result->status = ZF_WRITE;
+    }
     result->write_begin_ns = begin;
     result->ns[ZF_STAGE_WRITE] = zf_now() - begin;
-    if (result->sys_errno)
-        result->status = ZF_WRITE;
 }

@@ -15,4 +15,8 @@ typedef struct zf_resized {
 void zf_pack(const zf_kernels *kernels, const zf_recipe *recipe, const zf_geometry *geometry,
              const zf_resized *image, void *out);
 
+/* The same of planes of 8-bit pixels, which have their border. */
+void zf_pack_bytes(const zf_kernels *kernels, const zf_recipe *recipe,
+                   const zf_geometry *geometry, void *const planes[3], void *out);
+
 #endif

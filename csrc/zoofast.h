@@ -136,7 +136,8 @@ size_t zf_recipe_nbytes(const zf_recipe *recipe);
 #define ZF_DECODERS(DECODER)                                                           \
     DECODER(NONE, "none") /* no decoder accepted the image */                          \
     DECODER(BASELINE, "baseline") /* jpeg_baseline.c: one scan */                      \
-    DECODER(PROGRESSIVE, "progressive") /* jpeg_progressive.c: several scans */
+    DECODER(PROGRESSIVE, "progressive") /* jpeg_progressive.c: several scans */        \
+    DECODER(CACHE, "cache") /* none: the pixels are those of an earlier run */
 
 /* The stages of the work on an image, each with its name. Writing is the last. */
 #define ZF_STAGES(STAGE)                                                               \
@@ -173,7 +174,7 @@ typedef struct zf_result {
     int got_w, got_h;   /* for ZF_SIZE: the tensor's size if it were accepted */
     zf_decoder decoder; /* which decoder made the pixels */
     uint64_t ns[ZF_STAGE_COUNT]; /* time of each stage, nanoseconds of CLOCK_MONOTONIC */
-    size_t nbytes_in;   /* bytes of the image file */
+    size_t nbytes_in;   /* bytes that were read: of the image file, or of pixels */
     /* of jobs only */
     uint64_t begin_ns;  /* when the job began, nanoseconds of CLOCK_MONOTONIC */
     int worker;         /* which of the pool's computing threads ran it, from 0 */
@@ -211,6 +212,37 @@ zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *heig
 zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nbytes, int x0,
                                 int y0, int x1, int y1, uint8_t *rgb, zf_result *result);
 
+/* ---- 8-bit pixels ------------------------------------------------------ */
+
+/* The pixels of an image are what the tensor is packed from: planes of R, G and B, each of
+ * out_h rows of out_w bytes, without gaps. Recipes that differ in table, dtype, layout,
+ * channel order or fill alone have the same pixels. ZF_CV_LINEAR_FLOAT32 has none. */
+
+/* Where the image lies in its pixels. Around it they are 0. */
+typedef struct zf_place {
+    int x, y, w, h;
+} zf_place;
+
+/* Bytes of an image's pixels: 3 * out_h * out_w. */
+size_t zf_pixels_nbytes(const zf_recipe *recipe);
+/* Copies the pixels of the tensor that ws made last, of this recipe. ZF_UNSUPPORTED: it
+ * has none. */
+zf_status zf_copy_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,
+                         zf_place *place);
+/* A sum of bytes that tells whether they were damaged; pixels.c defines it. It protects from
+ * no attacker. */
+uint64_t zf_checksum(const uint8_t *data, size_t nbytes);
+
+/* An image's pixels in a file. */
+typedef struct zf_stored {
+    int fd;
+    uint64_t offset;
+    uint64_t checksum;     /* of the pixels */
+    zf_place place;
+    uint64_t file_nbytes;  /* of the image file that they were made from, and its time of */
+    int64_t file_mtime_ns; /* modification, nanoseconds since 1970; of jobs with a path */
+} zf_stored;
+
 /* ---- files ------------------------------------------------------------- */
 
 /* Writes a complete file to tmp_path, then renames it to path. tmp_path is always
@@ -237,8 +269,16 @@ typedef struct zf_job {
     const char *file_tmp;
     const void *file_data;
     size_t file_nbytes;
+    /* If has_pixels is set, the tensor is made of the pixels at `stored`, unless they are
+     * damaged or the file at path has changed since. Otherwise, if keeps_pixels is set, the
+     * image's pixels are written there, and `stored` describes them. store_errno says why
+     * they could not be written; the tensor is whole all the same. */
+    bool has_pixels, keeps_pixels;
+    zf_stored stored;
+    int store_errno;
     zf_result result;
     /* private to the pool */
+    uint8_t *pixels;
     struct zf_batch *batch;
     struct zf_job *link;
 } zf_job;
@@ -257,8 +297,9 @@ typedef struct zf_batch {
 typedef struct zf_pool zf_pool;
 
 /* Starts ncomputing >= 1 threads that compute tensors, and nwriting >= 0
- * threads that write the files of jobs. A job with a file needs a writing
- * thread. This CPU must run the level. NULL when out of memory or threads. */
+ * threads that write the files and pixels of jobs. A job with a file, or one that
+ * keeps its pixels, needs a writing thread. This CPU must run the level. NULL when
+ * out of memory or threads. */
 zf_pool *zf_pool_open(int ncomputing, int nwriting, zf_level level);
 /* Queues a batch. Batch, jobs and buffers must exist until the batch is done.
  * Batches begin in the order in which they were submitted. */

@@ -1,5 +1,5 @@
 # Declares csrc/zoofast.h for Cython, in its order. Levels are in _levels.pxi.
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
 cdef extern from "zoofast.h" nogil:
@@ -78,6 +78,7 @@ cdef extern from "zoofast.h" nogil:
     size_t zf_recipe_nbytes(const zf_recipe *recipe)
 
     ctypedef enum zf_decoder:
+        ZF_DECODER_CACHE
         ZF_DECODER_COUNT
     ctypedef enum zf_stage:
         ZF_STAGE_WRITE
@@ -115,6 +116,22 @@ cdef extern from "zoofast.h" nogil:
                                     int x0, int y0, int x1, int y1, uint8_t *rgb,
                                     zf_result *result)
 
+    ctypedef struct zf_place:
+        int x, y, w, h
+
+    ctypedef struct zf_stored:
+        int fd
+        uint64_t offset
+        uint64_t checksum
+        zf_place place
+        uint64_t file_nbytes
+        int64_t file_mtime_ns
+
+    size_t zf_pixels_nbytes(const zf_recipe *recipe)
+    zf_status zf_copy_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,
+                             zf_place *place)
+    uint64_t zf_checksum(const uint8_t *data, size_t nbytes)
+
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 
     ctypedef struct zf_job:
@@ -127,6 +144,9 @@ cdef extern from "zoofast.h" nogil:
         const char *file_tmp
         const void *file_data
         size_t file_nbytes
+        bint has_pixels, keeps_pixels
+        zf_stored stored
+        int store_errno
         zf_result result
 
     ctypedef struct zf_batch:

@@ -22,7 +22,8 @@ CROP_ROUNDINGS: dict[str, int]
 # The stages of the work on an image, as csrc/zoofast.h lists them. "entropy", "idct", "colour"
 # (upsampling and colour conversion) and "resize" alternate, so their times are estimates.
 STAGES: tuple[str, ...]
-DECODERS: tuple[str, ...]  # "none" first: no decoder accepted the image
+# "none" first: no decoder accepted the image. "cache" last: the pixels of an earlier run.
+DECODERS: tuple[str, ...]
 PAGE: int  # bytes
 COMPILER: str  # that built this module, with its version
 
@@ -56,6 +57,18 @@ class Totals(NamedTuple):
     stage_ns: tuple[int, ...]  # in the order of STAGES
     decoded: tuple[int, ...]  # number of images with status OK by decoder, in the order of DECODERS
     not_ok: list[int]  # indices of the images with another status
+
+class Kept(NamedTuple):
+    """Of an image whose pixels were to be kept, and were not taken from those of an earlier run."""
+
+    i: int  # its place in the batch
+    status: int  # a Status. OK: the pixels were written, unless errno says why not
+    errno: int
+    checksum: int  # of the pixels
+    place: tuple[int, int, int, int]  # x, y, width, height of the image in its pixels
+    file_nbytes: int  # of the image file, before it was read
+    file_mtime_ns: int  # since 1970; 0 of a range
+    begin_ns: int  # when the thread began to read the file
 
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
@@ -104,6 +117,9 @@ class Plan:
     ) -> None: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def pixels_nbytes(self) -> int:
+        """Bytes of an image's 8-bit pixels: planes of R, G and B of the tensor's size."""
 
 class Workspace:
     """The memory that one thread needs to prepare images."""
@@ -114,6 +130,10 @@ class Workspace:
 
     def prepare_rgb(self, rgb: NDArray[np.uint8], plan: Plan, out: NDArray[np.uint8]) -> Outcome:
         """Prepare decoded pixels (H, W, 3) into `out`, which has plan.nbytes bytes."""
+
+    def pixels(self, plan: Plan) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+        """The 8-bit pixels, (plan.pixels_nbytes,), of the tensor that was made last; and x, y,
+        width and height of the image in them. ValueError: the recipe has none."""
 
     def decode(
         self, data: Bytes, window: tuple[int, int, int, int] | None = None
@@ -128,6 +148,9 @@ def exif_orientation(data: Bytes) -> int:
 
     0: it finds none.
     """
+
+def checksum(data: Bytes) -> int:
+    """A 64-bit sum that tells whether pixels were damaged; see zf_checksum, pixels.c."""
 
 def write_file(
     path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]
@@ -165,6 +188,23 @@ class Batch:
     def add_range(
         self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
     ) -> None: ...
+    def use_pixels(
+        self,
+        i: int,
+        fd: int,
+        offset: int,
+        checksum: int,
+        place: tuple[int, int, int, int],
+        file_nbytes: int,
+        file_mtime_ns: int,
+    ) -> None:
+        """Make tensor i of the pixels that are at `offset` of the file `fd`. Where these are
+        damaged, or the image file has another size or time now, the image is prepared."""
+
+    def keep_pixels(self, i: int, fd: int, offset: int) -> None:
+        """Write the pixels of image i at `offset` of the file `fd`, unless they are used."""
+
+    def kept(self) -> list[Kept]: ...
     def file_bytes(self, i: int) -> NDArray[np.uint8]:
         """A view of slot i: the contents of its file, `prefix` and tensor."""
 
@@ -180,8 +220,8 @@ class Batch:
 class Pool:
     """Threads of the core that compute tensors, and others that write files, all without the GIL.
 
-    Batches for files need a writer. A child process made by fork has none of the threads: there,
-    `close` does nothing, and `submit` and `wait` raise RuntimeError.
+    Batches for files, and those that keep pixels, need a writer. A child process made by fork has
+    none of the threads: there, `close` does nothing, and `submit` and `wait` raise RuntimeError.
     """
 
     threads: int

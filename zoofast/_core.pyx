@@ -151,6 +151,10 @@ cdef class Plan:
     def nbytes(self):
         return zf_recipe_nbytes(&self.c)
 
+    @property
+    def pixels_nbytes(self):
+        return zf_pixels_nbytes(&self.c)
+
 
 class Outcome(NamedTuple):
     status: int
@@ -170,6 +174,17 @@ class Totals(NamedTuple):
     stage_ns: tuple
     decoded: tuple
     not_ok: list
+
+
+class Kept(NamedTuple):
+    i: int
+    status: int
+    errno: int
+    checksum: int
+    place: tuple
+    file_nbytes: int
+    file_mtime_ns: int
+    begin_ns: int
 
 
 cdef tuple stage_ns(const zf_result *r):
@@ -219,6 +234,15 @@ cdef class Workspace:
                            <int>rgb.shape[0], <size_t>rgb.shape[1] * 3, &out[0], &result)
         return outcome(&result)
 
+    def pixels(self, Plan plan not None):
+        cdef zf_place place
+        cdef uint8_t[::1] planes
+        array = np.empty(plan.pixels_nbytes, np.uint8)
+        planes = array
+        if zf_copy_pixels(self.ws, &plan.c, &planes[0], &place) != ZF_OK:
+            raise ValueError("the recipe has no 8-bit pixels")
+        return array, (place.x, place.y, place.w, place.h)
+
     def decode(self, const uint8_t[::1] data not None, window=None):
         cdef int width = 0, height = 0, x0, y0, x1, y1
         cdef zf_result result
@@ -239,6 +263,15 @@ cdef class Workspace:
 
 def exif_orientation(const uint8_t[::1] data not None):
     return zf_exif_orientation(&data[0], data.shape[0]) if data.shape[0] else 0
+
+
+def checksum(const uint8_t[::1] data not None):
+    cdef uint64_t total
+    cdef size_t n = data.shape[0]
+    cdef const uint8_t *p = &data[0] if n else NULL
+    with nogil:
+        total = zf_checksum(p, n)
+    return total
 
 
 def write_file(path, tmp_path, const uint8_t[::1] data not None):
@@ -362,6 +395,48 @@ cdef class Batch:
         job.nbytes = nbytes
         self._to_file(job, to, tmp)
 
+    cdef zf_job *_job(self, size_t i) except NULL:
+        if i >= self.c.njobs:
+            raise IndexError(i)
+        return &self.c.jobs[i]
+
+    def use_pixels(self, size_t i, int fd, unsigned long long offset,
+                   unsigned long long checksum, tuple place not None,
+                   unsigned long long file_nbytes, long long file_mtime_ns):
+        cdef zf_job *job = self._job(i)
+        cdef zf_stored *stored = &job.stored
+        job.has_pixels = True
+        stored.fd, stored.offset, stored.checksum = fd, offset, checksum
+        stored.place.x, stored.place.y, stored.place.w, stored.place.h = place
+        stored.file_nbytes, stored.file_mtime_ns = file_nbytes, file_mtime_ns
+
+    def keep_pixels(self, size_t i, int fd, unsigned long long offset):
+        cdef zf_job *job = self._job(i)
+        job.keeps_pixels = True
+        job.stored.fd, job.stored.offset = fd, offset
+
+    cdef bint has_output(self):
+        cdef size_t i
+        if self._for_files:
+            return True
+        for i in range(self.c.njobs):
+            if self.c.jobs[i].keeps_pixels:
+                return True
+        return False
+
+    def kept(self):
+        cdef list kept = []
+        cdef size_t i
+        cdef const zf_job *job
+        cdef const zf_stored *s
+        for i in range(self.c.njobs):
+            job, s = &self.c.jobs[i], &self.c.jobs[i].stored
+            if job.keeps_pixels and job.result.decoder != ZF_DECODER_CACHE:
+                kept.append(Kept(i, job.result.status, job.store_errno, s.checksum,
+                                 (s.place.x, s.place.y, s.place.w, s.place.h),
+                                 s.file_nbytes, s.file_mtime_ns, job.result.begin_ns))
+        return kept
+
     def file_bytes(self, size_t i):
         return self._slots[i, :self.plan.nbytes + self._offset]
 
@@ -369,9 +444,7 @@ cdef class Batch:
         return self._slots[i, self._offset:self._offset + self.plan.nbytes]
 
     def outcome(self, size_t i):
-        if i >= self.c.njobs:
-            raise IndexError(i)
-        return outcome(&self.c.jobs[i].result)
+        return outcome(&self._job(i).result)
 
     def totals(self):
         cdef zf_result total
@@ -446,8 +519,8 @@ cdef class Pool:
         self._check()
         if batch in self._running:
             raise ValueError("the batch is running already")
-        if batch._for_files and self.writers == 0:
-            raise ValueError("the batch is for files, and the pool has no writers")
+        if self.writers == 0 and batch.has_output():
+            raise ValueError("the batch is for files or pixels, and the pool has no writers")
         self._running.add(batch)
         with nogil:  # a worker that wakes up may take this thread's core immediately
             zf_pool_submit(self.pool, &batch.c)

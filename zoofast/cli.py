@@ -72,7 +72,7 @@ def _version_line() -> str:
     return (
         f"zoofast {versions['zoofast']} (commit {provenance.commit() or 'of a checkout'}, built by "
         f"{_core.COMPILER}, CPU level {_core.isa()} of {', '.join(_core.isa_names())}, JPEG "
-        f"decoders {', '.join(_core.DECODERS[1:])} and Pillow {versions['pillow']})"
+        f"decoders {', '.join(_core.DECODERS[1:-1])} and Pillow {versions['pillow']})"
     )
 
 
