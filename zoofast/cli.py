@@ -25,6 +25,7 @@ EXIT_SECONDS = 5.0  # after an interrupt, for threads to end
 COMMANDS = {
     "prep": "turn JPEGs into model-ready tensors, equal to the guides' scripts bit for bit",
     "eval": "images in, accuracy out: preprocess, run and score at once, nothing on disk between",
+    "merge": "the shards of prep or eval, made on several machines, become one",
     "infer": "run a model over prepared tensors, with ais_bench's options, files and numbers",
     "bench": "throughput and latency of a model at several batch sizes",
     "score": "accuracy of a folder of results, with the guides' result.json byte for byte",

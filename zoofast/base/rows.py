@@ -222,3 +222,29 @@ def read_named_rows(path: Path) -> tuple[list[str], NDArray[Any]]:
             f"{path}: holds {list(rows.shape)}, {names_path(path)} {len(names)} names"
         )
     return names, rows
+
+
+def write_by_place(
+    path: Path, parts: Sequence[tuple[Sequence[str], NDArray[Any], NDArray[np.int64]]]
+) -> None:
+    """Writes the rows of several parts to `path`, NAME.npy, in the order of their places.
+
+    parts: the names, the rows (n, *shape) and the places (n,) of each; all have the same shape and
+    dtype of rows. Raises OutputError that names `path`.
+    """
+    first = parts[0][1]
+    rows = NamedRows(path, first.shape[1:], str(first.dtype))
+    rows.clear_parts()
+    part_of = np.concatenate([np.full(len(names), i) for i, (names, _, _) in enumerate(parts)])
+    row_of = np.concatenate([np.arange(len(names)) for names, _, _ in parts])
+    order = np.argsort(np.concatenate([places for _, _, places in parts]), kind="stable")
+    each = max(1, COPY_BYTES // max(rows.nbytes_each, 1))
+    try:
+        for i in range(0, len(order), each):
+            here = order[i : i + each]
+            chosen = list(zip(part_of[here], row_of[here], strict=True))
+            block = np.stack([parts[part][1][row] for part, row in chosen])
+            rows.append([parts[part][0][row] for part, row in chosen], block)
+        rows.finish()
+    finally:
+        rows.close()

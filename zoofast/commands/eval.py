@@ -136,9 +136,7 @@ def run(args: argparse.Namespace) -> int:
         items = choose(source, args.limit, args.shard)
         recipe_source.prove(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
-            chosen = {item.name for item in items}
-            by_name = {name: i for name, i in labels.by_name.items() if name in chosen}
-            labels = replace(labels, by_name=by_name)
+            labels = labels.of({item.name for item in items})
         evaluation = _evaluate(args, source, items, recipe, labels, options)
         # A full disk must not lose the score, so it is printed before anything is written.
         code = _print_result(args, evaluation, options.journal)
@@ -150,7 +148,21 @@ def run(args: argparse.Namespace) -> int:
             page = eval_report(evaluation, ["zoofast", *args.argv], source)
             write_result(args.report, render(page))
     if evaluation.state == "complete" and options.journal is not None:
-        end_journal(options.journal, keep=bool(evaluation.failures))
+        is_shard = args.shard[1] > 1
+        record = None
+        if is_shard:
+            from zoofast.evaluation.merge import shard_record
+
+            record = shard_record(
+                evaluation,
+                items,
+                args.shard,
+                args.limit,
+                len(source.items),
+                options.journal,
+                options.logits,
+            )
+        end_journal(options.journal, bool(evaluation.failures) or is_shard, record)
     return code
 
 

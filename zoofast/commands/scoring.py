@@ -23,14 +23,16 @@ OF_SOURCE = "source"  # --labels-from: the command's own source
 NAMES_SHOWN = 5  # of each kind of problem; --json has all
 
 
-def add_label_arguments(parser: argparse.ArgumentParser, with_source: bool = False) -> None:
-    """The ground truth, as `read_labels` reads it. with_source: the command has a source."""
-    parser.add_argument(
-        "labels",
-        metavar="LABELS",
-        nargs="?",
-        help="val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders",
-    )
+def add_label_arguments(
+    parser: argparse.ArgumentParser, with_source: bool = False, as_option: bool = False
+) -> None:
+    """The ground truth, as `read_labels` reads it. with_source: the command has a source.
+    as_option: the labels come after --labels."""
+    about = "val_label.txt, val_map.txt, HiAI JSON folder, ILSVRC devkit, or class folders"
+    if as_option:
+        parser.add_argument("--labels", metavar="LABELS", help=about)
+    else:
+        parser.add_argument("labels", metavar="LABELS", nargs="?", help=about)
     parser.add_argument(
         "--labels-from",
         metavar="SRC",
@@ -66,6 +68,14 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "-o", "--output", metavar="FILE", text="result.json, as the guides write it"
     )
     add_top_k(parser)
+    add_score_outputs(parser)
+    arguments.add_result(
+        parser, "--report", metavar="FILE.html", text="write a page of charts and tables"
+    )
+
+
+def add_score_outputs(parser: argparse.ArgumentParser) -> None:
+    """How a score is shown, and where its tables go."""
     parser.add_argument(
         "--scores",
         default="auto",
@@ -83,7 +93,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="confused pairs to show (default: 5)",
     )
-    arguments.add_json_and_report(parser)
+    arguments.add_result(parser, "--json", metavar="FILE", text="write all results as JSON")
 
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,9 @@
 """The journal of an evaluation: the answers so far, from which a stopped run is resumed.
 
 Every line is a JSON object. The first line describes the run. Each further line holds the image
-names of one batch and what scoring needs of their answers, or it is END: the run has ended, and its
-outputs are written. A last line without a newline does not count: the process was killed while it
-wrote that line. The batches are in the order of their answers.
+names of one batch and what scoring needs of their answers, or it begins with END: the run has
+ended, and its outputs are written. A last line without a newline does not count: the process was
+killed while it wrote that line. The batches are in the order of their answers.
 """
 
 from __future__ import annotations
@@ -34,6 +34,89 @@ END = {"ended": True}
 MAX_LINE_BYTES = 64 << 20  # a batch of 65,536 images has some 10 MB
 
 
+class JournalContent:
+    """What the complete lines of a journal hold.
+
+    description: the first line. batches: names and answers. end: the last line, if it says that the
+    run has ended, else None. nbytes: of the complete lines.
+    """
+
+    def __init__(self, path: Path, expected: Mapping[str, Any] | None = None) -> None:
+        """Reads the journal `path`, if there is one.
+
+        expected: what the description must hold if there is a batch; None: anything. Raises
+        OutputError for a journal that is damaged or of another run; OSError.
+        """
+        self.path, self._expected = path, expected
+        self.description: dict[str, Any] = {}
+        self.batches: list[tuple[list[str], TopK]] = []
+        self.end: dict[str, Any] | None = None
+        self.nbytes = 0
+        self._names: set[str] = set()
+        try:
+            with path.open("rb") as file:
+                number = 0
+                while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
+                    number += 1
+                    self._read_line(line, number)
+                    self.nbytes += len(line)
+                if len(line) == MAX_LINE_BYTES:
+                    raise self._damaged(number + 1, "it is too long")
+        except FileNotFoundError:
+            pass
+
+    def _read_line(self, line: bytes, number: int) -> None:
+        try:
+            entry = parse_json(line)
+            if not isinstance(entry, dict):
+                raise ValueError("it is no object")
+            if number == 1:
+                # Of another run: an error only if there is a batch, which would be lost.
+                self.description = entry
+            elif entry.get("ended") is True:
+                self.end = entry
+            else:
+                self._check_description()
+                self.end = None
+                self._add(entry)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise self._damaged(number, str(error)) from error
+
+    def _damaged(self, number: int, reason: str) -> OutputError:
+        return OutputError(
+            f"{self.path}: line {number} is damaged ({reason}); begin anew with --overwrite"
+        )
+
+    def _check_description(self) -> None:
+        for key, value in (self._expected or {}).items():
+            if self.description.get(key) != value:
+                recorded = str(self.description.get(key))[:80]
+                raise OutputError(
+                    f"{self.path}: is of another {key} ({recorded}, now {value}); resume "
+                    "with the same one, or begin anew with --overwrite"
+                )
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        names = entry["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("its names are no list of texts")
+        twice = next((name for name in names if name in self._names), None)
+        if twice is not None or len(set(names)) < len(names):
+            raise ValueError(f"{twice or 'a name'} stands in it twice")
+        self._names.update(names)
+        columns: dict[str, Any] = {
+            name: np.array(entry[name], kind) for name, kind in FIELDS.items()
+        }
+        k = columns["classes"].shape[-1] if columns["classes"].ndim == 2 else 0
+        if k < 1 or (self.batches and k != self.batches[0][1].classes.shape[1]):
+            raise ValueError("its classes are no table of the right width")
+        for name, column in columns.items():
+            width = (k,) if name in ("classes", "values") else ()
+            if column.shape != (len(names), *width):
+                raise ValueError(f"its names and its {name} differ in length")
+        self.batches.append((names, TopK(**columns)))
+
+
 class Journal:
     """An open journal. resumed: the names and answers of the batches that it held when opened.
 
@@ -59,95 +142,24 @@ class Journal:
         self.path = Path(path)
         self.resumed: list[tuple[list[str], TopK]] = []
         self._description = dict(description)
-        self._names: set[str] = set()
-        self._ended = False
         self._file: BinaryIO | None = None
         self._complete_bytes = 0
         self._overwrite = overwrite
         if overwrite:
             return
         with write_errors(self.path):
-            self._complete_bytes = self._read(resume)
-        if not resume and self.resumed and not self._ended:
+            content = JournalContent(self.path, self._description if resume else None)
+        if not resume and content.batches and content.end is None:
             raise OutputError(
                 f"{path}: is the journal of an evaluation that did not end; continue it with "
                 "--resume, or begin anew with --overwrite"
             )
-        if not resume:
-            self.resumed = []
-        if not self.resumed:
-            self._complete_bytes = 0
-        elif self.path.stat().st_size > self._complete_bytes:  # an incomplete line
+        if not resume or not content.batches:
+            return
+        self.resumed, self._complete_bytes = content.batches, content.nbytes
+        if self.path.stat().st_size > self._complete_bytes:  # an incomplete line
             with write_errors(self.path):
                 os.truncate(self.path, self._complete_bytes)
-
-    def _read(self, resume: bool) -> int:
-        """Reads the complete lines; returns their bytes."""
-        complete = 0
-        try:
-            with self.path.open("rb") as file:
-                number = 0
-                while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
-                    number += 1
-                    self._read_line(line, number, resume)
-                    complete += len(line)
-                if len(line) == MAX_LINE_BYTES:
-                    raise self._damaged(number + 1, "it is too long")
-        except FileNotFoundError:
-            return 0
-        return complete
-
-    def _read_line(self, line: bytes, number: int, resume: bool) -> None:
-        try:
-            entry = parse_json(line)
-            if not isinstance(entry, dict):
-                raise ValueError("it is no object")
-            if number == 1:
-                # Of another run: an error only if there is a batch, which would be lost.
-                self._recorded = entry
-            elif entry == END:
-                self._ended = True
-            else:
-                if resume:
-                    self._check_description()
-                self._ended = False
-                self._add(entry)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise self._damaged(number, str(error)) from error
-
-    def _damaged(self, number: int, reason: str) -> OutputError:
-        return OutputError(
-            f"{self.path}: line {number} is damaged ({reason}); begin anew with --overwrite"
-        )
-
-    def _check_description(self) -> None:
-        for key, value in self._description.items():
-            if self._recorded.get(key) != value:
-                recorded = str(self._recorded.get(key))[:80]
-                raise OutputError(
-                    f"{self.path}: is of another {key} ({recorded}, now {value}); resume "
-                    "with the same one, or begin anew with --overwrite"
-                )
-
-    def _add(self, entry: dict[str, Any]) -> None:
-        names = entry["names"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("its names are no list of texts")
-        twice = next((name for name in names if name in self._names), None)
-        if twice is not None or len(set(names)) < len(names):
-            raise ValueError(f"{twice or 'a name'} stands in it twice")
-        self._names.update(names)
-        columns: dict[str, Any] = {
-            name: np.array(entry[name], kind) for name, kind in FIELDS.items()
-        }
-        k = columns["classes"].shape[-1] if columns["classes"].ndim == 2 else 0
-        if k < 1 or (self.resumed and k != self.resumed[0][1].classes.shape[1]):
-            raise ValueError("its classes are no table of the right width")
-        for name, column in columns.items():
-            width = (k,) if name in ("classes", "values") else ()
-            if column.shape != (len(names), *width):
-                raise ValueError(f"its names and its {name} differ in length")
-        self.resumed.append((names, TopK(**columns)))
 
     def begin(self) -> None:
         """Call this when the model is loaded: a failed start must not lose an earlier journal.
@@ -183,10 +195,11 @@ class Journal:
                 file.close()
 
 
-def end_journal(path: Path, keep: bool) -> None:
+def end_journal(path: Path, keep: bool, record: Mapping[str, Any] | None = None) -> None:
     """Call this when all outputs of an evaluation are written: removes its journal.
 
-    keep: the journal stays, marked as ended, so that --resume tries the failed images again. A
+    keep: the journal stays, marked as ended, so that --resume tries the failed images again, or
+    so that the shards of an evaluation can be merged. record: what the mark says besides. A
     journal that another process has in use by now is that process's own. Raises OutputError.
     """
     with suppress(InUseError), output_lock(path), write_errors(path):
@@ -194,4 +207,4 @@ def end_journal(path: Path, keep: bool) -> None:
             path.unlink(missing_ok=True)
         elif path.exists():
             with path.open("ab") as file:
-                file.write(json.dumps(END).encode() + b"\n")
+                file.write(json.dumps({**END, **(record or {})}).encode() + b"\n")

@@ -62,6 +62,7 @@ class Evaluation:
     timeline: Timeline = field(default_factory=lambda: Timeline(0))
     lost_devices: dict[int, str] = field(default_factory=dict)  # device -> reason
     score: Score | None = None
+    classes: int = 0  # of the model
 
     @property
     def title(self) -> str:

@@ -71,6 +71,7 @@ class PrepReport:
     verified: Verified | None = None
     names: list[str] = field(default_factory=list)  # of all images that the folder is about
     bins: list[Bin] | None = None  # None where each image has a file that is named after it
+    unnamed: list[int] = field(default_factory=list)  # places of images without a usable name
 
     @property
     def causes(self) -> dict[str, int]:
@@ -114,6 +115,7 @@ class PrepReport:
             "decoders": self.decoders,
             "verified": asdict(self.verified) if self.verified else None,
             "names": self.names,
+            "places_without_name": self.unnamed,
             "packing": self.bins and packing_as_dict(self.options.packing, self.bins),
         }
 
@@ -201,6 +203,7 @@ def _prepare_locked(
     report.threads = options.threads or usable_cpus()
     report.bins, dropped = _bins(items, options)
     report.names = [item.name for item in items if item.problem is None]
+    report.unnamed = [i for i, item in enumerate(items) if item.problem is not None]
     side = _side_file(options, report, labels)
     earlier = _earlier_run(folder, recipe, options, report.bins)
     failed = earlier.failed if earlier is not None else frozenset()

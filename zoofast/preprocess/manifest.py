@@ -64,9 +64,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 
     Raises OutputError for a manifest that cannot be read or that zoofast does not write.
     """
+    content = read_content(folder)
+    return content and content[0]
+
+
+def read_content(folder: Path) -> tuple[Manifest, dict[str, Any]] | None:
+    """As read_manifest, with all that the manifest says."""
     path = folder / MANIFEST
     try:
-        return _manifest(parse_json(read_file(path)))
+        content = parse_json(read_file(path))
+        return _manifest(content), content
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -214,6 +214,8 @@ class BinSink:
             for batch in loader:
                 row_of = {name: row for row, name in enumerate(batch.names)}
                 for item in batch.items:
+                    if item.problem is not None and not self._packing.is_numbered:
+                        continue  # it has no bin; see plan_bins
                     assert bin is not None
                     row = None if item.problem is not None else row_of.get(item.name)
                     rows[filled] = 0 if row is None else batch.array[row]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ class Labels:
     source: str  # the file or folder, in words
     class_names: dict[int, str] = field(default_factory=dict)
     class_count: int | None = None  # None: the layout does not say it
+
+    def of(self, names: Container[str]) -> Labels:
+        """The labels of `names` alone."""
+        by_name = {name: label for name, label in self.by_name.items() if name in names}
+        return replace(self, by_name=by_name)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,129 @@
+"""`zoofast merge` of evaluations: what one machine would have written of the whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from tests.support import eval_case, folders, in_process
+
+N = 3
+
+
+@pytest.fixture(scope="module")
+def case(
+    run: Path, files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """A folder of images and labels, and of each shard's files s1.json …; the words of eval."""
+    folder = tmp_path_factory.mktemp("shards")
+    mixed = {**files, **folders.BAD_FILES}
+    folders.write(folder / "images", mixed)
+    eval_case.write_labels(folder / "labels.txt", [Path(name).stem for name in mixed])
+    words = eval_case.words(run, "--quiet", images=folder / "images")
+    words[3] = str(folder / "labels.txt")
+    for i in range(1, N + 1):
+        assert evaluate(folder, words, f"s{i}", "--shard", f"{i}/{N}") == 1
+    return folder, words
+
+
+def evaluate(folder: Path, words: list[str], name: str, *more: str) -> int:
+    out = ["-o", folder / f"{name}.json", "--save-logits", folder / f"{name}.npy"]
+    return in_process.zoofast(*words, *out, *more, "--batchsize", "2").returncode
+
+
+def merge(folder: Path, *shards: object, labels: Path | None = None) -> in_process.Ended:
+    more = ["--labels", labels or folder / "labels.txt", "--json", folder / "m.all.json"]
+    more += ["--save-logits", folder / "m.npy", "--per-class", folder / "m.csv"]
+    return in_process.zoofast("merge", folder / "m.json", *shards, *more)
+
+
+def score_of(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_shards_become_what_one_machine_writes(case: tuple[Path, list[str]]) -> None:
+    folder, words = case
+    whole = ["--json", str(folder / "w.all.json"), "--per-class", str(folder / "w.csv")]
+    assert evaluate(folder, words, "w", *whole) == 1
+    assert evaluate(folder, words, "s2", "--shard", f"2/{N}", "--resume") == 1
+    done = merge(folder, folder / "s3.json", folder / "s1.json.journal", folder / "s2.json")
+    assert done.returncode == 1
+    assert f"scored {eval_case.COUNT} of {eval_case.COUNT + len(folders.BAD_FILES)}" in done.stdout
+    assert "image that cannot be prepared: 3: bad_cut (" in done.stderr
+    for end in (".json", ".npy", ".names.txt", ".csv"):
+        assert (folder / f"m{end}").read_bytes() == (folder / f"w{end}").read_bytes(), end
+    assert score_of(folder / "m.all.json") == score_of(folder / "w.all.json")["score"]
+    assert (folder / "m.json").read_text() == eval_case.result_of(
+        {path.name: path.read_bytes() for path in sorted((folder / "images").glob("img*"))}
+    )
+
+
+def test_what_is_missing_double_or_other_is_named(case: tuple[Path, list[str]]) -> None:
+    def said(*shards: str) -> str:
+        done = merge(folder, *(folder / f"{name}.json" for name in shards))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    folder, words = case
+    assert "1 of 3 shards are missing: 3/3" in said("s2", "s1")
+    assert "are both shard 1/3; give one of them" in said("s1", "s2", "s1", "s3")
+    assert "there is no journal of a shard at" in said("s1", "none")
+    assert evaluate(folder, words, "k3", "--shard", "2/3", "--top-k", "3") == 1
+    assert "is of another top-k (3) than" in said("s1", "k3", "s3")
+    assert evaluate(folder, words, "first", "--shard", "2/3", "--limit", "2") == 1
+    assert "is of another limit (2) than" in said("s1", "first", "s3")
+    journal = folder / "s2.json.journal"
+    lines = journal.read_text().splitlines()
+    end = json.loads(lines[-1])
+    for damage, what in (
+        ({"places": end["places"][8:]}, "the last line is damaged"),
+        ({"failures": []}, "the last line is damaged"),
+        ({"images": -5}, "the last line is damaged"),
+        ({"shard": "4/3"}, "the last line is damaged"),
+        ({"logits": "s1.npy"}, "s1.npy: is not of the run of"),
+        ({"logits": None}, "its run saved no logits"),
+    ):
+        text = "\n".join([*lines[:-1], json.dumps({**end, **damage}), ""])
+        (folder / "other.json.journal").write_text(text)
+        assert what in said("s1", "other", "s3"), damage
+    batches = [line for line in lines if "ended" not in line]
+    (folder / "other.json.journal").write_text("\n".join([*batches, ""]))
+    assert "has not ended; continue it with --resume" in said("s1", "other", "s3")
+    (folder / "other.json.journal").write_text("\n".join([*batches, '{"ended": true}', ""]))
+    assert "is of no shard" in said("s1", "other", "s3")
+    stolen = (folder / "s1.json.journal").read_text().splitlines()[1]
+    (folder / "other.json.journal").write_text("\n".join([lines[0], stolen, *lines[2:], ""]))
+    assert "stand in two shards: img0000 (in " in said("s1", "other", "s3")
+
+
+def test_limits_and_labels(
+    case: tuple[Path, list[str]], run: Path, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    words = eval_case.words(run, "--quiet", "--limit", "2", "-o")
+    for i in (1, 2):
+        assert (
+            in_process.zoofast(*words, tmp_path / f"{i}.json", "--shard", f"{i}/2").returncode == 0
+        )
+    shards = [tmp_path / "1.json", tmp_path / "2.json"]
+    labelled = ["--labels", run / "labels.txt", "--quiet"]
+    assert in_process.zoofast("merge", tmp_path / "m.json", *shards, *labelled).returncode == 0
+    first = {name: files[name] for name in sorted(files)[:4]}
+    assert (tmp_path / "m.json").read_text() == eval_case.result_of(first)
+    done = in_process.zoofast("merge", tmp_path / "m.json", *shards)
+    assert "give the labels" in done.stderr and done.returncode == 2
+    eval_case.write_labels(tmp_path / "labels.txt", ["x"])
+    done = in_process.zoofast(
+        "merge", tmp_path / "m.json", *shards, "--labels", tmp_path / "labels.txt"
+    )
+    assert "no image of the shards has a label" in done.stderr and done.returncode == 2
+    assert (tmp_path / "m.json").read_text() == eval_case.result_of(first)
+    done = in_process.zoofast("merge", tmp_path / "m.json", run / "images", tmp_path / "1.json")
+    assert "is a folder, and the other shards are files" in done.stderr

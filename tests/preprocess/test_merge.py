@@ -1,0 +1,107 @@
+"""`zoofast merge` of folders: what one machine would have made of the whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import folders, in_process
+from zoofast.preprocess.manifest import MANIFEST
+
+N = 3
+# of one run, or of when and where it ran
+OF_A_RUN = {"seconds", "images_per_second", "stage_seconds", "folder", "threads", "verified"}
+
+
+def prep(images: Path, out: Path, recipe: str, *more: object) -> None:
+    done = in_process.zoofast("prep", images, out, "--recipe", recipe, "--quiet", *more)
+    assert done.returncode in (0, 1), done.stderr
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return {key: value for key, value in said.items() if key not in OF_A_RUN}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good images, bad ones, and one whose name cannot be that of a tensor."""
+    files = {**folders.good_files(8), **folders.BAD_FILES, "img0003\nb.JPEG": b"x"}
+    return folders.write(tmp_path_factory.mktemp("merge") / "in", files)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--format", "bin", "--verify", 2],
+        ["--format", "npy", "--limit", 2],
+        ["--format", "pack"],
+        ["--bin-names", "{folder}/{name}.bin", "--mirror"],
+    ],
+    ids=lambda more: more[1],
+)
+def test_folders_become_what_one_machine_makes(
+    images: Path, tmp_path: Path, more: list[object]
+) -> None:
+    recipe = folders.recipe_file(tmp_path)
+    whole, merged = tmp_path / "whole", tmp_path / "merged"
+    parts = [tmp_path / f"part{i}" for i in range(N)]
+    limited = [*more[:-1], N * 2] if "--limit" in more else more
+    prep(images, whole, recipe, *limited)
+    for i, part in enumerate(parts, 1):
+        prep(images, part, recipe, "--shard", f"{i}/{N}", *more)
+    for again in ([], ["--overwrite"]):
+        done = in_process.zoofast("merge", merged, *reversed(parts), *again)
+        assert done.returncode == (1 if manifest(whole)["failed"] else 0), done.stderr
+    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
+    assert len(files) > 2
+    assert sorted(path.relative_to(merged) for path in merged.rglob("*") if path.is_file()) == (
+        sorted(files)
+    )
+    for file in files:
+        if file.name != MANIFEST:
+            assert (merged / file).read_bytes() == (whole / file).read_bytes(), file
+    expected = manifest(whole)
+    expected["options"]["verify"] = manifest(merged)["options"]["verify"]
+    assert manifest(merged) == expected
+    assert list(manifest(merged)) == list(expected)
+    done = in_process.zoofast("merge", merged, *parts)
+    assert (done.returncode, "replace it with --overwrite" in done.stderr) == (2, True)
+
+
+def test_what_is_missing_or_double_is_named(images: Path, tmp_path: Path) -> None:
+    def said(*shards: Path) -> str:
+        done = in_process.zoofast("merge", tmp_path / "merged", *shards)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "merged").exists()
+        return done.stderr
+
+    recipe = folders.recipe_file(tmp_path)
+    first, second, third = parts = [tmp_path / f"part{i}" for i in range(N)]
+    for i, part in enumerate(parts, 1):
+        prep(images, part, recipe, "--shard", f"{i}/{N}")
+    assert "1 of 3 shards are missing: 2/3" in said(third, first)
+    shutil.copytree(second, tmp_path / "copy")
+    assert "copy are both shard 2/3; give one of them" in said(*parts, tmp_path / "copy")
+    prep(images, tmp_path / "other", recipe, "--shard", "2/3", "--dtype", "float16")
+    assert "was prepared with another recipe" in said(first, tmp_path / "other", third)
+    prep(images, tmp_path / "half", recipe, "--shard", "2/2")
+    assert "is a shard of 2, but" in said(first, tmp_path / "half")
+    assert "holds no zoofast-prep.json" in said(first, images)
+    gone = sorted(second.glob("*.bin"))[0]
+    gone.unlink()
+    assert f"1 tensors are missing or not whole: {gone.name}" in said(*parts)
+    content = json.loads((second / MANIFEST).read_text())
+    stolen = json.loads((first / MANIFEST).read_text())["names"][0]
+    content["names"][0] = stolen
+    (second / MANIFEST).write_text(json.dumps(content))
+    assert f"stand in two shards: {stolen} (in " in said(*parts)
+    (second / MANIFEST).write_text(json.dumps({**content, "places_without_name": [99]}))
+    assert "holds tensors of several runs" in said(*parts)
+    (second / MANIFEST).write_text(json.dumps({**content, "state": "interrupted"}))
+    assert "is not complete" in said(*parts)

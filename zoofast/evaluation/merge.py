@@ -1,0 +1,201 @@
+"""The journals of an evaluation's shards -> the score, and the logits, of the whole source."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.lock import output_lock
+from zoofast.base.rows import read_named_rows, write_by_place
+from zoofast.base.shards import (
+    check_names,
+    check_shards,
+    parse_shard,
+    shard_places,
+    shard_total,
+)
+from zoofast.errors import OutputError, ResultError
+from zoofast.evaluation.journal import JournalContent
+from zoofast.evaluation.result import Evaluation
+from zoofast.evaluation.run import score_answers
+from zoofast.preprocess.loader import Failure
+from zoofast.preprocess.sources import Item
+from zoofast.scoring.labels import Labels
+from zoofast.scoring.score import Predictions, Score, ScoreOptions
+from zoofast.scoring.topk import TopK
+
+
+def shard_record(
+    evaluation: Evaluation,
+    items: Sequence[Item],
+    shard: tuple[int, int],
+    limit: int | None,
+    images: int,
+    journal: Path,
+    logits: Path | None,
+) -> dict[str, Any]:
+    """What `read_shard` needs besides the journal's batches. items: of the shard. images: of the
+    whole source. Raises OutputError."""
+    place_of = {item.name: place for place, item in enumerate(items)}
+    batches = JournalContent(journal).batches
+    places = np.array([place_of[name] for names, _ in batches for name in names], "<i4")
+    return {
+        "shard": f"{shard[0]}/{shard[1]}",
+        "limit": limit,
+        "images": images,
+        "total": evaluation.total,
+        "classes": evaluation.classes,
+        "places": base64.b64encode(places.tobytes()).decode(),
+        "failures": [asdict(each) for each in evaluation.failures],
+        "logits": None if logits is None else os.path.relpath(logits, journal.parent),
+    }
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard's journal. Names, answers and failures are in the order of the source.
+
+    places (n,): of `names` in the whole source. failures: with the places of their images.
+    """
+
+    path: Path
+    description: dict[str, Any]
+    shard: tuple[int, int]
+    limit: int | None
+    images: int  # of the whole source
+    classes: int
+    names: list[str]
+    best: TopK
+    places: NDArray[np.int64]
+    failures: list[tuple[int, Failure]]
+    logits: Path | None
+
+
+def read_shard(path: Path) -> Shard:
+    """Reads the journal of a shard: `path`, or `path` and ".journal".
+
+    Raises OutputError: there is none, it is damaged, the run has not ended, or is no shard's.
+    """
+    journal = path.with_name(path.name + ".journal")
+    if not journal.exists():
+        journal = path
+    try:
+        content = JournalContent(journal)
+    except OSError as error:
+        raise OutputError(f"{journal}: cannot be read: {error.strerror}") from error
+    if not content.batches and content.end is None:
+        raise OutputError(f"{path}: there is no journal of a shard at {path}.journal")
+    if content.end is None:
+        raise OutputError(f"{journal}: the evaluation has not ended; continue it with --resume")
+    if "shard" not in content.end:
+        raise OutputError(f"{journal}: is of no shard; evaluate with --shard I/N")
+    try:
+        return _shard(journal, content, content.end)
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        raise OutputError(f"{journal}: the last line is damaged ({error!r})") from error
+
+
+def _shard(path: Path, content: JournalContent, end: dict[str, Any]) -> Shard:
+    names = [name for names, _ in content.batches for name in names]
+    shard, limit, images = parse_shard(end["shard"]), end["limit"], int(end["images"])
+    answered = np.frombuffer(base64.b64decode(end["places"], validate=True), "<i4")
+    failures = [Failure(**each) for each in end["failures"]]
+    places = shard_places(shard, shard_total(shard, images, limit))
+    failed = np.delete(places, answered)  # raises IndexError for a place that is too large
+    if len(answered) != len(names) or len(failed) != len(failures):
+        raise ValueError(f"{len(names)} answers and {len(failures)} failures of {len(places)}")
+    if not names or answered.min() < 0:
+        raise ValueError("no image has an answer, or its place is none")
+    order = np.argsort(answered)
+    columns = [vars(best).values() for _, best in content.batches]
+    return Shard(
+        path,
+        content.description,
+        shard,
+        limit,
+        images,
+        int(end["classes"]),
+        [names[i] for i in order.tolist()],
+        TopK(*map(np.concatenate, zip(*columns, strict=True)))[order],
+        places[np.sort(answered)],
+        list(zip(failed.tolist(), failures, strict=True)),
+        None if end["logits"] is None else path.parent / end["logits"],
+    )
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The shards of an evaluation as one. Names, answers and failures are in source order."""
+
+    names: list[str]
+    best: TopK
+    failures: list[Failure]
+    classes: int
+    output_index: int
+    top_k: int
+    images: int  # of the whole source
+
+    def score(self, labels: Labels, options: ScoreOptions) -> Score | None:
+        """As `evaluate` scores the whole; None where no image has a label. Raises LabelError."""
+        failed = {failure.name: failure.reason for failure in self.failures}
+        known = failed.keys() | set(self.names)
+        if len(self.names) + len(self.failures) < self.images:  # --limit
+            labels = labels.of(known)
+        predictions = Predictions(self.names, self.best, self.classes, self.output_index)
+        samples = len(known | labels.by_name.keys())
+        return score_answers(predictions, labels, failed, samples, options)
+
+
+def merge_evaluations(paths: Sequence[Path], logits: Path | None = None) -> Merged:
+    """Joins the journals of all shards of an evaluation. logits: also joins their logits there.
+
+    Raises OutputError: a shard is missing or there twice, or was evaluated in another way.
+    """
+    shards = sorted((read_shard(path) for path in paths), key=lambda shard: shard.shard)
+    check_shards([(str(each.path), each.shard) for each in shards])
+    first = shards[0]
+    for each in shards[1:]:
+        ours = {**each.description, "limit": each.limit, "source": f"{each.images} images"}
+        theirs = {**first.description, "limit": first.limit, "source": f"{first.images} images"}
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                raise OutputError(
+                    f"{each.path}: is of another {key} ({value}) than {first.path} "
+                    f"({theirs.get(key)})"
+                )
+    check_names([(str(each.path), each.names) for each in shards])
+    if logits is not None:
+        _merge_logits(shards, logits)
+    order = np.argsort(np.concatenate([each.places for each in shards]))
+    names = [name for each in shards for name in each.names]
+    columns = [vars(each.best).values() for each in shards]
+    failures = sorted((pair for each in shards for pair in each.failures), key=lambda pair: pair[0])
+    return Merged(
+        [names[i] for i in order.tolist()],
+        TopK(*map(np.concatenate, zip(*columns, strict=True)))[order],
+        [failure for _, failure in failures],
+        first.classes,
+        int(first.description["output"]),
+        int(first.description["top-k"]),
+        first.images,
+    )
+
+
+def _merge_logits(shards: Sequence[Shard], path: Path) -> None:
+    parts = []
+    for each in shards:
+        if each.logits is None:
+            raise OutputError(f"{each.path}: its run saved no logits; evaluate with --save-logits")
+        names, rows = read_named_rows(each.logits)
+        if names != each.names or rows.shape[1:] != (each.classes,):
+            raise ResultError(f"{each.logits}: is not of the run of {each.path}")
+        parts.append((names, rows, each.places))
+    with output_lock(path):
+        write_by_place(path, parts)
