@@ -99,9 +99,13 @@ def test_what_is_missing_double_or_other_is_named(case: tuple[Path, list[str]]) 
     assert "has not ended; continue it with --resume" in said("s1", "other", "s3")
     (folder / "other.json.journal").write_text("\n".join([*batches, '{"ended": true}', ""]))
     assert "is of no shard" in said("s1", "other", "s3")
-    stolen = (folder / "s1.json.journal").read_text().splitlines()[1]
-    (folder / "other.json.journal").write_text("\n".join([lines[0], stolen, *lines[2:], ""]))
-    assert "stand in two shards: img0000 (in " in said("s1", "other", "s3")
+    first, mine = (
+        json.loads((folder / f"{name}.json.journal").read_text().splitlines()[1])["names"][0]
+        for name in ("s1", "s2")
+    )
+    text = journal.read_text().replace(f'"{mine}"', f'"{first}"')
+    (folder / "other.json.journal").write_text(text)
+    assert f"stand in two shards: {first} (in " in said("s1", "other", "s3")
 
 
 def test_limits_and_labels(
