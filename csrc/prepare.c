@@ -334,6 +334,23 @@ zf_status zf_decode_jpeg_window(zf_workspace *ws, const uint8_t *data, size_t nb
 
 /* ---- one job -------------------------------------------------------------------- */
 
+/* Sets *data and *nbytes to the job's input, which is read if it is not in memory. Returns 0
+ * or an errno. *stamp is set of a file. */
+static int read_input(zf_workspace *ws, size_t max_nbytes, const zf_job *job,
+                      const uint8_t **data, size_t *nbytes, zf_stamp *stamp)
+{
+    if (job->data) {
+        *data = job->data;
+        *nbytes = job->nbytes;
+        return max_nbytes && job->nbytes > max_nbytes ? EFBIG : 0;
+    }
+    int error = job->path ? zf_read_file(job->path, max_nbytes, &ws->file, stamp)
+                          : zf_read_range(job->fd, job->offset, job->nbytes, max_nbytes, &ws->file);
+    *data = ws->file.data;
+    *nbytes = ws->file.nbytes;
+    return error;
+}
+
 /* Makes the tensor of the pixels of an earlier run. False where they cannot be used. */
 static bool use_pixels(zf_workspace *ws, const zf_batch *batch, zf_job *job)
 {
@@ -391,13 +408,13 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
 {
     zf_result *result = &job->result;
     zf_stamp stamp = {.nbytes = job->nbytes};
+    const uint8_t *data;
+    size_t nbytes;
     job->pixels = NULL;
     if (job->has_pixels && use_pixels(ws, batch, job))
         return;
     uint64_t begin = zf_now();
-    size_t max_nbytes = batch->max_file_nbytes;
-    int error = job->path ? zf_read_file(job->path, max_nbytes, &ws->file, &stamp)
-                          : zf_read_range(job->fd, job->offset, job->nbytes, max_nbytes, &ws->file);
+    int error = read_input(ws, batch->max_file_nbytes, job, &data, &nbytes, &stamp);
     uint64_t reading = zf_now() - begin;
 
     if (error) {
@@ -405,7 +422,7 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
         result->status = error == ENOMEM ? ZF_NOMEM : ZF_READ;
         result->sys_errno = error;
     } else {
-        zf_prepare_jpeg(ws, batch->recipe, ws->file.data, ws->file.nbytes, job->out, result);
+        zf_prepare_jpeg(ws, batch->recipe, data, nbytes, job->out, result);
         result->ns[ZF_STAGE_READ] = reading;
     }
     result->begin_ns = begin;

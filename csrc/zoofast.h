@@ -255,8 +255,9 @@ int zf_write_file(const char *path, const char *tmp_path, const void *data, size
 /* ---- many images ------------------------------------------------------- */
 
 typedef struct zf_job {
-    /* input: the file at path, or if path is NULL, nbytes bytes of fd from
-     * offset on (a member of a tar file) */
+    /* input: nbytes bytes at data; if data is NULL, the file at path; if path is
+     * NULL too, nbytes bytes of fd from offset on (a member of a tar file) */
+    const uint8_t *data;
     const char *path;
     int fd;
     uint64_t offset;

@@ -135,6 +135,7 @@ cdef extern from "zoofast.h" nogil:
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
 
     ctypedef struct zf_job:
+        const uint8_t *data
         const char *path
         int fd
         uint64_t offset

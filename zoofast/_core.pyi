@@ -188,6 +188,12 @@ class Batch:
     def add_range(
         self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
     ) -> None: ...
+    def add_bytes(self, data: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None:
+        """Add an image whose file is in memory. The batch keeps `data`."""
+
+    def drop_bytes(self) -> None:
+        """Let go of the bytes that were added. The batch must be done."""
+
     def use_pixels(
         self,
         i: int,

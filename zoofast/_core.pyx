@@ -395,6 +395,19 @@ cdef class Batch:
         job.nbytes = nbytes
         self._to_file(job, to, tmp)
 
+    def add_bytes(self, bytes data not None, bytes to=None, bytes tmp=None):
+        cdef zf_job *job = self._next()
+        self._alive.append(data)
+        job.data = <const uint8_t *><const char *>data
+        job.nbytes = len(data)
+        self._to_file(job, to, tmp)
+
+    def drop_bytes(self):
+        cdef size_t i
+        for i in range(self.c.njobs):
+            self.c.jobs[i].data = NULL
+        self._alive = []
+
     cdef zf_job *_job(self, size_t i) except NULL:
         if i >= self.c.njobs:
             raise IndexError(i)

@@ -287,7 +287,7 @@ def _side_file(options: PrepOptions, report: PrepReport, labels: Mapping[str, in
 
 def _refuse_image_folder(source: Source, folder: Path) -> None:
     """Raises OutputError when `folder` is the source, or holds images of it."""
-    if not folder.is_dir():
+    if not folder.is_dir() or source.fetches:
         return
     folders = {os.path.dirname(item.path) or "." for item in source.items if not item.in_archive}
     for image_folder in (source.where, *folders):

@@ -27,9 +27,12 @@ from zoofast.errors import OutputError
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.sources.readahead import Fetched
 
 DEPTH = 3  # batches: the caller's, one that is being filled, one that is queued
 DEPTH_FOR_FILES = 6  # more, so that no computing thread waits while batches wait for the disk
+# Of fetched images that wait for a computing thread: with more, no further batch is queued.
+MAX_QUEUED_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,24 @@ def prove(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
         check_first_use(recipe.imported, source, items)
 
 
+@dataclass(frozen=True)
+class _Queued:
+    """A batch that was given to the pool, and its images, as they were fetched."""
+
+    batch: _core.Batch
+    items: list[Item]
+    fetched: list[Fetched] | None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(data) for data in self.fetched or [] if isinstance(data, bytes))
+
+    def error(self, i: int) -> OSError | None:
+        """Why image i could not be fetched."""
+        data = None if self.fetched is None else self.fetched[i]
+        return data if isinstance(data, OSError) else None
+
+
 T = TypeVar("T", bound=BatchOutcome)
 
 
@@ -166,13 +187,18 @@ class _Ring(ABC, Generic[T]):
                 f"{depth} batches of {size} tensors need {nbytes:,} bytes of memory"
             ) from error
         self._free = list(self.ring)
-        self._queue: deque[tuple[_core.Batch, list[Item]]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._next_item = 0
         # To write a file may take as long as to compute two images. Two more writers keep a
         # single computing thread from waiting for a slow write.
         writers = 2 * self.threads + 2 if for_files else 0
         self._pool = _core.Pool(self.threads, writers=writers)
         self._pillow: ThreadPoolExecutor | None = None
+        self._reader = None
+        self._fetched: list[Fetched] = []  # of the next batch, which is not complete
+        if source.fetches:
+            readable = [item for item in self._items if item.problem is None]
+            self._reader = source.open_reader(readable, max_file_bytes)
 
     def __enter__(self: R) -> R:
         return self
@@ -182,6 +208,8 @@ class _Ring(ABC, Generic[T]):
 
     def close(self) -> None:
         """Waits for the images that are being computed, drops the others, frees the ring."""
+        if self._reader is not None:
+            self._reader.close()
         self._pool.close()
         if self._pillow is not None:
             self._pillow.shutdown()
@@ -196,39 +224,62 @@ class _Ring(ABC, Generic[T]):
 
         Raises RuntimeError when the caller holds all batches of the ring: it would wait for ever.
         """
-        self._fill()
+        self._fill(wait=True)
         if not self._queue:
             if self._next_item < len(self._items):
                 raise RuntimeError("all batches of the ring are held; give one back first")
             return None
-        batch, items = self._queue.popleft()
-        self._pool.wait(batch)
-        return self._finish(batch, items)
+        queued = self._queue.popleft()
+        self._pool.wait(queued.batch)
+        return self._finish(queued)
 
     def give_back(self, taken: T) -> None:
         """Lets the ring reuse the batch at once; its slots must not be read any more."""
         self._free.append(taken.slots)
         self._fill()
 
-    def _fill(self) -> None:
+    def _fill(self, wait: bool = False) -> None:
+        """Gives batches to the pool. wait: for fetched bytes, if no batch is queued."""
         while self._free and self._next_item < len(self._items):
+            items = self._items[self._next_item : self._next_item + self._free[-1].capacity]
+            fetched = None
+            if self._reader is not None:
+                if not self._fetch(items, wait and not self._queue):
+                    return
+                fetched, self._fetched = self._fetched, []
             batch = self._free.pop()
-            items = self._items[self._next_item : self._next_item + batch.capacity]
             self._next_item += len(items)
-            self._submit(batch, items)
-            self._queue.append((batch, items))
+            self._submit(batch, items, fetched)
+            self._queue.append(_Queued(batch, items, fetched))
 
-    def _submit(self, batch: _core.Batch, items: list[Item]) -> None:
+    def _fetch(self, items: list[Item], wait: bool) -> bool:
+        """Takes the bytes of `items` from the reader; False when they are not all there."""
+        assert self._reader is not None
+        if sum(queued.nbytes for queued in self._queue) > MAX_QUEUED_BYTES:
+            return False
+        for item in items[len(self._fetched) :]:
+            fetched: Fetched | None = b""
+            if item.problem is None:
+                fetched = self._reader.take(wait)
+            if fetched is None:
+                return False
+            self._fetched.append(fetched)
+        return True
+
+    def _submit(self, batch: _core.Batch, items: list[Item], fetched: list[Fetched] | None) -> None:
         batch.clear()
         to = temporary = None
-        for item in items:
-            if item.problem is not None:
+        for i, item in enumerate(items):
+            data = None if fetched is None else fetched[i]
+            if item.problem is not None or isinstance(data, OSError):
                 batch.add_path("")  # keeps its place in the batch; cannot be read
                 continue
             if self._paths is not None:
                 to = os.fsencode(self._paths.final(item))
                 temporary = os.fsencode(self._paths.temporary(item))
-            if item.offset is not None:
+            if data is not None:
+                batch.add_bytes(data, to, temporary)
+            elif item.offset is not None:
                 batch.add_range(
                     self._source.fds[item.archive], item.offset, item.nbytes, to, temporary
                 )
@@ -236,14 +287,15 @@ class _Ring(ABC, Generic[T]):
                 batch.add_path(item.path, to, temporary)
         self._pool.submit(batch)
 
-    def _finish(self, batch: _core.Batch, items: list[Item]) -> T:
+    def _finish(self, queued: _Queued) -> T:
+        batch, items = queued.batch, queued.items
         totals = batch.totals()
         self.stats.add(len(items), totals)
         not_ok = {i: batch.outcome(i) for i in totals.not_ok}
         for_pillow = [i for i, outcome in not_ok.items() if outcome.status == Status.UNSUPPORTED]
         refusals: dict[int, Refusal] = {}
         pillow_begin = time.monotonic_ns()
-        pillow_refusals = self._run_pillow(batch, items, for_pillow)
+        pillow_refusals = self._run_pillow(queued, for_pillow)
         pillow_end = time.monotonic_ns() if for_pillow else pillow_begin
         for i, refusal in zip(for_pillow, pillow_refusals, strict=True):
             if refusal is None:
@@ -252,7 +304,8 @@ class _Ring(ABC, Generic[T]):
                 refusals[i] = refusal
         for i, outcome in not_ok.items():
             if outcome.status != Status.UNSUPPORTED:
-                refusals[i] = self._refusal(items[i], outcome)
+                refusals[i] = self._refusal(items[i], outcome, queued.error(i))
+        batch.drop_bytes()
         failures = [
             Failure(items[i].name, items[i].path, refusals[i].cause, refusals[i].reason)
             for i in sorted(refusals)
@@ -266,9 +319,12 @@ class _Ring(ABC, Generic[T]):
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> T:
         """The batch as the caller gets it. good: positions in its items that have a tensor."""
 
-    def _refusal(self, item: Item, outcome: _core.Outcome) -> Refusal:
+    def _refusal(self, item: Item, outcome: _core.Outcome, error: OSError | None) -> Refusal:
+        """error: why the item could not be fetched."""
         if item.problem is not None:
             return Refusal("bad name", item.problem)
+        if error is not None and error.errno != errno.EFBIG:
+            return Refusal("unreadable", error.strerror or str(error))
         if outcome.status == Status.WRITE:
             assert self._paths is not None
             reason = os.strerror(outcome.errno)
@@ -276,28 +332,29 @@ class _Ring(ABC, Generic[T]):
         if outcome.status == Status.NOMEM:
             raise MemoryError(f"out of memory at {item.path}")
         if outcome.status == Status.READ:
-            if outcome.errno == errno.EFBIG:
+            if error is not None or outcome.errno == errno.EFBIG:
                 return Refusal("too large", f"larger than {self.max_file_bytes:,} bytes")
             irregular = outcome.errno in (errno.EINVAL, errno.ENXIO)  # a pipe, device; a socket
             reason = "not a regular file" if irregular else os.strerror(outcome.errno)
             return Refusal("unreadable", reason)
         return Refusal("wrong size", self.recipe.size_mismatch(*outcome.size))
 
-    def _run_pillow(
-        self, batch: _core.Batch, items: list[Item], positions: list[int]
-    ) -> list[Refusal | None]:
+    def _run_pillow(self, queued: _Queued, positions: list[int]) -> list[Refusal | None]:
         """Prepares the items at `positions` with Pillow, several of them in threads."""
         if len(positions) < 2:
-            return [self._run_pillow_on(batch, items[i], i) for i in positions]
+            return [self._run_pillow_on(queued, i) for i in positions]
         if self._pillow is None:
             self._pillow = ThreadPoolExecutor(self.threads)
-        return list(self._pillow.map(lambda i: self._run_pillow_on(batch, items[i], i), positions))
+        return list(self._pillow.map(lambda i: self._run_pillow_on(queued, i), positions))
 
-    def _run_pillow_on(self, batch: _core.Batch, item: Item, i: int) -> Refusal | None:
-        try:
-            data = self._source.read(item, self.max_file_bytes)
-        except OSError as error:
-            return Refusal("unreadable", error.strerror or str(error))
+    def _run_pillow_on(self, queued: _Queued, i: int) -> Refusal | None:
+        batch, item = queued.batch, queued.items[i]
+        data = None if queued.fetched is None else queued.fetched[i]
+        if not isinstance(data, bytes):
+            try:
+                data = self._source.read(item, self.max_file_bytes)
+            except OSError as error:
+                return Refusal("unreadable", error.strerror or str(error))
         out, workspace = batch.tensor_bytes(i), _core.Workspace()
         try:
             refusal = prepare_with_pillow(data, self.recipe, self._plan, workspace, out)

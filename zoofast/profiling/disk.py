@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoofast import _core
+from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -29,7 +30,12 @@ class DiskRate:
 
 
 def measure_reading(source: Source, items: Sequence[Item], threads: int) -> DiskRate:
-    """Reads the bytes of all items, which are dropped from the page cache before."""
+    """Reads the bytes of all items, which are dropped from the page cache before.
+
+    Of a source that fetches: fetches them, as the loader does.
+    """
+    if source.fetches:
+        return _measure_fetching(source, [item for item in items if item.problem is None])
     for item in items:
         _drop_from_cache(source, item)
 
@@ -45,6 +51,16 @@ def measure_reading(source: Source, items: Sequence[Item], threads: int) -> Disk
     seconds = time.monotonic() - begin
     method = f"{len(items)} files, {threads} at a time, dropped from the page cache before"
     return DiskRate(nbytes / seconds, len(items) / seconds, method)
+
+
+def _measure_fetching(source: Source, items: Sequence[Item]) -> DiskRate:
+    begin, nbytes = time.monotonic(), 0
+    with source.open_reader(items, MAX_FILE_BYTES) as reader:
+        for _ in items:
+            fetched = reader.take()
+            nbytes += len(fetched) if isinstance(fetched, bytes) else 0
+    seconds = time.monotonic() - begin
+    return DiskRate(nbytes / seconds, len(items) / seconds, f"{len(items)} images, read ahead")
 
 
 def _drop_from_cache(source: Source, item: Item) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import name_problem, stem
+from zoofast.preprocess.sources.readahead import ReadAhead
 
 SUFFIXES = frozenset(
     (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
@@ -20,14 +22,15 @@ class Item:
     """One image: its sample name (see zoofast.base.names), and where its bytes are.
 
     path: for messages, and the file to open unless the image is a member of an archive: then its
-    bytes are the `nbytes` bytes from `offset` on of the archive number `archive` of the source.
+    bytes are the `nbytes` bytes from `offset` on of the archive number `archive` of the source. Of
+    a file that is fetched, `nbytes` is the size that the listing told, 0 for an unknown size.
     problem: why the image cannot be prepared, if its name or its size alone says so.
     """
 
     name: str
     path: str
     offset: int | None = None
-    nbytes: int = 0  # of a member
+    nbytes: int = 0
     problem: str | None = None
     archive: int = 0
 
@@ -49,8 +52,13 @@ class Item:
 
 @dataclass
 class Source:
-    """A listed source: items in a fixed order. A context manager (it may hold files open)."""
+    """A listed source: items in a fixed order. A context manager (it may hold files open).
 
+    The C core reads the items of most sources. The items of a source that `fetches` are read by
+    Python, see zoofast.preprocess.sources.readahead.
+    """
+
+    fetches: ClassVar[bool] = False
     where: str
     items: list[Item]
     skipped: list[str] = field(default_factory=list)  # files that are no images, by their name
@@ -75,6 +83,13 @@ class Source:
         if item.nbytes > max_bytes:
             raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
         return os.pread(self.fds[item.archive], item.nbytes, item.offset)
+
+    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        """Reads the bytes of `items` ahead, in their order. Only of a source that fetches.
+
+        None of the items has a problem. One of more than `max_bytes` bytes is not fetched.
+        """
+        raise NotImplementedError
 
     def read_labels(self) -> Mapping[str, int] | None:
         """The class of each image that has one, by name; None if the source holds no labels.

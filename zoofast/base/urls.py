@@ -1,0 +1,48 @@
+"""URLs: what is one, and how it is shown without the secrets that it may hold."""
+
+from __future__ import annotations
+
+import re
+
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+_URL = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
+# Of a chain such as zip://*.jpg::https://host/a.zip, each link is a URL of its own.
+_LINK = re.compile(rf"::(?={_SCHEME}(?:::|://))")
+_IN_TEXT = re.compile(rf"{_SCHEME}://[^\s'\"<>]*")
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is a URL and no path, such as s3://bucket/val or https://host/val.tar."""
+    return _URL.match(text) is not None
+
+
+def shown(url: str) -> str:
+    """The URL without user, password, query and fragment. A path is returned as it is.
+
+    A signed URL has its signature in the query. Outside HTTP, a "?" before no "=" is a pattern's.
+    """
+    if not is_url(url):
+        return url
+    return "::".join(_shown_link(link) for link in _LINK.split(url))
+
+
+def redacted(text: str) -> str:
+    """A text, such as a library's message, with each URL in it as `shown`."""
+    return _IN_TEXT.sub(lambda match: shown(match[0]), text)
+
+
+def _shown_link(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    query = rest.find("?")
+    if query >= 0 and (scheme.lower() in ("http", "https") or "=" in rest[query:]):
+        rest = rest[:query]
+    if scheme.lower() in ("http", "https"):
+        rest = rest.partition("#")[0]
+    authority, slash, path = rest.partition("/")
+    host = authority.rpartition("@")[2]
+    if host != authority:
+        return scheme + separator + host + slash + path
+    _, colon, port = authority.partition(":")
+    if colon and port and not port.isdigit() and "@" in path and not host.startswith("["):
+        return scheme + separator + path.rpartition("@")[2]  # a password with a slash
+    return scheme + separator + rest

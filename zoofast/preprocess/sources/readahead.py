@@ -1,0 +1,217 @@
+"""Reading ahead, for sources whose bytes Python fetches.
+
+A source is *fetched* when the C core cannot read its images in place: objects of a store, members
+of a compressed tar, rows of a Parquet file. A new one is written so:
+
+1. Derive a class from Source, set `fetches = True`, and give each item its `nbytes`, if known.
+2. Write `open_reader(items, max_bytes)`: part `items` into streams, and return
+   `ReadAhead(streams, threads)`. A stream gives its items' bytes in order, or the OSError that says
+   why an item has none: a `ValueError` or any other exception ends the run.
+   - Items that can be fetched independently, such as objects: a stream for each few items, and
+     `threads` as many as requests may be under way.
+   - Items that come one after the other, such as members of a compressed tar: a stream for each
+     file. It gives each item as soon as it has it, and waits where the reader is full.
+3. Write `read(item, max_bytes)` for a single image.
+
+The loader does the rest. An item's OSError becomes that image's Failure, with `strerror` as the
+reason; errno EFBIG is for an image of more than `max_bytes` bytes, which is not to be fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+
+MAX_AHEAD_BYTES = 64_000_000  # fetched and not yet taken
+MAX_AHEAD_ITEMS = 1024
+
+Fetched = bytes | OSError
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Fetches `count` items in a thread: `produce()` gives each one's bytes, or its OSError.
+
+    An OSError that `produce` raises is that of all items that it has not given. nbytes: what it has
+    in memory at once before it gives the first item; 0 for a stream that has one item at a time.
+    """
+
+    count: int
+    produce: Callable[[], Generator[Fetched, None, None]]
+    nbytes: int = 0
+
+
+class ReadAhead:
+    """What `streams` fetch, in their order, by `threads` threads: a context manager.
+
+    At most `max_bytes` bytes and `max_items` items are fetched and not yet taken, and those that
+    the next item to be taken needs. `close` waits for the threads; `on_close` is called before, and
+    ends what they wait for.
+    """
+
+    def __init__(
+        self,
+        streams: Iterable[Stream],
+        threads: int,
+        *,
+        max_bytes: int = MAX_AHEAD_BYTES,
+        max_items: int = MAX_AHEAD_ITEMS,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._max_bytes, self._max_items, self._on_close = max_bytes, max_items, on_close
+        self._process = os.getpid()
+        lock = threading.Lock()  # guards all below
+        self._arrived = threading.Condition(lock)  # an item, or an error
+        self._has_room = threading.Condition(lock)
+        self._streams = (stream for stream in streams if stream.count)
+        self._upcoming = next(self._streams, None)
+        self._next = 0  # the number of the upcoming stream
+        self._running: dict[int, _Running] = {}  # streams that began and are not taken to the end
+        self._head = 0  # the stream that items are taken of
+        self._nbytes = self._items = 0  # fetched or about to be, and not yet taken
+        self._error: BaseException | None = None
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"fetch {i}", daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drops what is fetched and ends the threads."""
+        with self._arrived:
+            self._closed = True
+            self._has_room.notify_all()
+        self._on_close()
+        if os.getpid() == self._process:
+            for thread in self._threads:
+                thread.join()
+        self._running.clear()
+
+    def take(self, wait: bool = True) -> Fetched | None:
+        """The next item's bytes, or its OSError; None if it is not there yet and not waited for.
+
+        Raises what a stream raised, but for an OSError; IndexError after the last item.
+        """
+        if os.getpid() != self._process:
+            raise RuntimeError("a reader's threads are not in a process made by fork")
+        with self._arrived:
+            while not (head := self._running.get(self._head)) or not head.ready:
+                if self._error is not None:
+                    raise self._error
+                if head is None and self._upcoming is None:
+                    raise IndexError("no items are left")
+                if not wait:
+                    return None
+                self._arrived.wait()
+            fetched = head.ready.popleft()
+            head.left -= 1
+            self._nbytes -= _size(fetched)
+            self._items -= 1
+            if head.left == 0:
+                del self._running[self._head]
+                self._head += 1
+                head = self._running.get(self._head)
+            # Threads wait until half of the room is free: each would wake for each item otherwise.
+            is_half_free = (
+                2 * self._nbytes <= self._max_bytes and 2 * self._items <= self._max_items
+            )
+            if is_half_free or head is None or not head.ready:
+                self._has_room.notify_all()
+            return fetched
+
+    def _work(self) -> None:
+        try:
+            while (begun := self._begin()) is not None:
+                number, stream = begun
+                with closing(_all_of(stream)) as results:
+                    for fetched in results:
+                        if not self._put(number, fetched):
+                            return
+        except BaseException as error:  # the thread that takes items raises it
+            with self._arrived:
+                self._error = error
+                self._arrived.notify_all()
+
+    def _begin(self) -> tuple[int, Stream] | None:
+        """The next stream and its number, once there is room for it; None at the end."""
+        with self._has_room:
+            while True:
+                stream = self._upcoming
+                if self._closed or stream is None:
+                    return None
+                if self._next == self._head or self._has_room_for(stream.nbytes):
+                    break
+                self._has_room.wait()
+            number = self._next
+            self._upcoming = next(self._streams, None)
+            self._next += 1
+            self._running[number] = _Running(stream.count, stream.nbytes)
+            self._nbytes += stream.nbytes
+            return number, stream
+
+    def _put(self, number: int, fetched: Fetched) -> bool:
+        """Keeps an item of a stream once there is room for it; False when the reader is closed."""
+        with self._has_room:
+            running = self._running[number]
+            more = max(0, _size(fetched) - running.reserved)
+            while not self._closed:
+                is_awaited = number == self._head and not running.ready
+                if is_awaited or self._has_room_for(more):
+                    break
+                self._has_room.wait()
+            running.reserved -= _size(fetched) - more
+            running.ready.append(fetched)
+            self._nbytes += more
+            self._items += 1
+            if len(running.ready) == running.left:  # the last one
+                self._nbytes -= running.reserved
+                running.reserved = 0
+            if number == self._head:
+                self._arrived.notify_all()
+            return not self._closed
+
+    def _has_room_for(self, nbytes: int) -> bool:
+        return self._nbytes + nbytes <= self._max_bytes and self._items < self._max_items
+
+
+@dataclass
+class _Running:
+    """A stream that began: the items to be taken, and the bytes of items to come."""
+
+    left: int
+    reserved: int
+
+    def __post_init__(self) -> None:
+        self.ready: deque[Fetched] = deque()
+
+
+def _size(fetched: Fetched) -> int:
+    return len(fetched) if isinstance(fetched, bytes) else 0
+
+
+def _all_of(stream: Stream) -> Generator[Fetched, None, None]:
+    """The stream's results. After an OSError, it is the result of each item that is left."""
+    left = stream.count
+    try:
+        with closing(stream.produce()) as results:
+            for fetched in results:
+                left -= 1
+                yield fetched
+    except OSError as error:
+        while left > 0:
+            left -= 1
+            yield error
+    if left != 0:
+        raise RuntimeError(f"a stream of {stream.count} items gave {stream.count - left}")
