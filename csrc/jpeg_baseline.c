@@ -123,8 +123,35 @@ static int queue_mcu(zf_baseline *d, int n, const place *places, int mx, const z
     return n;
 }
 
-/* Decodes row `my` of MCUs into samples; false where the data is bad. */
-static bool decode_mcu_row(zf_baseline *d, zf_stream *s, int my)
+/* Makes ready for n MCUs, or for fewer up to the next restart marker. Returns how many;
+ * 0 where the data is bad. */
+static int begin_mcus(zf_stream *s, int n)
+{
+    if (!s->restart_interval)
+        return n;
+    if (s->until_restart == 0 && !zf_stream_restart(s))
+        return 0;
+    n = zf_min(n, s->until_restart);
+    s->until_restart -= n;
+    return n;
+}
+
+/* Skips n MCUs; false where the data is bad. */
+static bool skip_mcus(zf_baseline *d, zf_stream *s, int n)
+{
+    while (n > 0) {
+        int run = begin_mcus(s, n);
+        if (run == 0 || !d->planes.kernels->skip(&s->bits, &d->mcu, s->dc, run) ||
+            zf_stream_bits_left(s) < 0)
+            return false;
+        n -= run;
+    }
+    return true;
+}
+
+/* Decodes the MCUs that the window needs of row `my` into samples; false where the data is
+ * bad. */
+static bool decode_needed(zf_baseline *d, zf_stream *s, int my)
 {
     const zf_mcu_grid *g = &d->planes.grid;
     ZF_DECL_MCU((*const decode_mcu)) = d->planes.kernels->mcu;
@@ -133,18 +160,11 @@ static bool decode_mcu_row(zf_baseline *d, zf_stream *s, int my)
     int held = 0, queued = 0; /* entries of blocks[], of queue[] */
 
     find_places(places, &d->planes, my);
-    for (int mx = 0; mx < g->columns; mx++) {
-        if (s->restart_interval) {
-            if (s->until_restart == 0 && !zf_stream_restart(s))
-                return false;
-            s->until_restart--;
-        }
-        bool needed = my >= g->y0 && mx >= g->x0 && mx < g->x1;
-        zf_block *blocks = needed ? d->blocks + held : NULL;
-        if (!decode_mcu(&s->bits, &d->mcu, s->dc, blocks, last) || zf_stream_bits_left(s) < 0)
+    for (int mx = g->x0; mx < g->x1; mx++) {
+        zf_block *blocks = d->blocks + held;
+        if (!begin_mcus(s, 1) || !decode_mcu(&s->bits, &d->mcu, s->dc, blocks, last) ||
+            zf_stream_bits_left(s) < 0)
             return false;
-        if (!needed)
-            continue;
         queued = queue_mcu(d, queued, places, mx, blocks, last);
         held += d->mcu.nblocks;
         if (held + d->mcu.nblocks > ZF_QUEUE || mx + 1 == g->x1) {
@@ -154,6 +174,16 @@ static bool decode_mcu_row(zf_baseline *d, zf_stream *s, int my)
         }
     }
     return true;
+}
+
+/* Decodes row `my` of MCUs; false where the data is bad. */
+static bool decode_mcu_row(zf_baseline *d, zf_stream *s, int my)
+{
+    const zf_mcu_grid *g = &d->planes.grid;
+    if (my < g->y0)
+        return skip_mcus(d, s, g->columns);
+    return skip_mcus(d, s, g->x0) && decode_needed(d, s, my) &&
+           skip_mcus(d, s, g->columns - g->x1);
 }
 
 zf_status zf_baseline_decode(zf_baseline *d, const zf_jpeg *jpeg, zf_window w, zf_row_fn row,

@@ -170,6 +170,7 @@ ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar)
 const zf_jpeg_kernels zf_jpeg_kernels_scalar = {
     .unstuff = zf_unstuff_scalar,
     .mcu = zf_mcu_scalar,
+    .skip = zf_skip_scalar,
     .ac_first = zf_ac_first_scalar,
     .ac_refine = zf_ac_refine_scalar,
     .idct = zf_idct_scalar,

@@ -97,6 +97,7 @@ TARGET static ZF_DECL_UNSTUFF(unstuff_avx512)
 const zf_jpeg_kernels zf_jpeg_kernels_avx512 = {
     .unstuff = unstuff_avx512,
     .mcu = zf_mcu_bmi2,
+    .skip = zf_skip_bmi2,
     .ac_first = zf_ac_first_bmi2,
     .ac_refine = zf_ac_refine_bmi2,
     .idct = idct_avx512,

@@ -182,6 +182,7 @@ static ZF_DECL_YCC_TO_RGB(ycc_to_rgb_neon)
 const zf_jpeg_kernels zf_jpeg_kernels_neon = {
     .unstuff = zf_unstuff_scalar,
     .mcu = zf_mcu_scalar,
+    .skip = zf_skip_scalar,
     .ac_first = zf_ac_first_scalar,
     .ac_refine = zf_ac_refine_scalar,
     .idct = idct_neon,

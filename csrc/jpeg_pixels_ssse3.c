@@ -62,6 +62,7 @@ TARGET static ZF_DECL_IDCT(idct_ssse3)
 const zf_jpeg_kernels zf_jpeg_kernels_ssse3 = {
     .unstuff = unstuff,
     .mcu = zf_mcu_scalar,
+    .skip = zf_skip_scalar,
     .ac_first = zf_ac_first_scalar,
     .ac_refine = zf_ac_refine_scalar,
     .idct = idct_ssse3,

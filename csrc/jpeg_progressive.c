@@ -353,6 +353,7 @@ static bool decode_dc_row(zf_progressive *d, scan *s, int y)
 /* Decodes row y of the own MCUs of a sequential file's scan. */
 static bool decode_sequential_row(zf_progressive *d, scan *s, int y)
 {
+    const zf_jpeg_kernels *kernels = d->planes.kernels;
     zf_stream *stream = &s->stream;
     bool alone = s->ncomp == 1;
     struct {
@@ -376,8 +377,8 @@ static bool decode_sequential_row(zf_progressive *d, scan *s, int y)
                 }
         }
         if (!begin_mcu(stream) ||
-            !d->planes.kernels->mcu(&stream->bits, &s->mcu, stream->dc,
-                                    needed ? d->mcu_blocks : NULL, last) ||
+            !(needed ? kernels->mcu(&stream->bits, &s->mcu, stream->dc, d->mcu_blocks, last)
+                     : kernels->skip(&stream->bits, &s->mcu, stream->dc, 1)) ||
             zf_stream_bits_left(stream) < 0)
             return false;
         for (int i = 0; i < n; i++)

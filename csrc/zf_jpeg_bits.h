@@ -39,7 +39,7 @@ static inline uint64_t load_be64(const uint8_t *p)
 static inline void refill(zf_bits *b)
 {
     b->buf |= load_be64(b->p) >> b->left;
-    b->p += (63 - b->left) >> 3;
+    b->p += (uint32_t)(63 - b->left) >> 3;
     b->left |= 56;
 }
 
@@ -54,12 +54,12 @@ static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b,
                                                                 const zf_dc_table *table,
                                                                 int *difference)
 {
-    int total = table->entry[b->buf >> (64 - ZF_DC_BITS)].total;
-    int size = table->entry[b->buf >> (64 - ZF_DC_BITS)].size;
+    uint32_t entry = table->entry[b->buf >> (64 - ZF_RUN_BITS)];
+    int total = ZF_RUN_TOTAL(entry), size = ZF_RUN_SIZE(entry);
 
     if (__builtin_expect(total == 0, 0)) {
         int length;
-        size = zf_find_symbol(&table->codes, b->buf, ZF_DC_BITS + 1, &length);
+        size = zf_find_symbol(&table->codes, b->buf, 1, &length);
         if (length > 16)
             return false;
         total = length + size;

@@ -1,8 +1,8 @@
 /* What the files of our JPEG decoders share: jpeg_baseline.c and
  * jpeg_progressive.c (the drivers), jpeg_stream.c (the bytes of a scan),
- * jpeg_entropy.c and jpeg_scans.c (bytes -> coefficients), jpeg_planes.c (which
- * blocks a window needs, and its pixel rows) and jpeg_pixels*.c (coefficients ->
- * pixels). decode.c uses the last section only. */
+ * jpeg_tables.c (Huffman tables), jpeg_entropy.c and jpeg_scans.c (bytes ->
+ * coefficients), jpeg_planes.c (which blocks a window needs, and its pixel rows)
+ * and jpeg_pixels*.c (coefficients -> pixels). decode.c uses the last section only. */
 #ifndef ZF_JPEG_INTERNAL_H
 #define ZF_JPEG_INTERNAL_H
 
@@ -41,11 +41,20 @@ typedef struct zf_bits {
     int left;
 } zf_bits;
 
-/* The longest block has 64 codes of 16 bits, each followed by 15 bits. */
-#define ZF_BITS_PAD (ZF_MCU_BLOCKS * 64 * 31 / 8 + 64)
+/* Blocks that are skipped before the decoder checks that. */
+#define ZF_RUN_BLOCKS 24
 
-#define ZF_DC_BITS 10
-#define ZF_AC_BITS 11
+/* The longest block has 64 codes of 16 bits, each followed by 15 bits. */
+#define ZF_BITS_PAD (ZF_RUN_BLOCKS * 64 * 31 / 8 + 64)
+
+#define ZF_AC_BITS 10
+#define ZF_RUN_BITS 10
+
+/* The most bits of an entry. Of the 56 bits of a refill, two entries leave enough for
+ * the index of the next. */
+#define ZF_MAX_TOTAL 22
+_Static_assert(2 * ZF_MAX_TOTAL + ZF_AC_BITS <= 56 && ZF_AC_BITS <= 10 && ZF_RUN_BITS <= 10,
+               "the entries fit a refill");
 
 /* Decodes a code of any length, bit by bit: figure F.16 of T.81, with the codes
  * shifted left to 16 bits. */
@@ -56,12 +65,24 @@ typedef struct zf_codes {
     uint8_t values[256];
 } zf_codes;
 
+/* A table for several codes at once, without the values of AC coefficients. An entry says
+ * what the next ZF_RUN_BITS bits begin with. From the lowest bits up:
+ *    8 bits: the number of bits used, of codes and values together. The last value may
+ *            be beyond the ZF_RUN_BITS bits
+ *    8 bits: AC: zigzag steps to the last of the coefficients
+ *    8 bits: DC: the bits of the difference
+ *    bit 31: DC, or the end of a block
+ * ZF_RUN_OTHER: no code is in the table. */
+#define ZF_RUN_ENTRY(total, steps, size)                                               \
+    ((uint32_t)(total) | (uint32_t)(steps) << 8 | (uint32_t)(size) << 16)
+#define ZF_RUN_ENDS 0x80000000
+#define ZF_RUN_OTHER ZF_RUN_ENTRY(0, 127, 0)
+#define ZF_RUN_TOTAL(e) ((int)(uint8_t)(e))
+#define ZF_RUN_STEPS(e) ((int)(uint8_t)((e) >> 8))
+#define ZF_RUN_SIZE(e) ((int)(uint8_t)((e) >> 16))
+
 typedef struct zf_dc_table {
-    /* By the next ZF_DC_BITS bits: the bits of code and difference together (0:
-     * the code is longer), and of the difference alone. */
-    struct {
-        uint8_t total, size;
-    } entry[1 << ZF_DC_BITS];
+    uint32_t entry[1 << ZF_RUN_BITS]; /* one code each */
     zf_codes codes;
     zf_huffman source; /* the DHT that the table was made from */
 } zf_dc_table;
@@ -71,17 +92,24 @@ typedef struct zf_dc_table {
  * the value is read from the stream. From the lowest bits up:
  *    8 bits: the number of bits used; 0: the code is not in the table
  *    8 bits: if the value is read from the stream, the length of its code; else
- *            63, a shift that leaves none of the stream's bits
- *    8 bits: zigzag steps to the first coefficient
+ *            ZF_IN_TABLE, a shift that leaves none of the stream's bits
+ *    8 bits: zigzag steps to the first coefficient; ZF_OTHER: the code is not in the table
  *    8 bits: zigzag steps from there to the second; 0: there is no second
  *   16 bits: the first value; or what to add to a negative value of the stream
  *   16 bits: the second value; or 64 less the length of the stream's value
  * An end of block is stored as a coefficient 0 after ZF_EOB steps, so the loop
  * does not test for it. */
+#define ZF_AC_ENTRY(total, shift, step1, step2, value1, value2)                        \
+    ((uint64_t)(total) | (uint64_t)(shift) << 8 | (uint64_t)(step1) << 16 |            \
+     (uint64_t)(step2) << 24 | (uint64_t)(uint16_t)(value1) << 32 |                    \
+     (uint64_t)(uint16_t)(value2) << 48)
+#define ZF_IN_TABLE 63
 #define ZF_EOB 128
+#define ZF_OTHER 192
 
 typedef struct zf_ac_table {
     uint64_t entry[1 << ZF_AC_BITS];
+    uint32_t run[1 << ZF_RUN_BITS]; /* for skipping */
     zf_codes codes;
     zf_huffman source;
 } zf_ac_table;
@@ -174,12 +202,15 @@ typedef struct zf_dequant {
 
 /* Decodes an MCU. Adds each DC difference to dc[component], and stores the
  * coefficients in blocks[] and the zigzag position of each block's last
- * coefficient in last[]. If blocks is NULL, the MCU is skipped and last is not
- * set. False: the stream is bad. The caller has to check whether it was read
- * past its end. */
+ * coefficient in last[]. False: the stream is bad. The caller has to check whether it
+ * was read past its end. */
 #define ZF_DECL_MCU(name)                                                         \
     bool name(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *blocks,      \
               uint8_t last[ZF_MCU_BLOCKS])
+
+/* Decodes n MCUs, but stores nothing apart from dc[]. The bits end where ZF_DECL_MCU's
+ * end. */
+#define ZF_DECL_SKIP(name) bool name(zf_bits *bits, const zf_mcu *mcu, int dc[3], int n)
 
 /* A block to be transformed into 8 x 8 samples. */
 typedef struct zf_transform {
@@ -233,6 +264,7 @@ typedef struct zf_ac_scan {
 typedef struct zf_jpeg_kernels {
     ZF_DECL_UNSTUFF((*unstuff));
     ZF_DECL_MCU((*mcu));
+    ZF_DECL_SKIP((*skip));
     ZF_DECL_AC_SCAN((*ac_first));
     ZF_DECL_AC_SCAN((*ac_refine));
     ZF_DECL_IDCT((*idct));
@@ -250,6 +282,7 @@ extern const zf_jpeg_kernels *const zf_jpeg_kernels_of[ZF_LEVEL_COUNT];
 
 ZF_DECL_UNSTUFF(zf_unstuff_scalar);
 ZF_DECL_MCU(zf_mcu_scalar);
+ZF_DECL_SKIP(zf_skip_scalar);
 ZF_DECL_AC_SCAN(zf_ac_first_scalar);
 ZF_DECL_AC_SCAN(zf_ac_refine_scalar);
 ZF_DECL_IDCT(zf_idct_scalar);
@@ -261,6 +294,7 @@ ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_scalar);
 
 #if defined(__x86_64__) /* what several levels use */
 ZF_DECL_MCU(zf_mcu_bmi2);
+ZF_DECL_SKIP(zf_skip_bmi2);
 ZF_DECL_AC_SCAN(zf_ac_first_bmi2);
 ZF_DECL_AC_SCAN(zf_ac_refine_bmi2);
 ZF_DECL_H2V1(zf_upsample_h2v1_avx2);

@@ -222,6 +222,9 @@ static void check_mcu(int *decoded)
     zf_bits bits1 = {data, 0, 0}, bits2 = {data, 0, 0};
     bool ok = kernels->mcu(&bits1, &mcu, dc1, made, last1);
     expect(ok == scalar->mcu(&bits2, &mcu, dc2, expected, last2), "an MCU's verdict");
+    zf_bits bits3 = {data, 0, 0};
+    int dc3[3] = {0};
+    expect(ok == kernels->skip(&bits3, &mcu, dc3, 1), "a skipped MCU's verdict");
     if (!ok)
         return;
     ++*decoded;
@@ -230,12 +233,7 @@ static void check_mcu(int *decoded)
            "an MCU's end");
     for (int i = 0; i < mcu.nblocks; i++)
         expect(memcmp(made[i], expected[i], 64 * sizeof(int16_t)) == 0, "an MCU");
-    /* skipping it uses the same bits */
-    zf_bits bits3 = {data, 0, 0};
-    int dc3[3] = {0};
-    ok = kernels->mcu(&bits3, &mcu, dc3, NULL, last1);
-    expect(ok && bits3.p == bits1.p && bits3.left == bits1.left &&
-               memcmp(dc1, dc3, sizeof dc1) == 0,
+    expect(8 * (bits3.p - bits1.p) == bits3.left - bits1.left && memcmp(dc1, dc3, sizeof dc1) == 0,
            "skipping an MCU");
 }
 
