@@ -10,6 +10,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,14 +240,15 @@ def with_bad(files: dict[str, bytes], every: int) -> dict[str, bytes]:
     return mixed
 
 
-@pytest.mark.parametrize("suffix", ["cls", "json"])
+@pytest.mark.parametrize(("suffix", "kind"), [("cls", ""), ("json", ".gz")])
 def test_shards_of_webdataset_with_their_own_labels(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, kind: str
 ) -> None:
     files = {path.name: path.read_bytes() for path in sorted((run / "images").iterdir())}
     names = list(files)
     for i in range(2):
-        with tarfile.open(tmp_path / f"shard-{i:02d}.tar", "w") as archive:
+        archive: Any
+        with tarfile.open(tmp_path / f"shard-{i:02d}.tar{kind}", f"w:{kind[1:]}") as archive:
             for name in names[i * 12 : i * 12 + 12]:
                 label = eval_case.label_of(Path(name).stem)
                 text = str(label) if suffix == "cls" else json.dumps({"label": label})
@@ -256,8 +258,9 @@ def test_shards_of_webdataset_with_their_own_labels(
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
     result = tmp_path / "result.json"
-    given = eval_case.words(run, "-o", result, images=tmp_path / "shard-{00..01}.tar")
-    for labels in ([], ["--labels-from", "source"], ["--labels-from", str(tmp_path / "*.tar")]):
+    given = eval_case.words(run, "-o", result, images=tmp_path / f"shard-{{00..01}}.tar{kind}")
+    others = ["--labels-from", str(tmp_path / f"*.tar{kind}")]
+    for labels in ([], ["--labels-from", "source"], others):
         assert main([*given[:3], *labels, *given[4:]]) == 0
         assert result.read_text() == eval_case.result_of(files)
     (tmp_path / "0.txt").write_text("x.JPEG\n")

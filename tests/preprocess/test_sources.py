@@ -161,11 +161,10 @@ def test_not_a_tar(tmp_path: Path) -> None:
         open_source(tmp_path / "a.tar")
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.zip"])
-def test_compressed_archives_are_refused_with_the_cure(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"\x1f\x8b\x08" + bytes(50))
-    with pytest.raises(SourceError, match="unpack"):
-        open_source(tmp_path / name)
+def test_a_zip_is_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK" + bytes(50))
+    with pytest.raises(SourceError, match=r"a\.zip: .*unpack"):
+        open_source(tmp_path / "a.zip")
 
 
 def test_a_list_of_paths(tmp_path: Path) -> None:

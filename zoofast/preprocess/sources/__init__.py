@@ -26,12 +26,17 @@ from zoofast.preprocess.sources.tars import from_tars
 
 __all__ = ["SUFFIXES", "Item", "Source", "open_source"]
 
+# ends of the names of files
+_TAR = ".tar"
+_TARS = (_TAR, ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
 
 def open_source(where: str | os.PathLike[str]) -> Source:
     """Lists the images of `where`, in a fixed order.
 
     A folder is walked with its subfolders (so ImageFolder trees work), sorted by path. A `.tar` is
-    indexed and read in place, in its members' order. Several tars are one source, in order:
+    indexed and read in place, in its members' order; `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz` and
+    `.tar.zst` are decompressed ahead. Several tars are one source, in order:
     `shard-{00000..00063}.tar`, or a pattern with `*`, `?` or `[…]`, whose matches are sorted. A
     pickle of CIFAR, or of JPEGs, is read whole; its images are named by their numbers, from 00000.
     Any other file is a list of paths, one a line; a relative path starts at the list's own folder.
@@ -62,23 +67,31 @@ def _list(where: str) -> Source:
     if os.path.isdir(where):
         return from_folder(where)
     several = expand(where)
+    if several is None and not os.path.exists(where):
+        raise SourceError(f"{where}: no such folder, file or list")
+    source = _list_files(where, [where] if several is None else several)
+    if source is not None:
+        return source
     if several is not None:
-        other = next((path for path in several if not path.lower().endswith(".tar")), None)
-        if other is not None:
-            raise SourceError(f"{other}: is no .tar; several files are a source if all are tars")
-        return from_tars(where, several)
-    if not os.path.exists(where):
-        raise SourceError(f"{where}: no such folder, tar file or list")
-    if where.lower().endswith(".tar"):
-        return from_tars(where, [where])
-    if where.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
-        raise SourceError(
-            f"{where}: a compressed archive cannot be read in place; unpack it once to .tar or to "
-            "a folder"
-        )
+        other = next(path for path in several if not path.lower().endswith(_TARS))
+        raise SourceError(f"{other}: is no tar; several files are a source if all are tars")
+    if where.lower().endswith(".zip"):
+        raise SourceError(f"{where}: a .zip cannot be read in place; unpack it once to a folder")
     if os.path.isfile(where) and is_pickle(where):
         return from_pickle(where)
     return from_list(where)
+
+
+def _list_files(where: str, paths: list[str]) -> Source | None:
+    """The images of tars; None for files of any other kind."""
+    if all(path.lower().endswith(_TAR) for path in paths):
+        return from_tars(where, paths)
+    # Imported where it is needed: most sources need no decompression.
+    if all(path.lower().endswith(_TARS) for path in paths):
+        from zoofast.preprocess.sources.compressed_tars import from_compressed_tars
+
+        return from_compressed_tars(where, paths)
+    return None
 
 
 def _check_duplicates(items: Iterable[Item]) -> None:

@@ -12,13 +12,14 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from zoofast.base.parsing import parse_json
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.source import Item, Source, is_image
-from zoofast.preprocess.sources.tar_headers import list_members
+from zoofast.preprocess.sources.tar_headers import Member, Pread, list_members
 
 MAX_LABEL_BYTES = 1 << 20  # of a member that holds a label
 MAX_CLASS = 999_999_999
@@ -35,47 +36,57 @@ class TarSource(Source):
         """Reads the class of each image from its `cls` or `json` member."""
         labels = {}
         for name, member in self.label_members.items():
-            try:
-                content = self.read(member, MAX_LABEL_BYTES)
-                if len(content) < member.nbytes:
-                    raise ValueError("the tar ends within it")
-                label = _label(member.path, content)
-            except OSError as error:
-                raise SourceError(f"{member.path}: cannot be read: {error.strerror}") from error
-            except ValueError as error:
-                raise SourceError(f"{member.path}: holds no class: {error}") from error
+            label = self.label_of(member)
             if label is not None:
                 labels[name] = label
         return labels or None
 
+    def pread(self, archive: int) -> Pread:
+        fd = self.fds[archive]
+        return lambda offset, size: os.pread(fd, size, offset)
+
+    def label_of(self, member: Item) -> int | None:
+        """The class in a member; None for JSON without one. Raises SourceError."""
+        return read_label(member, self.read)
+
 
 def from_tars(where: str, paths: Sequence[str]) -> Source:
-    """Indexes the tars `paths`, which stay open. where: what they are together, for messages.
-
-    A member of one tar has its own name as path; a member of several, TAR/MEMBER.
-    """
+    """Indexes the tars `paths`, which stay open. where: what they are together, for messages."""
     source = TarSource(where, [])
     try:
-        for path in paths:
-            source.fds.append(_open(path, len(paths)))
-            try:
-                _index(source, path + "/" if len(paths) > 1 else "")
-            # what tarfile raises for damaged headers
-            except (
-                tarfile.TarError,
-                ValueError,
-                ArithmeticError,
-                LookupError,
-                RecursionError,
-            ) as error:
-                raise SourceError(f"{path}: not a readable tar file: {error}") from error
+        for archive, path in enumerate(paths):
+            source.fds.append(open_tar(path, len(paths)))
+            with tar_errors(path):
+                members = list_members(source.pread(archive))
+                index(source, archive, member_prefix(path, len(paths)), members)
     except BaseException:
         source.close()
         raise
     return source
 
 
-def _open(path: str, count: int) -> int:
+def member_prefix(path: str, count: int) -> str:
+    """Before the names of a tar's members, in their paths. count: of the tars of the source."""
+    return path + "/" if count > 1 else ""
+
+
+@contextmanager
+def tar_errors(path: str) -> Iterator[None]:
+    """Turns what tarfile raises for damaged headers into a SourceError."""
+    try:
+        yield
+    except (
+        tarfile.TarError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+    ) as error:
+        raise SourceError(f"{path}: not a readable tar file: {error}") from error
+
+
+def open_tar(path: str, count: int) -> int:
+    """A descriptor of the file `path`, one of `count`. Raises OSError; SourceError."""
     try:
         # Without O_NONBLOCK, a pipe would be waited for.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -92,13 +103,11 @@ def _open(path: str, count: int) -> int:
     return fd
 
 
-def _index(source: TarSource, prefix: str) -> None:
-    """Adds the members of the last of the source's tars. prefix: of their paths."""
-    archive = len(source.fds) - 1
+def index(source: TarSource, archive: int, prefix: str, members: Iterable[Member]) -> None:
+    """Adds the members of the tar number `archive`. prefix: of their paths."""
     first_item = len(source.items)
     others: list[Item] = []  # members that are no images
-    fd = source.fds[-1]
-    for name, offset, nbytes, regular in list_members(lambda at, size: os.pread(fd, size, at)):
+    for name, offset, nbytes, regular in members:
         path = prefix + name
         *folders, base = name.split("/")
         hidden = any(part[:1] == "." and part not in (".", "..") for part in folders)
@@ -129,6 +138,27 @@ def _rank(item: Item) -> int | None:
 def _key(item: Item) -> tuple[str, str]:
     """What the members of a sample have in common: their folder and name."""
     return os.path.dirname(item.path), item.name
+
+
+def is_label(path: str) -> bool:
+    """Whether a member can hold the class of its sample, by its name."""
+    return path.lower().endswith(_LABEL_SUFFIXES)
+
+
+def read_label(member: Item, read: Callable[[Item, int], bytes]) -> int | None:
+    """The class in a member; None for JSON without one. Raises SourceError.
+
+    read: gives a member's bytes, of at most as many as its second argument, or raises OSError.
+    """
+    try:
+        content = read(member, MAX_LABEL_BYTES)
+        if len(content) < member.nbytes:
+            raise ValueError("the tar ends within it")
+        return _label(member.path, content)
+    except OSError as error:
+        raise SourceError(f"{member.path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SourceError(f"{member.path}: holds no class: {error}") from error
 
 
 def _label(path: str, content: bytes) -> int | None:

@@ -1,0 +1,267 @@
+"""Compressed tars give what the folder gives. Damaged ones are named. Bombs do not take memory."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import random
+import sys
+import tarfile
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import folders, tars
+from zoofast.errors import SourceError
+from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.recipe_file import parse_recipe
+from zoofast.preprocess.sources import open_source
+from zoofast.preprocess.sources.decompress import CHUNK, Forward
+from zoofast.preprocess.sources.tar_headers import list_members
+
+RECIPE = parse_recipe(folders.SPEC.toml(), "test")
+
+
+def zstd(data: bytes) -> bytes:
+    import zstandard
+
+    # two frames, of which one has a sum
+    half = len(data) // 2
+    first = zstandard.ZstdCompressor(write_checksum=True).compress(data[:half])
+    return first + zstandard.ZstdCompressor().compress(data[half:])
+
+
+def gzip_parts(data: bytes) -> bytes:
+    """As pigz and bgzip write it: several streams; and zeros at the end, as tapes do."""
+    return b"".join(gzip.compress(data[i : i + 30_000]) for i in range(0, len(data), 30_000)) + (
+        bytes(1000)
+    )
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "tar.gz": gzip.compress,
+    "tgz": gzip_parts,
+    "tar.bz2": bz2.compress,
+    "tar.xz": lzma.compress,
+    "tar.zst": zstd,
+}
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.slow) if kind == "tar.zst" else kind for kind in COMPRESS
+]
+
+
+def tar_of(files: dict[str, bytes], labels: bool = True) -> bytes:
+    """A tar in WebDataset's layout; the class of image `imgI` is I."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in files.items():
+            members = {name: data}
+            if labels:
+                members[name.partition(".")[0] + ".cls"] = str(int(name[3:7])).encode()
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def prepare(where: Path | str, out: Path, **options: object) -> PrepReport:
+    with open_source(where) as source:
+        report = prepare_folder(source, out, RECIPE, PrepOptions(threads=2, **options))  # type: ignore[arg-type]
+    assert threading.active_count() == 1
+    return report
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compressed_tar_gives_what_the_folder_gives(tmp_path: Path, kind: str) -> None:
+    good = folders.good_files(23)
+    files = dict(sorted((good | folders.BAD_FILES).items(), key=lambda file: file[0][::-1]))
+    folders.write(tmp_path / "in", files)
+    tar = tmp_path / f"a.{kind}"
+    tar.write_bytes(COMPRESS[kind](tar_of(files, labels=False)))
+    expected = prepare(tmp_path / "in", tmp_path / "expected")
+    report = prepare(tar, tmp_path / "out", verify=5)
+    assert folders.sums(tmp_path / "out", ".bin") == folders.sums(tmp_path / "expected", ".bin")
+    assert report.names == [name[:-5] for name in files]
+    assert report.verified is not None and report.verified.equal == 5
+    failures = {(f.name, f.cause, f.reason) for f in expected.failures}
+    assert {(f.name, f.cause, f.reason) for f in report.failures} == failures and len(failures) == 3
+    # a part of the images, then the others
+    for name in list(good)[::3]:
+        (tmp_path / "out" / f"{name[:-5]}.bin").unlink()
+    again = prepare(tar, tmp_path / "out", resume=True)
+    assert (again.resumed, again.prepared) == (15, 8)
+    assert folders.sums(tmp_path / "out", ".bin") == folders.sums(tmp_path / "expected", ".bin")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_tars_of_which_one_is_not_compressed(tmp_path: Path, kind: str) -> None:
+    files = folders.good_files(12)
+    names = list(files)
+    for i in range(4):
+        part = tar_of({name: files[name] for name in names[3 * i : 3 * i + 3]})
+        if i == 2:
+            (tmp_path / "s-2.tar").write_bytes(part)
+        else:
+            (tmp_path / f"s-{i}.{kind}").write_bytes(COMPRESS[kind](part))
+    with open_source(tmp_path / "s-?.t*") as source:
+        assert [item.name + ".JPEG" for item in source.items] == names
+        assert source.read_labels() == {name[:-5]: i for i, name in enumerate(names)}
+        # in any order: it begins again where it must
+        for item in (*source.items[::5], *source.items[::-2]):
+            assert source.read(item) == files[item.name + ".JPEG"]
+        with pytest.raises(OSError, match="larger than 10 bytes"):
+            source.read(source.items[0], 10)
+    report = prepare(tmp_path / "s-?.t*", tmp_path / "out", limit=4, shard=(2, 3))
+    assert report.names == [name[:-5] for name in names[1::3]]
+    for name in report.names:
+        tensor = folders.tensor(files[f"{name}.JPEG"])
+        assert (tmp_path / "out" / f"{name}.bin").read_bytes() == tensor.tobytes()
+
+
+def test_labels_are_those_of_a_plain_tar(tmp_path: Path) -> None:
+    plain = {"a.jpg": b"x", "a.cls": b"1", "a.json": b"[", "b.json": b'{"label": 2}', "b.jpg": b""}
+    for more in ({}, {"b.cls": b"none"}):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name, data in (plain | more).items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(out.getvalue()))
+        with open_source(tmp_path / "a.tar.gz") as source:
+            if not more:
+                assert source.read_labels() == {"a": 1, "b": 2}
+                continue
+            with pytest.raises(SourceError, match=r"^b\.cls: holds no class: not a whole number"):
+                source.read_labels()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_named(tmp_path: Path, kind: str) -> None:
+    """Cut, with a wrong sum, with a byte that is another, no such file at all, or empty."""
+    path = tmp_path / f"a.{kind}"
+    whole = COMPRESS[kind](tar_of({"img0000.JPEG": random.Random(0).randbytes(300_000)}))
+    middle = len(whole) // 2
+    damaged = {
+        "cut": whole[:middle],
+        "other": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "text": b"no such file " * 100,
+        "empty": b"",
+        "more": whole.rstrip(b"\0") + b"junk",
+    }
+    if kind in ("tar.gz", "tar.bz2", "tar.xz"):
+        damaged["cut at the end"] = whole[:-5]
+    for what, data in damaged.items():
+        path.write_bytes(data)
+        with pytest.raises(SourceError, match=rf"/a\.{kind}: ") as caught:
+            open_source(path)
+        assert "\n" not in str(caught.value), what
+    assert threading.active_count() == 1
+    path.write_bytes(whole)
+    open_source(path).close()
+
+
+def test_images_before_damage_are_not_lost(tmp_path: Path) -> None:
+    """The file is cut after it was listed."""
+    rng = random.Random(0)
+    files = {f"img{i:04d}.JPEG": rng.randbytes(100_000) for i in range(20)}
+    files |= folders.good_files(3)
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(tar_of(files)))
+    with open_source(path) as source:
+        os.truncate(path, 1_000_000)
+        good, bad = [], []
+        with Loader(source, RECIPE, threads=1, batch_size=2) as loader:
+            for batch in loader:
+                good += batch.names
+                bad += [(f.name, f.reason) for f in batch.failures if f.cause == "unreadable"]
+    assert good == ["img0000", "img0001", "img0002"]
+    reason = f"{path} cannot be decompressed: it ends too early"
+    assert bad == [(f"img{i:04d}", reason) for i in range(12, 20)]
+
+
+def test_a_bomb_does_not_take_memory(tmp_path: Path) -> None:
+    def tar() -> io.BytesIO:
+        out = io.BytesIO()
+        with gzip.open(out, "wb", compresslevel=1) as file:
+            for name, nbytes in (("big.JPEG", 200_000_000), ("img0001.JPEG", 5)):
+                info = tarfile.TarInfo(name)
+                info.size = nbytes
+                file.write(info.tobuf())
+                for _ in range(nbytes // 1_000_000):
+                    file.write(bytes(1_000_000))
+                file.write(bytes(-nbytes % 512))
+            file.write(b"12345".ljust(1024, b"\0"))
+        return out
+
+    (tmp_path / "a.tar.gz").write_bytes(tar().getvalue())
+    tracemalloc.start()
+    with open_source(tmp_path / "a.tar.gz") as source:
+        with source.open_reader(source.items, 1_000_000) as reader:
+            first = reader.take()
+            assert isinstance(first, OSError) and "larger than 1,000,000 bytes" in str(first)
+            assert reader.take() == bytes(5)
+        peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * CHUNK
+
+
+def test_a_window_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    """xz's filter asks for 1.5 GB of memory before it has decompressed a byte."""
+    data = lzma.compress(tar_of(folders.good_files(1)), filters=[{"id": lzma.FILTER_LZMA2}])
+    large = bytearray(data)
+    large[large.index(b"\x21\x01") + 2] = 39  # the size of its dictionary: 3 GiB
+    header = large[12 : 12 + (large[12] + 1) * 4 - 4]
+    large[12 + len(header) : 16 + len(header)] = zlib.crc32(header).to_bytes(4, "little")
+    (tmp_path / "a.tar.xz").write_bytes(large)
+    with pytest.raises(SourceError, match=r"a\.tar\.xz: cannot be decompressed: Memory usage"):
+        open_source(tmp_path / "a.tar.xz")
+
+
+def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "a.tar.zst").write_bytes(b"x")
+    with pytest.raises(
+        SourceError, match=r"'zstandard' is missing: pip install 'zoofast\[remote\]"
+    ):
+        open_source(tmp_path / "a.tar.zst")
+
+
+def test_reading_forwards() -> None:
+    data = random.Random(0).randbytes(5 * CHUNK + 100)
+    packed = gzip.compress(data)
+    rng = random.Random(1)
+    for _ in range(20):
+        forward = Forward(lambda offset, size: packed[offset : offset + size], "a.tgz")
+        at = 0
+        while at < len(data) + CHUNK:
+            size = rng.choice((0, 1, 512, 5000, CHUNK, 2 * CHUNK + 7))
+            assert forward.pread(at, size) == data[at : at + size]
+            if size <= CHUNK and at:
+                assert forward.pread(at - 1, 3) == data[at - 1 : at + 2]
+                assert forward.pread(at, 3) == data[at : at + 3]
+            else:
+                at += size
+            at += rng.choice((0, 1, 511, 512, 70_000, CHUNK))
+    with pytest.raises(ValueError, match="byte 0 is needed again"):
+        forward.pread(0, 1)
+
+
+def test_damaged_tars_are_listed_forwards_too(tmp_path: Path) -> None:
+    """Also where tarfile reads the rest of the tars."""
+    rng = random.Random(0)
+    made = [tars.made_by_python(format) for format in tars.FORMATS]
+    for _ in range(300):
+        data = tars.mutant(rng.choice(made), rng)
+        expected = tars.by_tarfile(data)
+        pread = Forward(tars.reader(data, CHUNK), "a.tar").pread
+        assert tars.listed(list_members(pread, 1 << 14)) == expected

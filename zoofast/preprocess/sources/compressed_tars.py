@@ -1,0 +1,166 @@
+"""Images in compressed tars: one pass over each tar lists its members, another one reads them.
+
+A pass decompresses the tar from its begin on, and keeps nothing but what is asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+
+from zoofast.base.cpus import usable_cpus
+from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.decompress import Forward
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
+from zoofast.preprocess.sources.source import Item, Source
+from zoofast.preprocess.sources.tar_headers import Member, list_members
+from zoofast.preprocess.sources.tars import (
+    TarSource,
+    index,
+    is_label,
+    member_prefix,
+    open_tar,
+    read_label,
+    tar_errors,
+)
+
+MAX_TARS_AT_ONCE = 4  # that are decompressed
+_NEAR = 1 << 14  # bytes that are read at once where a header lies
+_MAX_REST_BYTES = 1 << 20  # that are decompressed behind the end of a tar
+
+
+@dataclass
+class CompressedTarSource(TarSource):
+    """Images of tars of which some are compressed.
+
+    labels: the class in each label member, by tar and offset, or why it cannot be read.
+    """
+
+    fetches = True
+    paths: list[str] = field(default_factory=list)  # of the tars
+    labels: dict[tuple[int, int | None], int | SourceError | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()  # guards the pass
+        self._pass: _Pass | None = None  # of `read`
+
+    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        streams = []
+        for archive, members in groupby(items, lambda item: item.archive):
+            part = list(members)
+            streams.append(Stream(len(part), partial(self._produce, archive, part, max_bytes)))
+        return ReadAhead(streams, _threads(len(streams)))
+
+    def _produce(
+        self, archive: int, items: Sequence[Item], max_bytes: int
+    ) -> Generator[Fetched, None, None]:
+        tar = _Pass(self, archive)
+        for item in items:
+            if item.nbytes > max_bytes:
+                yield _too_large(max_bytes)
+            else:
+                yield tar.read(item)
+
+    def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """The item's bytes. It decompresses the tar up to them, from the last item read on."""
+        if item.problem is not None:
+            raise OSError(errno.EINVAL, item.problem)
+        if item.nbytes > max_bytes:
+            raise _too_large(max_bytes)
+        with self._lock:
+            if self._pass is None or self._pass.archive != item.archive:
+                self._pass = _Pass(self, item.archive)
+            return self._pass.read(item)
+
+    def content(self, archive: int) -> Forward:
+        """A tar's bytes from its begin on."""
+        return Forward(self.pread(archive), self.paths[archive])
+
+    def label_of(self, member: Item) -> int | None:
+        label = self.labels[member.archive, member.offset]
+        if isinstance(label, SourceError):
+            raise label
+        return label
+
+
+def _too_large(max_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
+
+
+def _threads(tars: int) -> int:
+    return min(max(tars, 1), MAX_TARS_AT_ONCE, usable_cpus())
+
+
+class _Pass:
+    """Reads members of one tar. It begins again for a member that lies before the last one."""
+
+    def __init__(self, source: CompressedTarSource, archive: int) -> None:
+        self.archive = archive
+        self._source, self._content, self._end = source, source.content(archive), 0
+
+    def read(self, item: Item) -> bytes:
+        """Raises OSError whose reason names the tar."""
+        assert item.offset is not None
+        if item.offset < self._end:
+            self._content = self._source.content(self.archive)
+        self._end = item.offset + item.nbytes
+        try:
+            return self._content.pread(item.offset, item.nbytes)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.filename} {error.strerror}") from error
+
+
+def from_compressed_tars(where: str, paths: Sequence[str]) -> Source:
+    """Lists the tars `paths`, which stay open, several at once. See from_tars."""
+    source = CompressedTarSource(where, [], paths=list(paths))
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(_threads(len(paths)))
+    try:
+        source.fds += (open_tar(path, len(paths)) for path in paths)
+        listed = pool.map(lambda archive: _list(source, archive, stop), range(len(paths)))
+        for archive, members in enumerate(listed):
+            index(source, archive, member_prefix(paths[archive], len(paths)), members)
+    except BaseException:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        source.close()
+        raise
+    pool.shutdown()
+    return source
+
+
+def _list(source: CompressedTarSource, archive: int, stop: threading.Event) -> list[Member]:
+    """The members of a tar. Reads those that may be labels."""
+    path = source.paths[archive]
+    prefix = member_prefix(path, len(source.paths))
+    content = source.content(archive)
+    members: list[Member] = []
+    with tar_errors(path):
+        for member in list_members(content.pread, _NEAR):
+            if stop.is_set():
+                return members
+            members.append(member)
+            if member.regular and is_label(member.name):
+                item = Item.at(prefix + member.name, member.offset, member.nbytes, archive)
+                source.labels[archive, member.offset] = _label(item, content)
+    content.drain(_MAX_REST_BYTES)  # behind the tar's end lie sums that are to be checked
+    return members
+
+
+def _label(item: Item, content: Forward) -> int | SourceError | None:
+    def read(item: Item, max_bytes: int) -> bytes:
+        assert item.offset is not None
+        if item.nbytes > max_bytes:
+            raise _too_large(max_bytes)
+        return content.pread(item.offset, item.nbytes)
+
+    try:
+        return read_label(item, read)
+    except SourceError as error:
+        return error
