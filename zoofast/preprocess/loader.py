@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from zoofast._core import Status
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, PART
 from zoofast.errors import OutputError
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -135,7 +137,7 @@ class _Queued:
 
     batch: _core.Batch
     items: list[Item]
-    fetched: list[Fetched] | None
+    fetched: list[Fetched | None] | None  # None of an image whose pixels the cache has
 
     @property
     def nbytes(self) -> int:
@@ -167,6 +169,7 @@ class _Ring(ABC, Generic[T]):
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
         memory: Callable[[int], Any] | None = None,
+        cache: PixelCache | None = None,
     ) -> None:
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._source, self._paths = source, paths
@@ -191,13 +194,16 @@ class _Ring(ABC, Generic[T]):
         self._next_item = 0
         # To write a file may take as long as to compute two images. Two more writers keep a
         # single computing thread from waiting for a slow write.
-        writers = 2 * self.threads + 2 if for_files else 0
+        # Pixels go to the page cache, which takes much less time.
+        writers = 2 * self.threads + 2 if for_files else 0 if cache is None else self.threads
         self._pool = _core.Pool(self.threads, writers=writers)
         self._pillow: ThreadPoolExecutor | None = None
+        self._pixels = None if cache is None else cache.open(source, recipe)
         self._reader = None
-        self._fetched: list[Fetched] = []  # of the next batch, which is not complete
+        self._fetched: list[Fetched | None] = []  # of the next batch, which is not complete
         if source.fetches:
-            readable = [item for item in self._items if item.problem is None]
+            self._is_fetched = [self._must_fetch(item) for item in self._items]
+            readable = list(itertools.compress(self._items, self._is_fetched))
             self._reader = source.open_reader(readable, max_file_bytes)
 
     def __enter__(self: R) -> R:
@@ -213,6 +219,8 @@ class _Ring(ABC, Generic[T]):
         self._pool.close()
         if self._pillow is not None:
             self._pillow.shutdown()
+        if self._pixels is not None:
+            self._pixels.close()
 
     def __iter__(self) -> Iterator[T]:
         while (taken := self.take()) is not None:
@@ -257,16 +265,22 @@ class _Ring(ABC, Generic[T]):
         assert self._reader is not None
         if sum(queued.nbytes for queued in self._queue) > MAX_QUEUED_BYTES:
             return False
-        for item in items[len(self._fetched) :]:
-            fetched: Fetched | None = b""
-            if item.problem is None:
-                fetched = self._reader.take(wait)
-            if fetched is None:
+        first = self._next_item
+        for is_fetched in self._is_fetched[first + len(self._fetched) : first + len(items)]:
+            fetched = self._reader.take(wait) if is_fetched else None
+            if is_fetched and fetched is None:
                 return False
             self._fetched.append(fetched)
         return True
 
-    def _submit(self, batch: _core.Batch, items: list[Item], fetched: list[Fetched] | None) -> None:
+    def _must_fetch(self, item: Item) -> bool:
+        if item.problem is not None:
+            return False
+        return self._pixels is None or not self._pixels.has(item, self.max_file_bytes)
+
+    def _submit(
+        self, batch: _core.Batch, items: list[Item], fetched: list[Fetched | None] | None
+    ) -> None:
         batch.clear()
         to = temporary = None
         for i, item in enumerate(items):
@@ -277,14 +291,17 @@ class _Ring(ABC, Generic[T]):
             if self._paths is not None:
                 to = os.fsencode(self._paths.final(item))
                 temporary = os.fsencode(self._paths.temporary(item))
-            if data is not None:
-                batch.add_bytes(data, to, temporary)
+            if fetched is not None:
+                # Without data: pixels of the cache. If they are damaged, Pillow decodes the image.
+                batch.add_bytes(data or b"", to, temporary)
             elif item.offset is not None:
                 batch.add_range(
                     self._source.fds[item.archive], item.offset, item.nbytes, to, temporary
                 )
             else:
                 batch.add_path(item.path, to, temporary)
+        if self._pixels is not None:
+            self._pixels.attach(batch, items)
         self._pool.submit(batch)
 
     def _finish(self, queued: _Queued) -> T:
@@ -302,6 +319,8 @@ class _Ring(ABC, Generic[T]):
                 self.stats.decoders["pillow"] += 1
             else:
                 refusals[i] = refusal
+        if self._pixels is not None:
+            self._pixels.collect(batch)
         for i, outcome in not_ok.items():
             if outcome.status != Status.UNSUPPORTED:
                 refusals[i] = self._refusal(items[i], outcome, queued.error(i))
@@ -360,6 +379,8 @@ class _Ring(ABC, Generic[T]):
             refusal = prepare_with_pillow(data, self.recipe, self._plan, workspace, out)
         except MemoryError as error:
             raise MemoryError(f"out of memory at {item.path}") from error
+        if refusal is None and self._pixels is not None:
+            self._pixels.keep_by_pillow(batch, i, self._plan, workspace)
         if refusal is None and self._paths is not None:
             path = self._paths.final(item)
             try:
@@ -377,7 +398,8 @@ class Loader(_Ring[Prepared]):
 
     A context manager. Iterating gives each batch back when the next is asked for; with `take` and
     `give_back` the caller can hold several. `threads` (default: all usable CPUs) fill `depth`
-    batches of `batch_size`; other processes can map the batches when they are `shared`.
+    batches of `batch_size`; other processes can map the batches when they are `shared`. A `cache`
+    keeps the images' pixels for later Loaders.
 
     An image file of more than `max_file_bytes` bytes is a failure, and is not read. The environment
     variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; MemoryError.
@@ -395,6 +417,7 @@ class Loader(_Ring[Prepared]):
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
         memory: Callable[[int], Any] | None = None,
+        cache: PixelCache | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -406,6 +429,7 @@ class Loader(_Ring[Prepared]):
             shared=shared,
             max_file_bytes=max_file_bytes,
             memory=memory,
+            cache=cache,
         )
 
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> Prepared:
@@ -435,6 +459,7 @@ class FileWriter(_Ring[BatchOutcome]):
         depth: int = DEPTH_FOR_FILES,
         prefix: bytes = b"",
         max_file_bytes: int = MAX_FILE_BYTES,
+        cache: PixelCache | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -446,6 +471,7 @@ class FileWriter(_Ring[BatchOutcome]):
             paths=paths,
             prefix=prefix,
             max_file_bytes=max_file_bytes,
+            cache=cache,
         )
 
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> BatchOutcome:

@@ -23,7 +23,7 @@ import numpy as np
 
 from zoofast.base.files import read_file
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.source import Source
+from zoofast.preprocess.sources.source import Source, archive_stamp
 
 SIDE = 32  # pixels of CIFAR's pictures
 _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
@@ -90,6 +90,7 @@ def is_pickle(where: str) -> bool:
 
 
 def from_pickle(where: str) -> Source:
+    stamp = archive_stamp(where, os.stat(where))
     try:
         pictures = read_pictures(read_file(where))
     except ValueError as error:
@@ -102,6 +103,7 @@ def from_pickle(where: str) -> Source:
             file.write(data)
         file.flush()
         source.fds.append(os.dup(file.fileno()))
+        source.stamps.append(stamp)
     if pictures.labels:
         names = [item.name for item in source.items]
         source.labels = dict(zip(names, pictures.labels, strict=True))

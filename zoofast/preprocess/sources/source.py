@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -15,6 +16,8 @@ from zoofast.preprocess.sources.readahead import ReadAhead
 SUFFIXES = frozenset(
     (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 )
+
+SETTLED_NS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Source:
     items: list[Item]
     skipped: list[str] = field(default_factory=list)  # files that are no images, by their name
     fds: list[int] = field(default_factory=list)  # the archives, open for reading
+    # What the content of each archive is known by; None where that is not certain.
+    stamps: list[bytes | None] = field(default_factory=list, repr=False)
+    _folders: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def __enter__(self) -> Source:
         return self
@@ -91,6 +97,23 @@ class Source:
         """
         raise NotImplementedError
 
+    def cache_key(self, item: Item) -> bytes | None:
+        """What the item's bytes are known by, from one run to the next; None where that is not
+        certain. Of a file it is the path: who uses the key compares size and time too. A source
+        that fetches has keys of its own, or None.
+        """
+        if self.fetches:
+            return None
+        if item.offset is not None:
+            stamp = self.stamps[item.archive] if item.archive < len(self.stamps) else None
+            return None if stamp is None else b"%b\0%d\0%d" % (stamp, item.offset, item.nbytes)
+        folder, slash, name = item.path.rpartition("/")
+        where = self._folders.get(folder + slash)
+        if where is None:
+            where = os.fsencode(os.path.realpath(folder + slash)) + b"\0"
+            self._folders[folder + slash] = where
+        return where + os.fsencode(name)
+
     def read_labels(self) -> Mapping[str, int] | None:
         """The class of each image that has one, by name; None if the source holds no labels.
 
@@ -104,6 +127,21 @@ class Source:
             self.items.append(Item.at(path, offset, nbytes))
         else:
             self.skipped.append(path)
+
+
+def archive_stamp(path: str, status: os.stat_result) -> bytes | None:
+    """What the content of the archive `path` is known by: its path, size and time; None for one
+    that was just written. status: from before it is read."""
+    if not is_settled(status.st_mtime_ns, time.time_ns()):
+        return None
+    where = os.fsencode(os.path.realpath(path))
+    return b"%b\0%d\0%d" % (where, status.st_size, status.st_mtime_ns)
+
+
+def is_settled(mtime_ns: int, read_ns: int) -> bool:
+    """Whether a file with this time of modification, which is read at `read_ns`, gets another time
+    when it is written again. A file system's clock goes in steps of some milliseconds."""
+    return abs(read_ns - mtime_ns) >= SETTLED_NS
 
 
 def is_image(path: str) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from zoofast.base.parsing import parse_json
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.source import Item, Source, is_image
+from zoofast.preprocess.sources.source import Item, Source, archive_stamp, is_image
 from zoofast.preprocess.sources.tar_headers import Member, Pread, list_members
 
 MAX_LABEL_BYTES = 1 << 20  # of a member that holds a label
@@ -56,6 +56,7 @@ def from_tars(where: str, paths: Sequence[str]) -> Source:
     try:
         for archive, path in enumerate(paths):
             source.fds.append(open_tar(path, len(paths)))
+            source.stamps.append(archive_stamp(path, os.fstat(source.fds[archive])))
             with tar_errors(path):
                 members = list_members(source.pread(archive))
                 index(source, archive, member_prefix(path, len(paths)), members)

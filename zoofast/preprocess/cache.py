@@ -1,0 +1,191 @@
+"""A cache of images' 8-bit pixels on disk, which all recipes of the same geometry share.
+
+A warm image costs a look into its file's size and time, a read of its pixels and their packing,
+without decoding and resizing. pixel_file.py says what is on disk. What makes tensors of pixels, and
+stores them, are the core's threads: see zf_job.stored in csrc/zoofast.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoofast import _core
+from zoofast._core import Status
+from zoofast.errors import OutputError
+from zoofast.preprocess.pixel_file import KEY_BYTES, PixelFile, Place, Stored, geometry_of
+from zoofast.preprocess.recipe import Recipe
+from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.sources.source import is_settled
+
+
+class PixelCache:
+    """Where a Loader keeps images' pixels: `folder`, which is made if needed.
+
+    Outputs are the same bytes with and without a cache. max_bytes: of all that the folder holds;
+    what is there stays, and nothing is added beyond it (None: no limit). warn: is told, once each,
+    why the cache is not used, or not filled. Several Loaders may use one PixelCache, one after the
+    other or at once; the first fills it.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        max_bytes: int | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.folder, self.max_bytes = Path(folder), max_bytes
+        self._warn = warn
+        self._told: set[str] = set()
+
+    def tell(self, text: str) -> None:
+        """Warns, unless the same was said before."""
+        if text not in self._told:
+            self._told.add(text)
+            self._warn(text)
+
+    def open(self, source: Source, recipe: Recipe) -> SourcePixels | None:
+        """The pixels of a source's images; None where this cache cannot have them.
+
+        Raises OutputError where the folder cannot be made.
+        """
+        geometry = geometry_of(recipe)
+        if geometry is None:
+            self.tell(f"{recipe.name} has no 8-bit pixels to keep: {self.folder} is not used")
+            return None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            if getattr(error, "errno", None) != errno.ENOSPC:
+                raise OutputError(f"{self.folder}: cannot be written to: {reason}") from error
+            self.tell(f"{self.folder}: {reason}; the cache is not used")
+            return None
+        file = PixelFile(self.folder, geometry, self.max_bytes)
+        if file.problem is not None:
+            self.tell(f"{file.problem}; the cache is read, and not filled")
+        return SourcePixels(self, file, source)
+
+
+@dataclass
+class _Pending:
+    """An image whose pixels go to a slot unless those of an earlier run can be used."""
+
+    key: bytes
+    slot: int
+    is_new: bool  # the slot held no pixels of this image
+    by_pillow: tuple[int, Place] | None = None  # checksum and place, where Pillow decoded it
+
+
+class SourcePixels:
+    """What a cache has of the images of one source, for one ring of batches."""
+
+    def __init__(self, cache: PixelCache, file: PixelFile, source: Source) -> None:
+        self._cache, self._file, self._source = cache, file, source
+        self._fills = file.writes
+        self._pending: dict[_core.Batch, dict[int, _Pending]] = {}
+        self._new: set[bytes] = set()  # keys of images that have a new slot and no record yet
+
+    def close(self) -> None:
+        """Closes the files. The threads that use them must have ended."""
+        self._file.close()
+
+    def attach(self, batch: _core.Batch, items: Sequence[Item]) -> None:
+        """Tells each job of a batch, which is to be submitted, where its image's pixels are, or
+        where to store them."""
+        file, pending = self._file, self._pending.setdefault(batch, {})
+        pending.clear()
+        for i, item in enumerate(items):
+            key = None if item.problem else self._key(item)
+            if key is None:
+                continue
+            stored = file.find(key)
+            if stored is not None:
+                slot, nbytes, mtime_ns, checksum, place = stored
+                offset = file.offset(slot)
+                batch.use_pixels(i, file.fd, offset, checksum, place, nbytes, mtime_ns)
+            elif not self._fills or key in self._new:
+                continue
+            else:
+                new = file.new_slot()
+                if new is None:
+                    self._cache.tell(f"{self._cache.folder} is full: {self._limit()}")
+                    continue
+                slot = new
+                self._new.add(key)
+            if self._fills:
+                batch.keep_pixels(i, file.fd, file.offset(slot))
+                pending[i] = _Pending(key, slot, stored is None)
+
+    def _key(self, item: Item) -> bytes | None:
+        known_by = self._source.cache_key(item)
+        if known_by is None:
+            return None
+        return hashlib.blake2b(known_by, digest_size=KEY_BYTES).digest()
+
+    def has(self, item: Item, max_file_bytes: int) -> bool:
+        """Whether the item need not be fetched. max_file_bytes: a larger image is to fail."""
+        key = self._key(item)
+        stored = None if key is None else self._file.find(key)
+        return stored is not None and stored.file_nbytes <= max_file_bytes
+
+    def _limit(self) -> str:
+        return (
+            f"its limit is {self._cache.max_bytes:,} bytes; other images are prepared as without "
+            f"a cache (remove old pixels: zoofast cache clear {self._cache.folder})"
+        )
+
+    def _stop(self, error: int) -> None:
+        """Fills the cache no further; it is still read. error: an errno."""
+        self._fills = False
+        text = f"{self._cache.folder}: {os.strerror(error)}; the cache is filled no further"
+        self._cache.tell(text)
+
+    def keep_by_pillow(
+        self, batch: _core.Batch, i: int, plan: _core.Plan, workspace: _core.Workspace
+    ) -> None:
+        """Stores the pixels of the tensor that `workspace` made last, of image i, if they are to be
+        kept. Several threads may call it for different images."""
+        pending = self._pending[batch].get(i)
+        if pending is None:
+            return
+        pixels, place = workspace.pixels(plan)
+        try:
+            put = os.pwrite(self._file.fd, pixels.data, self._file.offset(pending.slot))
+        except OSError as error:
+            self._stop(error.errno or errno.EIO)
+            return
+        if put == len(pixels):
+            pending.by_pillow = _core.checksum(pixels), place
+        else:
+            self._stop(errno.ENOSPC)
+
+    def collect(self, batch: _core.Batch) -> None:
+        """Records what was stored of a batch that is done."""
+        pending = self._pending[batch]
+        if not pending:
+            return
+        clock_ns = time.time_ns() - time.monotonic_ns()
+        for kept in batch.kept():
+            of = pending.pop(kept.i)
+            checksum, place = kept.checksum, kept.place
+            is_stored = kept.status == Status.OK and not kept.errno
+            if of.by_pillow is not None:
+                checksum, place = of.by_pillow
+                is_stored = True
+            elif kept.errno:
+                self._stop(kept.errno)
+            if is_stored and is_settled(kept.file_mtime_ns, kept.begin_ns + clock_ns):
+                stamp = kept.file_nbytes, kept.file_mtime_ns
+                try:
+                    self._file.put(of.key, Stored(of.slot, *stamp, checksum, place))
+                except OSError as error:
+                    self._stop(error.errno or errno.EIO)
+            elif of.is_new:
+                self._file.free(of.slot)
+            self._new.discard(of.key)

@@ -1,0 +1,240 @@
+"""The 8-bit pixels of many images of one geometry, on disk.
+
+GEOMETRY is the digest of all that decides on an image's pixels. Numbers are little-endian.
+
+GEOMETRY.pixels   slots of one size, a multiple of 4096 bytes. A slot begins with an image's planes
+                  of R, G and B, as zf_copy_pixels makes them.
+GEOMETRY.index    4096 bytes of header: MAGIC, the geometry as a line of JSON, zeros. Then a record
+                  for each slot, in the slots' order:
+
+                  16 bytes  key: what the image is known by, see Source.cache_key
+                  uint64    bytes of the image file, or of the member of an archive
+                  int64     the file's time of modification, nanoseconds since 1970; of a member 0
+                  uint64    zf_checksum of the pixels
+                  4 uint32  x, y, width and height of the image in its pixels
+                  uint32    0
+                  uint32    CRC-32 of the 60 bytes before
+
+A record is written when its slot is. A slot whose record is not whole is free. Whatever was left by
+a process that was killed or a machine that lost power is so either free, or has pixels that do not
+fit their checksum: who reads pixels always computes it.
+
+One process writes, and holds the lock of GEOMETRY.pixels. Others read what it has stored.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import zlib
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import PIL
+
+from zoofast import _core
+from zoofast.base.files import write_atomic
+from zoofast.base.lock import InUseError, output_lock
+from zoofast.base.provenance import sha256
+from zoofast.errors import OutputError
+from zoofast.preprocess.recipe import FLOAT32_FILTER, Recipe, resize_order
+
+PIXELS, INDEX = ".pixels", ".index"
+MAGIC = b"zoofast pixels 1\n"
+HEADER_BYTES = 4096
+RECORD_BYTES = 64
+KEY_BYTES = 16
+_FIELDS = struct.Struct("<16sQqQ4II")
+_CRC = struct.Struct("<I")
+LIMIT_SLOTS = 64  # after so many new slots, the sizes of the folder's other files are read again
+
+Place = tuple[int, int, int, int]
+
+
+def geometry_of(recipe: Recipe) -> dict[str, Any] | None:
+    """All that decides on an image's 8-bit pixels; None for a recipe that resizes to floats."""
+    if recipe.filter == FLOAT32_FILTER:
+        return None
+    return {
+        "decoder": recipe.decoder,
+        "resize": recipe.resize,
+        "resize_size": recipe.resize_size,
+        "resize_rounding": recipe.resize_rounding,
+        "filter": recipe.filter,
+        # The last values of a row are computed in another way, and which these are depends on it.
+        "channels": recipe.channels if recipe.filter == "cv2-cubic" else "any",
+        "crop": recipe.crop,
+        "crop_rounding": recipe.crop_rounding if recipe.crop else "any",
+        "pad": recipe.pad,
+        "pad_position": recipe.pad_position,
+        "size": recipe.size,
+        "resize_order": resize_order(),
+        "pillow": PIL.__version__,
+        "zoofast": version("zoofast"),
+    }
+
+
+class Stored(NamedTuple):
+    """Where an image's pixels are, and the image file that they were made from."""
+
+    slot: int
+    file_nbytes: int
+    file_mtime_ns: int
+    checksum: int
+    place: Place
+
+
+class PixelFile:
+    """The pixels of one geometry in `folder`, which exists.
+
+    It writes unless another process does, or `problem` says why it cannot. max_bytes: of all files
+    of pixels and indexes in the folder; no slot is added beyond it.
+    """
+
+    def __init__(
+        self, folder: Path, geometry: dict[str, Any], max_bytes: int | None = None
+    ) -> None:
+        text = json.dumps(geometry, sort_keys=True)
+        self.digest = sha256(text.encode())[:16]
+        self._header = (MAGIC + text.encode() + b"\n").ljust(HEADER_BYTES, b"\0")
+        height, width = geometry["size"]
+        self.nbytes = 3 * height * width
+        self.slot_nbytes = slot_nbytes(self.nbytes)
+        self._folder, self._max_bytes = folder, max_bytes
+        self._pixels, self._index = folder / (self.digest + PIXELS), folder / (self.digest + INDEX)
+        self._stack = ExitStack()
+        self.fd = self._index_fd = -1
+        self._records: dict[bytes, tuple[int, bytes]] = {}  # key -> slot, record
+        self._free: list[int] = []  # slots before the last one; the last in the list is first
+        self._slots = 0  # used and free ones
+        self._limit, self._check_limit_at = 0, 0
+        self.writes = False
+        self.problem: str | None = None
+        try:
+            self._stack.enter_context(output_lock(self._pixels))
+            self._open_files(os.O_RDWR | os.O_CREAT)
+            self.writes = True
+        except InUseError:
+            self._open_files(os.O_RDONLY)
+        except OutputError as error:
+            self.problem = str(error)
+            self._open_files(os.O_RDONLY)
+
+    def _open_files(self, flags: int) -> None:
+        """With O_CREAT it makes what is missing or has a damaged header, and raises OutputError.
+        With O_RDONLY, there may be no files."""
+        makes = bool(flags & os.O_CREAT)
+        if makes and not self._has_header():
+            write_atomic(self._index, self._header)
+        try:
+            self._index_fd = os.open(self._index, flags | os.O_CLOEXEC)
+            self.fd = os.open(self._pixels, flags | os.O_CLOEXEC, 0o666)
+            with open(os.dup(self._index_fd), "rb") as file:
+                index = file.read()
+        except OSError as error:
+            self._close_files()
+            if makes:
+                raise OutputError(f"{self._pixels}: cannot be written: {error.strerror}") from error
+            return
+        if index.startswith(self._header):
+            self._take_records(index)
+
+    def _has_header(self) -> bool:
+        try:
+            with open(self._index, "rb") as file:
+                return file.read(HEADER_BYTES) == self._header
+        except OSError:
+            return False
+
+    def _take_records(self, index: bytes) -> None:
+        for record in split(index):
+            if not is_whole(record):
+                self._free.append(self._slots)
+            else:
+                self._records[record[:KEY_BYTES]] = self._slots, record
+            self._slots += 1
+        self._free.reverse()
+
+    def close(self) -> None:
+        """Closes the files, and frees the lock. Closing twice is harmless."""
+        self._close_files()
+        self._stack.close()
+
+    def _close_files(self) -> None:
+        for fd in (self.fd, self._index_fd):
+            if fd >= 0:
+                with suppress(OSError):  # every write was checked
+                    os.close(fd)
+        self.fd = self._index_fd = -1
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def find(self, key: bytes) -> Stored | None:
+        """What is stored under the key of an image."""
+        known = self._records.get(key)
+        if known is None:
+            return None
+        slot, record = known
+        _, nbytes, mtime_ns, checksum, x, y, w, h, _ = _FIELDS.unpack_from(record)
+        return Stored(slot, nbytes, mtime_ns, checksum, (x, y, w, h))
+
+    def new_slot(self) -> int | None:
+        """A free slot; None where another one would exceed the limit."""
+        if self._free:
+            return self._free.pop()
+        if self._slots >= self._check_limit_at:
+            self._limit = self._most_slots()
+            self._check_limit_at = self._slots + LIMIT_SLOTS
+        if self._slots >= self._limit:
+            return None
+        self._slots += 1
+        return self._slots - 1
+
+    def free(self, slot: int) -> None:
+        """Takes back a new slot whose pixels were not stored."""
+        self._free.append(slot)
+
+    def put(self, key: bytes, stored: Stored) -> None:
+        """Records that the slot holds the pixels. Raises OSError."""
+        fields = (key, stored.file_nbytes, stored.file_mtime_ns, stored.checksum, *stored.place, 0)
+        record = _FIELDS.pack(*fields)
+        record += _CRC.pack(zlib.crc32(record))
+        at = HEADER_BYTES + stored.slot * RECORD_BYTES
+        if os.pwrite(self._index_fd, record, at) != RECORD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._records[key] = stored.slot, record
+
+    def offset(self, slot: int) -> int:
+        return slot * self.slot_nbytes
+
+    def _most_slots(self) -> int:
+        """How many slots the limit allows."""
+        if self._max_bytes is None:
+            return 1 << 62
+        own = {self._pixels.name, self._index.name}
+        others = sum(
+            path.stat().st_size
+            for path in self._folder.iterdir()
+            if path.suffix in (PIXELS, INDEX) and path.name not in own
+        )
+        return (self._max_bytes - others - HEADER_BYTES) // (self.slot_nbytes + RECORD_BYTES)
+
+
+def slot_nbytes(nbytes: int) -> int:
+    """The size of a slot for so many bytes of pixels."""
+    return -(-nbytes // _core.PAGE) * _core.PAGE
+
+
+def is_whole(record: bytes) -> bool:
+    return len(record) == RECORD_BYTES and _CRC.pack(zlib.crc32(record[:-4])) == record[-4:]
+
+
+def split(index: bytes) -> list[bytes]:
+    """The records of an index; that of slot 0 first, the last one perhaps cut short."""
+    begins = range(HEADER_BYTES, len(index), RECORD_BYTES)
+    return [index[at : at + RECORD_BYTES] for at in begins]
