@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import folders, jpegs, oracle
+from tests.support import fetched, folders, jpegs, oracle
 from zoofast import _core
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.pixel_file import geometry_of
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
-from zoofast.preprocess.sources import Source, open_source
+from zoofast.preprocess.sources import Item, Source, open_source
 
 IMAGES = 23
 FLOAT = folders.SPEC
@@ -377,3 +377,45 @@ def test_a_stream_of_the_same_image_keeps_it_once(tmp_path: Path, images: Path) 
             assert len([name for batch in loader for name in batch.names]) == 40
     assert pixels_of(tmp_path / "cache").stat().st_size <= 2 * _core.PAGE
     assert index_of(tmp_path / "cache").stat().st_size == HEADER + 2 * 64
+
+
+class Store(fetched.DictSource):
+    """A store whose images are known by their name and a version."""
+
+    version = 1
+
+    def cache_key(self, item: Item) -> bytes | None:
+        return None if item.name == "img0002" else f"{item.path} {self.version}".encode()
+
+    def read(self, item: Item, max_bytes: int = 1 << 30) -> bytes:
+        data = self.files[item.path]
+        assert isinstance(data, bytes)
+        return data
+
+
+def test_what_the_cache_has_is_not_fetched(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = folders.good_files(IMAGES)
+    cache = tmp_path / "cache"
+
+    def run() -> tuple[Store, Ran]:
+        source = Store({"gone.JPEG": OSError(2, "gone"), **files})
+        ran = Ran.__new__(Ran)
+        with Loader(source, recipe_of(BYTE), cache=PixelCache(cache), batch_size=4) as loader:
+            ran.take_all(loader)
+        assert ran.tensors == expected(images, BYTE)
+        assert ran.failures == ["gone.JPEG: gone"]
+        return source, ran
+
+    first, _ = run()
+    assert len(first.fetched) == IMAGES + 1
+    second, made = run()
+    assert sorted(second.fetched) == ["gone", "img0002"]
+    assert made.cached == IMAGES - 1
+    flip_bits(pixels_of(cache), 2000, random.Random(1))
+    _, made = run()  # Pillow decodes what is damaged
+    assert 0 < made.decoders["pillow"] == IMAGES - 1 - made.cached
+    assert run()[1].cached == IMAGES - 1
+    monkeypatch.setattr(Store, "version", 2)
+    assert len(run()[0].fetched) == IMAGES + 1
