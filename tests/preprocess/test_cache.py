@@ -91,12 +91,12 @@ def index_of(folder: Path) -> Path:
     return pixels_of(folder).with_suffix(".index")
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar"])
+@pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz"])
 def test_one_cache_serves_all_forms_of_a_geometry(tmp_path: Path, images: Path, kind: str) -> None:
     where, said = images, list[str]()
-    if kind == "tar":
-        where = tmp_path / "images.tar"
-        with tarfile.open(where, "w") as tar:
+    if kind != "folder":
+        where = tmp_path / f"images.{kind}"
+        with tarfile.open(where, "w:gz" if kind == "tar.gz" else "w") as tar:
             for path in sorted(images.iterdir()):
                 tar.add(path, path.name)
         age(where)

@@ -6,6 +6,7 @@ A pass decompresses the tar from its begin on, and keeps nothing but what is ask
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.decompress import Forward
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
-from zoofast.preprocess.sources.source import Item, Source
+from zoofast.preprocess.sources.source import Item, Source, archive_stamp
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
     TarSource,
@@ -122,7 +123,9 @@ def from_compressed_tars(where: str, paths: Sequence[str]) -> Source:
     stop = threading.Event()
     pool = ThreadPoolExecutor(_threads(len(paths)))
     try:
-        source.fds += (open_tar(path, len(paths)) for path in paths)
+        for path in paths:
+            source.fds.append(open_tar(path, len(paths)))
+            source.stamps.append(archive_stamp(path, os.fstat(source.fds[-1])))
         listed = pool.map(lambda archive: _list(source, archive, stop), range(len(paths)))
         for archive, members in enumerate(listed):
             index(source, archive, member_prefix(paths[archive], len(paths)), members)

@@ -100,13 +100,13 @@ class Source:
     def cache_key(self, item: Item) -> bytes | None:
         """What the item's bytes are known by, from one run to the next; None where that is not
         certain. Of a file it is the path: who uses the key compares size and time too. A source
-        that fetches has keys of its own, or None.
+        that fetches what is no member of an archive has keys of its own, or None.
         """
-        if self.fetches:
-            return None
         if item.offset is not None:
             stamp = self.stamps[item.archive] if item.archive < len(self.stamps) else None
             return None if stamp is None else b"%b\0%d\0%d" % (stamp, item.offset, item.nbytes)
+        if self.fetches:
+            return None
         folder, slash, name = item.path.rpartition("/")
         where = self._folders.get(folder + slash)
         if where is None:
