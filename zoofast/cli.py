@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import NoReturn
 
+from zoofast.base.urls import redacted
 from zoofast.commands import console
 from zoofast.errors import OutputError, ZoofastError
 
@@ -47,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse's, with errors of one line as all others of zoofast."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"zoofast: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"zoofast: error: {redacted(message)} (see {self.prog} --help)\n")
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -96,8 +97,9 @@ def prep_main() -> int:
 def _run(argv: list[str]) -> int:
     """Runs a command; an error is one line."""
     chosen = next((word for word in argv if not word.startswith("-")), None)
+    shown = [redacted(word) for word in argv]  # in reports
     try:
-        args = _parser(chosen).parse_args(argv, argparse.Namespace(argv=argv))
+        args = _parser(chosen).parse_args(argv, argparse.Namespace(argv=shown))
         if args.version:
             console.say(_version_line())
             return 0
@@ -122,7 +124,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _fail(reason: str) -> int:
-    console.warn(f"error: {reason}")
+    console.warn(f"error: {redacted(reason)}")
     return 2
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zoofast.base.urls import redacted
 from zoofast.errors import OutputError
 
 FOLDER_LOCK = ".zoofast.lock"  # the lock file of a folder, inside the folder
@@ -156,7 +157,7 @@ def output_lock(output: Path | str, lock_file: Path | None = None) -> Iterator[N
 
 def _this_process() -> str:
     program, *arguments = sys.argv or ["python"]
-    command = shlex.join([os.path.basename(program), *arguments])
+    command = shlex.join([os.path.basename(program), *map(redacted, arguments)])
     return f"process {os.getpid()} on {platform.node()} ({command})\n"
 
 

@@ -27,7 +27,9 @@ def shown(url: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """A text, such as a library's message, with each URL in it as `shown`."""
+    """A text, such as a library's message or an argument, with each URL in it as `shown`."""
+    if is_url(text) and not any(char.isspace() for char in text):
+        return shown(text)
     return _IN_TEXT.sub(lambda match: shown(match[0]), text)
 
 

@@ -22,8 +22,8 @@ MAX_THREADS = 1024
 MAX_BATCH_SIZE = 65_536
 MAX_DEVICE = 255
 SOURCE = (
-    "folder of images or of class folders, .tar, 'shard-{00..63}.tar' or 'shard-*.tar', CIFAR "
-    "pickle, or text file of paths"
+    "folder of images or of class folders, .tar, 'shard-{00..63}.tar' or 'shard-*.tar', URL of "
+    "these, CIFAR pickle, or text file of paths"
 )
 RECIPE = "name, .toml file, or timm:NAME, torchvision:WEIGHTS, hf:FOLDER, package.module:function"
 SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

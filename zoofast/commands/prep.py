@@ -146,8 +146,10 @@ def _labels(args: argparse.Namespace, options: PrepOptions, source: Source) -> M
         return {}
     if args.labels is None and (of_source := source.read_labels()) is not None:
         return of_source
-    from zoofast.scoring.labels import load_labels
+    from zoofast.scoring.labels import labels_from_source, load_labels
 
+    if args.labels is None and source.fetches:
+        return labels_from_source(source).by_name  # an error that says so
     return load_labels(args.labels or args.source).by_name
 
 

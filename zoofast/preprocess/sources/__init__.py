@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from zoofast.base.urls import is_url, shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.folder import from_folder
 from zoofast.preprocess.sources.lists import from_list
@@ -40,12 +41,14 @@ def open_source(where: str | os.PathLike[str]) -> Source:
     `shard-{00000..00063}.tar`, or a pattern with `*`, `?` or `[…]`, whose matches are sorted. A
     pickle of CIFAR, or of JPEGs, is read whole; its images are named by their numbers, from 00000.
     Any other file is a list of paths, one a line; a relative path starts at the list's own folder.
+    A URL that fsspec knows, such as s3://bucket/val or https://host/val.tar, is a folder, a tar or
+    several tars, too; it needs `pip install zoofast[remote]`.
     Files and folders whose names begin with a dot are skipped. The suffix of a name, in any case,
     says whether a file is an image.
 
     Raises SourceError: nothing there, not readable, no images, or two images of one name.
     """
-    where = os.fspath(where)
+    where = os.fspath(where).removeprefix("file://")
     try:
         source = _list(where)
     except OSError as error:
@@ -54,7 +57,7 @@ def open_source(where: str | os.PathLike[str]) -> Source:
         if not source.items:
             skipped = f" ({len(source.skipped)} other files)" if source.skipped else ""
             raise SourceError(
-                f"{where}: no images{skipped}; known suffixes: {', '.join(sorted(SUFFIXES))}"
+                f"{shown(where)}: no images{skipped}; known suffixes: {', '.join(sorted(SUFFIXES))}"
             )
         _check_duplicates(source.items)
     except SourceError:
@@ -64,6 +67,11 @@ def open_source(where: str | os.PathLike[str]) -> Source:
 
 
 def _list(where: str) -> Source:
+    if is_url(where):
+        # Imported here, since few sources lie in a store.
+        from zoofast.preprocess.sources.remote import from_url
+
+        return from_url(where)
     if os.path.isdir(where):
         return from_folder(where)
     several = expand(where)

@@ -25,7 +25,7 @@ def expand(where: str) -> list[str] | None:
     if os.path.lexists(where) or not (_RANGE.search(where) or _WILD.search(where)):
         return None
     paths: list[str] = []
-    for path in _numbered(where):
+    for path in numbered(where):
         if _WILD.search(path):
             found = sorted(glob.glob(path))
             if not found:
@@ -40,7 +40,7 @@ def expand(where: str) -> list[str] | None:
     return paths
 
 
-def _numbered(where: str) -> Iterator[str]:
+def numbered(where: str) -> Iterator[str]:
     """`where` with its ranges filled in; the last range changes fastest, as in a shell."""
     match = _RANGE.search(where)
     if match is None:
@@ -52,5 +52,5 @@ def _numbered(where: str) -> Iterator[str]:
     padded = any(len(text) > 1 and text.startswith("0") for text in (first, last))
     width = max(len(first), len(last)) if padded else 0
     for number in range(int(first), int(last) + 1):
-        for rest in _numbered(where[match.end() :]):
+        for rest in numbered(where[match.end() :]):
             yield f"{where[: match.start()]}{number:0{width}d}{rest}"

@@ -50,7 +50,7 @@ class ReadAhead:
 
     At most `max_bytes` bytes and `max_items` items are fetched and not yet taken, and those that
     the next item to be taken needs. `close` waits for the threads; `on_close` is called before, and
-    ends what they wait for.
+    ends what they wait for; `on_closed` is called after.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class ReadAhead:
         max_bytes: int = MAX_AHEAD_BYTES,
         max_items: int = MAX_AHEAD_ITEMS,
         on_close: Callable[[], None] = lambda: None,
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._max_bytes, self._max_items, self._on_close = max_bytes, max_items, on_close
+        self._max_bytes, self._max_items = max_bytes, max_items
+        self._on_close, self._on_closed = on_close, on_closed
         self._process = os.getpid()
         lock = threading.Lock()  # guards all below
         self._arrived = threading.Condition(lock)  # an item, or an error
@@ -97,6 +99,7 @@ class ReadAhead:
         if os.getpid() == self._process:
             for thread in self._threads:
                 thread.join()
+            self._on_closed()
         self._running.clear()
 
     def take(self, wait: bool = True) -> Fetched | None:

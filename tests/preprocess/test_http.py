@@ -1,0 +1,190 @@
+"""Ranges over HTTP: what a server may do wrong, and what is asked of it. Without fsspec."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support import web as webs
+from zoofast.base.urls import is_url, redacted, shown
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.stored import FetchError, StoredFile
+from zoofast.preprocess.sources.stores import ATTEMPTS, MAX_DEAD, Requests
+
+DATA = random.Random(3).randbytes(300_000)
+
+
+@pytest.fixture
+def web() -> Iterator[webs.Web]:
+    with webs.serving({"/a b.bin": DATA, "/other": b"x" * 10}) as web:
+        yield web
+
+
+class FakeStore:
+    """What Requests needs of a Store, for HTTP without fsspec."""
+
+    is_plain_http = True
+    fs: Any = SimpleNamespace(kwargs={"headers": {"X-Token": "1"}})
+    dead = 0
+
+    def __init__(self, web: webs.Web) -> None:
+        self.url = web.url
+        self.waits: list[float] = []
+        self.sleep = self.waits.append
+
+    def shown(self, key: str) -> str:
+        return shown(key)
+
+
+def opened(web: webs.Web, query: str = "") -> tuple[FakeStore, Requests, StoredFile]:
+    store: Any = FakeStore(web)
+    requests = Requests(store)
+    return store, requests, requests.stat(f"{web.url}/a b.bin{query}")
+
+
+def test_a_range_and_spans_of_it(web: webs.Web) -> None:
+    _, requests, file = opened(web, "?sig=s%2F1+2&b=3")
+    with requests:
+        assert (file.nbytes, file.has_ranges) == (len(DATA), True)
+        assert requests.read(file, 1000, 250_000) == DATA[1000:250_000]
+        spans = [(0, 10), (10, 20), (500, 500), (90_000, 200_000)]
+        before = len(web.requests)
+        assert list(requests.spans(file, spans)) == [DATA[a:b] for a, b in spans]
+        assert len(web.requests) == before + 1
+        assert requests.read_whole(file, len(DATA)) == DATA
+        with pytest.raises(FetchError, match="larger than 299,999 bytes"):
+            requests.read_whole(file, len(DATA) - 1)
+    path, asked, _ = web.requests[before]
+    assert (path, asked) == ("/a%20b.bin?sig=s%2F1+2&b=3", "bytes=0-199999")
+    assert "sig" not in repr(file)
+
+
+def test_a_cut_connection_goes_on_where_it_ended(web: webs.Web) -> None:
+    store, requests, file = opened(web)
+    cuts = [70_000, 1, 100_000, 503, 0]
+    web.faults.extend(("cut", n) if n != 503 else 503 for n in cuts)
+    with requests:
+        assert requests.read(file, 100, 280_000) == DATA[100:280_000]
+    starts = [int(asked[6:].split("-")[0]) for _, asked, _ in web.requests[1:]]
+    assert starts == [100, 70_100, 70_101, 170_101, 170_101, 170_101]
+    assert store.waits == [0.25, 0.25, 0.25, 0.5, 1.0]  # shorter again where bytes arrived
+    assert web.sent["/a b.bin"] == 1 + 280_000 - 100
+
+
+def test_a_whole_file_of_a_server_without_ranges(web: webs.Web) -> None:
+    """It begins anew after a cut; its ranges are refused."""
+    web.has_ranges = False
+    store, requests, file = opened(web)
+    assert not file.has_ranges
+    unknown = StoredFile(file.key, file.shown, None)
+    web.faults.append(("cut", 1234))
+    with requests:
+        assert requests.read_whole(unknown, len(DATA)) == DATA
+        assert len(store.waits) == 1
+        with pytest.raises(FetchError, match="sends no ranges"):
+            requests.read(file, 100, 200)
+        with pytest.raises(FetchError, match="larger than 999 bytes"):
+            requests.read_whole(unknown, 999)
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ([("tag", "other")], "it changed after it was listed: it has another ETag or time"),
+        ([("shift", 7)], "the server sends another range than was asked for"),
+        ([404], r"not found \(HTTP status 404\)"),
+        ([403], r"permission denied \(HTTP status 403\)"),
+        ([416], "it has fewer bytes now"),
+        ([400], "HTTP status 400"),
+        ([503] * ATTEMPTS, "HTTP status 503, 6 times"),
+        ([("cut", 0)] * ATTEMPTS, "the answer ended at byte 100, 6 times"),
+        ([("to", "/a b.bin")] * 9, "more than 8 redirections"),
+    ],
+)
+def test_what_a_server_may_do_wrong(web: webs.Web, faults: list[Any], reason: str) -> None:
+    _, requests, file = opened(web, "?sig=secret")
+    web.faults.extend(faults)
+    with requests:
+        with pytest.raises(FetchError, match=reason) as caught:
+            requests.read(file, 100, 2000)
+        web.faults.clear()
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert requests.read(file, 100, 2000) == DATA[100:2000]
+
+
+def test_a_file_that_grew_or_shrank(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    for now in (DATA + b"x", DATA[:-1]):
+        web.files["/a b.bin"] = now
+        with pytest.raises(FetchError, match=f"it has {len(now):,} bytes now"):
+            requests.read(file, 0, 100)
+    requests.cancel()
+    requests.close()
+
+
+def test_a_lying_content_length(web: webs.Web) -> None:
+    """The bytes that came are used, and the missing ones asked for; there are none."""
+    _, requests, file = opened(web)
+    web.faults.extend([("lie", 5)] * 20)
+    with requests:
+        assert requests.read(file, 0, 1000) == DATA[:1000]  # none are missing
+        unknown = StoredFile(file.key, file.shown, None)
+        with pytest.raises(FetchError, match="it has 300,000 bytes now"):
+            requests.read_whole(unknown, len(DATA) + 100)
+
+
+def test_passwords_go_to_their_host_alone(web: webs.Web) -> None:
+    with webs.serving({"/x": b"moved"}) as second:
+        store: Any = FakeStore(web)
+        with Requests(store) as requests:
+            key = web.url.replace("//", "//me:p%40ss@") + "/gone"
+            web.faults.append(("to", second.url + "/x"))
+            body = requests.read_whole(StoredFile(key, shown(key), None), 100)
+        assert body == b"moved"
+    assert web.requests[-1][2] == "Basic bWU6cEBzcw=="
+    assert second.requests[-1][2] == ""
+
+
+def test_a_store_that_is_dead_ends_the_run(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    web.faults.extend([503] * ATTEMPTS * MAX_DEAD)
+    with requests:
+        for _ in range(MAX_DEAD - 1):
+            with pytest.raises(FetchError):
+                requests.read(file, 0, 10)
+        with pytest.raises(SourceError, match="8 requests in a row failed: HTTP status 503, 6"):
+            requests.read(file, 0, 10)
+
+
+def test_cancelled_requests_do_not_wait(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    requests.cancel()
+    with pytest.raises(FetchError, match="the run ended"):
+        requests.read(file, 0, 10)
+    requests.close()
+
+
+SECRETS = {
+    "https://me:pw@h.org:80/v.tar?X-Sig=ab%2F#f": "https://h.org:80/v.tar",
+    "s3://KEY:SE/CRET@bucket/v": "s3://bucket/v",
+    "s3://bucket/v?versionId=5": "s3://bucket/v",
+    "simplecache::https://u:p@h/v.tar?s=1": "simplecache::https://h/v.tar",
+    "zip://*.jpg::https://u@h/v.zip?s": "zip://*.jpg::https://h/v.zip",
+}
+OPEN = ["s3://b/shard-0?.tar", "hf://datasets/a/b@main/c", "http://[::1]:80/v", "/a?b=c", "a@b"]
+
+
+def test_urls_are_shown_without_secrets() -> None:
+    for url, expected in SECRETS.items():
+        assert is_url(url) and shown(url) == expected
+    for url in OPEN:
+        assert shown(url) == url
+    assert not is_url("shard-{00..63}.tar") and not is_url("C:/x") and not is_url("a::b")
+    assert redacted("--labels-from=s3://u:p@b/k") == "--labels-from=s3://b/k"
+    text = redacted("GET 'https://u:p@h/v?sig=1' failed: s3://b/k?x=2 (3)")
+    assert text == "GET 'https://h/v' failed: s3://b/k (3)"

@@ -1,0 +1,90 @@
+"""A web server on loopback that can fail in the ways of real servers and networks."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class Web(ThreadingHTTPServer):
+    """Serves `files` by their paths.
+
+    faults: each GET takes one, if there is one: a status; ("cut", n): the connection ends after n
+    bytes of the content; ("lie", n): Content-Length is n too large; ("shift", n): another range
+    than was asked for; ("tag", text): another ETag; ("to", url): a redirection. requests: path with
+    query, Range and Authorization of each GET. sent: bytes of content by path.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = files
+        self.faults: deque[Any] = deque()
+        self.has_ranges = True
+        self.requests: list[tuple[str, str, str]] = []
+        self.sent: Counter[str] = Counter()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that went away
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Web
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        web = self.server
+        asked = self.headers.get("Range", "")
+        web.requests.append((self.path, asked, self.headers.get("Authorization", "")))
+        fault, amount = (web.faults.popleft() if web.faults else None), 0
+        if isinstance(fault, tuple):
+            fault, amount = fault
+        path = unquote(urlsplit(self.path).path)
+        data = web.files.get(path)
+        if fault == "to" or isinstance(fault, int) or data is None:
+            self.send_response(302 if fault == "to" else fault or 404)
+            if fault == "to":
+                self.send_header("Location", str(amount))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        total, begin = len(data), 0
+        if asked and web.has_ranges:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin = int(first) + (amount if fault == "shift" else 0)
+            data = data[begin : int(last) + 1 if last else None]
+        self.send_response(206 if asked and web.has_ranges else 200)
+        self.send_header("ETag", f'"{amount}"' if fault == "tag" else f'"{hash(path)}"')
+        if asked and web.has_ranges:
+            self.send_header("Content-Range", f"bytes {begin}-{begin + len(data) - 1}/{total}")
+        length = len(data) + (amount if fault == "lie" else 0)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if fault == "cut":
+            data = data[:amount]
+        web.sent[path] += len(data)
+        self.wfile.write(data)
+        if fault in ("cut", "lie"):
+            self.close_connection = True
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[Web]:
+    with Web(files) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield web
+        finally:
+            web.shutdown()
+            thread.join()

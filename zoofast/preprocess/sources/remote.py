@@ -1,0 +1,279 @@
+"""Images in a store that fsspec knows: a folder, or tars.
+
+A tar's headers are read by ranges of a few kB, which grow where members are so small that the next
+header is near; several tars are indexed at once. Members that follow one another in the tar are
+fetched by one request of a few MB.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.patterns import MAX_FILES, numbered
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
+from zoofast.preprocess.sources.source import Item, Source, is_image
+from zoofast.preprocess.sources.stored import FetchError, StoredFile, too_large
+from zoofast.preprocess.sources.stores import Requests, Store
+from zoofast.preprocess.sources.tar_headers import Member, list_members
+from zoofast.preprocess.sources.tars import (
+    MAX_LABEL_BYTES,
+    TarSource,
+    index,
+    member_prefix,
+    read_label,
+    tar_errors,
+)
+
+TAR_REQUESTS = 4  # under way at once, of a tar's members
+FILE_REQUESTS = 32  # of files, for which the answer's delay counts more than its length
+TARS_AT_ONCE = 16  # that are indexed
+GROUP_BYTES = 1 << 22  # of members that one request fetches
+GAP_BYTES = 1 << 16  # between two members of a request, which are fetched too
+MIN_BLOCK, MAX_BLOCK = 1 << 14, 1 << 22  # bytes that are read at once where a header lies
+_WILD = re.compile(r"[*?[]")
+_WILD_OF_HTTP = re.compile(r"[*[]")  # a "?" begins a query
+
+
+@dataclass
+class _RemoteSource(Source):
+    """What the sources of a store share: an item is fetched from one of its files."""
+
+    fetches = True
+    store: Store = field(kw_only=True)
+
+    def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        if item.problem is not None:
+            raise OSError(errno.EINVAL, item.problem)
+        with self.open_reader([item], max_bytes) as reader:
+            return _bytes(reader.take())
+
+
+@dataclass
+class RemoteFolder(_RemoteSource):
+    """Images below a URL. files: the file of each item, by the item's path."""
+
+    files: dict[str, StoredFile] = field(default_factory=dict)
+
+    def cache_key(self, item: Item) -> bytes | None:
+        return _stamp(self.files[item.path])
+
+    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        requests = Requests(self.store)
+
+        def produce(item: Item) -> Generator[Fetched, None, None]:
+            yield requests.read_whole(self.files[item.path], max_bytes)
+
+        streams = (Stream(1, partial(produce, item), item.nbytes) for item in items)
+        threads = min(FILE_REQUESTS, len(items))
+        return ReadAhead(streams, threads, on_close=requests.cancel, on_closed=requests.close)
+
+
+@dataclass
+class RemoteTars(_RemoteSource, TarSource):
+    """Images in tars. tars: the files; an item's `archive` counts them."""
+
+    tars: list[StoredFile] = field(default_factory=list)
+
+    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        requests = Requests(self.store)
+        checked: set[int] = set()
+
+        def produce(group: Sequence[Item]) -> Generator[Fetched, None, None]:
+            archive = group[0].archive
+            if group[0].nbytes > max_bytes:
+                raise too_large(max_bytes)
+            if archive not in checked:
+                requests.check(self.tars[archive])
+                checked.add(archive)
+            yield from requests.spans(self.tars[archive], [_extent([item]) for item in group])
+
+        def streams() -> Iterator[Stream]:
+            for group in _groups(items, max_bytes):
+                begin, end = _extent(group)
+                nbytes = 0 if group[0].nbytes > max_bytes else end - begin
+                yield Stream(len(group), partial(produce, group), nbytes)
+
+        threads = min(TAR_REQUESTS, len(items))
+        return ReadAhead(streams(), threads, on_close=requests.cancel, on_closed=requests.close)
+
+    def read_labels(self) -> dict[str, int] | None:
+        labels = {}
+        members = list(self.label_members.items())
+        with self.open_reader([member for _, member in members], MAX_LABEL_BYTES) as reader:
+            for name, member in members:
+                label = read_label(member, lambda item, max_bytes: _bytes(reader.take()))
+                if label is not None:
+                    labels[name] = label
+        return labels or None
+
+
+def from_url(where: str) -> Source:
+    """Lists the images of a URL: of a tar, of several tars, or below a folder.
+
+    Raises SourceError, which like all messages shows no user, password or query of the URL.
+    """
+    store = Store(where)
+    keys = _expand(store)
+    ends = {_end(store.name(key)) for key in keys or [store.key]}
+    if ends == {".tar"}:
+        return _from_tars(store, keys or [store.key])
+    if keys is not None:
+        raise SourceError(f"{store.url}: several files are a source if all are tars")
+    if ends & set(_PACKED):
+        raise SourceError(
+            f"{store.url}: a {ends.pop()} cannot be read from a store; copy it to a disk"
+        )
+    return _from_folder(store)
+
+
+_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".parquet")
+
+
+def _end(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _expand(store: Store) -> list[str] | None:
+    """The keys that the store's key stands for, as with patterns.expand; None for a plain key."""
+    wild = _WILD_OF_HTTP if store.is_http else _WILD
+    keys: list[str] = []
+    is_plain = True
+    for key in numbered(store.key):
+        is_plain &= key == store.key
+        if not wild.search(key):
+            keys.append(key)
+            continue
+        is_plain = False
+        found = store.glob(key)
+        if not found:
+            raise SourceError(f"{store.shown(key)}: no file matches")
+        keys += found
+        if len(keys) > MAX_FILES:
+            raise SourceError(f"{store.url}: more than {MAX_FILES:,} files")
+    return None if is_plain else keys
+
+
+def _from_folder(store: Store) -> RemoteFolder:
+    source = RemoteFolder(store.url, [], store=store)
+    root = store.key.rstrip("/")
+    for file in sorted(store.find(store.key), key=lambda file: file.key):
+        path = store.name(file.shown)
+        below = file.key.removeprefix(root).lstrip("/")
+        is_hidden = any(part.startswith(".") for part in below.split("/")[:-1])
+        if is_hidden or not is_image(path):
+            source.skipped.append(file.shown)
+        else:
+            item = Item.at(path, nbytes=file.nbytes or 0)
+            source.items.append(replace(item, path=file.shown))
+            source.files[file.shown] = file
+    return source
+
+
+def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
+    source = RemoteTars(store.url, [], store=store)
+    with Requests(store) as requests:
+        pool = ThreadPoolExecutor(min(TARS_AT_ONCE, len(keys)))
+        try:
+            lists = pool.map(partial(_list, store, requests), keys)
+            for archive, (file, members) in enumerate(lists):
+                source.tars.append(file)
+                source.stamps.append(_stamp(file))
+                index(source, archive, member_prefix(file.shown, len(keys)), members)
+        except BaseException:
+            requests.cancel()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return source
+
+
+def _list(store: Store, requests: Requests, key: str) -> tuple[StoredFile, list[Member]]:
+    """A tar and its members."""
+    try:
+        file = requests.stat(key)
+        if file.nbytes is None or not file.has_ranges:
+            raise FetchError(
+                errno.ENOTSUP,
+                "the server sends no ranges of it, so that single images cannot be read; copy it "
+                "to a disk",
+            )
+        with tar_errors(file.shown):
+            return file, list(list_members(_Blocks(requests, file, file.nbytes).pread, 512))
+    except OSError as error:
+        raise SourceError(f"{store.shown(key)}: {error.strerror}") from None
+
+
+def _stamp(file: StoredFile) -> bytes | None:
+    """What the file's content is known by; None where the store tells no version of it."""
+    if not file.version or file.nbytes is None:
+        return None
+    return f"{file.shown}\0{file.nbytes}\0{file.version}".encode()
+
+
+class _Blocks:
+    """Reads a tar where its headers are, in blocks that grow while the next one is near.
+
+    For members of 110 kB a block of MIN_BLOCK is a sixth of the tar; where members are smaller than
+    twice a block, the tar is read from its begin to its end by ever larger requests.
+    """
+
+    def __init__(self, requests: Requests, file: StoredFile, nbytes: int) -> None:
+        self._requests, self._file, self._nbytes = requests, file, nbytes
+        self._start, self._data = 0, b""
+        self._block = MIN_BLOCK
+
+    def pread(self, offset: int, size: int) -> bytes:
+        """The bytes from `offset` on; fewer than `size` only at the tar's end."""
+        begin = offset - self._start
+        if not 0 <= begin <= begin + size <= len(self._data):
+            skipped = begin - len(self._data)
+            if 0 <= skipped <= 2 * self._block:
+                self._block = min(MAX_BLOCK, 4 * self._block)
+            else:
+                self._block = MIN_BLOCK
+            end = min(self._nbytes, offset + max(size, self._block))
+            data = self._requests.read(self._file, offset, end) if offset < end else b""
+            self._start, self._data, begin = offset, data, 0
+        return self._data[begin : begin + size]
+
+
+def _groups(items: Iterable[Item], max_bytes: int) -> Iterator[list[Item]]:
+    """Parts of `items` that one request each fetches."""
+    group: list[Item] = []
+    for item in items:
+        if group and not _follows(group, item, max_bytes):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _follows(group: Sequence[Item], item: Item, max_bytes: int) -> bool:
+    begin, end = _extent(group)
+    return (
+        item.archive == group[0].archive
+        and max(item.nbytes, group[0].nbytes) <= max_bytes
+        and 0 <= (item.offset or 0) - end <= GAP_BYTES
+        and (item.offset or 0) + item.nbytes - begin <= GROUP_BYTES
+    )
+
+
+def _extent(group: Sequence[Item]) -> tuple[int, int]:
+    """The first byte of the first member, and the end of the last one."""
+    return group[0].offset or 0, (group[-1].offset or 0) + group[-1].nbytes
+
+
+def _bytes(fetched: Fetched | None) -> bytes:
+    if not isinstance(fetched, bytes):
+        assert fetched is not None
+        raise fetched
+    return fetched

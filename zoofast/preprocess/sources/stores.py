@@ -1,0 +1,284 @@
+"""Files in a store that fsspec knows: listed, and read by ranges with retries.
+
+A request that fails is repeated, later each time; a range continues from the byte that arrived. A
+file that is not the listed one any more is an error. Credentials are the business of fsspec and its
+packages. No message shows a URL's user, password or query, which may be a signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import closing
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from zoofast.base.extras import needs
+from zoofast.base.urls import shown
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.http import HttpBody, HttpClient, described_by
+from zoofast.preprocess.sources.stored import (
+    FetchError,
+    StoredFile,
+    changed,
+    check_version,
+    described,
+    fetch_error,
+    status_error,
+    too_large,
+)
+
+ATTEMPTS = 6  # in a row that bring no byte
+FIRST_DELAY, MAX_DELAY = 0.25, 8.0  # seconds between two attempts; each is twice the last one
+MAX_DEAD = 8  # files in a row that no attempt brought: the run ends
+PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
+# Of fsspec's info: what changes with a file's content, the best first.
+_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created")
+
+T = TypeVar("T")
+
+
+class Store:
+    """The store that a URL is of."""
+
+    def __init__(self, url: str) -> None:
+        with needs("remote", SourceError):
+            import aiohttp  # noqa: F401  # what fsspec's HTTP needs
+            from fsspec.core import url_to_fs
+            from fsspec.implementations.http import HTTPFileSystem
+        self.fs: Any
+        try:
+            self.fs, self.key = url_to_fs(url)
+        except ImportError as error:  # the text of fsspec names the package
+            raise SourceError(f"{shown(url)}: {error}") from None
+        except Exception as error:
+            raise SourceError(f"{shown(url)}: {described(error)}") from None
+        self.url = shown(url)
+        self.is_http = isinstance(self.fs, HTTPFileSystem)
+        # With options of aiohttp, such as certificates, only fsspec itself reads the files.
+        options = getattr(self.fs, "kwargs", {}).keys() - {"headers"}
+        self.is_plain_http = self.is_http and not (options or self.fs.client_kwargs)
+        self.sleep: Callable[[float], object] | None = None  # in place of waiting
+        self.dead = 0  # files in a row that could not be fetched
+
+    def name(self, key: str) -> str:
+        """The key's path, as it is shown in messages: without a query, and not encoded."""
+        return unquote(urlsplit(key).path) if self.is_http else key
+
+    def shown(self, key: str) -> str:
+        return shown(self.fs.unstrip_protocol(key))
+
+    def find(self, key: str) -> list[StoredFile]:
+        """All files below `key`. Raises SourceError."""
+        found: Mapping[str, Mapping[str, Any]]
+        found = self._list(lambda: self.fs.find(key, detail=True), key)
+        return [self.listed(key, info) for key, info in found.items() if info["type"] == "file"]
+
+    def glob(self, key: str) -> list[str]:
+        """The keys that match, sorted. Raises SourceError."""
+        return sorted(self._list(lambda: self.fs.glob(key), key))
+
+    def listed(self, key: str, info: Mapping[str, Any]) -> StoredFile:
+        """The file that fsspec's `info` describes."""
+        version = next((info[tag] for tag in _VERSIONS if info.get(tag)), "")
+        return StoredFile(key, self.shown(key), info.get("size"), str(version))
+
+    def _list(self, call: Callable[[], T], key: str) -> T:
+        try:
+            with Requests(self) as requests:
+                return requests.retried(call)
+        except OSError as error:
+            raise SourceError(f"{self.shown(key)}: {error.strerror}") from None
+
+
+class Requests:
+    """Requests to a store by threads, of one reader; a context manager."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stop = threading.Event()
+        self._futures: set[Future[Any]] = set()
+        self._http = None
+        if store.is_plain_http:
+            self._http = HttpClient(store.fs.kwargs.get("headers", {}))
+
+    def __enter__(self) -> Requests:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.cancel()
+        self.close()
+
+    def cancel(self) -> None:
+        """Ends what threads wait for."""
+        self._stop.set()
+        for future in list(self._futures):
+            future.cancel()
+        if self._http is not None:
+            self._http.cancel()
+
+    def close(self) -> None:
+        """Closes the connections, once no thread uses them."""
+        if self._http is not None:
+            self._http.close()
+
+    def stat(self, key: str) -> StoredFile:
+        """What the store says of a file now. Raises FetchError."""
+        if self._http is None:
+            return self._store.listed(key, self.retried(lambda: self._store.fs.info(key)))
+        # A GET, since a signed URL is for one method; and it shows whether the server has ranges.
+        http, file = self._http, StoredFile(key, self._store.shown(key), None)
+
+        def head() -> StoredFile:
+            answer = http.get(key, {"Range": "bytes=0-0"})
+            try:
+                if answer.status not in (200, 206):
+                    raise status_error(answer.status)
+                return described_by(answer, file)
+            finally:
+                answer.close()
+                http.drop()
+
+        return self.retried(head)
+
+    def check(self, file: StoredFile) -> None:
+        """Raises FetchError when a file is not the listed one now. (Each answer of HTTP tells.)"""
+        if self._http is None:
+            now = self.stat(file.key)
+            if now.nbytes != file.nbytes:
+                raise changed("it has another size now")
+            check_version(file, now.version)
+
+    def spans(
+        self, file: StoredFile, spans: Sequence[tuple[int, int]]
+    ) -> Generator[bytes, None, None]:
+        """The bytes [start, end) for each of `spans`, which do not overlap and are in order.
+
+        One request brings them all, with the bytes between them. Raises FetchError.
+        """
+        with closing(self._body(file, spans[0][0], spans[-1][1])) as body:
+            for start, end in spans:
+                while body.at < start:
+                    self._read(body, min(start - body.at, PART_BYTES))
+                yield self._read(body, end - start)
+
+    def read(self, file: StoredFile, start: int, end: int) -> bytes:
+        """The bytes [start, end) of a file. Raises FetchError."""
+        with closing(self.spans(file, [(start, end)])) as contents:
+            return next(contents)
+
+    def read_whole(self, file: StoredFile, max_bytes: int) -> bytes:
+        """A file of at most `max_bytes` bytes; FetchError with EFBIG for a larger one."""
+        with closing(self._body(file, 0, file.nbytes)) as body:
+            if body.end is None:
+                self.retried(body.open)
+            nbytes = body.end
+            if nbytes is None or nbytes > max_bytes:
+                raise too_large(max_bytes) if nbytes else FetchError(errno.EIO, "of unknown size")
+            return self._read(body, nbytes)
+
+    def _body(self, file: StoredFile, begin: int, end: int | None) -> HttpBody | _CatBody:
+        if self._http is not None:
+            return HttpBody(self._http, file, begin, end)
+        return _CatBody(self._cat, file, begin, end)
+
+    def _read(self, body: HttpBody | _CatBody, nbytes: int) -> bytes:
+        parts: list[bytes] = []
+        end = body.at + nbytes
+
+        def more() -> None:
+            while body.at < end:
+                parts.append(body.read_some(end - body.at))
+
+        self.retried(more, lambda: body.at)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def retried(self, call: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
+        """What `call` returns, once it succeeds. progress: grows with the bytes that arrive.
+
+        Raises FetchError, without secrets; SourceError when nothing of the store can be fetched.
+        """
+        attempts = 0
+        while True:
+            before = progress()
+            try:
+                result = call()
+            except CancelledError:
+                raise FetchError(errno.ECANCELED, "the run ended") from None
+            except SourceError:
+                raise
+            except Exception as raised:
+                error = fetch_error(raised)
+            else:
+                self._store.dead = 0
+                return result
+            if not error.is_transient:
+                raise FetchError(error.errno or errno.EIO, error.strerror or "") from None
+            attempts = 1 if progress() > before else attempts + 1
+            if attempts == ATTEMPTS:
+                break
+            self._wait(min(MAX_DELAY, FIRST_DELAY * 2 ** (attempts - 1)))
+        self._store.dead += 1
+        reason = f"{error.strerror}, {ATTEMPTS} times"
+        if self._store.dead >= MAX_DEAD:
+            raise SourceError(f"{self._store.url}: {MAX_DEAD} requests in a row failed: {reason}")
+        raise FetchError(error.errno or errno.EIO, reason)
+
+    def _wait(self, seconds: float) -> None:
+        if self._store.sleep is not None:
+            self._store.sleep(seconds)
+        else:
+            self._stop.wait(seconds)
+        if self._stop.is_set():
+            raise FetchError(errno.ECANCELED, "the run ended")
+
+    def _cat(self, key: str, start: int, end: int) -> bytes:
+        fs = self._store.fs
+        data: bytes
+        if not fs.async_impl:
+            data = fs.cat_file(key, start=start, end=end)
+            return data
+        work = fs._cat_file(key, start=start, end=end)
+        future = asyncio.run_coroutine_threadsafe(work, fs.loop)
+        self._futures.add(future)
+        if self._stop.is_set():
+            future.cancel()
+        try:
+            data = future.result()
+        finally:
+            self._futures.discard(future)
+        return data
+
+
+class _CatBody:
+    """As HttpBody, by requests of fsspec of up to PART_BYTES each."""
+
+    def __init__(
+        self, cat: Callable[[str, int, int], bytes], file: StoredFile, begin: int, end: int | None
+    ) -> None:
+        self._cat, self._file = cat, file
+        self.at, self.end = begin, end
+        self._data = b""
+        self._start = begin  # of the data
+
+    def open(self) -> None:
+        """The size is known, or it will not be."""
+
+    def read_some(self, nbytes: int) -> bytes:
+        assert self.end is not None
+        if self.at == self._start + len(self._data):
+            end = min(self.end, max(self.at + PART_BYTES, self.at))
+            data = self._cat(self._file.key, self.at, end)
+            if len(data) != end - self.at:
+                raise changed("it has another size now")
+            self._start, self._data = self.at, data
+        begin = self.at - self._start
+        part = self._data[begin : begin + nbytes]
+        self.at += len(part)
+        return part
+
+    def close(self) -> None:
+        self._data = b""
