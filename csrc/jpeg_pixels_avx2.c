@@ -6,7 +6,6 @@
 
 #define TARGET __attribute__((target("avx2,bmi,bmi2")))
 #define V(operation) _mm256_##operation
-#define NAME(kernel) zf_##kernel##_avx2
 #define every_lane(v) _mm256_broadcastsi128_si256(v)
 
 typedef __m256i vec;
@@ -28,6 +27,7 @@ INLINE vec to_bytes(vec a, vec b)
 }
 
 #include "zf_jpeg_rows_x86.h"
+#include "zf_jpeg_bytes_x86.h"
 
 TARGET static bool idct(const zf_transform *b)
 {
@@ -66,10 +66,10 @@ const zf_jpeg_kernels zf_jpeg_kernels_avx2 = {
     .ac_first = zf_ac_first_bmi2,
     .ac_refine = zf_ac_refine_bmi2,
     .idct = idct_avx2,
-    .upsample_h2v1 = zf_upsample_h2v1_avx2,
-    .upsample_h2v2 = zf_upsample_h2v2_avx2,
-    .upsample_h1v2 = zf_upsample_h1v2_avx2,
-    .ycc_to_rgb = zf_ycc_to_rgb_avx2,
+    .upsample_h2v1 = upsample_h2v1,
+    .upsample_h2v2 = upsample_h2v2,
+    .upsample_h1v2 = upsample_h1v2,
+    .ycc_to_rgb = ycc_to_rgb,
 };
 
 #endif

@@ -13,6 +13,21 @@ typedef __m512 reals;
 
 #include "zf_jpeg_x86.h"
 
+INLINE void store(void *p, vec v) { _mm512_storeu_si512(p, v); }
+
+INLINE vec load_wide(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+
+INLINE vec to_bytes(vec a, vec b)
+{
+    const vec order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(a, b));
+}
+
+#include "zf_jpeg_rows_x86.h"
+
 /* ---- inverse DCT ---------------------------------------------------------- */
 
 INLINE vec load_two(const void *a, const void *b)
@@ -101,10 +116,10 @@ const zf_jpeg_kernels zf_jpeg_kernels_avx512 = {
     .ac_first = zf_ac_first_bmi2,
     .ac_refine = zf_ac_refine_bmi2,
     .idct = idct_avx512,
-    .upsample_h2v1 = zf_upsample_h2v1_avx2,
-    .upsample_h2v2 = zf_upsample_h2v2_avx2,
-    .upsample_h1v2 = zf_upsample_h1v2_avx2,
-    .ycc_to_rgb = zf_ycc_to_rgb_avx2,
+    .upsample_h2v1 = upsample_h2v1,
+    .upsample_h2v2 = upsample_h2v2,
+    .upsample_h1v2 = upsample_h1v2,
+    .ycc_to_rgb = ycc_to_rgb,
 };
 
 #endif

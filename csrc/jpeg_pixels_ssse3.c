@@ -6,7 +6,6 @@
 
 #define TARGET __attribute__((target("ssse3")))
 #define V(operation) _mm_##operation
-#define NAME(kernel) zf_##kernel##_ssse3
 #define every_lane(v) (v)
 
 typedef __m128i vec;
@@ -25,6 +24,7 @@ INLINE vec load_wide(const uint8_t *p)
 INLINE vec to_bytes(vec a, vec b) { return _mm_packus_epi16(a, b); }
 
 #include "zf_jpeg_rows_x86.h"
+#include "zf_jpeg_bytes_x86.h"
 
 TARGET static bool idct(const zf_transform *b)
 {
@@ -66,10 +66,10 @@ const zf_jpeg_kernels zf_jpeg_kernels_ssse3 = {
     .ac_first = zf_ac_first_scalar,
     .ac_refine = zf_ac_refine_scalar,
     .idct = idct_ssse3,
-    .upsample_h2v1 = zf_upsample_h2v1_ssse3,
-    .upsample_h2v2 = zf_upsample_h2v2_ssse3,
-    .upsample_h1v2 = zf_upsample_h1v2_ssse3,
-    .ycc_to_rgb = zf_ycc_to_rgb_ssse3,
+    .upsample_h2v1 = upsample_h2v1,
+    .upsample_h2v2 = upsample_h2v2,
+    .upsample_h1v2 = upsample_h1v2,
+    .ycc_to_rgb = ycc_to_rgb,
 };
 
 #endif

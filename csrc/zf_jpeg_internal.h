@@ -297,10 +297,6 @@ ZF_DECL_MCU(zf_mcu_bmi2);
 ZF_DECL_SKIP(zf_skip_bmi2);
 ZF_DECL_AC_SCAN(zf_ac_first_bmi2);
 ZF_DECL_AC_SCAN(zf_ac_refine_bmi2);
-ZF_DECL_H2V1(zf_upsample_h2v1_avx2);
-ZF_DECL_H2V2(zf_upsample_h2v2_avx2);
-ZF_DECL_H1V2(zf_upsample_h1v2_avx2);
-ZF_DECL_YCC_TO_RGB(zf_ycc_to_rgb_avx2);
 #endif
 
 /* ---- the bytes of a scan (jpeg_stream.c) ------------------------------------ */

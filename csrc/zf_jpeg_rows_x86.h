@@ -1,7 +1,6 @@
-/* The kernels of rows and bytes that SSSE3 and AVX2 share. A file of kernels includes
+/* The kernels of rows that the x86 levels share. A file of kernels includes
  * this once, after zf_jpeg_x86.h and after defining
- *   NAME(kernel)            a kernel's name
- *   load(p), store(p, v)    a vector at any address
+ *   store(p, v)             a vector at any address
  *   load_wide(p)            half a vector of bytes, each widened to 16 bits
  *   to_bytes(a, b)          the 16-bit numbers of a and then of b, saturated to bytes */
 
@@ -18,7 +17,7 @@ INLINE void store_in_turn(uint8_t *dst, vec even, vec odd)
     store(dst, even | V(slli_epi16)(odd, 8));
 }
 
-TARGET ZF_DECL_H2V1(NAME(upsample_h2v1))
+TARGET static ZF_DECL_H2V1(upsample_h2v1)
 {
     for (int i = 0; i < n; i += WIDE) {
         vec here = times3(load_wide(src + i));
@@ -34,7 +33,7 @@ INLINE vec column_sum(const uint8_t *near, const uint8_t *far)
     return V(add_epi16)(times3(load_wide(near)), load_wide(far));
 }
 
-TARGET ZF_DECL_H2V2(NAME(upsample_h2v2))
+TARGET static ZF_DECL_H2V2(upsample_h2v2)
 {
     for (int i = 0; i < n; i += WIDE) {
         vec here = times3(column_sum(near + i, far + i));
@@ -45,7 +44,7 @@ TARGET ZF_DECL_H2V2(NAME(upsample_h2v2))
     }
 }
 
-TARGET ZF_DECL_H1V2(NAME(upsample_h1v2))
+TARGET static ZF_DECL_H1V2(upsample_h1v2)
 {
     vec round = V(set1_epi16)((short)bias);
     for (int i = 0; i < n; i += NBYTES) {
@@ -80,7 +79,7 @@ INLINE void ycc_wide(const uint8_t *y8, const uint8_t *cb8, const uint8_t *cr8, 
     rgb[1] = V(add_epi16)(V(sub_epi16)(y, cr), g);
 }
 
-TARGET ZF_DECL_YCC_TO_RGB(NAME(ycc_to_rgb))
+TARGET static ZF_DECL_YCC_TO_RGB(ycc_to_rgb)
 {
     for (int i = 0; i < n; i += NBYTES) {
         vec first[3], second[3];
@@ -89,36 +88,4 @@ TARGET ZF_DECL_YCC_TO_RGB(NAME(ycc_to_rgb))
         for (int c = 0; c < 3; c++)
             store(rgb[c] + i, to_bytes(first[c], second[c]));
     }
-}
-
-/* ---- unstuffing ----------------------------------------------------------- */
-
-/* Copies a vector at a time up to the next 0xFF. */
-TARGET static ZF_DECL_UNSTUFF(unstuff)
-{
-    uint8_t *out = dst;
-
-    while (end - src > NBYTES) {
-        vec v = load(src);
-        uint32_t ff = (uint32_t)V(movemask_epi8)(V(cmpeq_epi8)(v, V(set1_epi8)(-1)));
-        store(out, v);
-        if (ff == 0) {
-            out += NBYTES;
-            src += NBYTES;
-            continue;
-        }
-        int run = __builtin_ctz(ff);
-        out += run;
-        src += run;
-        if (src[1] != 0) {
-            *n = (size_t)(out - dst);
-            return src;
-        }
-        *out++ = 0xFF;
-        src += 2;
-    }
-    size_t tail;
-    src = zf_unstuff_scalar(out, &tail, src, end);
-    *n = (size_t)(out - dst) + tail;
-    return src;
 }
