@@ -35,7 +35,7 @@ INLINE void put_back(zf_bits *b, int n)
 INLINE int ac_rare(zf_bits *b, const zf_ac_table *table, int *value)
 {
     refill(b);
-    int length, symbol = zf_find_symbol(&table->codes, b->buf, 1, &length);
+    int length, symbol = zf_find_symbol(&table->codes, b->buf, &length);
     int step = (symbol >> 4) + 1, size = symbol & 15;
     if (length > 16)
         return 0;

@@ -175,6 +175,8 @@ static void extend_edges(const zf_plane *p, int r0, int r1)
 /* The samples of plane p for the pixels [w.x0, w.x1) of row y. */
 static const uint8_t *upsampled(const zf_planes *d, const zf_plane *p, zf_window w, int y)
 {
+    if (p->up == ZF_UP_NONE) /* apart, since the divisions below take long */
+        return zf_sample_row(p, y) + (w.x0 - 8 * p->bx0);
     const zf_jpeg_kernels *kernels = d->kernels;
     int r = y / p->v_expand;
     int first = w.x0 / p->h_expand, n = zf_ceil_div(w.x1, p->h_expand) - first;
@@ -185,7 +187,7 @@ static const uint8_t *upsampled(const zf_planes *d, const zf_plane *p, zf_window
 
     switch (p->up) {
     case ZF_UP_NONE:
-        return near;
+        break;
     case ZF_UP_BOX:
         for (int i = 0; i < n; i++)
             memset(p->row + i * p->h_expand, near[i], (size_t)p->h_expand);

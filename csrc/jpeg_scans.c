@@ -59,7 +59,7 @@ static __attribute__((noinline)) symbol rare_symbol(zf_bits *bits, const zf_scan
 {
     zf_bits b = *bits;
     refill(&b);
-    int length, code = zf_find_symbol(&table->codes, b.buf, 1, &length);
+    int length, code = zf_find_symbol(&table->codes, b.buf, &length);
     int run = code >> 4, size = code & 15;
     if (length > 16)
         return (symbol){-1, 0};

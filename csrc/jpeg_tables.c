@@ -49,10 +49,11 @@ bool zf_codes_make(zf_codes *codes, const zf_huffman *source)
     return true;
 }
 
-int zf_find_symbol(const zf_codes *codes, uint64_t bits, int min_length, int *length)
+int zf_find_symbol(const zf_codes *codes, uint64_t bits, int *length)
 {
     uint32_t top = (uint32_t)(bits >> 48);
-    int l = min_length;
+    /* most of these codes are too long for a table */
+    int l = top >= codes->limit[ZF_RUN_BITS] ? ZF_RUN_BITS + 1 : 1;
 
     while (top >= codes->limit[l])
         l++;

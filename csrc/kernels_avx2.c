@@ -224,24 +224,21 @@ AVX2 static inline void multiply_rows(const uint8_t *row, const uint8_t *next, i
 AVX2 static ZF_DECL_RESAMPLE_V(resample_v)
 {
     if (needs_32bit) {
-        zf_resample_v_scalar(dst, rows, stride, k, ntaps, needs_32bit, n);
+        zf_resample_v_scalar(dst, rows, k, ntaps, needs_32bit, n);
         return;
     }
     const __m256i round = _mm256_set1_epi32(1 << 21);
     for (size_t i = 0; i < n; i += 32) {
-        const uint8_t *row = rows + i;
         __m256i low[4], high[4];
         if (ntaps == 1)
-            multiply_rows(row, row, k[0], 0, true, low, high);
+            multiply_rows(rows[0] + i, rows[0] + i, k[0], 0, true, low, high);
         else
-            multiply_rows(row, row + stride, k[0], k[1], true, low, high);
+            multiply_rows(rows[0] + i, rows[1] + i, k[0], k[1], true, low, high);
         int y = 2;
         for (; y + 1 < ntaps; y += 2)
-            multiply_rows(row + (size_t)y * stride, row + (size_t)(y + 1) * stride, k[y],
-                          k[y + 1], false, low, high);
+            multiply_rows(rows[y] + i, rows[y + 1] + i, k[y], k[y + 1], false, low, high);
         if (y < ntaps)
-            multiply_rows(row + (size_t)y * stride, row + (size_t)y * stride, k[y], 0, false,
-                          low, high);
+            multiply_rows(rows[y] + i, rows[y] + i, k[y], 0, false, low, high);
         __m256i words[2];
         for (int v = 0; v < 4; v++)
             low[v] = _mm256_add_epi32(_mm256_add_epi32(low[v], round),

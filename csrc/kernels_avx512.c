@@ -167,7 +167,7 @@ AVX512 static inline void spread_digits(const int32_t *k, int n, __m512i digit[3
 AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
 {
     if (needs_32bit) {
-        zf_resample_v_scalar(dst, rows, stride, k, ntaps, needs_32bit, n);
+        zf_resample_v_scalar(dst, rows, k, ntaps, needs_32bit, n);
         return;
     }
     for (size_t i = 0; i < n; i += 64) {
@@ -180,8 +180,7 @@ AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
             __m512i row[4], pixels[4], digit[3];
             spread_digits(k + y, zf_min(ntaps - y, 4), digit);
             for (int j = 0; j < 4; j++)
-                row[j] = _mm512_loadu_si512(
-                    rows + (size_t)zf_min(y + j, ntaps - 1) * stride + i);
+                row[j] = _mm512_loadu_si512(rows[zf_min(y + j, ntaps - 1)] + i);
             transpose4(row, pixels);
             for (int v = 0; v < 4; v++) {
                 low[v] = _mm512_dpbusd_epi32(low[v], pixels[v], digit[0]);

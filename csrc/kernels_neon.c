@@ -87,7 +87,7 @@ static ZF_DECL_RESAMPLE_V(resample_v)
         for (int v = 0; v < 4; v++)
             sum[v] = vdupq_n_s32(1 << 21);
         for (int y = 0; y < ntaps; y++) {
-            uint8x16_t bytes = vld1q_u8(rows + (size_t)y * stride + i);
+            uint8x16_t bytes = vld1q_u8(rows[y] + i);
             int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes)));
             int16x8_t high = vreinterpretq_s16_u16(vmovl_high_u8(bytes));
             sum[0] = vmlaq_n_s32(sum[0], vmovl_s16(vget_low_s16(low)), k[y]);

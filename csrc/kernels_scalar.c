@@ -52,7 +52,7 @@ ZF_DECL_RESAMPLE_V(zf_resample_v_scalar)
             sum[x] = ROUND;
         for (int y = 0; y < ntaps; y++)
             for (size_t x = 0; x < 64; x++)
-                sum[x] = multiply_add(sum[x], rows[(size_t)y * stride + i + x], k[y]);
+                sum[x] = multiply_add(sum[x], rows[y][i + x], k[y]);
         for (size_t x = 0; x < 64; x++)
             dst[i + x] = clip8(sum[x]);
     }

@@ -191,7 +191,7 @@ SSSE3 static inline void multiply_rows(const uint8_t *row, const uint8_t *next, 
 SSSE3 static ZF_DECL_RESAMPLE_V(resample_v)
 {
     if (needs_32bit) {
-        zf_resample_v_scalar(dst, rows, stride, k, ntaps, needs_32bit, n);
+        zf_resample_v_scalar(dst, rows, k, ntaps, needs_32bit, n);
         return;
     }
     const __m128i even = _mm_set1_epi32(0xFFFF);
@@ -202,9 +202,9 @@ SSSE3 static ZF_DECL_RESAMPLE_V(resample_v)
             high[v] = _mm_setzero_si128();
         }
         for (int y = 0; y < ntaps; y += 2) {
-            const uint8_t *row = rows + (size_t)y * stride + i;
             bool last = y + 1 == ntaps;
-            multiply_rows(row, last ? row : row + stride, k[y], last ? 0 : k[y + 1], low, high);
+            multiply_rows(rows[y] + i, rows[last ? y : y + 1] + i, k[y], last ? 0 : k[y + 1],
+                          low, high);
         }
         for (int v = 0; v < 2; v++) { /* an odd pixel's result goes to the upper word */
             __m128i first = descale(low[2 * v], high[2 * v]);

@@ -13,18 +13,17 @@ struct zf_resizer {
     int channels;        /* 1 or 3 */
     bool vertical_first;
     size_t width;        /* pixels in a row of the ring */
-    size_t stride;       /* bytes from one row of the ring to the next */
     int ring;            /* rows held for each channel, a power of two */
     /* The newest source rows of each channel, resampled horizontally unless
-     * vertical_first. Each row is held twice, at y % ring and ring rows later,
-     * so that the rows of an output's taps always follow one another. */
-    uint8_t *rows[3];
+     * vertical_first. Row y is at y % ring, and each row is named twice, also ring rows
+     * later, so that the rows of an output's taps always follow one another. */
+    uint8_t **rows[3];
     uint8_t *vertical_row; /* if vertical_first: one row, resampled vertically */
     uint8_t *planes[3];  /* the tensor's pixels: out_h rows of out_stride bytes */
     size_t out_stride;   /* out_w: there are no gaps, so that packing is one run */
     size_t out_offset;   /* in a plane, of the image's first pixel */
     int next;            /* the output row to be made next, from 0 */
-    uint8_t *scratch;    /* holds all rows */
+    uint8_t *scratch;    /* holds all rows and rows[] */
     size_t capacity;     /* of scratch, in bytes */
     zf_sampled time;     /* spent in zf_resizer_on_row for this image */
 };
@@ -60,14 +59,12 @@ const zf_sampled *zf_resizer_time(const zf_resizer *z) { return &z->time; }
 /* Stores a decoded row in the ring. row_index counts from the window's top. */
 static void store_row(zf_resizer *z, int row_index, const uint8_t *const planes[3])
 {
-    size_t slot = (size_t)(row_index & (z->ring - 1)) * z->stride;
     for (int c = 0; c < z->channels; c++) {
-        uint8_t *row = z->rows[c] + slot;
+        uint8_t *row = z->rows[c][row_index & (z->ring - 1)];
         if (z->vertical_first)
             memcpy(row, planes[c], z->width);
         else
             z->kernels->resample_h(row, planes[c], &z->horizontal);
-        memcpy(row + (size_t)z->ring * z->stride, row, z->width);
     }
 }
 
@@ -76,17 +73,17 @@ static void make_output_row(zf_resizer *z)
 {
     const zf_kernels *kernels = z->kernels;
     const zf_taps *v = &z->vertical;
-    size_t first = (size_t)(v->start[z->next] & (z->ring - 1)) * z->stride;
+    int first = v->start[z->next] & (z->ring - 1);
     const int32_t *k = v->k + (size_t)z->next * (size_t)v->ksize;
 
     for (int c = 0; c < z->channels; c++) {
+        const uint8_t *const *rows = (const uint8_t *const *)z->rows[c] + first;
         uint8_t *out = z->planes[c] + z->out_offset + (size_t)z->next * z->out_stride;
         uint8_t *made = z->vertical_first ? z->vertical_row : out;
         if (v->identity)
-            memcpy(made, z->rows[c] + first, z->width);
+            memcpy(made, rows[0], z->width);
         else
-            kernels->resample_v(made, z->rows[c] + first, z->stride, k, v->ksize,
-                                v->needs_32bit, z->width);
+            kernels->resample_v(made, rows, k, v->ksize, v->needs_32bit, z->width);
         if (z->vertical_first)
             kernels->resample_h(out, made, &z->horizontal);
     }
@@ -137,11 +134,11 @@ zf_status zf_resizer_begin(zf_resizer *z, const zf_recipe *recipe, const zf_geom
     z->time = (zf_sampled){0};
     z->width = (size_t)(z->vertical_first ? z->horizontal.last - z->horizontal.first
                                           : z->horizontal.n);
-    z->stride = round_up_to_64(z->width + ZF_PAD);
     z->ring = power_of_two(z->vertical.ksize);
-    size_t rows = 2 * (size_t)z->ring * z->stride;
+    size_t stride = round_up_to_64(z->width + ZF_PAD), ring = (size_t)z->ring;
+    size_t names = round_up_to_64(2 * ring * sizeof *z->rows[0]);
     size_t plane = round_up_to_64((size_t)recipe->out_w * (size_t)recipe->out_h + ZF_PAD);
-    size_t need = (size_t)channels * (rows + plane) + z->stride;
+    size_t need = (size_t)channels * (names + ring * stride + plane) + stride;
     if (need > z->capacity) {
         free(z->scratch);
         z->scratch = aligned_alloc(64, need);
@@ -149,11 +146,17 @@ zf_status zf_resizer_begin(zf_resizer *z, const zf_recipe *recipe, const zf_geom
         if (!z->scratch)
             return ZF_NOMEM;
     }
-    for (int c = 0; c < 3; c++) {
-        size_t channel = (size_t)(c < channels ? c : 0); /* gray: R, G, B share a plane */
-        z->rows[c] = z->scratch + channel * rows;
-        z->planes[c] = z->scratch + (size_t)channels * rows + channel * plane;
+    uint8_t *free_bytes = z->scratch;
+    for (int c = 0; c < channels; c++) {
+        z->rows[c] = (uint8_t **)(void *)free_bytes;
+        free_bytes += names;
+        for (size_t y = 0; y < ring; y++, free_bytes += stride)
+            z->rows[c][y] = z->rows[c][y + ring] = free_bytes;
+        z->planes[c] = free_bytes;
+        free_bytes += plane;
     }
-    z->vertical_row = z->scratch + (size_t)channels * (rows + plane);
+    z->vertical_row = free_bytes;
+    for (int c = channels; c < 3; c++) /* gray: R, G, B share a plane */
+        z->planes[c] = z->planes[0];
     return ZF_OK;
 }

@@ -66,11 +66,11 @@ static inline void zf_digits(int32_t k, int8_t digits[3])
  * ZF_PAD bytes past the last output are writable. */
 #define ZF_DECL_RESAMPLE_H(name) \
     void name(uint8_t *dst, const uint8_t *src, const zf_taps *t)
-/* The vertical pass for n pixels of the rows rows + i * stride, 0 <= i < ntaps.
+/* The vertical pass for n pixels of the rows rows[i], 0 <= i < ntaps.
  * The kernel may round n up to a multiple of 64: src and dst are padded. */
 #define ZF_DECL_RESAMPLE_V(name)                                                       \
-    void name(uint8_t *dst, const uint8_t *rows, size_t stride, const int32_t *k,      \
-              int ntaps, bool needs_32bit, size_t n)
+    void name(uint8_t *dst, const uint8_t *const *rows, const int32_t *k, int ntaps,   \
+              bool needs_32bit, size_t n)
 /* n RGB triples -> three planes, which are padded. The kernel may read 3 * 64
  * bytes past the end of rgb. */
 #define ZF_DECL_DEINTERLEAVE(name) \

@@ -10,10 +10,9 @@
 /* False if libjpeg's jpeg_make_d_derived_tbl refuses the table. */
 bool zf_codes_make(zf_codes *codes, const zf_huffman *source);
 
-/* The symbol whose code is at the top of bits, given a lower bound of the code's
- * length. *length gets that length; 17 when there is no such code. */
-__attribute__((noinline)) int zf_find_symbol(const zf_codes *codes, uint64_t bits,
-                                             int min_length, int *length);
+/* The symbol whose code is at the top of bits. *length gets the code's length; 17 when there
+ * is no such code. */
+__attribute__((noinline)) int zf_find_symbol(const zf_codes *codes, uint64_t bits, int *length);
 
 /* The signed value of the top `size` bits of bits: EXTEND of T.81. */
 static inline int extend(uint64_t bits, int size)
@@ -59,7 +58,7 @@ static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b,
 
     if (__builtin_expect(total == 0, 0)) {
         int length;
-        size = zf_find_symbol(&table->codes, b->buf, 1, &length);
+        size = zf_find_symbol(&table->codes, b->buf, &length);
         if (length > 16)
             return false;
         total = length + size;

@@ -79,8 +79,12 @@ static void check_resample(const zf_kernels *kernels)
     uint8_t *block = guarded((size_t)rows * stride);
     uint8_t *made = guarded(pixels + ZF_PAD), *wanted = malloc(pixels + ZF_PAD);
     const int32_t *k = taps.k + (size_t)draw((uint32_t)n) * (size_t)taps.ksize;
-    kernels->resample_v(made, block, stride, k, rows, taps.needs_32bit, pixels);
-    zf_resample_v_scalar(wanted, block, stride, k, rows, taps.needs_32bit, pixels);
+    const uint8_t **row = malloc((size_t)rows * sizeof *row);
+    for (int y = 0; y < rows; y++)
+        row[y] = block + (size_t)y * stride;
+    kernels->resample_v(made, row, k, rows, taps.needs_32bit, pixels);
+    zf_resample_v_scalar(wanted, row, k, rows, taps.needs_32bit, pixels);
+    free(row);
     compare("resample_v", made, wanted, pixels);
 
     release(src, padded);
