@@ -91,10 +91,21 @@ def index_of(folder: Path) -> Path:
     return pixels_of(folder).with_suffix(".index")
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "tar", "tar.gz", pytest.param("parquet", marks=pytest.mark.slow)]
+)
 def test_one_cache_serves_all_forms_of_a_geometry(tmp_path: Path, images: Path, kind: str) -> None:
     where, said = images, list[str]()
-    if kind != "folder":
+    if kind == "parquet":
+        from pyarrow import parquet, table
+
+        where = tmp_path / "images.parquet"
+        rows = [
+            {"bytes": path.read_bytes(), "path": path.name} for path in sorted(images.iterdir())
+        ]
+        parquet.write_table(table({"image": rows}), where)
+        age(where)
+    elif kind != "folder":
         where = tmp_path / f"images.{kind}"
         with tarfile.open(where, "w:gz" if kind == "tar.gz" else "w") as tar:
             for path in sorted(images.iterdir()):

@@ -123,15 +123,15 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
 
 
 def labels_from_source(source: Source, synsets: Path | str | None = None) -> Labels:
-    """The labels that a pickle holds, or tars in WebDataset's layout.
+    """The labels that a pickle, Parquet files or tars in WebDataset's layout hold.
 
     Raises LabelError for a source without labels; SourceError for a label that cannot be read.
     """
     labels = source.read_labels()
     if labels is None:
         raise LabelError(
-            f"{source.where}: holds no labels, as a pickle does, and tars with NAME.cls or "
-            "NAME.json beside NAME.jpg; give the labels: LABELS or --labels-from SRC"
+            f"{source.where}: holds no labels, as a pickle does, Parquet files, and tars with "
+            "NAME.cls or NAME.json beside NAME.jpg; give the labels: LABELS or --labels-from SRC"
         )
     return Labels(
         dict(labels),

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a list of files, one or several tars, a pickle.
+"""Where images come from: a folder, a list of files, tars, Parquet files, a pickle.
 
 One module lists each kind of source; `source` says what a listed source is. Rules for all of them:
 
@@ -28,7 +28,7 @@ from zoofast.preprocess.sources.tars import from_tars
 __all__ = ["SUFFIXES", "Item", "Source", "open_source"]
 
 # ends of the names of files
-_TAR = ".tar"
+_TAR, _PARQUET = ".tar", ".parquet"
 _TARS = (_TAR, ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -38,11 +38,12 @@ def open_source(where: str | os.PathLike[str]) -> Source:
     A folder is walked with its subfolders (so ImageFolder trees work), sorted by path. A `.tar` is
     indexed and read in place, in its members' order; `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz` and
     `.tar.zst` are decompressed ahead. Several tars are one source, in order:
-    `shard-{00000..00063}.tar`, or a pattern with `*`, `?` or `[…]`, whose matches are sorted. A
-    pickle of CIFAR, or of JPEGs, is read whole; its images are named by their numbers, from 00000.
-    Any other file is a list of paths, one a line; a relative path starts at the list's own folder.
-    A URL that fsspec knows, such as s3://bucket/val or https://host/val.tar, is a folder, a tar or
-    several tars, too; it needs `pip install zoofast[remote]`.
+    `shard-{00000..00063}.tar`, or a pattern with `*`, `?` or `[…]`, whose matches are sorted.
+    Parquet files (one, several, or a folder of them) are read by row groups. A pickle of CIFAR, or
+    of JPEGs, is read whole; its images are named by their numbers, from 00000. Any other file is a
+    list of paths, one a line; a relative path starts at the list's own folder. A URL that fsspec
+    knows, such as s3://bucket/val or https://host/val.tar, is a folder, a tar or several tars, too;
+    it needs `pip install zoofast[remote]`.
     Files and folders whose names begin with a dot are skipped. The suffix of a name, in any case,
     says whether a file is an image.
 
@@ -73,7 +74,11 @@ def _list(where: str) -> Source:
 
         return from_url(where)
     if os.path.isdir(where):
-        return from_folder(where)
+        folder = from_folder(where)
+        files = [path for path in folder.skipped if not os.path.basename(path).startswith(".")]
+        tables = [path for path in files if path.lower().endswith(_PARQUET)]
+        only_tables = _list_files(where, tables) if tables and not folder.items else None
+        return only_tables or folder
     several = expand(where)
     if several is None and not os.path.exists(where):
         raise SourceError(f"{where}: no such folder, file or list")
@@ -81,8 +86,11 @@ def _list(where: str) -> Source:
     if source is not None:
         return source
     if several is not None:
-        other = next(path for path in several if not path.lower().endswith(_TARS))
-        raise SourceError(f"{other}: is no tar; several files are a source if all are tars")
+        known = (*_TARS, _PARQUET)
+        other = next((path for path in several if not path.lower().endswith(known)), several[0])
+        raise SourceError(
+            f"{other}: several files are a source only if all are tars, or all are Parquet files"
+        )
     if where.lower().endswith(".zip"):
         raise SourceError(f"{where}: a .zip cannot be read in place; unpack it once to a folder")
     if os.path.isfile(where) and is_pickle(where):
@@ -91,14 +99,18 @@ def _list(where: str) -> Source:
 
 
 def _list_files(where: str, paths: list[str]) -> Source | None:
-    """The images of tars; None for files of any other kind."""
+    """The images of tars, or of Parquet files; None for files of any other kind."""
     if all(path.lower().endswith(_TAR) for path in paths):
         return from_tars(where, paths)
-    # Imported where it is needed: most sources need no decompression.
+    # Imported where they are needed: most sources are neither.
     if all(path.lower().endswith(_TARS) for path in paths):
         from zoofast.preprocess.sources.compressed_tars import from_compressed_tars
 
         return from_compressed_tars(where, paths)
+    if all(path.lower().endswith(_PARQUET) for path in paths):
+        from zoofast.preprocess.sources.parquet import from_parquet
+
+        return from_parquet(where, paths)
     return None
 
 

@@ -1,0 +1,258 @@
+"""Images in Parquet files, such as those of ILSVRC/imagenet-1k on Hugging Face.
+
+A row is an image: the column `image` is a struct of `bytes` and `path`, or the bytes themselves;
+the column `label` is the number of its class. A file is listed without its images. They are read by
+row groups, a few rows at a time.
+https://parquet.apache.org/docs/file-format/
+https://huggingface.co/docs/datasets/image_dataset
+"""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from zoofast.base.cpus import usable_cpus
+from zoofast.base.extras import needs
+from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.base.names import stem
+from zoofast.errors import SourceError
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
+from zoofast.preprocess.sources.source import Item, Source, archive_stamp
+from zoofast.preprocess.sources.tars import MAX_CLASS
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes")  # the first one is preferred
+LABEL_COLUMNS = ("label", "cls")
+_BATCH_BYTES = 4_000_000  # of the rows that are read at once, by their mean size
+_MAX_BATCH_ROWS = 64
+_LISTED_ROWS = 10_000  # whose names are read at once
+_BUFFER_BYTES = 1 << 20  # of the file that are read at once
+_MAX_GROUPS_AT_ONCE = 2  # row groups that are read at the same time
+
+
+@dataclass
+class _File:
+    """A Parquet file: its columns by their paths, and the first row of each row group."""
+
+    path: str
+    metadata: Any
+    image: str
+    image_path: str | None
+    label: str | None
+    first_rows: list[int]  # and the number of rows
+    status: os.stat_result
+
+    @property
+    def rows(self) -> int:
+        return self.first_rows[-1]
+
+    def group(self, row: int) -> int:
+        return bisect.bisect_right(self.first_rows, row) - 1
+
+    def batches(self, columns: Sequence[str], groups: Sequence[int], rows: int) -> Iterator[Any]:
+        """The rows of row groups, at most `rows` at once. Raises OSError that names the file."""
+        from pyarrow import parquet
+
+        with (
+            _damage(self.path),
+            parquet.ParquetFile(
+                self.path,
+                metadata=self.metadata,
+                buffer_size=_BUFFER_BYTES,
+                pre_buffer=False,  # it would read a whole row group
+                page_checksum_verification=True,
+            ) as file,
+        ):
+            yield from file.iter_batches(rows, list(groups), list(columns), use_threads=False)
+
+
+@contextmanager
+def _damage(path: str) -> Iterator[None]:
+    """Turns pyarrow's errors into an OSError."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OSError(errno.EIO, f"{path}: cannot be read as Parquet: {reason}") from error
+
+
+class _Part(NamedTuple):
+    """Some rows of a row group, in order."""
+
+    file: _File
+    group: int
+    rows: list[int]
+
+
+@dataclass
+class ParquetSource(Source):
+    """Images of Parquet files; an item's offset is its row. problem: why labels cannot be read."""
+
+    fetches = True
+    files: list[_File] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    problem: str | None = None
+
+    def read_labels(self) -> dict[str, int] | None:
+        if self.problem is not None:
+            raise SourceError(self.problem)
+        return self.labels or None
+
+    def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """The item's bytes. It reads the item's row group up to the item."""
+        if item.problem is not None:
+            raise OSError(errno.EINVAL, item.problem)
+        (part,) = self._parts([item])
+        data = next(self._produce(part, max_bytes))
+        if isinstance(data, OSError):
+            raise data
+        return data
+
+    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        streams = [
+            Stream(len(part.rows), partial(self._produce, part, max_bytes))
+            for part in self._parts(items)
+        ]
+        return ReadAhead(streams, min(_MAX_GROUPS_AT_ONCE, usable_cpus()))
+
+    def _parts(self, items: Sequence[Item]) -> list[_Part]:
+        """The items in runs of one row group each, with rows in order."""
+        parts: list[_Part] = []
+        for item in items:
+            assert item.offset is not None
+            file, row = self.files[item.archive], item.offset
+            group = file.group(row)
+            last = parts[-1] if parts else None
+            if last and last.file is file and last.group == group and last.rows[-1] < row:
+                last.rows.append(row)
+            else:
+                parts.append(_Part(file, group, [row]))
+        return parts
+
+    def _produce(self, part: _Part, max_bytes: int) -> Generator[Fetched, None, None]:
+        file = part.file
+        first, end = file.first_rows[part.group : part.group + 2]
+        nbytes = file.metadata.row_group(part.group).total_byte_size
+        at_once = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * (end - first) // max(1, nbytes)))
+        wanted = iter(part.rows)
+        row = next(wanted, None)
+        for batch in file.batches([file.image], [part.group], at_once):
+            column = _leaf(batch.column(0))
+            while row is not None and row < first + len(column):
+                yield _content(column[row - first].as_py(), max_bytes)
+                row = next(wanted, None)
+            first += len(column)
+            if row is None:
+                return
+        raise OSError(errno.EIO, f"{file.path}: row group {part.group} has less rows than it says")
+
+
+def _leaf(column: Any) -> Any:
+    """The values of a column, or of the one field of a struct that was read."""
+    import pyarrow
+
+    return column.field(0) if pyarrow.types.is_struct(column.type) else column
+
+
+def _content(data: bytes | None, max_bytes: int) -> Fetched:
+    if data is None:
+        return OSError(errno.ENODATA, "the row has no image")
+    if len(data) > max_bytes:
+        return OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
+    return data
+
+
+def from_parquet(where: str, paths: Sequence[str]) -> Source:
+    """Lists the rows of Parquet files. where: what they are together, for messages."""
+    with needs("remote", SourceError):
+        import pyarrow.parquet  # noqa: F401
+    source = ParquetSource(where, [])
+    for path in paths:
+        try:
+            _list(source, path)
+        except OSError as error:
+            raise SourceError(error.strerror) from error
+    return source
+
+
+def _list(source: ParquetSource, path: str) -> None:
+    """Adds the rows of a file."""
+    file, problem = _open(path)
+    archive = len(source.files)
+    source.files.append(file)
+    source.stamps.append(archive_stamp(path, file.status))
+    row, unnamed = 0, f"{path}/{stem(path)}_"
+    for names, labels in _names_and_labels(file):
+        for name, label in zip(names, labels, strict=True):
+            item = Item.at(f"{path}/{name}" if name else f"{unnamed}{row:08d}", row, 0, archive)
+            source.items.append(item)
+            row += 1
+            if label is None or label < 0:
+                continue  # its class is not told, as in a set for tests
+            if label > MAX_CLASS:
+                problem = f"{item.path}: its label is more than {MAX_CLASS}"
+            source.labels[item.name] = label
+    if row != file.rows:
+        raise SourceError(f"{path}: has {row:,} rows, but says that it has {file.rows:,}")
+    source.problem = source.problem or problem
+
+
+def _names_and_labels(file: _File) -> Iterator[tuple[list[Any], list[Any]]]:
+    """The paths and the labels of some rows at a time; None for what is not told."""
+    columns = [name for name in (file.image_path, file.label) if name is not None]
+    if not columns:
+        yield [None] * file.rows, [None] * file.rows
+        return
+    for batch in file.batches(columns, range(len(file.first_rows) - 1), _LISTED_ROWS):
+        told: dict[str | None, list[Any]] = {}
+        with _damage(file.path):  # a text may be no UTF-8
+            for name in columns:
+                told[name] = _leaf(batch.column(name.partition(".")[0])).to_pylist()
+        nothing = [None] * batch.num_rows
+        yield told.get(file.image_path, nothing), told.get(file.label, nothing)
+
+
+def _open(path: str) -> tuple[_File, str | None]:
+    """What a file tells of itself, and why its labels cannot be read. Raises SourceError."""
+    from pyarrow import parquet, types
+
+    with _damage(path):
+        status = os.stat(path)
+        with parquet.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    first_rows = list(accumulate(counts, initial=0))
+    if min(counts, default=0) < 0 or first_rows[-1] > status.st_size:
+        raise SourceError(f"{path}: damaged: it says that it has {first_rows[-1]:,} rows")
+    kinds = {name: schema.field(name).type for name in set(schema.names)}
+    image = image_path = None
+    for name in IMAGE_COLUMNS:
+        kind = kinds.get(name)
+        if kind is None:
+            continue
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            image = f"{name}.bytes"
+            image_path = f"{name}.path" if kind.get_field_index("path") >= 0 else None
+            break
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            image = name
+            break
+    if image is None:
+        raise SourceError(
+            f"{path}: has no column of images: {', '.join(IMAGE_COLUMNS)}, each binary or a struct "
+            f"with bytes; its columns: {', '.join(schema.names[:20])}"
+        )
+    label, problem = next((name for name in LABEL_COLUMNS if name in kinds), None), None
+    if label is not None and not types.is_integer(kinds[label]):
+        problem = f"{path}: its column {label} is {kinds[label]}, not a whole number"
+        label = None
+    return _File(path, metadata, image, image_path, label, first_rows, status), problem
