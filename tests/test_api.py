@@ -32,6 +32,7 @@ TYPES = {
     "Labels",
     "Loader",
     "ModelSpec",
+    "PixelCache",
     "PrepOptions",
     "PrepReport",
     "Prepared",

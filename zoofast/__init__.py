@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoofast.evaluation.evaluate import EvalOptions, evaluate
     from zoofast.evaluation.result import Evaluation
     from zoofast.inference.spec import ModelSpec
+    from zoofast.preprocess.cache import PixelCache
     from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
     from zoofast.preprocess.loader import Failure, Loader, Prepared
     from zoofast.preprocess.prepare import prepare
@@ -53,6 +54,7 @@ _HOMES = {
     "Labels": ("zoofast.scoring.labels", "Labels"),
     "Loader": ("zoofast.preprocess.loader", "Loader"),
     "ModelSpec": ("zoofast.inference.spec", "ModelSpec"),
+    "PixelCache": ("zoofast.preprocess.cache", "PixelCache"),
     "PrepOptions": ("zoofast.preprocess.folder", "PrepOptions"),
     "PrepReport": ("zoofast.preprocess.folder", "PrepReport"),
     "Prepared": ("zoofast.preprocess.loader", "Prepared"),
@@ -84,6 +86,7 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "OutputError",
+    "PixelCache",
     "PrepOptions",
     "PrepReport",
     "Prepared",

@@ -38,6 +38,7 @@ COMMANDS = {
     "aipp": "the configuration that lets the NPU crop and normalize 8-bit images",
     "atc": "compile an ONNX for an NPU with the guide's command line, checked and explained",
     "convert": "all of these, from weights to .om; a step is skipped when nothing changed",
+    "cache": "list, check or remove the images' pixels that --cache DIR keeps",
     "recipe": "show, check, compare and save recipes, of zoofast, timm, torchvision, Hugging Face",
     "doctor": "what this machine has for all of it, what is missing, and the cure",
     "models": "the known models: source, input, recipe, the guides' accuracy and speed",

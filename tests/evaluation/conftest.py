@@ -18,7 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> Pa
     from tests.support import eval_case, models  # need onnx, which may be missing
 
     folder = tmp_path_factory.mktemp("eval")
-    folders.write(folder / "images", files)
+    folders.age(folders.write(folder / "images", files))
     folders.recipe_file(folder, eval_case.SPEC)
     models.write_model(folder / "m.onnx")
     eval_case.write_labels(folder / "labels.txt", [Path(name).stem for name in files])

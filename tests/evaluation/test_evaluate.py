@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -54,6 +55,17 @@ def test_a_pickle_of_cifar_has_its_labels(tmp_path, capsys):
     result = json.loads((tmp_path / "all.json").read_text())
     assert result["score"]["accuracy"]["top1"] == np.mean(best == labels)
     assert 0.75 <= np.mean(best == labels) < 1
+
+
+def test_pixels_of_the_cache_give_the_same_answers(
+    run: Path, files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in ("fills", "reads"):
+        words = ["--cache", tmp_path / "cache", "-o", tmp_path / out]
+        assert main(eval_case.words(run, *words, "--json", tmp_path / "all.json")) == 0
+        assert (tmp_path / out).read_text() == eval_case.result_of(files)
+    assert json.loads((tmp_path / "all.json").read_text())["decoders"]["cache"] == len(files)
+    assert re.search(rf"pixels from the cache +│ +{len(files)} ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

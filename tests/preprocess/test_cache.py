@@ -38,14 +38,7 @@ def recipe_of(spec: oracle.Spec) -> Recipe:
 def images(tmp_path: Path) -> Path:
     """Good images of all kinds of decoders, and bad ones."""
     files = {**folders.good_files(IMAGES), **folders.BAD_FILES}
-    return age(folders.write(tmp_path / "images", files))
-
-
-def age(path: Path) -> Path:
-    """Makes the files too old to be in doubt; each has a time of its own."""
-    for i, file in enumerate(sorted(path.iterdir()) if path.is_dir() else [path]):
-        os.utime(file, ns=(0, 10**18 + i))
-    return path
+    return folders.age(folders.write(tmp_path / "images", files))
 
 
 class Ran:
@@ -110,7 +103,7 @@ def test_one_cache_serves_all_forms_of_a_geometry(tmp_path: Path, images: Path, 
         with tarfile.open(where, "w:gz" if kind == "tar.gz" else "w") as tar:
             for path in sorted(images.iterdir()):
                 tar.add(path, path.name)
-        age(where)
+        folders.age(where)
     plain = Ran(where, FLOAT, None)
     assert plain.tensors == expected(images, FLOAT)
     for number, spec in enumerate((FLOAT, FLOAT, BYTE, HALF)):
@@ -164,7 +157,7 @@ def test_another_release_of_pillow_has_other_pixels(
 def test_a_changed_image_is_prepared_anew(tmp_path: Path, images: Path) -> None:
     Ran(images, FLOAT, PixelCache(tmp_path / "cache"))
     (images / "img0001.JPEG").write_bytes(jpegs.jpeg(50, 50, 99))
-    age(images)
+    folders.age(images)
     touched = images / "img0002.JPEG"
     os.utime(touched, ns=(0, touched.stat().st_mtime_ns + 1))
     again = Ran(images, BYTE, PixelCache(tmp_path / "cache"))
@@ -178,7 +171,7 @@ def test_another_folder_with_the_same_names_sizes_and_times(tmp_path: Path) -> N
     for folder, seed in (("a", 1), ("b", 2)):
         data = jpegs.jpeg(40, 40, seed)
         folders.write(tmp_path / folder, {"img.JPEG": data.ljust(5000, b"\0")})
-        age(tmp_path / folder)
+        folders.age(tmp_path / folder)
     for _ in range(2):
         for folder in ("a", "b"):
             made = Ran(tmp_path / folder, FLOAT, PixelCache(tmp_path / "cache"))

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zoofast.base.files import MAX_FILE_BYTES
-from zoofast.commands.console import STDOUT
+from zoofast.commands.console import STDOUT, warn
+from zoofast.errors import OutputError
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS
 
 MAX_COUNT = 1_000_000_000
@@ -224,6 +226,31 @@ def add_max_file_size(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="an image file above it is a failure; with K, M or G (default: 256,000,000)",
     )
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Where images' pixels are kept; see pixel_cache."""
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep the images' pixels here: recipes of the same geometry do not decode them again",
+    )
+    parser.add_argument(
+        "--cache-size",
+        type=size,
+        metavar="BYTES",
+        help="of all files in DIR, with K, M, G or T; images beyond it are not kept (default: any)",
+    )
+
+
+def pixel_cache(args: argparse.Namespace) -> PixelCache | None:
+    """What the arguments of add_cache ask for."""
+    if args.cache is None:
+        if args.cache_size is not None:
+            raise OutputError("--cache-size is of no use without --cache DIR")
+        return None
+    return PixelCache(args.cache, args.cache_size, warn)
 
 
 def add_output_index(parser: argparse.ArgumentParser, default: int | None, text: str) -> None:

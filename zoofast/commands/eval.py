@@ -94,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_selection(parser)
     arguments.add_max_file_size(parser)
+    arguments.add_cache(parser)
     add_acl_library(parser)
     add_device_timeout(parser)
     add_score_arguments(parser)
@@ -235,6 +236,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
         overwrite=args.overwrite,
         trace=Path(args.trace) if args.trace else None,
         details=bool(args.report),
+        cache=arguments.pixel_cache(args),
     )
 
 
@@ -315,6 +317,8 @@ def print_summary(evaluation: Evaluation) -> None:
         table.add("failed", styled(str(len(evaluation.failures)), "red"))
     if evaluation.skipped:
         table.add("skipped, not an image", f"{evaluation.skipped}")
+    if cached := evaluation.stats.decoders["cache"]:
+        table.add("pixels from the cache", f"{cached}")
     recipe = evaluation.recipe
     table.add("recipe", f"{recipe.name} ({recipe.digest})")
     table.add("model takes", str(evaluation.input))

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_selection(parser)
     arguments.add_max_file_size(parser)
+    arguments.add_cache(parser)
     parser.add_argument(
         "--verify",
         type=arguments.positive,
@@ -134,6 +135,7 @@ def _options(args: argparse.Namespace) -> PrepOptions:
         shard=args.shard,
         verify=args.verify,
         max_file_bytes=args.max_file_size,
+        cache=arguments.pixel_cache(args),
     )
 
 

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batchsize", type=arguments.batch_size, metavar="N", help="images per batch"
     )
     arguments.add_max_file_size(parser)
+    arguments.add_cache(parser)
     parser.add_argument(
         "-m", "--model", help="evaluate this model too; .om, .onnx, or see --backend"
     )
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         scratch=args.scratch,
         write=args.write,
         model=spec,
+        cache=arguments.pixel_cache(args),
     )
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
     with open_source(args.source) as source:

@@ -18,6 +18,7 @@ from zoofast.evaluation.run import Progress, Run
 from zoofast.inference.devices import Devices
 from zoofast.inference.spec import DEVICE_TIMEOUT, ModelSpec, check_recipe
 from zoofast.inference.stream import ring_depth, stream
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -37,7 +38,7 @@ class EvalOptions:
     file; a larger one fails. timeout: as in zoofast.inference.devices.Devices; for each batch.
     journal: the file that a stopped run is resumed from. overwrite: forget what the journal holds.
     logits: a .npy file for all scores. trace: a file to write, see zoofast.timing.trace. details:
-    record the loader's threads too, for a report.
+    record the loader's threads too, for a report. cache: of the images' pixels.
     """
 
     specs: Sequence[ModelSpec]
@@ -54,6 +55,7 @@ class EvalOptions:
     overwrite: bool = False
     trace: Path | None = None
     details: bool = False
+    cache: PixelCache | None = None
 
 
 def evaluate(
@@ -143,6 +145,7 @@ def _run_all(
                 shared=devices.shared,
                 memory=devices.host_memory,
                 max_file_bytes=options.max_file_bytes,
+                cache=options.cache,
             )
         )
         evaluation.threads, evaluation.stats = loader.threads, loader.stats

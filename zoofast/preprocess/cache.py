@@ -41,6 +41,7 @@ class PixelCache:
     ) -> None:
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._warn = warn
+        self._left_free = 0  # bytes of its disk that are for others
         self._told: set[str] = set()
 
     def tell(self, text: str) -> None:
@@ -48,6 +49,36 @@ class PixelCache:
         if text not in self._told:
             self._told.add(text)
             self._warn(text)
+
+    def tell_full(self) -> None:
+        reason = "the rest of the disk is left to the outputs"
+        if self.max_bytes is not None:
+            reason = f"its limit is {self.max_bytes:,} bytes"
+        self.tell(
+            f"{self.folder} is full: {reason}; other images are prepared as without a cache; "
+            f"zoofast cache clear {self.folder} removes old pixels"
+        )
+
+    def leave_free(self, folder: Path, nbytes: int) -> None:
+        """Leaves `nbytes` bytes for what is to be written to `folder`, if it is on the same disk.
+
+        Of Loaders that are opened later. Raises OutputError where the cache cannot be made.
+        """
+        self._make_folder()
+        same = self.folder.exists() and self.folder.stat().st_dev == folder.stat().st_dev
+        self._left_free = nbytes if same else 0
+
+    def _make_folder(self) -> bool:
+        """False on a full disk, which is told. Raises OutputError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            if getattr(error, "errno", None) != errno.ENOSPC:
+                raise OutputError(f"{self.folder}: cannot be written to: {reason}") from error
+            self.tell(f"{self.folder}: {reason}; the cache is not used")
+            return False
+        return True
 
     def open(self, source: Source, recipe: Recipe) -> SourcePixels | None:
         """The pixels of a source's images; None where this cache cannot have them.
@@ -58,15 +89,9 @@ class PixelCache:
         if geometry is None:
             self.tell(f"{recipe.name} has no 8-bit pixels to keep: {self.folder} is not used")
             return None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            if getattr(error, "errno", None) != errno.ENOSPC:
-                raise OutputError(f"{self.folder}: cannot be written to: {reason}") from error
-            self.tell(f"{self.folder}: {reason}; the cache is not used")
+        if not self._make_folder():
             return None
-        file = PixelFile(self.folder, geometry, self.max_bytes)
+        file = PixelFile(self.folder, geometry, self.max_bytes, self._left_free)
         if file.problem is not None:
             self.tell(f"{file.problem}; the cache is read, and not filled")
         return SourcePixels(self, file, source)
@@ -114,7 +139,7 @@ class SourcePixels:
             else:
                 new = file.new_slot()
                 if new is None:
-                    self._cache.tell(f"{self._cache.folder} is full: {self._limit()}")
+                    self._cache.tell_full()
                     continue
                 slot = new
                 self._new.add(key)
@@ -133,12 +158,6 @@ class SourcePixels:
         key = self._key(item)
         stored = None if key is None else self._file.find(key)
         return stored is not None and stored.file_nbytes <= max_file_bytes
-
-    def _limit(self) -> str:
-        return (
-            f"its limit is {self._cache.max_bytes:,} bytes; other images are prepared as without "
-            f"a cache (remove old pixels: zoofast cache clear {self._cache.folder})"
-        )
 
     def _stop(self, error: int) -> None:
         """Fills the cache no further; it is still read. error: an errno."""

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from zoofast.base.lock import output_lock
 from zoofast.base.provenance import versions
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import BatchOutcome, Failure, Stats, prove
 from zoofast.preprocess.manifest import (
     Manifest,
@@ -46,6 +47,7 @@ class PrepOptions:
     packing: Packing = PLAIN  # only with "bin"
     side_file: str | None = None  # a file of the labels or sizes of each bin; see bins.side_file
     side_line: str = "{labels}"
+    cache: PixelCache | None = None  # of the images' pixels
 
 
 @dataclass
@@ -85,7 +87,8 @@ class PrepReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        options = asdict(self.options)
+        options = asdict(replace(self.options, cache=None))
+        options["cache"] = self.options.cache and os.fspath(self.options.cache.folder)
         options["shard"] = f"{self.options.shard[0]}/{self.options.shard[1]}"
         return {
             "tool": "zoofast prep",
@@ -221,6 +224,8 @@ def _prepare_locked(
             f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
             "prepare a part with --limit or --shard, or score without bins"
         )
+    if options.cache is not None:
+        options.cache.leave_free(folder, needed)
     write_manifest(folder, report.as_dict())
     progress(report)
     begin = time.monotonic()
@@ -317,7 +322,7 @@ def _store(
         progress(report)
 
     try:
-        sink.store(source, items, report.threads, options.max_file_bytes, count)
+        sink.store(source, items, report.threads, options.max_file_bytes, options.cache, count)
     except OutputError as error:
         raise OutputError(
             f"{error}; the tensors written so far stay, and --resume continues"

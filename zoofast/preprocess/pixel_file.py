@@ -27,9 +27,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +41,9 @@ from typing import Any, NamedTuple
 import PIL
 
 from zoofast import _core
-from zoofast.base.files import write_atomic
+from zoofast.base.files import write_atomic, write_errors
 from zoofast.base.lock import InUseError, output_lock
+from zoofast.base.parsing import parse_json
 from zoofast.base.provenance import sha256
 from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import FLOAT32_FILTER, Recipe, resize_order
@@ -50,6 +55,7 @@ RECORD_BYTES = 64
 KEY_BYTES = 16
 _FIELDS = struct.Struct("<16sQqQ4II")
 _CRC = struct.Struct("<I")
+_OURS = re.compile(r"([0-9a-f]{16})\.(?:pixels|index)")
 LIMIT_SLOTS = 64  # after so many new slots, the sizes of the folder's other files are read again
 
 Place = tuple[int, int, int, int]
@@ -92,11 +98,16 @@ class PixelFile:
     """The pixels of one geometry in `folder`, which exists.
 
     It writes unless another process does, or `problem` says why it cannot. max_bytes: of all files
-    of pixels and indexes in the folder; no slot is added beyond it.
+    of pixels and indexes in the folder; no slot is added beyond it. left_free: likewise, bytes that
+    stay free on the disk.
     """
 
     def __init__(
-        self, folder: Path, geometry: dict[str, Any], max_bytes: int | None = None
+        self,
+        folder: Path,
+        geometry: dict[str, Any],
+        max_bytes: int | None = None,
+        left_free: int = 0,
     ) -> None:
         text = json.dumps(geometry, sort_keys=True)
         self.digest = sha256(text.encode())[:16]
@@ -104,7 +115,7 @@ class PixelFile:
         height, width = geometry["size"]
         self.nbytes = 3 * height * width
         self.slot_nbytes = slot_nbytes(self.nbytes)
-        self._folder, self._max_bytes = folder, max_bytes
+        self._folder, self._max_bytes, self._left_free = folder, max_bytes, left_free
         self._pixels, self._index = folder / (self.digest + PIXELS), folder / (self.digest + INDEX)
         self._stack = ExitStack()
         self.fd = self._index_fd = -1
@@ -213,16 +224,21 @@ class PixelFile:
         return slot * self.slot_nbytes
 
     def _most_slots(self) -> int:
-        """How many slots the limit allows."""
+        """How many slots the limits allow."""
+        each = self.slot_nbytes + RECORD_BYTES
+        most = 1 << 62
+        if self._left_free:
+            free = shutil.disk_usage(self._folder).free
+            most = self._slots + max(0, free - self._left_free) // each
         if self._max_bytes is None:
-            return 1 << 62
+            return most
         own = {self._pixels.name, self._index.name}
         others = sum(
             path.stat().st_size
             for path in self._folder.iterdir()
             if path.suffix in (PIXELS, INDEX) and path.name not in own
         )
-        return (self._max_bytes - others - HEADER_BYTES) // (self.slot_nbytes + RECORD_BYTES)
+        return min(most, (self._max_bytes - others - HEADER_BYTES) // each)
 
 
 def slot_nbytes(nbytes: int) -> int:
@@ -238,3 +254,102 @@ def split(index: bytes) -> list[bytes]:
     """The records of an index; that of slot 0 first, the last one perhaps cut short."""
     begins = range(HEADER_BYTES, len(index), RECORD_BYTES)
     return [index[at : at + RECORD_BYTES] for at in begins]
+
+
+# ---- a folder of them ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a folder has of one geometry. geometry: None where the index's header is damaged."""
+
+    digest: str
+    geometry: dict[str, Any] | None
+    images: int
+    nbytes: int  # on disk, of both files
+    written: float  # when an image was stored last, seconds since 1970
+
+
+def list_pixels(folder: Path) -> list[Listed]:
+    """What `folder` has, by digest. Raises OutputError where it cannot be read."""
+    try:
+        found = (_OURS.fullmatch(path.name) for path in folder.iterdir())
+        return [_list(folder, digest) for digest in sorted({match[1] for match in found if match})]
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _list(folder: Path, digest: str) -> Listed:
+    statuses = [path.stat() for path in _files(folder, digest) if path.exists()]
+    index = _read_index(folder, digest)
+    return Listed(
+        digest,
+        _geometry_in(index),
+        sum(map(is_whole, split(index))),
+        sum(status.st_blocks * 512 for status in statuses),
+        max((status.st_mtime for status in statuses), default=0.0),
+    )
+
+
+def check_pixels(
+    folder: Path, digest: str, progress: Callable[[int], None] = lambda images: None
+) -> tuple[int, int]:
+    """Reads all that the folder has of a geometry: how many images' pixels are whole, and how many
+    are damaged. progress: is called with 1 for each image. Raises OutputError, also where another
+    process writes."""
+    pixels, _ = _files(folder, digest)
+    whole = damaged = 0
+    with output_lock(pixels):
+        try:
+            index = _read_index(folder, digest)
+            records, geometry = split(index), _geometry_in(index)
+            if geometry is None:
+                return 0, len(records)
+            nbytes = 3 * geometry["size"][0] * geometry["size"][1]
+            with open(pixels, "rb") as file:
+                for slot, record in enumerate(records):
+                    if not is_whole(record):
+                        damaged += any(record)  # zeros: nothing was stored yet
+                        continue
+                    data = os.pread(file.fileno(), nbytes, slot * slot_nbytes(nbytes))
+                    is_right = len(data) == nbytes and _core.checksum(data) == _checksum_in(record)
+                    whole, damaged = whole + is_right, damaged + (not is_right)
+                    progress(1)
+        except OSError as error:
+            raise OutputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return whole, damaged
+
+
+def clear_pixels(folder: Path, digest: str) -> None:
+    """Removes what the folder has of a geometry. Raises OutputError, also where another process
+    writes. Processes that read go on."""
+    pixels, index = _files(folder, digest)
+    with output_lock(pixels), write_errors(pixels):
+        index.unlink(missing_ok=True)
+        pixels.unlink(missing_ok=True)
+
+
+def _files(folder: Path, digest: str) -> tuple[Path, Path]:
+    return folder / (digest + PIXELS), folder / (digest + INDEX)
+
+
+def _read_index(folder: Path, digest: str) -> bytes:
+    try:
+        return _files(folder, digest)[1].read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _geometry_in(index: bytes) -> dict[str, Any] | None:
+    try:
+        geometry = parse_json(index[:HEADER_BYTES].removeprefix(MAGIC).rstrip(b"\0"))
+        height, width = geometry["size"]
+        is_right = index.startswith(MAGIC) and int(height) * int(width) > 0
+    except (ValueError, TypeError, KeyError):
+        return None
+    return geometry if is_right else None
+
+
+def _checksum_in(record: bytes) -> int:
+    checksum: int = _FIELDS.unpack_from(record)[3]
+    return checksum

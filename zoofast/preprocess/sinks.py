@@ -15,6 +15,7 @@ from zoofast.base.files import PART, write_errors
 from zoofast.base.rows import NamedRows, npy_header
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import BatchOutcome, FileWriter, Loader, OutputPaths, Stats
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -52,9 +53,10 @@ class Sink(Protocol):
         items: Sequence[Item],
         threads: int,
         max_file_bytes: int,
+        cache: PixelCache | None,
         stored: Stored,
     ) -> None:
-        """Prepares `items` on `threads` threads and stores their tensors.
+        """Prepares `items` on `threads` threads and stores their tensors. `cache` keeps pixels.
 
         After an error, what is stored can be continued. Raises OutputError, and what `stored`
         raises.
@@ -91,6 +93,7 @@ class FileSink:
         items: Sequence[Item],
         threads: int,
         max_file_bytes: int,
+        cache: PixelCache | None,
         stored: Stored,
     ) -> None:
         _make_folders(self._paths.folder, (self._paths.files or {}).values())
@@ -102,6 +105,7 @@ class FileSink:
             threads=threads,
             prefix=self._prefix,
             max_file_bytes=max_file_bytes,
+            cache=cache,
         ) as writer:
             for batch in writer:
                 stored(batch, writer.stats)
@@ -197,6 +201,7 @@ class BinSink:
         items: Sequence[Item],
         threads: int,
         max_file_bytes: int,
+        cache: PixelCache | None,
         stored: Stored,
     ) -> None:
         files = [file for bin in self._bins for file in bin.files]
@@ -209,7 +214,12 @@ class BinSink:
         left = iter(todo)
         bin = next(left, None)
         with Loader(
-            source, self._recipe, items=items, threads=threads, max_file_bytes=max_file_bytes
+            source,
+            self._recipe,
+            items=items,
+            threads=threads,
+            max_file_bytes=max_file_bytes,
+            cache=cache,
         ) as loader:
             for batch in loader:
                 row_of = {name: row for row, name in enumerate(batch.names)}
@@ -281,6 +291,7 @@ class PackSink:
         items: Sequence[Item],
         threads: int,
         max_file_bytes: int,
+        cache: PixelCache | None,
         stored: Stored,
     ) -> None:
         try:
@@ -290,6 +301,7 @@ class PackSink:
                 items=items,
                 threads=threads,
                 max_file_bytes=max_file_bytes,
+                cache=cache,
             ) as loader:
                 for batch in loader:
                     self._rows.append(batch.names, batch.array)

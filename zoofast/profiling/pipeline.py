@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import BatchOutcome, Failure, FileWriter, Loader, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -37,6 +38,7 @@ def run_pipeline(
     batch_size: int | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
     paths: OutputPaths | None = None,
+    cache: PixelCache | None = None,
     timeline: Timeline | None = None,
 ) -> PipelineRun:
     """Prepares `items` until all are done, or until the first batch after `seconds`.
@@ -51,6 +53,7 @@ def run_pipeline(
         "batch_size": batch_size,
         "threads": threads,
         "max_file_bytes": max_file_bytes,
+        "cache": cache,
     }
     with (
         FileWriter(source, recipe, paths, **work) if paths else Loader(source, recipe, **work)

@@ -23,6 +23,7 @@ from zoofast.evaluation import evaluate
 from zoofast.evaluation.result import Evaluation
 from zoofast.inference.spec import ModelSpec
 from zoofast.inference.transfer import Transfer
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Failure, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
@@ -45,7 +46,8 @@ class ProfileOptions:
     threads: None for all usable CPUs. seconds: of each measurement. images: how many to measure,
     evenly spread over the source. batch_size: None for the loader's. scratch: an existing folder;
     writing is measured in its file system. write: the pipeline writes each tensor to a file there,
-    as `zoofast prep` does. model: a model to evaluate too, as `zoofast eval` does.
+    as `zoofast prep` does. model: a model to evaluate too, as `zoofast eval` does. cache: of the
+    images' pixels; after the warm-up, they come from it.
     """
 
     threads: int | None = None
@@ -56,6 +58,7 @@ class ProfileOptions:
     scratch: Path = Path(".")
     write: bool = False
     model: ModelSpec | None = None
+    cache: PixelCache | None = None
 
 
 Report = Callable[[str], None]  # takes the name of the step that begins
@@ -141,6 +144,7 @@ class _Sample:
             batch_size=self.options.batch_size,
             max_file_bytes=self.options.max_file_bytes,
             paths=self._paths,
+            cache=self.options.cache,
             timeline=timeline,
         )
 
@@ -231,7 +235,8 @@ def _add_stream(
     good = [item for item in sample.items if item.name not in failed]
 
     def run(items: Sequence[Item], **more: Any) -> Evaluation:
-        options = evaluate.EvalOptions([model], threads=profile.threads, **more)
+        cache = sample.options.cache
+        options = evaluate.EvalOptions([model], threads=profile.threads, cache=cache, **more)
         return evaluate.evaluate(sample.source, items, profile.recipe, None, options)
 
     trial = run(good[:STREAM_TRIAL])
@@ -259,7 +264,7 @@ def _add_stream(
 def _measure_demands(
     profile: Profile, sample: _Sample, models: Sequence[KnownModel]
 ) -> list[Demand]:
-    """Measures the host with the recipe of every model, in memory."""
+    """Measures the host with the recipe of every model, in memory and without a cache."""
     seconds = sample.options.seconds / ROUNDS
     # Larger tensors only make the host slower, so that these images are enough for every recipe.
     items = repeated(sample.items, seconds * profile.rate)
@@ -267,7 +272,8 @@ def _measure_demands(
     for name in dict.fromkeys(model.recipe for model in models):
         sample.report_step(f"recipe {name}")
         recipe = load_recipe(name)
-        if recipe.digest == profile.recipe.digest and not profile.writes:
+        is_measured = not profile.writes and sample.options.cache is None
+        if recipe.digest == profile.recipe.digest and is_measured:
             rates[name] = profile.rate
         else:
             run = run_pipeline(sample.source, recipe, items, profile.threads, seconds)

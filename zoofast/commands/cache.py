@@ -1,0 +1,89 @@
+"""`zoofast cache`: what --cache DIR has kept."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from zoofast.base.text import counted
+from zoofast.commands import arguments, console
+from zoofast.errors import OutputError
+from zoofast.preprocess.pixel_file import Listed, check_pixels, clear_pixels, list_pixels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, help: str) -> argparse.ArgumentParser:
+        command = actions.add_parser(name, help=help, description=help)
+        command.add_argument("folder", type=Path, metavar="DIR", help="the folder of --cache")
+        return command
+
+    listed = action("list", "the geometries, and how many images each has")
+    arguments.add_json_instead(listed, "the list")
+    verify = action("verify", "read all pixels and check them; exit code 1 if any are damaged")
+    verify.add_argument("--quiet", action="store_true", help="no progress, only damage")
+    clear = action("clear", "remove the pixels of all geometries, or of those that are named")
+    clear.add_argument("geometries", nargs="*", metavar="GEOMETRY", help="as list names it")
+
+
+def run(args: argparse.Namespace) -> int:
+    actions = {"list": _list, "verify": _verify, "clear": _clear}
+    return actions[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    found = list_pixels(args.folder)
+    if args.json is not None:
+        console.write_json(args.json, [asdict(each) for each in found])
+    if args.json is not console.STDOUT:
+        headings = ("geometry", "what it is", "stored last", "images", "MB")
+        table = console.Table(*headings, title=str(args.folder), words=3)
+        for each in found:
+            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.written))
+            megabytes = f"{each.nbytes / 1e6:,.1f}"
+            table.add(each.digest, _in_words(each), day, f"{each.images:,}", megabytes)
+        table.print()
+    return 0
+
+
+def _in_words(listed: Listed) -> str:
+    geometry = listed.geometry
+    if geometry is None:
+        return "unknown: the head of its index is damaged"
+    height, width = geometry["size"]
+    resize, filter, pillow = (geometry.get(key) for key in ("resize", "filter", "pillow"))
+    side = "×".join(str(each) for each in dict.fromkeys(geometry.get("resize_size") or []))
+    return f"{resize} {side}, {filter}, {height}×{width}; Pillow {pillow}"
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = list_pixels(args.folder)
+    whole = damaged = 0
+    with console.progress("verify", sum(each.images for each in found), args.quiet) as meter:
+        for each in found:
+            counts = check_pixels(args.folder, each.digest, meter.advance)
+            whole, damaged = whole + counts[0], damaged + counts[1]
+            if counts[1]:
+                console.warn(f"{each.digest}: {counted(counts[1], 'image')} damaged")
+    if damaged:
+        console.warn("damaged pixels reach no tensor; the next run with --cache stores them anew")
+    if not args.quiet:
+        console.say(f"{counted(whole, 'image')} whole, {damaged:,} damaged")
+    return 1 if damaged else 0
+
+
+def _clear(args: argparse.Namespace) -> int:
+    found = {each.digest: each for each in list_pixels(args.folder)}
+    for digest in args.geometries:
+        if digest not in found:
+            raise OutputError(f"{args.folder}: has no geometry {digest}; see zoofast cache list")
+    removed = list(dict.fromkeys(args.geometries)) or list(found)
+    for digest in removed:
+        clear_pixels(args.folder, digest)
+    nbytes = sum(found[digest].nbytes for digest in removed)
+    images = sum(found[digest].images for digest in removed)
+    console.say(f"removed the pixels of {counted(images, 'image')}, {nbytes / 1e6:,.1f} MB")
+    return 0
