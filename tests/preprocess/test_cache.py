@@ -97,7 +97,7 @@ def test_one_cache_serves_all_forms_of_a_geometry(tmp_path: Path, images: Path, 
             {"bytes": path.read_bytes(), "path": path.name} for path in sorted(images.iterdir())
         ]
         parquet.write_table(table({"image": rows}), where)
-        age(where)
+        folders.age(where)
     elif kind != "folder":
         where = tmp_path / f"images.{kind}"
         with tarfile.open(where, "w:gz" if kind == "tar.gz" else "w") as tar:
