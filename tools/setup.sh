@@ -19,6 +19,11 @@ case " $* " in
     need libjpeg-dev sh -c 'printf "#include <stdio.h>\n#include <jpeglib.h>\n" | cc -E -'
     ;;
 esac
+case " $* " in
+*" test-remote "*) # a server that sources are read from
+    need nginx-light env PATH="$PATH:/usr/sbin" nginx -v
+    ;;
+esac
 if [ -n "$lacking" ]; then
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         echo "installing:$lacking"

@@ -235,7 +235,7 @@ class _Blocks:
         begin = offset - self._start
         if not 0 <= begin <= begin + size <= len(self._data):
             skipped = begin - len(self._data)
-            if 0 <= skipped <= 2 * self._block:
+            if self._data and 0 <= skipped <= 2 * self._block:
                 self._block = min(MAX_BLOCK, 4 * self._block)
             else:
                 self._block = MIN_BLOCK

@@ -1,0 +1,289 @@
+"""Sources in stores: nginx, an S3 server and fsspec's memory give what the local folder gives."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import eval_case, folders, in_process, jpegs, models, nginx, web
+from zoofast.errors import SourceError
+from zoofast.preprocess.folder import PrepOptions, prepare_folder
+from zoofast.preprocess.loader import Loader
+from zoofast.preprocess.recipe_file import parse_recipe
+from zoofast.preprocess.sources import open_source
+
+pytestmark = pytest.mark.slow
+
+RECIPE = parse_recipe(folders.SPEC.toml(), "test")
+GOOD = folders.good_files(23)
+FILES = {**GOOD, **folders.BAD_FILES}
+KEY = {"AWS_ACCESS_KEY_ID": "KEYID", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_REGION": "us-east-1"}
+
+
+def make_tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for i, (name, data) in enumerate(files.items()):
+            label = str(i % models.CLASSES).encode()
+            for member, content in ((name, data), (name.removesuffix(".JPEG") + ".cls", label)):
+                info = tarfile.TarInfo("val/" + member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `val` with a subfolder, a file that is no image and a hidden one; and its tars."""
+    root = tmp_path_factory.mktemp("root")
+    names = sorted(FILES)
+    folders.write(root / "val" / "a", {name: FILES[name] for name in names[::2]})
+    folders.write(root / "val" / "b c", {name: FILES[name] for name in names[1::2]})
+    folders.write(root / "val", {"notes.txt": b"x", ".hidden.JPEG": b"x"})
+    make_tar(root / "val.tar", FILES)
+    for i in range(3):
+        make_tar(root / f"shard-{i:02d}.tar", {name: FILES[name] for name in names[i * 9 :][:9]})
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with nginx.serving(root, tmp_path_factory.mktemp("nginx") / "work") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def bucket(root: Path) -> Iterator[Any]:
+    """fsspec's S3 with a bucket that has all of `root`. The environment names server and key."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEY, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        fs = s3fs.S3FileSystem()
+        fs.mkdir("bucket")
+        fs.put(f"{root}/", "bucket/data/", recursive=True)
+        yield fs
+    server.stop()
+
+
+@pytest.fixture
+def memory(root: Path) -> Iterator[str]:
+    import fsspec
+
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{root}/", "/data/", recursive=True)
+    yield "memory://data"
+    fs.rm("/data", recursive=True)
+
+
+def outputs(where: str | Path, folder: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The sums of the bins of a source, and the failures."""
+    with open_source(where) as source:
+        report = prepare_folder(source, folder, RECIPE, PrepOptions(threads=2))
+    return folders.sums(folder, ".bin"), sorted((f.name, f.cause) for f in report.failures)
+
+
+KINDS = ["val", "val/", "val.tar", "shard-{00..02}.tar", "shard-*.tar"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("store", ["http", "s3", "memory", "file"])
+def test_a_store_gives_what_the_folder_gives(
+    root: Path, server: str, bucket: Any, memory: str, tmp_path: Path, store: str, kind: str
+) -> None:
+    base = {"http": server, "s3": "s3://bucket/data", "memory": memory, "file": f"file://{root}"}
+    local = kind.rstrip("/") if kind.startswith("val") else "shard-*.tar"
+    expected = outputs(root / local, tmp_path / "local")
+    assert len(expected[0]) == len(GOOD) and len(expected[1]) == len(folders.BAD_FILES)
+    assert outputs(f"{base[store]}/{kind}", tmp_path / "remote") == expected
+    with open_source(f"{base[store]}/{kind}") as source, open_source(root / local) as other:
+        assert [item.name for item in source.items] == [item.name for item in other.items]
+        # a list of a web server's folder leaves hidden files out
+        hidden = store == "http" and kind.startswith("val") and ".tar" not in kind
+        assert len(source.skipped) == len(other.skipped) - hidden
+        assert source.read_labels() == other.read_labels()
+        assert source.read(source.items[3]) == other.read(other.items[3])
+
+
+@pytest.mark.parametrize("store", ["http", "s3"])
+def test_eval_writes_the_same_result(
+    root: Path, server: str, bucket: Any, tmp_path: Path, store: str
+) -> None:
+    where = {"http": f"{server}/val.tar", "s3": "s3://bucket/data/val/"}[store]
+    models.write_model(tmp_path / "m.onnx")
+    folders.recipe_file(tmp_path, eval_case.SPEC)
+    eval_case.write_labels(tmp_path / "labels.txt", [Path(name).stem for name in GOOD])
+    words = ["eval", tmp_path / "m.onnx", where, tmp_path / "labels.txt"]
+    words += ["--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "result.json", "--quiet"]
+    done = in_process.zoofast(*words, "--journal", tmp_path / "journal")
+    assert done.returncode == 1  # the bad files
+    assert (tmp_path / "result.json").read_text() == eval_case.result_of(GOOD)
+
+
+def test_a_killed_run_goes_on(server: str, root: Path, tmp_path: Path) -> None:
+    """Against a slow server, which then gets faster. What was done is not fetched again."""
+    recipe = folders.recipe_file(tmp_path)
+    files = {f"{i:03d}.JPEG": jpegs.jpeg(300, 400, i, quality=95) for i in range(40)}
+    make_tar(root / "long.tar", files)
+    out = tmp_path / "out"
+    words = [eval_case.ZOOFAST, "prep", f"{server}/slow/long.tar", out, "--recipe", recipe]
+    with subprocess.Popen(list(map(str, words))) as run:
+        deadline = time.monotonic() + 60
+        while len(folders.sums(out, ".bin") if out.is_dir() else ()) < 8:
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+    done = len(folders.sums(out, ".bin"))
+    assert 8 <= done < len(files)
+    again = ["prep", f"{server}/long.tar", out, "--recipe", recipe, "--resume"]
+    ended = in_process.zoofast(*again, "--json", tmp_path / "report.json")
+    assert ended.returncode == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["resumed"], report["prepared"]) == (done, len(files) - done)
+    expected, _ = outputs(root / "long.tar", tmp_path / "local")
+    assert folders.sums(out, ".bin") == expected
+
+
+def test_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+    """Of 20 members of 100 kB, the three that are chosen, and no byte of others."""
+    make_tar(tmp_path / "x.tar", {f"{i:02d}.JPEG": bytes([i]) * 100_000 for i in range(20)})
+    with web.serving({"/x.tar": (tmp_path / "x.tar").read_bytes()}) as server:
+        with open_source(f"{server.url}/x.tar") as source:
+            listing = server.sent["/x.tar"]
+            assert listing < len(server.files["/x.tar"]) / 4
+            options = PrepOptions(threads=1, limit=3, shard=(2, 5))
+            report = prepare_folder(source, tmp_path / "few", RECIPE, options)
+        assert report.names == ["01", "06", "11"]
+        assert server.sent["/x.tar"] - listing == report.nbytes_in == 300_000
+
+
+def test_servers_that_fail_now_and_then(tmp_path: Path, root: Path, monkeypatch: Any) -> None:
+    """Cut connections, 503s and stale ones: the same bins. A lie fails by name."""
+    waits: list[float] = []
+    data = (root / "val.tar").read_bytes()
+    expected = outputs(root / "val.tar", tmp_path / "local")
+    with (
+        web.serving({"/val.tar": data}) as server,
+        open_source(f"{server.url}/val.tar") as source,
+    ):
+        source.store.sleep = waits.append  # type: ignore[attr-defined]
+        server.faults.extend([503, ("cut", 5000), ("cut", 0), 429, ("cut", 20_000)])
+        report = prepare_folder(source, tmp_path / "out", RECIPE, PrepOptions(threads=2))
+        failed = sorted((f.name, f.cause) for f in report.failures)
+        assert (folders.sums(tmp_path / "out", ".bin"), failed) == expected
+        assert len(waits) == 5 and not server.faults
+        server.files["/val.tar"] = data + b"x" * 512
+        report = prepare_folder(source, tmp_path / "new", RECIPE, PrepOptions(threads=2))
+        assert len(report.failures) == len(FILES)
+        changed = f"it changed after it was listed: it has {len(data) + 512:,} bytes now"
+        assert {f.reason for f in report.failures} == {changed}
+        assert all(f.path.endswith(".JPEG") for f in report.failures)
+
+
+def test_errors_of_stores_name_the_url(server: str, bucket: Any, tmp_path: Path) -> None:
+    for where, words in {
+        f"{server}/gone.tar": r"/gone.tar: not found \(HTTP status 404\)",
+        f"{server}/gone-*.tar": r"/gone-\*.tar: no file matches",
+        f"{server}/plain/val.tar": "/plain/val.tar: the server sends no ranges of it",
+        f"{server}/val.tar.7z": "not found|no images",
+        "s3://bucket/gone.tar": "s3://bucket/gone.tar: not found",
+        "s3://bucket/nothing/": "s3://bucket/nothing/: no images",
+        "s3://no-bucket/val/": "s3://no-bucket/val/?: (not found|no images)",
+        "unknown://x/y": "unknown://x/y: .*not known",
+        "gs://x/y": "gs://x/y: .*gcsfs",
+    }.items():
+        with pytest.raises(SourceError, match=words):
+            open_source(where)
+
+
+def test_objects_that_change_or_go(bucket: Any, tmp_path: Path) -> None:
+    names = sorted(GOOD)[:4]
+    for name in names:
+        bucket.pipe(f"bucket/live/{name}", GOOD[name])
+    with open_source("s3://bucket/live") as source:
+        bucket.rm(f"bucket/live/{names[1]}")
+        bucket.pipe(f"bucket/live/{names[2]}", GOOD[names[2]][:-9])
+        with Loader(source, RECIPE, threads=1) as loader:
+            (batch,) = loader
+    assert batch.names == [Path(names[i]).stem for i in (0, 3)]
+    reasons = {f.path: f.reason for f in batch.failures}
+    assert reasons == {
+        f"s3://bucket/live/{names[1]}": "not found",
+        f"s3://bucket/live/{names[2]}": "it changed after it was listed: it has another size now",
+    }
+
+
+def test_members_larger_than_the_read_ahead_take_the_memory_of_a_few(
+    server: str, root: Path
+) -> None:
+    """16 members of 64 MB, in a process that never holds eight of them."""
+    with (root / "large.tar").open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for i in range(16):
+            info = tarfile.TarInfo(f"{i}.JPEG")
+            info.size = 64_000_000
+            file.write(info.tobuf())
+            file.truncate(file.seek(64_000_000, 1))
+        tar.offset = file.tell()
+    script = """if True:
+        import resource, sys
+        from zoofast import Loader, load_recipe, open_source
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with open_source(sys.argv[1]) as source:
+            with Loader(source, load_recipe("squeezenet1_1"), batch_size=1, threads=1) as loader:
+                causes = [failure.cause for batch in loader for failure in batch.failures]
+        assert causes == ["not an image"] * 16, causes
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    command = [sys.executable, "-c", script, f"{server}/large.tar"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(ended.stdout) * 1024 < 8 * 64_000_000
+    (root / "large.tar").unlink()
+
+
+SECRETS = ("s3cr3t", "passw0rd", "X-Sig")
+
+
+@pytest.mark.parametrize("fault", [None, 404, 503, ("tag", "x")])
+def test_no_message_or_file_holds_a_secret(
+    root: Path, tmp_path: Path, fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of prep, eval and profile, whether they end well or not."""
+    monkeypatch.setattr("zoofast.preprocess.sources.stores.FIRST_DELAY", 0.001)
+    monkeypatch.chdir(tmp_path)
+    models.write_model(tmp_path / "m.onnx")
+    recipe = folders.recipe_file(tmp_path, eval_case.SPEC)
+    with web.serving({"/val.tar": (root / "val.tar").read_bytes()}) as server:
+        url = server.url.replace("//", "//me:passw0rd@") + "/val.tar?X-Sig=s3cr3t%2F&b=1"
+        prep = f"prep {url} out --recipe {recipe} --json prep.json"
+        judge = f"eval m.onnx {url} --labels-from source --recipe {recipe} --journal journal"
+        judge += " --json eval.json -o result.json --report eval.html"
+        profile = f"profile {url} --recipe {recipe} --seconds 0.01 --only-recipe"
+        profile += " --json profile.json --report profile.html"
+        wrong = f"prep {url} out2 --recipe {recipe} --nonsense={url}"
+        for command in (prep, judge, profile, wrong):
+            if fault is not None:
+                server.faults.extend([fault] * 30 if fault != ("tag", "x") else [None, fault])
+            ended = in_process.zoofast(*command.split())
+            assert ended.returncode == (2 if command == wrong else 1) or fault is not None
+            assert not any(secret in ended.stdout + ended.stderr for secret in SECRETS)
+            server.faults.clear()
+        assert any("X-Sig=s3cr3t%2F&b=1" in path for path, _, _ in server.requests)
+        assert any(authorization for _, _, authorization in server.requests)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            text = path.read_bytes()
+            assert not any(secret.encode() in text for secret in SECRETS), path

@@ -1,0 +1,54 @@
+"""Debian's nginx on loopback, with a folder of the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# /slow/ sends 1 MB/s to a connection, /broken/ answers 503, and /plain/ sends no ranges.
+_CONFIG = """
+daemon off; pid nginx.pid; error_log error.log; worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+    access_log access.log; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t;
+    uwsgi_temp_path t; scgi_temp_path t;
+    server {{
+        listen 127.0.0.1:{port}; root {root}; autoindex on;
+        location /slow/ {{ alias {root}/; limit_rate 1m; }}
+        location /plain/ {{ alias {root}/; max_ranges 0; }}
+        location /broken/ {{ return 503; }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def serving(root: Path, work: Path) -> Iterator[str]:
+    """The URL of a server whose root is `root`; it works in the folder `work`."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program is not None, "apt-get install nginx-light"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    work.mkdir()
+    (work / "nginx.conf").write_text(_CONFIG.format(port=port, root=root))
+    # An unprivileged worker of a server that root starts cannot read a test's folder.
+    user = ["-g", "user root;"] if os.geteuid() == 0 else []
+    command = [program, "-p", str(work), "-c", "nginx.conf", "-e", "error.log", *user]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            for _ in range(100):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert server.poll() is None, (work / "error.log").read_text()
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
