@@ -216,7 +216,7 @@ INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint32_t *const 
     return true;
 }
 
-INLINE bool skip_mcus(zf_bits *bits, const zf_mcu *mcu, int dc[3], int n)
+INLINE bool skip_mcus(zf_bits *bits, const uint8_t *end, const zf_mcu *mcu, int dc[3], int n)
 {
     const uint32_t *tables[2 * ZF_RUN_BLOCKS + 2];
     uint64_t dc_bits[2 * ZF_RUN_BLOCKS];
@@ -232,6 +232,10 @@ INLINE bool skip_mcus(zf_bits *bits, const zf_mcu *mcu, int dc[3], int n)
     for (; n > 0; n -= most) {
         most = zf_min(n, most);
         count = (size_t)(2 * most * mcu->nblocks);
+        /* The reader is at most a buffer's bytes ahead of the bits that were used. Behind the
+         * segment only ZF_RUN_BLOCKS blocks may be read. */
+        if (bits->p > end + sizeof bits->buf)
+            return false;
         if (!skip_blocks(bits, mcu, tables, count, dc_bits))
             return false;
         for (size_t i = 0; i < count / 2; i++) {
@@ -251,7 +255,7 @@ INLINE bool skip_mcus(zf_bits *bits, const zf_mcu *mcu, int dc[3], int n)
 /* ---- levels ------------------------------------------------------------------- */
 
 ZF_DECL_MCU(zf_mcu_scalar) { return decode_mcu(bits, mcu, dc, blocks, last); }
-ZF_DECL_SKIP(zf_skip_scalar) { return skip_mcus(bits, mcu, dc, n); }
+ZF_DECL_SKIP(zf_skip_scalar) { return skip_mcus(bits, end, mcu, dc, n); }
 
 #if defined(__x86_64__)
 /* The same code, compiled for BMI2, whose shifts do not change the flags and take
@@ -259,7 +263,7 @@ ZF_DECL_SKIP(zf_skip_scalar) { return skip_mcus(bits, mcu, dc, n); }
 #define BMI2 __attribute__((target("bmi,bmi2")))
 
 BMI2 ZF_DECL_MCU(zf_mcu_bmi2) { return decode_mcu(bits, mcu, dc, blocks, last); }
-BMI2 ZF_DECL_SKIP(zf_skip_bmi2) { return skip_mcus(bits, mcu, dc, n); }
+BMI2 ZF_DECL_SKIP(zf_skip_bmi2) { return skip_mcus(bits, end, mcu, dc, n); }
 #endif
 
 /* ---- unstuffing ----------------------------------------------------------- */

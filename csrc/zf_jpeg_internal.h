@@ -209,8 +209,9 @@ typedef struct zf_dequant {
               uint8_t last[ZF_MCU_BLOCKS])
 
 /* Decodes n MCUs, but stores nothing apart from dc[]. The bits end where ZF_DECL_MCU's
- * end. */
-#define ZF_DECL_SKIP(name) bool name(zf_bits *bits, const zf_mcu *mcu, int dc[3], int n)
+ * end. end: of the segment; ZF_BITS_PAD bytes behind it are readable. */
+#define ZF_DECL_SKIP(name)                                                             \
+    bool name(zf_bits *bits, const uint8_t *end, const zf_mcu *mcu, int dc[3], int n)
 
 /* A block to be transformed into 8 x 8 samples. */
 typedef struct zf_transform {

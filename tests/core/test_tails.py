@@ -101,6 +101,16 @@ def test_intact_pictures_are_decoded_here(isa: str) -> None:
         assert np.array_equal(made, oracle.pixels(data)), name
 
 
+def test_a_wide_picture_that_ends_early(isa: str) -> None:
+    """Skipped rows of 1024 blocks and no data: only a sanitizer sees a read behind the buffer."""
+    for options in ({}, {"restart_marker_rows": 1}, {"progressive": True}):
+        data = jpegs.gray_jpeg(64, 8192, 2, **options)
+        begin = data.rindex(b"\xff\xda", 0, 2000)
+        cut = data[: begin + 60] + EOI
+        assert _core.Workspace(isa).decode(cut, (0, 56, 8192, 64)) is None, options
+        assert _core.Workspace(isa).decode(data, (0, 56, 8192, 64)) is not None, options
+
+
 def test_damaged_files(isa: str) -> None:
     """A few of fuzz/against_pillow.py's files: bodies, headers and tails."""
     counts, wrong = against_pillow.check_some(250, len(isa), [], None, [isa])
