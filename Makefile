@@ -48,7 +48,7 @@ test: .venv/ready-test
 		-m "not slow"
 
 .venv/ready-slow: $(SOURCES)
-	sh tools/setup.sh dev timm hf test-remote
+	sh tools/setup.sh dev timm hf test-remote ray
 	@touch $@ .venv/ready .venv/ready-test
 
 test-slow: .venv/ready-slow

@@ -24,6 +24,8 @@ LAYERS = (
     "inference",
     "scoring",
     "evaluation",
+    "cluster",
+    "ray",
     "conversion",
     "profiling",
     "report",

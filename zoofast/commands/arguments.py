@@ -217,6 +217,17 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="share the work with the nodes of a Ray cluster: the one that this machine is a node "
+        "of, ray://HOST:10001, or local",
+    )
+
+
 def add_max_file_size(parser: argparse.ArgumentParser) -> None:
     """The size limit of an image file; one above it fails alone."""
     parser.add_argument(

@@ -19,6 +19,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from zoofast.base.files import write_atomic
+from zoofast.base.nodes import NodeReport
 from zoofast.base.text import escaped, shown
 from zoofast.errors import OutputError
 
@@ -263,6 +264,16 @@ class Table:
         if self._title:
             console.print(styled(self._title, "bold"), soft_wrap=True)
         Console(highlight=False, width=width).print(self._table)
+
+
+def print_nodes(nodes: Sequence[NodeReport]) -> None:
+    """A row for each node of a cluster."""
+    table = Table("node", "threads", "tasks", "images", "images/s", "", title="nodes")
+    for node in nodes:
+        rate = f"{node.images_per_second:,.0f}"
+        lost = "lost" if node.lost else ""
+        table.add(node.name, str(node.threads), str(node.tasks), f"{node.images:,}", rate, lost)
+    table.print()
 
 
 def terminal_width() -> int:

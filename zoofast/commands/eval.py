@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from zoofast.commands import arguments
 from zoofast.commands.console import (
     Table,
     explain,
+    print_nodes,
     progress,
     say,
     styled,
@@ -93,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="batches in the ring of buffers (default: enough to keep devices and host busy)",
     )
     arguments.add_selection(parser)
+    arguments.add_ray(parser)
     arguments.add_max_file_size(parser)
     arguments.add_cache(parser)
     add_acl_library(parser)
@@ -250,20 +253,32 @@ def _evaluate(
 ) -> Evaluation:
     from zoofast.evaluation.evaluate import evaluate
 
-    reported: set[int] = set()  # lost devices
+    reported: set[str] = set()  # why devices and nodes were lost
 
-    with progress("eval", len(items), args.quiet) as meter:
+    with ExitStack() as stack:
+        cluster = None
+        if args.ray is not None:
+            from zoofast.cluster.connection import connect
+
+            cluster = stack.enter_context(connect(args.ray))
+        meter = stack.enter_context(progress("eval", len(items), args.quiet))
 
         def advance(state: EvalProgress) -> None:
-            for device in state.lost_devices.keys() - reported:
-                reported.add(device)
-                warn(f"{state.lost_devices[device]}; the other devices go on")
+            for what, lost in (("devices", state.lost_devices), ("nodes", state.lost_nodes)):
+                for reason in set(lost.values()) - reported:
+                    reported.add(reason)
+                    warn(f"{reason}; the other {what} go on")
             if not state.images:
                 meter.begin(state.resumed)
             images = state.resumed + state.images - meter.done
             meter.advance(images, state.nbytes_in - meter.nbytes, _notes(state, args.top_k))
 
-        return evaluate(source, items, recipe, labels, options, advance)
+        if cluster is None:
+            return evaluate(source, items, recipe, labels, options, advance)
+        from zoofast.cluster.evaluate import evaluate_on
+
+        choice = args.limit, args.shard
+        return evaluate_on(cluster, source, items, recipe, labels, options, advance, *choice)
 
 
 def _notes(state: EvalProgress, top_k: int) -> list[str]:
@@ -293,9 +308,10 @@ def _print_result(args: argparse.Namespace, evaluation: Evaluation, journal: Pat
         else:
             say(f"ran {evaluation.done} of {evaluation.total}")
         code = 1 if evaluation.failures else 0
-    for reason in evaluation.lost_devices.values():
-        warn(f"{reason}; the other devices computed its batches")
-        code = 1
+    for what, lost in (("devices", evaluation.lost_devices), ("nodes", evaluation.lost_nodes)):
+        for reason in lost.values():
+            warn(f"{reason}; the other {what} computed its batches")
+            code = 1
     if evaluation.state == "complete":
         return code
     cure = "; to continue, repeat the command with --resume" if journal else ""
@@ -323,9 +339,13 @@ def print_summary(evaluation: Evaluation) -> None:
     table.add("recipe", f"{recipe.name} ({recipe.digest})")
     table.add("model takes", str(evaluation.input))
     devices = ", ".join(str(spec.device) for spec in specs)
-    threads = f"{counted(evaluation.threads, 'thread')}, device {devices}"
-    table.add("time", f"{evaluation.seconds:.2f} s, {threads}")
+    threads = counted(evaluation.threads, "thread")
+    where = counted(len(evaluation.nodes), "node") if evaluation.nodes else f"device {devices}"
+    table.add("time", f"{evaluation.seconds:.2f} s, {threads}, {where}")
     table.add("rate", f"{evaluation.images_per_second:,.0f} images/s")
-    table.add("device alone", f"{evaluation.device_rate():,.0f} images/s")
+    if not evaluation.nodes:
+        table.add("device alone", f"{evaluation.device_rate():,.0f} images/s")
     table.print()
+    if evaluation.nodes:
+        print_nodes(evaluation.nodes)
     explain(evaluation.bottleneck())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace an earlier run in OUT; its tensors are removed first",
     )
     arguments.add_selection(parser)
+    arguments.add_ray(parser)
     arguments.add_max_file_size(parser)
     arguments.add_cache(parser)
     parser.add_argument(
@@ -164,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
             return _dry_run(source, Path(args.folder), recipe, options)
         recipe_source.prove(recipe, source, choose(source, args.limit, args.shard), args.quiet)
         try:
-            report = _prepare(source, args.folder, recipe, options, labels, args.quiet)
+            report = _prepare(source, args, recipe, options, labels)
         except KeyboardInterrupt:
             console.warn(
                 "interrupted; the tensors written so far stay; the same command with --resume "
@@ -180,7 +182,8 @@ def run(args: argparse.Namespace) -> int:
         print_summary(report)
     print_failures(report)
     bad_verify = report.verified is not None and report.verified.differing
-    return 1 if report.failures or bad_verify else 0
+    lost = any(node.lost for node in report.nodes)
+    return 1 if report.failures or bad_verify or lost else 0
 
 
 def _dry_run(source: Source, folder: Path, recipe: Recipe, options: PrepOptions) -> int:
@@ -197,24 +200,35 @@ def _dry_run(source: Source, folder: Path, recipe: Recipe, options: PrepOptions)
 
 def _prepare(
     source: Source,
-    folder: str,
+    args: argparse.Namespace,
     recipe: Recipe,
     options: PrepOptions,
     labels: Mapping[str, int],
-    quiet: bool,
 ) -> PrepReport:
     total = len(choose(source, options.limit, options.shard))
-    with console.progress("prep", total, quiet) as meter:
+    reported: set[str] = set()  # why nodes were lost
+    with ExitStack() as stack:
+        store = None
+        if args.ray is not None:
+            from zoofast.cluster.connection import connect
+            from zoofast.cluster.prepare import store_on
+
+            store = store_on(stack.enter_context(connect(args.ray)))
+        meter = stack.enter_context(console.progress("prep", total, args.quiet))
 
         def progress(report: PrepReport) -> None:
             done = report.prepared + len(report.failures)
+            for node in report.nodes:
+                if node.lost and node.lost not in reported:
+                    reported.add(node.lost)
+                    console.warn(f"{node.lost}; the other nodes go on")
             if not done:
                 meter.begin(report.resumed)
             notes = [f"{len(report.failures)} failed"] if report.failures else []
             items = report.resumed + done - meter.done
             meter.advance(items, report.nbytes_in - meter.nbytes, notes)
 
-        return prepare_folder(source, folder, recipe, options, progress, labels)
+        return prepare_folder(source, args.folder, recipe, options, progress, labels, store)
 
 
 def print_summary(report: PrepReport) -> None:
@@ -250,6 +264,8 @@ def print_summary(report: PrepReport) -> None:
         table.add("verified", console.styled(verdict, "red" if v.differing else ""))
     table.add("recipe digest", recipe.digest)
     table.print()
+    if report.nodes:
+        console.print_nodes(report.nodes)
 
 
 def print_failures(report: PrepReport) -> None:

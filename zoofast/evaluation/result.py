@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import model_digest, versions
 from zoofast.inference.backends import TensorInfo, Times, backend_of
 from zoofast.inference.spec import ModelSpec
@@ -26,7 +27,7 @@ class EvalProgress:
     resumed: images done by an earlier run. images: tried by this run. scored: images of both runs
     with a label and an answer. hits: (top-1, top-k) of the scored images. device_busy: the part of
     the time that the devices computed. nbytes_in: bytes read. lost_devices: device -> why it was
-    given up.
+    given up. lost_nodes: node of a cluster, or a device of it -> why.
     """
 
     resumed: int
@@ -37,6 +38,7 @@ class EvalProgress:
     device_busy: float = 0.0
     nbytes_in: int = 0
     lost_devices: Mapping[int, str] = field(default_factory=dict)
+    lost_nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,6 +65,8 @@ class Evaluation:
     lost_devices: dict[int, str] = field(default_factory=dict)  # device -> reason
     score: Score | None = None
     classes: int = 0  # of the model
+    nodes: list[NodeReport] = field(default_factory=list)  # of a cluster; [] on this machine alone
+    lost_nodes: dict[str, str] = field(default_factory=dict)  # node, or its device -> reason
 
     @property
     def title(self) -> str:
@@ -135,5 +139,6 @@ class Evaluation:
             "decoders": self.stats.decoders,
             "per_thread": self.timeline.shares(),
             "rate_over_time": self.timeline.rate.points(),
+            "nodes": [asdict(node) for node in self.nodes],
             "score": self.score.as_dict() if self.score else None,
         }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,13 @@ class Answers:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
-        self._places = {item.name: place for place, item in enumerate(items)}
         self._order = np.empty(len(items), np.int64)  # the places in the order of the answers
         self.count = 0
         self._best: TopK | None = None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {item.name: place for place, item in enumerate(self._items)}
 
     def places(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Raises KeyError for a name that is not among the items."""
@@ -116,7 +120,7 @@ class Run:
         progress: Progress,
         stack: ExitStack,
     ) -> None:
-        self._evaluation, self._labels, self._options = evaluation, labels, options
+        self._evaluation, self._labels, self.options = evaluation, labels, options
         self._items, self._progress = list(items), progress
         self.answers = Answers(items)
         self._journal: Journal | None = None
@@ -140,7 +144,7 @@ class Run:
     def _resume(self, path: Path, stack: ExitStack) -> None:
         """Opens the journal and takes the answers that it holds."""
         self._journal = Journal(
-            path, self._run_description(), self._options.resume, self._options.overwrite
+            path, self._run_description(), self.options.resume, self.options.overwrite
         )
         stack.callback(self._journal.close)
         for names, best in self._journal.resumed:
@@ -154,14 +158,14 @@ class Run:
 
     def _run_description(self) -> dict[str, Any]:
         """What a run must have in common with the run that it resumes."""
-        spec = self._options.specs[0]
+        spec = self.options.specs[0]
         return {
             "model": model_digest(spec.model),
             "backend": backend_of(spec.model, spec.backend),
             "recipe": self._evaluation.recipe.digest,
             "Pillow, of another resize order,": resize_order(),
-            "output": self._options.output_index,
-            "top-k": self._options.scoring.top_k,
+            "output": self.options.output_index,
+            "top-k": self.options.scoring.top_k,
         }
 
     @contextmanager
@@ -170,7 +174,7 @@ class Run:
 
         With a journal, an error says that what is done is kept.
         """
-        evaluation, options = self._evaluation, self._options
+        evaluation, options = self._evaluation, self.options
         try:
             yield
             evaluation.state = "complete"
@@ -194,13 +198,13 @@ class Run:
     def _check_resumed(self) -> None:
         """Raises OutputError when the journal's classes cannot be of this model."""
         classes = self.answers.classes(0)
-        k = min(self._options.scoring.top_k + 1, self._evaluation.classes)
+        k = min(self.options.scoring.top_k + 1, self._evaluation.classes)
         if classes.size and not (
             classes.shape[1] == k
             and -1 <= classes.min() <= classes.max() < self._evaluation.classes
         ):
             raise OutputError(
-                f"{self._options.journal}: holds other classes than the model's "
+                f"{self.options.journal}: holds other classes than the model's "
                 f"{self._evaluation.classes}; begin anew with --overwrite"
             )
 
@@ -230,7 +234,7 @@ class Run:
 
     def must_stop(self) -> bool:
         """Whether an image has failed and the run is to stop at the first."""
-        return self._options.on_error == "stop" and bool(self._evaluation.failures)
+        return self.options.on_error == "stop" and bool(self._evaluation.failures)
 
     def check_stop(self) -> None:
         """Raises ImageError if the run was to stop at the first failure."""
@@ -247,8 +251,10 @@ class Run:
         best: TopK,
         failures: Sequence[Failure] = (),
         logits: NDArray[np.float32] | None = None,
+        places: NDArray[np.int64] | None = None,
     ) -> None:
-        """Takes the answers of some images, and the failures of others. logits: of `names`."""
+        """Takes the answers of some images, and the failures of others. logits: of `names`.
+        places: of `names`, if they are known."""
         evaluation = self._evaluation
         evaluation.failures += failures
         if names:
@@ -258,7 +264,7 @@ class Run:
                 self._logits.append(names, logits)
             if self._journal is not None:
                 self._journal.append(list(names), best)
-            self.answers.add(self.answers.places(names), best)
+            self.answers.add(self.answers.places(names) if places is None else places, best)
             evaluation.images += len(names)
         self.state.images += len(names) + len(failures)
         if time.monotonic_ns() - self._reported_ns > PROGRESS_NS:
@@ -268,7 +274,7 @@ class Run:
         """Tells `progress` how far the run is."""
         evaluation, state = self._evaluation, self.state
         names = self.answers.names(self._counted)
-        classes = self.answers.classes(self._counted)[:, : self._options.scoring.top_k]
+        classes = self.answers.classes(self._counted)[:, : self.options.scoring.top_k]
         truth = np.array([self._label_of.get(name, -1) for name in names], np.int32)
         hits = (classes == truth[:, None]) & (truth >= 0)[:, None]
         top1, top_k = state.hits
@@ -286,7 +292,7 @@ class Run:
         no time."""
         if self._labels is None:
             return
-        offset = self._options.scoring.offset(self._evaluation.classes)
+        offset = self.options.scoring.offset(self._evaluation.classes)
         names = [item.name for item in self._items if item.name in self._labels.by_name]
         truth = true_classes(names, self._labels, self._evaluation.classes, offset)
         self._label_of = dict(zip(names, truth.tolist(), strict=True))
@@ -304,9 +310,9 @@ class Run:
         if evaluation.state != "complete":
             labels_of_run = labels.of(failed.keys() | set(names))
         samples = len({item.name for item in self._items} | labels.by_name.keys())
-        predictions = Predictions(names, best, evaluation.classes, self._options.output_index)
+        predictions = Predictions(names, best, evaluation.classes, self.options.output_index)
         evaluation.score = score_answers(
-            predictions, labels_of_run, failed, samples, self._options.scoring
+            predictions, labels_of_run, failed, samples, self.options.scoring
         )
 
 

@@ -32,7 +32,8 @@ MAX_CONCURRENCY = 16  # each concurrent batch takes memory for its activations
 @dataclass(frozen=True)
 class ModelSpec:
     """A model on one device. The fields are open_backend's arguments; title: of the model, for
-    people, instead of `model`."""
+    people, instead of `model`; cpus: that a model on this host's CPU may use, None for all usable.
+    """
 
     model: str
     backend: str | None = None
@@ -42,6 +43,7 @@ class ModelSpec:
     provider: str | None = None
     title: str = ""
     dynamic: Dynamic | None = None
+    cpus: int | None = None
 
     @property
     def own_process(self) -> bool:
@@ -65,7 +67,7 @@ class ModelSpec:
         }
         if self.own_process:
             return RemoteModel(self.model, **options)
-        concurrency = min(usable_cpus(), MAX_CONCURRENCY)
+        concurrency = min(self.cpus or usable_cpus(), MAX_CONCURRENCY)
         return open_backend(self.model, concurrency=concurrency, **options)
 
 

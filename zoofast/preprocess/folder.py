@@ -14,6 +14,7 @@ from typing import Any
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, write_atomic
 from zoofast.base.lock import output_lock
+from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import versions
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
@@ -74,6 +75,7 @@ class PrepReport:
     names: list[str] = field(default_factory=list)  # of all images that the folder is about
     bins: list[Bin] | None = None  # None where each image has a file that is named after it
     unnamed: list[int] = field(default_factory=list)  # places of images without a usable name
+    nodes: list[NodeReport] = field(default_factory=list)  # of a cluster; [] on this machine alone
 
     @property
     def causes(self) -> dict[str, int]:
@@ -117,6 +119,7 @@ class PrepReport:
             "stage_seconds": self.stage_seconds,
             "decoders": self.decoders,
             "verified": asdict(self.verified) if self.verified else None,
+            "nodes": [asdict(node) for node in self.nodes],
             "names": self.names,
             "places_without_name": self.unnamed,
             "packing": self.bins and packing_as_dict(self.options.packing, self.bins),
@@ -161,6 +164,9 @@ def free_space(folder: Path) -> int:
 
 Progress = Callable[[PrepReport], None]
 
+# Prepares items of a source into a sink, and counts in the report what is stored.
+Store = Callable[[Source, Sequence[Item], PrepOptions, Sink, PrepReport, Progress], None]
+
 
 def prepare_folder(
     source: Source,
@@ -169,15 +175,17 @@ def prepare_folder(
     options: PrepOptions = PrepOptions(),
     progress: Progress = lambda report: None,
     labels: Mapping[str, int] | None = None,
+    store: Store | None = None,
 ) -> PrepReport:
     """Prepares the images of `source` into `folder`, with a manifest beside them.
 
     `labels`: the class of each image, by name, for the side file that `options` may ask for.
-    `progress` is called when it is known what is to be done, and after every batch. Images that
-    fail are in the report's `failures`. Raises RecipeError where an imported recipe differs from
-    its library (nothing is written then), OutputError (no space, not writable, another run's
-    folder), ImageError (with on_error "stop"), KeyboardInterrupt; the folder can be resumed after
-    each.
+    `progress` is called when it is known what is to be done, and after every batch. `store` does
+    the work; None: this process does it. Images that fail are in the report's `failures`.
+
+    Raises RecipeError where an imported recipe differs from its library (nothing is written then),
+    OutputError (no room, not writable, another run's folder), ImageError (with on_error "stop"),
+    KeyboardInterrupt; the folder can be resumed after each.
     """
     path = Path(folder)
     _refuse_image_folder(source, path)
@@ -188,7 +196,9 @@ def prepare_folder(
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{folder}: cannot be written to: {reason}") from error
     with output_lock(path):
-        return _prepare_locked(source, path, recipe, options, progress, labels or {})
+        return _prepare_locked(
+            source, path, recipe, options, progress, labels or {}, store or _store
+        )
 
 
 def _prepare_locked(
@@ -198,6 +208,7 @@ def _prepare_locked(
     options: PrepOptions,
     progress: Progress,
     labels: Mapping[str, int],
+    store: Store,
 ) -> PrepReport:
     items = choose(source, options.limit, options.shard)
     report = PrepReport(
@@ -230,7 +241,7 @@ def _prepare_locked(
     progress(report)
     begin = time.monotonic()
     try:
-        _store(source, todo, options, sink, report, progress)
+        store(source, todo, options, sink, report, progress)
         if dropped:
             reason = _dropped_reason(len(dropped), options)
             report.failures += [

@@ -29,7 +29,7 @@ from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
-from zoofast.preprocess.sources.readahead import Fetched
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead
 
 DEPTH = 3  # batches: the caller's, one that is being filled, one that is queued
 DEPTH_FOR_FILES = 6  # more, so that no computing thread waits while batches wait for the disk
@@ -72,6 +72,15 @@ class Stats:
             if decoded:
                 self.decoders[decoder] += decoded
 
+    def add_stats(self, other: Stats) -> None:
+        """Adds the sums over other images."""
+        self.images += other.images
+        self.nbytes_in += other.nbytes_in
+        for stage, seconds in other.stage_seconds.items():
+            self.stage_seconds[stage] += seconds
+        for decoder, decoded in other.decoders.items():
+            self.decoders[decoder] += decoded
+
 
 @dataclass
 class BatchOutcome:
@@ -101,12 +110,14 @@ class Prepared(BatchOutcome):
 class OutputPaths:
     """Where tensors' files go: `NAME` + suffix in `folder`, and a temporary name until whole.
 
-    files: names of images whose files have other names; their paths in `folder`.
+    files: names of images whose files have other names; their paths in `folder`. part: ends a
+    temporary name.
     """
 
     folder: str
     suffix: str
     files: Mapping[str, str] | None = None
+    part: str = PART
 
     def final(self, item: Item) -> str:
         return os.path.join(self.folder, self.file(item.name))
@@ -116,7 +127,7 @@ class OutputPaths:
         return (self.files and self.files.get(name)) or name + self.suffix
 
     def temporary(self, item: Item) -> str:
-        return self.final(item) + PART
+        return self.final(item) + self.part
 
 
 def prove(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
@@ -199,12 +210,18 @@ class _Ring(ABC, Generic[T]):
         self._pool = _core.Pool(self.threads, writers=writers)
         self._pillow: ThreadPoolExecutor | None = None
         self._pixels = None if cache is None else cache.open(source, recipe)
-        self._reader = None
+        self._reader: ReadAhead | None = None
         self._fetched: list[Fetched | None] = []  # of the next batch, which is not complete
-        if source.fetches:
+        self._open_reader()
+
+    def _open_reader(self) -> None:
+        """Begins to fetch the items' bytes, if the source's bytes are fetched."""
+        if self._reader is not None:
+            self._reader.close()
+        if self._source.fetches:
             self._is_fetched = [self._must_fetch(item) for item in self._items]
             readable = list(itertools.compress(self._items, self._is_fetched))
-            self._reader = source.open_reader(readable, max_file_bytes)
+            self._reader = self._source.open_reader(readable, self.max_file_bytes)
 
     def __enter__(self: R) -> R:
         return self
@@ -226,6 +243,11 @@ class _Ring(ABC, Generic[T]):
         while (taken := self.take()) is not None:
             yield taken
             self.give_back(taken)
+
+    def restart(self, items: Sequence[Item]) -> None:
+        """Begins with other items of the source; call this after the last batch was taken."""
+        self._items, self._next_item = list(items), 0
+        self._open_reader()
 
     def take(self) -> T | None:
         """The next batch in source order, once it is complete; None after the last batch.

@@ -106,7 +106,7 @@ def _read(folder: Path) -> _Shard:
         if len(manifest.names) + len(unnamed) != content["total"]:
             raise OutputError(f"{folder}: holds tensors of several runs, not of one shard")
         places = shard_places(shard, content["total"])
-        for key in ("dtype", "shape", *SUMS, *TABLES, *SAME):
+        for key in ("dtype", "shape", "nodes", *SUMS, *TABLES, *SAME):
             content[key]
         return _Shard(folder, manifest, content, shard, np.delete(places, unnamed), places[unnamed])
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -273,6 +273,7 @@ def _merged(shards: Sequence[_Shard], out: Path) -> dict[str, Any]:
             for table in TABLES
         },
         "verified": _verified([content["verified"] for content in contents]),
+        "nodes": [node for content in contents for node in content["nodes"]],
         "names": names,
         "places_without_name": sorted(place for each in shards for place in each.unnamed.tolist()),
         "packing": bins or None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,10 +70,17 @@ class FileSink:
     """One file for each image: `NAME.bin`, `NAME.npy`, or as `bins` names it."""
 
     def __init__(
-        self, folder: Path, recipe: Recipe, suffix: str, bins: Sequence[Bin] | None = None
+        self,
+        folder: Path,
+        recipe: Recipe,
+        suffix: str,
+        bins: Sequence[Bin] | None = None,
+        tag: str = "",
     ) -> None:
+        """tag: in the temporary names, where several processes may write the same file."""
         files = None if bins is None else {bin.images[0]: bin.file for bin in bins}
-        self._recipe, self._paths = recipe, OutputPaths(os.fspath(folder), suffix, files)
+        part = f".{tag}{PART}" if tag else PART
+        self._recipe, self._paths = recipe, OutputPaths(os.fspath(folder), suffix, files, part)
         self._prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
         self.nbytes_each = recipe.nbytes + len(self._prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
@@ -86,6 +93,10 @@ class FileSink:
 
     def clear(self, names: Iterable[str]) -> None:
         remove_files(self._paths.folder, [self._paths.file(name) for name in names])
+
+    def remove_unfinished(self, names: Iterable[str]) -> None:
+        """Removes what other processes, which have ended, left unfinished."""
+        _sizes(self._paths.folder, [self._paths.file(name) for name in names])
 
     def store(
         self,
@@ -129,10 +140,10 @@ def _entries(folder: str, files: Iterable[str]) -> Iterator[tuple[str, os.DirEnt
 
 def _sizes(folder: str, files: Sequence[str]) -> dict[str, int]:
     """The size of each of `files` that is in `folder`. Removes those that are not whole."""
-    wanted, unfinished = set(files), {file + PART for file in files}
+    wanted = set(files)
     sizes: dict[str, int] = {}
     for file, entry in _entries(folder, files):
-        if file in unfinished:
+        if _is_unfinished(file, wanted):
             with write_errors(entry.path):
                 os.unlink(entry.path)
         elif file in wanted and entry.is_file(follow_symlinks=False):
@@ -140,11 +151,19 @@ def _sizes(folder: str, files: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def _is_unfinished(file: str, files: Set[str]) -> bool:
+    """Whether `file` is the temporary name of one of `files`, with a tag or without."""
+    if not file.endswith(PART):
+        return False
+    name = file.removesuffix(PART)
+    return name in files or name.rpartition(".")[0] in files
+
+
 def remove_files(folder: str, files: Sequence[str]) -> None:
     """Removes `files` of `folder`, whole or unfinished, and nothing else."""
-    ours = {file + end for file in files for end in ("", PART)}
+    ours = set(files)
     for file, entry in _entries(folder, files):
-        if file in ours:
+        if file in ours or _is_unfinished(file, ours):
             with write_errors(entry.path):
                 os.unlink(entry.path)
 

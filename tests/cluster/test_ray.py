@@ -1,0 +1,179 @@
+"""prep and eval on a real Ray cluster: a head, and three nodes of one CPU each, on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.support import eval_case, folders, models, ray_cluster
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of Ray
+]
+ROUNDS = 26  # of the 23 images: 598 images
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_cluster.Nodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_cluster.QUIET.items():
+            patch.setenv(name, value)
+        made = ray_cluster.Nodes(tmp_path_factory.mktemp("nodes"), 3)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """598 images; every 23rd is the same."""
+    few = list(folders.good_files(eval_case.COUNT).values())
+    return {f"img{i:04d}.JPEG": few[i % len(few)] for i in range(ROUNDS * len(few))}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> Path:
+    folder = tmp_path_factory.mktemp("case")
+    folders.write(folder / "images", {**files, **folders.BAD_FILES})
+    folders.recipe_file(folder, eval_case.SPEC)
+    models.write_model(folder / "m.onnx")
+    eval_case.write_labels(folder / "labels.txt", [Path(name).stem for name in files])
+    return folder
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    command = [str(eval_case.ZOOFAST), *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code, and what zoofast said on standard error."""
+    try:
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, error
+
+
+def wait_for(lines: int, journal: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 90
+    while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def slow(case: Path, out: Path, nodes: ray_cluster.Nodes, *more: object) -> list[object]:
+    """An evaluation on NPUs of 100 images/s, which takes two seconds on three nodes."""
+    out.mkdir(exist_ok=True)
+    words = eval_case.words(case, "--sim-fps", "100", "--batchsize", "4")
+    results = ["-o", out / "r.json", "--json", out / "e.json"]
+    return [*words, *results, "--ray", nodes.address, *more]
+
+
+def whole(case: Path, out: Path) -> str:
+    """result.json of one machine."""
+    out.mkdir(exist_ok=True)
+    words = eval_case.words(case, "--sim-fps", "1e6", "--batchsize", "4", "--quiet")
+    code, error = ended(start(*words, "-o", out / "whole.json"))
+    assert code == 1, error  # the bad images
+    return (out / "whole.json").read_text()
+
+
+def said(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_a_node_is_killed(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:
+    process = start(*slow(case, tmp_path, nodes))
+    wait_for(3, tmp_path / "r.json.journal", process)
+    killed = nodes.kill(nodes.nodes[-1])
+    code, error = ended(process)
+    nodes.nodes.append(nodes.add())
+    assert code == 1
+    assert f"({killed[:8]}): its process has ended" in error
+    assert "; the other nodes go on" in error
+    assert (tmp_path / "r.json").read_text() == whole(case, tmp_path)
+    report = said(tmp_path / "e.json")
+    assert report["images"] == len(list((case / "images").glob("img*")))
+    assert [failure["name"] for failure in report["failures"]] == sorted(
+        Path(name).stem for name in folders.BAD_FILES
+    )
+    assert len(report["nodes"]) == 3
+    assert [killed[:8] in node["name"] for node in report["nodes"]] == [
+        bool(node["lost"]) for node in report["nodes"]
+    ]
+    assert sum(node["images"] for node in report["nodes"]) == report["total"]
+
+
+def test_a_driver_is_killed_and_resumed(
+    case: Path, tmp_path: Path, nodes: ray_cluster.Nodes
+) -> None:
+    words = slow(case, tmp_path, nodes)
+    process = start(*words)
+    wait_for(3, tmp_path / "r.json.journal", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "r.json").exists()
+    code, error = ended(start(*words, "--resume"))
+    assert code == 1 and "image that cannot be prepared: 3" in error, error
+    report = said(tmp_path / "e.json")
+    assert 0 < report["resumed"] < report["total"]
+    assert report["resumed"] + report["images"] + len(report["failures"]) == report["total"]
+    assert (tmp_path / "r.json").read_text() == whole(case, tmp_path)
+
+
+def test_prep(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:
+    recipe = folders.recipe_file(tmp_path)
+    words = ["prep", case / "images", "--recipe", recipe, "--quiet"]
+    code, error = ended(start(*words, tmp_path / "here"))
+    assert code == 1, error
+    code, error = ended(start(*words, tmp_path / "there", "--ray", nodes.address, "--verify", 5))
+    assert code == 1, error
+    assert folders.sums(tmp_path / "there", ".bin") == folders.sums(tmp_path / "here", ".bin")
+    here, there = (said(tmp_path / name / "zoofast-prep.json") for name in ("here", "there"))
+    for key in ("prepared", "failures", "failures_by_cause", "names", "nbytes_in", "nbytes_out"):
+        assert there[key] == here[key], key
+    assert there["verified"]["equal"] == 5
+    assert sum(node["images"] for node in there["nodes"]) == there["total"]
+    assert len(there["nodes"]) == 3
+
+
+def test_a_node_without_the_images_and_a_model_that_nodes_lack(
+    case: Path, tmp_path: Path, nodes: ray_cluster.Nodes, files: dict[str, bytes]
+) -> None:
+    """The model has more bytes than the object store of a node, and is sent through it."""
+    nodes.hidden.mkdir()
+    path = nodes.hidden / "large.onnx"
+    model = onnx.load(case / "m.onnx")
+    ballast = np.random.default_rng(1).integers(0, 255, 100_000_000, np.uint8)
+    assert ballast.nbytes > ray_cluster.STORE_BYTES
+    model.graph.initializer.append(numpy_helper.from_array(ballast, "ballast"))
+    onnx.save(model, path)
+    blind = nodes.add(case / "images")
+    words = eval_case.words(case, "-o", tmp_path / "r.json", "--json", tmp_path / "e.json")
+    words[1] = str(path)
+    code, error = ended(start(*words, "--ray", nodes.address))
+    assert code == 1, error
+    assert f"({blind.node_id[:8]}): {case / 'images'}: no such folder" in error
+    assert (tmp_path / "r.json").read_text() == eval_case.result_of(files)
+    (copy,) = nodes.hidden.parent.glob("zoofast-models-*/*.onnx")
+    assert copy.read_bytes() == path.read_bytes()
+    assert copy.stem == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,24 @@
+"""What each node of a cluster did in a run, for reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class NodeReport:
+    """One node. seconds: that it worked. lost: why it was given up, "" if it was not."""
+
+    name: str
+    threads: int = 0
+    devices: int = 0
+    images: int = 0  # tried
+    tasks: int = 0
+    seconds: float = 0.0
+    nbytes_in: int = 0
+    lost: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the time that the node worked."""
+        return self.images / self.seconds if self.seconds > 0 else 0.0

@@ -1,0 +1,137 @@
+"""A connection to a Ray cluster: its nodes, an actor on each, calls and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.extras import needs
+from zoofast.base.text import first_line
+from zoofast.cluster.work import EvalWork, PrepWork, Worker
+from zoofast.errors import BackendError
+
+LOCAL = "local"  # as an address: a cluster of this machine alone, for this run
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster, and what Ray counts there."""
+
+    id: str
+    name: str
+    cpus: int
+    npus: int
+
+
+class LostError(Exception):
+    """The process on a node, or the node itself, has ended."""
+
+
+class FailedError(Exception):
+    """A call has raised an exception that nobody expected."""
+
+
+class RayCluster:
+    """What the driver needs of Ray. `connect` makes one."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are alive and have CPUs."""
+        found = []
+        for each in self._ray.nodes():
+            resources = each.get("Resources", {})
+            if each.get("Alive") and resources.get("CPU", 0) >= 1:
+                name = f"{each.get('NodeManagerHostname')} ({each['NodeID'][:8]})"
+                cpus, npus = int(resources["CPU"]), int(resources.get("NPU", 0))
+                found.append(Node(each["NodeID"], name, cpus, npus))
+        return found
+
+    def start(self, node: Node, work: EvalWork | PrepWork, cpus: int) -> Any:
+        """A Worker in a process of its own on `node`."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        npus = node.npus if isinstance(work, EvalWork) else 0
+        actor = self._ray.remote(Worker).options(
+            num_cpus=cpus,
+            resources={"NPU": npus} if npus else None,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        return actor.remote(work, cpus, npus)
+
+    def call(self, actor: Any, method: str, *arguments: Any) -> Any:
+        """Begins a call of the actor's method; returns what `wait` and `get` take."""
+        return getattr(actor, method).remote(*arguments)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """The calls that have ended; waits for one, but not longer than `seconds`."""
+        if not calls:
+            return []
+        done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        if not done:
+            done, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)
+        return list(done)
+
+    def get(self, call: Any) -> Any:
+        """What a call has returned. Raises LostError; FailedError."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(call)
+        except errors.RayTaskError as error:
+            raise FailedError(first_line(error.cause or error)) from error
+        except errors.RayActorError as error:
+            raise LostError(f"its process has ended ({first_line(error)})") from error
+        except errors.RayError as error:  # such as a result that was lost with its node
+            raise LostError(first_line(error)) from error
+
+    def put(self, data: NDArray[np.uint8]) -> Any:
+        """Puts bytes where every node can get them. Raises BackendError."""
+        try:
+            return self._ray.put(data)
+        except Exception as error:  # ObjectStoreFullError, OutOfDiskError; MemoryError, OSError
+            raise BackendError(
+                f"Ray's object store has no room for the model's {len(data):,} bytes "
+                f"({first_line(error)}); put the model on storage that all nodes share, or start "
+                "Ray with a larger --object-store-memory"
+            ) from error
+
+    def stop(self, actor: Any) -> None:
+        """Ends the actor's process."""
+        with suppress(Exception):  # it may have ended
+            self._ray.kill(actor)
+
+
+@contextmanager
+def connect(address: str) -> Iterator[RayCluster]:
+    """A connection to the cluster at `address`, which ends with the block.
+
+    address: as ray.init takes it: "auto" for the cluster that this machine is a node of,
+    "ray://HOST:10001", or LOCAL. Raises BackendError.
+    """
+    with needs("ray", BackendError):
+        import ray
+        import ray.exceptions
+    try:
+        ray.init(
+            address,
+            log_to_driver=False,
+            configure_logging=False,
+            include_dashboard=False if address == LOCAL else None,
+        )
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
+        raise BackendError(
+            f"no Ray cluster answers at {address} ({first_line(error)}); start one with "
+            "`ray start --head`, or give its address: --ray ADDRESS"
+        ) from error
+    try:
+        yield RayCluster(ray)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,295 @@
+"""Gives ranges of the images to the nodes of a cluster, and takes what they answer.
+
+Each node has an actor with the model loaded, and two tasks: the one that it computes, and the next.
+What a lost node had is given to the others. A range that has failed three times ends the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.nodes import NodeReport
+from zoofast.base.text import counted
+from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster
+from zoofast.cluster.ranges import MAX_ATTEMPTS, Range, Ranges, task_images
+from zoofast.cluster.work import Done, EvalWork, Opened, PrepWork, Refused
+from zoofast.errors import BackendError
+from zoofast.preprocess.sources import Item
+
+IN_FLIGHT = 2  # tasks of a node
+WAIT_SECONDS = 0.5
+JOIN_SECONDS = 2.0  # between two looks for new nodes
+OPENING_SECONDS = 120.0  # for a node to start its process, list the images and load the model
+MAX_STARTS = 3  # of a node's process
+UNREADABLE = (
+    "unreadable"  # the cause of a failure of which the node, not the image, may be at fault
+)
+
+
+# The places of a task's images, what became of them, and the node that computed them.
+Answer = tuple[NDArray[np.int64], Done, NodeReport]
+
+
+@dataclass(eq=False)
+class _Member:
+    """A node that takes part."""
+
+    node: Node
+    report: NodeReport
+    actor: Any = None
+    starts: int = 0
+    has_model: bool = False  # the file's bytes were sent
+    opening: Any = None  # the call of `open`
+    opening_since: float = 0.0
+    opened: Opened | None = None
+    tasks: dict[Any, Range] = field(default_factory=dict)  # call -> what it computes
+
+    @property
+    def in_play(self) -> bool:
+        return not self.report.lost
+
+
+class Driver:
+    """The nodes of a cluster at work. A context manager, which ends their processes."""
+
+    def __init__(
+        self,
+        cluster: RayCluster,
+        work: EvalWork | PrepWork,
+        items: Sequence[Item],
+        read_model: Callable[[], NDArray[np.uint8]],
+        threads: int | None = None,
+    ) -> None:
+        """items: all that the work is about. read_model: reads the model's file, if a node lacks
+        it. threads: of each node; None for the CPUs that Ray counts there."""
+        self._cluster, self._work, self._items = cluster, work, items
+        self._read_model, self._threads = read_model, threads
+        self._model: Any = None  # in Ray's object store
+        self._members: dict[str, _Member] = {}
+        self._joined = 0.0  # when nodes were last looked for, monotonic
+        self._ranges = Ranges(np.empty(0, np.int64))
+        self._first: Opened | None = None
+        self.lost_devices: dict[str, str] = {}  # node and device -> why
+
+    @property
+    def reports(self) -> list[NodeReport]:
+        return [member.report for member in self._members.values()]
+
+    @property
+    def concurrency(self) -> int:
+        """How many batches the devices of all nodes compute at the same time."""
+        members = self._members.values()
+        return sum(member.opened.concurrency for member in members if member.opened)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Node, or its device -> why it was given up."""
+        return self.lost_devices | {each.name: each.lost for each in self.reports if each.lost}
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for member in self._members.values():
+            if member.actor is not None:
+                self._cluster.stop(member.actor)
+
+    def open(self) -> Opened:
+        """Waits for the first node that is ready. Raises BackendError."""
+        while True:
+            self._join()
+            for member in self._members.values():
+                if member.opened is not None:
+                    return member.opened
+            self._check_any_left()
+            list(self._step())
+
+    def results(self, places: NDArray[np.int64]) -> Iterator[Answer]:
+        """Computes the images at `places`; yields the answers in the order in which they come.
+
+        Raises BackendError: no node is left, or a range has failed three times.
+        """
+        self._ranges = Ranges(places)
+        while self._ranges.left or any(member.tasks for member in self._members.values()):
+            self._join()
+            self._give()
+            yield from self._step()
+            self._check_any_left()
+
+    def _join(self) -> None:
+        """Starts a process on each node that is new."""
+        if time.monotonic() - self._joined < JOIN_SECONDS and self._members:
+            return
+        self._joined = time.monotonic()
+        for node in self._cluster.nodes():
+            if node.id not in self._members:
+                self._members[node.id] = member = _Member(node, NodeReport(node.name))
+                self._start(member)
+        if not self._members:
+            raise BackendError("the Ray cluster has no node with a CPU; start one: ray start")
+
+    def _start(self, member: _Member) -> None:
+        member.starts += 1
+        cpus = min(self._threads or member.node.cpus, member.node.cpus)
+        member.opened, member.opening_since = None, time.monotonic()
+        member.actor = self._cluster.start(member.node, self._work, cpus)
+        member.opening = self._cluster.call(member.actor, "open")
+
+    def _give(self) -> None:
+        ready = self._ready()
+        for member in ready:
+            assert member.opened is not None
+            while len(member.tasks) < IN_FLIGHT:
+                rate, left = member.report.images_per_second, self._ranges.left
+                images = task_images(rate, left, len(ready), member.opened.batch)
+                taken = self._ranges.take(images, member.node.id, len(ready) > 1)
+                if taken is None:
+                    break
+                call = self._cluster.call(member.actor, "run", taken.places)
+                member.tasks[call] = taken
+
+    def _step(self) -> Iterator[Answer]:
+        """Waits for a call to end, but not long; takes what has ended."""
+        calls = {member.opening: member for member in self._members.values() if member.opening}
+        calls |= {call: each for each in self._members.values() for call in each.tasks}
+        for call in self._cluster.wait(list(calls), WAIT_SECONDS):
+            member = calls[call]
+            if call is not member.opening and call not in member.tasks:
+                continue  # the node was lost in this step
+            try:
+                answer = self._cluster.get(call)
+            except LostError as error:
+                self._restart(member, str(error))
+            except FailedError as error:
+                if call is member.opening:
+                    self._lose(member, str(error))
+                else:
+                    self._fail(member.tasks.pop(call), member, str(error))
+            else:
+                if call is member.opening:
+                    self._opened(member, answer)
+                else:
+                    yield from self._answered(member, member.tasks.pop(call), answer)
+        now = time.monotonic()
+        for member in self._members.values():
+            if member.opening and now - member.opening_since > OPENING_SECONDS:
+                cpus = counted(min(self._threads or member.node.cpus, member.node.cpus), "CPU")
+                self._lose(
+                    member,
+                    f"has not begun within {OPENING_SECONDS:,.0f} s; if others use its {cpus}, "
+                    "--threads N asks for fewer",
+                )
+
+    def _opened(self, member: _Member, answer: Opened | Refused) -> None:
+        member.opening = None
+        if isinstance(answer, Opened):
+            first = self._first = self._first or answer
+            if (answer.input, answer.classes) != (first.input, first.classes):
+                self._lose(member, f"its model takes {answer.input}, another's {first.input}")
+                return
+            member.opened = answer
+            member.report.threads, member.report.devices = answer.threads, answer.devices
+        elif answer.missing_model and not member.has_model:
+            if self._model is None:
+                self._model = self._cluster.put(self._read_model())
+            member.has_model = True
+            member.opening = self._cluster.call(member.actor, "open", self._model)
+        elif answer.other_images:
+            self._lose(member, f"{answer.reason}: {self._difference(member)}")
+        else:
+            self._lose(member, answer.reason)
+
+    def _difference(self, member: _Member) -> str:
+        """How the list of images of a node differs from ours."""
+        try:
+            theirs = self._cluster.get(self._cluster.call(member.actor, "names"))
+        except (LostError, FailedError) as error:
+            return str(error)
+        ours = [item.name for item in self._items]
+        missing = sorted(set(ours) - set(theirs))
+        if missing:
+            return f"{counted(len(missing), 'image')} missing there, such as {missing[0]}"
+        more = sorted(set(theirs) - set(ours))
+        return f"{counted(len(more), 'image')} more there, such as {more[0]}" if more else "order"
+
+    def _answered(
+        self, member: _Member, done_range: Range, answer: Done | Refused
+    ) -> Iterator[Answer]:
+        if isinstance(answer, Refused):
+            self._fail(done_range, member, answer.reason)
+            if answer.is_node:
+                self._lose(member, answer.reason)
+            return
+        report = member.report
+        path = next((each.path for each in answer.failures if each.cause == UNREADABLE), "")
+        if path and not done_range.unreadable and self._ready(member):
+            # The node may be at fault: another one tries the same images.
+            done_range.unreadable, done_range.unreadable_on = path, member.node.id
+            done_range.failed_on.add(member.node.id)
+            self._ranges.put_back(done_range)
+            return
+        if done_range.unreadable and not path:
+            self._lose(
+                self._members[done_range.unreadable_on],
+                f"cannot read {done_range.unreadable}, which {report.name} can read",
+            )
+        report.images += len(answer.is_good)
+        report.tasks += 1
+        report.seconds += answer.seconds
+        report.nbytes_in += answer.stats.nbytes_in
+        for device, why in answer.lost_devices.items():
+            self.lost_devices[f"{report.name}, device {device}"] = f"{report.name}: {why}"
+        yield done_range.places, answer, report
+
+    def _ready(self, apart_from: _Member | None = None) -> list[_Member]:
+        """The nodes that can take tasks."""
+        members = self._members.values()
+        return [each for each in members if each.opened is not None and each is not apart_from]
+
+    def _fail(self, failed: Range, member: _Member, reason: str) -> None:
+        """Gives a range to another node. Raises BackendError if it has failed too often."""
+        failed.attempts += 1
+        failed.failed_on.add(member.node.id)
+        if failed.attempts >= MAX_ATTEMPTS:
+            first, last = (self._items[int(place)].path for place in failed.places[[0, -1]])
+            raise BackendError(
+                f"{counted(len(failed.places), 'image')}, {first} to {last}: failed on "
+                f"{MAX_ATTEMPTS} attempts; the last on {member.report.name}: {reason}"
+            )
+        self._ranges.put_back(failed)
+
+    def _restart(self, member: _Member, reason: str) -> None:
+        """The process of a node has ended: starts another, if the node is still there."""
+        tasks = list(member.tasks.values())
+        member.tasks.clear()
+        member.opened = member.opening = None
+        is_alive = any(node.id == member.node.id for node in self._cluster.nodes())
+        if member.in_play and is_alive and member.starts < MAX_STARTS:
+            self._start(member)
+        else:
+            self._lose(member, reason)
+        for each in tasks:
+            self._fail(each, member, reason)
+
+    def _lose(self, member: _Member, reason: str) -> None:
+        """Gives a node up, and its tasks to the others."""
+        if not member.in_play:
+            return
+        member.report.lost = f"{member.report.name}: {reason}"
+        member.opened = member.opening = None
+        tasks = list(member.tasks.values())
+        member.tasks.clear()
+        self._cluster.stop(member.actor)
+        for each in tasks:
+            self._ranges.put_back(each)
+
+    def _check_any_left(self) -> None:
+        if not any(member.in_play for member in self._members.values()):
+            reasons = [each.lost for each in self.reports]
+            raise BackendError(f"no node is left: {'; '.join(reasons)}")

@@ -1,0 +1,139 @@
+"""An evaluation on a Ray cluster. The score, the journal and the report are the driver's."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.files import read_file
+from zoofast.base.lock import output_lock
+from zoofast.base.nodes import NodeReport
+from zoofast.base.provenance import file_sha256
+from zoofast.cluster.connection import RayCluster
+from zoofast.cluster.driver import Driver
+from zoofast.cluster.work import Done, EvalWork, Images, names_digest
+from zoofast.errors import BackendError, OutputError
+from zoofast.evaluation.evaluate import EvalOptions
+from zoofast.evaluation.result import Evaluation
+from zoofast.evaluation.run import Progress, Run
+from zoofast.preprocess.recipe import Recipe, resize_order
+from zoofast.preprocess.sources import Item, Source
+from zoofast.scoring.labels import Labels
+from zoofast.timing.timeline import Timeline
+
+MAX_MODEL_BYTES = 16 << 30
+
+
+def images_of(
+    source: Source,
+    items: Sequence[Item],
+    limit: int | None,
+    shard: tuple[int, int],
+    max_file_bytes: int,
+) -> Images:
+    """What a node must know to list `items` itself."""
+    where, digest = source.where, names_digest(items)
+    return Images(where, limit, shard, digest, resize_order(), os.getcwd(), max_file_bytes)
+
+
+def evaluate_on(
+    cluster: RayCluster,
+    source: Source,
+    items: Sequence[Item],
+    recipe: Recipe,
+    labels: Labels | None,
+    options: EvalOptions,
+    progress: Progress = lambda state: None,
+    limit: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> Evaluation:
+    """Like zoofast.evaluation.evaluate.evaluate, on the nodes of `cluster`.
+
+    `limit` and `shard` are those that `items` were chosen with. Every node lists the source itself
+    and uses all its devices; `options.threads` are of each node. The result is the same, byte for
+    byte. A node that is lost is in the result's lost_nodes. Raises what evaluate raises.
+    """
+    if options.trace is not None or options.logits is not None:
+        raise OutputError("--trace and --save-logits are for one machine; leave out --ray")
+    evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
+    spec = options.specs[0]
+    work = EvalWork(
+        images_of(source, items, limit, shard, options.max_file_bytes),
+        recipe,
+        spec,
+        file_sha256(spec.model) if Path(spec.model).is_file() else "",
+        options.depth,
+        options.output_index,
+        options.scoring.top_k,
+        options.timeout,
+    )
+
+    def read_model() -> NDArray[np.uint8]:
+        return np.frombuffer(read_file(spec.model, MAX_MODEL_BYTES), np.uint8)
+
+    with ExitStack() as stack:
+        if options.journal is not None:
+            stack.enter_context(output_lock(options.journal))
+        run = Run(evaluation, items, labels, options, progress, stack)
+        driver = stack.enter_context(Driver(cluster, work, items, read_model, options.threads))
+        opened = driver.open()
+        evaluation.input, evaluation.depth = opened.input, opened.depth
+        with run.ending():
+            try:
+                _run_all(run, evaluation, items, driver, opened.classes)
+            finally:
+                evaluation.nodes, evaluation.lost_nodes = driver.reports, driver.lost
+    return evaluation
+
+
+def _run_all(
+    run: Run, evaluation: Evaluation, items: Sequence[Item], driver: Driver, classes: int
+) -> None:
+    """Runs the images that have no answer."""
+    run.begin(classes)
+    begin = time.monotonic_ns()
+    evaluation.timeline = Timeline(begin, images=False)
+    try:
+        run.report_progress()
+        for number, (places, done, node) in enumerate(driver.results(run.todo)):
+            if done.best is None or done.best.classes.shape[1:] != (
+                min(run.options.scoring.top_k + 1, classes),
+            ):
+                raise BackendError(f"{node.name}: has answered with another number of classes")
+            run.state.lost_nodes = driver.lost
+            _add(run, evaluation, items, places, done)
+            _count(evaluation, done, node, number)
+            if run.must_stop():
+                break
+        run.report_progress()
+        run.check_stop()
+    finally:
+        evaluation.seconds = (time.monotonic_ns() - begin) / 1e9
+        evaluation.threads = sum(node.threads for node in driver.reports)
+        evaluation.concurrency = driver.concurrency
+
+
+def _add(
+    run: Run, evaluation: Evaluation, items: Sequence[Item], places: NDArray[np.int64], done: Done
+) -> None:
+    good = places[done.is_good]
+    assert done.best is not None
+    evaluation.stats.add_stats(done.stats)
+    names = [items[place].name for place in good.tolist()]
+    run.add(names, done.best, done.failures, places=good)
+
+
+def _count(evaluation: Evaluation, done: Done, node: NodeReport, number: int) -> None:
+    """Records how long the devices of a node computed, in one row of the timeline."""
+    timeline, lanes = evaluation.timeline, max(done.lanes, 1)
+    busy = timeline.busy_ns.setdefault(f"devices of {node.name}", {})
+    for stage, ns in zip(("infer", "wait"), done.device_ns, strict=True):
+        busy[stage] = busy.get(stage, 0) + ns // lanes
+    timeline.end_ns = time.monotonic_ns()
+    timeline.finish(number, len(done.is_good), timeline.end_ns)

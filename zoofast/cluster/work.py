@@ -1,0 +1,299 @@
+"""What runs on a node: its source, its model, and ranges of images, one after the other.
+
+Nothing here knows of Ray. Expected errors are values (`Refused`), since an exception of a node
+would reach the driver inside another one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoofast.base.files import write_atomic
+from zoofast.base.provenance import file_sha256, sha256
+from zoofast.errors import BackendError, SourceError, ZoofastError
+from zoofast.evaluation.evaluate import check_output
+from zoofast.inference.backends import TensorInfo
+from zoofast.inference.devices import Devices
+from zoofast.inference.spec import ModelSpec, check_recipe
+from zoofast.inference.stream import ring_depth, stream
+from zoofast.preprocess.bins import Bin
+from zoofast.preprocess.folder import choose
+from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, Stats
+from zoofast.preprocess.recipe import Recipe, resize_order
+from zoofast.preprocess.sinks import FileSink
+from zoofast.preprocess.sources import Item, Source, open_source
+from zoofast.scoring.topk import TopK
+from zoofast.timing.timeline import Timeline
+
+
+def names_digest(items: Sequence[Item]) -> str:
+    """Identifies a list of images: the SHA-256 of their names in order."""
+    names = "\n".join(item.name for item in items)
+    return sha256(names.encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images a run is about. folder: the driver's, at which relative paths begin."""
+
+    where: str
+    limit: int | None
+    shard: tuple[int, int]
+    digest: str  # see names_digest
+    resize_order: str
+    folder: str
+    max_file_bytes: int
+
+
+@dataclass(frozen=True)
+class EvalWork:
+    """An evaluation, as a node needs it. spec: of the first device; model_digest: "" for a model
+    that is no file."""
+
+    images: Images
+    recipe: Recipe
+    spec: ModelSpec
+    model_digest: str
+    depth: int | None
+    output_index: int
+    top_k: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class PrepWork:
+    """A preparation, as a node needs it. folder: on storage that all nodes share."""
+
+    images: Images
+    recipe: Recipe
+    format: str
+    folder: str
+    bins: list[Bin] | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a node cannot do what it was asked to do."""
+
+    reason: str
+    is_node: bool = True  # the node is at fault; else the images of the task
+    missing_model: bool = False  # the node has not the model's file
+    other_images: bool = False  # the node's source lists other images
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A node is ready. input, classes: of the model; None and 0 for a preparation."""
+
+    threads: int
+    devices: int
+    batch: int
+    concurrency: int = 0
+    depth: int = 0
+    input: TensorInfo | None = None
+    classes: int = 0
+
+
+@dataclass
+class Done:
+    """What became of a task's images. is_good (n,): which of them have a tensor.
+
+    best: the answers of the good ones, None for a preparation. failures: of the others, in order.
+    device_ns: (in computing, in waiting), summed over the executors of the node's devices.
+    """
+
+    is_good: NDArray[np.bool_]
+    failures: list[Failure]
+    best: TopK | None
+    stats: Stats
+    seconds: float
+    device_ns: tuple[int, int] = (0, 0)
+    lanes: int = 1  # how many executors these are
+    lost_devices: dict[int, str] = field(default_factory=dict)
+
+
+class Worker:
+    """One node's part in a run. Its methods are called one after the other."""
+
+    def __init__(self, work: EvalWork | PrepWork, cpus: int, devices: int) -> None:
+        self._work, self._cpus, self._devices_here = work, max(cpus, 1), devices
+        self._items: list[Item] = []
+        self._stack = ExitStack()
+        self._part: _EvalPart | _PrepPart | None = None
+
+    def open(self, model: NDArray[np.uint8] | None = None) -> Opened | Refused:
+        """Lists the images and loads the model. model: the file's bytes, if the node lacks it."""
+        work = self._work
+        with suppress(OSError):  # then paths that are absolute are found, too
+            os.chdir(work.images.folder)
+        try:
+            source = self._stack.enter_context(open_source(work.images.where))
+            self._items = choose(source, work.images.limit, work.images.shard)
+            refused = self._check_images()
+            if refused is not None:
+                return refused
+            if isinstance(work, PrepWork):
+                self._part = _PrepPart(work, source, self._cpus)
+                return Opened(self._cpus, 0, 1)
+            path = _find_model(work, model)
+            if path is None:
+                return Refused(f"{work.spec.model}: no such model file", missing_model=True)
+            self._part = _EvalPart(work, source, path, self._cpus, self._devices_here, self._stack)
+            return self._part.opened
+        except ZoofastError as error:
+            self._stack.close()
+            return Refused(str(error))
+
+    def _check_images(self) -> Refused | None:
+        images = self._work.images
+        if resize_order() != images.resize_order:
+            return Refused("has a Pillow of another resize order; install the driver's version")
+        if names_digest(self._items) != images.digest:
+            return Refused(f"{images.where}: lists other images", other_images=True)
+        return None
+
+    def names(self) -> list[str]:
+        """The images that this node lists."""
+        return [item.name for item in self._items]
+
+    def run(self, places: NDArray[np.int64]) -> Done | Refused:
+        """Computes the images at `places`."""
+        assert self._part is not None
+        try:
+            return self._part.run([self._items[place] for place in places.tolist()])
+        except (BackendError, SourceError) as error:
+            return Refused(str(error))
+        except ZoofastError as error:
+            return Refused(str(error), is_node=False)
+
+
+def _find_model(work: EvalWork, model: NDArray[np.uint8] | None) -> str | None:
+    """The path of the model's file on this node: as the driver names it, or a copy in the folder
+    of temporary files; None if there is none. model: the bytes to write the copy from."""
+    digest, name = work.model_digest, work.spec.model
+    if not digest:
+        return name
+    folder = Path(tempfile.gettempdir(), f"zoofast-models-{os.getuid()}")
+    copy = folder / f"{digest}{Path(name).suffix}"
+    for path in (Path(name), copy):
+        with suppress(OSError):
+            if file_sha256(path) == digest:
+                return str(path)
+    if model is None:
+        return None
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_atomic(copy, model.tobytes())
+    return str(copy)
+
+
+class _EvalPart:
+    """The model and the loader of a node, which stay while it takes tasks."""
+
+    def __init__(
+        self,
+        work: EvalWork,
+        source: Source,
+        model: str,
+        cpus: int,
+        devices: int,
+        stack: ExitStack,
+    ) -> None:
+        self._work = work
+        spec = replace(work.spec, model=model, cpus=cpus)
+        specs = [replace(spec, device=i) for i in range(devices)] or [spec]
+        self._devices = stack.enter_context(Devices(specs, work.timeout))
+        check_recipe(self._devices.input, work.recipe)
+        check_output(self._devices, work.output_index)
+        batch, concurrency = self._devices.input.shape[0], self._devices.concurrency
+        depth = work.depth or ring_depth(
+            batch, self._devices.prefetch, concurrency > len(self._devices)
+        )
+        self._loader = stack.enter_context(
+            Loader(
+                source,
+                work.recipe,
+                items=[],
+                batch_size=batch,
+                threads=cpus,
+                depth=depth,
+                shared=self._devices.shared,
+                memory=self._devices.host_memory,
+                max_file_bytes=work.images.max_file_bytes,
+            )
+        )
+        shape = self._devices.outputs[work.output_index].shape
+        self._classes = int(np.prod(shape[1:]))
+        self.opened = Opened(
+            cpus, len(specs), batch, concurrency, depth, self._devices.input, self._classes
+        )
+
+    def run(self, items: Sequence[Item]) -> Done:
+        begin_ns = time.monotonic_ns()
+        loader, k = self._loader, self._work.top_k + 1
+        loader.stats = Stats()
+        loader.restart(items)
+        timeline = Timeline(begin_ns, images=False)
+        batches: dict[int, tuple[BatchOutcome, TopK]] = {}
+        for batch in stream(loader, self._devices, self._work.output_index, timeline):
+            batches[batch.number] = batch.prepared, TopK.of_logits(batch.logits, k)
+        outcomes = [batches[number] for number in sorted(batches)]
+        columns = [vars(best).values() for _, best in outcomes]
+        busy = [
+            stages for thread, stages in timeline.busy_ns.items() if thread.startswith("device")
+        ]
+        return Done(
+            np.concatenate([_is_good(outcome) for outcome, _ in outcomes]),
+            [failure for outcome, _ in outcomes for failure in outcome.failures],
+            TopK(*map(np.concatenate, zip(*columns, strict=True))),
+            loader.stats,
+            (time.monotonic_ns() - begin_ns) / 1e9,
+            (sum(each.get("infer", 0) for each in busy), sum(each.get("wait", 0) for each in busy)),
+            len(busy),
+            dict(self._devices.lost),
+        )
+
+
+class _PrepPart:
+    """The sink of a node. Its files have their final names when a task is done."""
+
+    def __init__(self, work: PrepWork, source: Source, cpus: int) -> None:
+        self._work, self._source, self._cpus = work, source, cpus
+        self._tag = secrets.token_hex(4)
+        if not os.path.isdir(work.folder):
+            raise SourceError(f"{work.folder}: no such folder; OUT must be on shared storage")
+
+    def run(self, items: Sequence[Item]) -> Done:
+        begin_ns = time.monotonic_ns()
+        work, good, failures, sums = self._work, [], [], [Stats()]
+        sink = FileSink(Path(work.folder), work.recipe, f".{work.format}", work.bins, self._tag)
+
+        def stored(batch: BatchOutcome, stats: Stats) -> None:
+            good.append(_is_good(batch))
+            failures.extend(batch.failures)
+            sums[0] = stats
+
+        sink.store(self._source, items, self._cpus, work.images.max_file_bytes, stored)
+        seconds = (time.monotonic_ns() - begin_ns) / 1e9
+        return Done(np.concatenate(good), failures, None, sums[0], seconds)
+
+
+def _is_good(batch: BatchOutcome) -> NDArray[np.bool_]:
+    """(n,): which items of the batch have a tensor."""
+    failed = iter(batch.failures)
+    following = next(failed, None)
+    good = np.ones(len(batch.items), bool)
+    for i, item in enumerate(batch.items):
+        if following is not None and (item.name, item.path) == (following.name, following.path):
+            good[i] = False
+            following = next(failed, None)
+    return good
