@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.support import eval_case, folders, models, ray_cluster
+from tests.support import eval_case, folders, jpegs, models, paths, ray_cluster
 
 pytestmark = [
     pytest.mark.slow,
@@ -177,3 +180,34 @@ def test_a_node_without_the_images_and_a_model_that_nodes_lack(
     (copy,) = nodes.hidden.parent.glob("zoofast-models-*/*.onnx")
     assert copy.read_bytes() == path.read_bytes()
     assert copy.stem == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_pages_example_of_ray_data(
+    tmp_path: Path, nodes: ray_cluster.Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run as a user runs it, from the folder of the images."""
+    page = (paths.ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "imagenet/val").mkdir(parents=True)
+    for i in range(8):
+        data = jpegs.jpeg(300, 280 + i, i)
+        (tmp_path / f"imagenet/val/ILSVRC2012_val_{i + 1:08d}.JPEG").write_bytes(data)
+    check = """
+from zoofast import load_recipe, prepare
+for row in tensors.take_all() + marked.take_all():
+    if "path" in row:
+        assert (row["tensor"] == prepare(row["path"], load_recipe("resnet34"))).all()
+        print("equal")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import ray; ray.init('{nodes.address}')\n{code}{check}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
+    printed = [line for line in done.stdout.splitlines() if line != "equal"]
+    assert [line for line, _ in itertools.groupby(printed)] == expected
+    assert done.stdout.count("equal\n") == 8

@@ -7,8 +7,8 @@ The test reads the README and docs/*.md:
 - Every ```console block is run line by line, in a folder with small data, unless the line above
   it is `<!-- not run: REASON -->`. The blocks of one page run in order, in one folder. A line of
   shown output must be a line of the real output.
-- Every ```python block is run, also in order. `print(x)  # text` must print that text; a loop may
-  print it several times.
+- Every ```python block without such a line is run, also in order. `print(x)  # text` must print
+  that text; a loop may print it several times.
 - A ```toml block is saved as `my.toml` for the commands.
 
 The folder holds the names that the pages use: see `make_data`.
@@ -213,7 +213,8 @@ def test_every_python_block_runs(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for text, run in blocks(page, "python"):
-        assert run, "a python block is always run"
+        if not run:
+            continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(text, str(page), "exec"), names)

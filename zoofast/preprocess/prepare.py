@@ -121,3 +121,29 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
     if refusal is not None:
         raise ImageError(f"{where}: {refusal.reason}")
     return tensor
+
+
+def prepare_pixels(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
+    """RGB pixels (height, width, 3) uint8, as Pillow decodes them, as a tensor of recipe.shape.
+
+    Raises ImageError: another shape or dtype, a recipe whose pixels are OpenCV's.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ImageError(
+            f"image: {pixels.dtype} {list(pixels.shape)} is not RGB, uint8 [height, width, 3]"
+        )
+    if recipe.decoder != "pillow":
+        raise ImageError(
+            f"image: {recipe.name} takes {recipe.decoder}'s pixels; give the file's bytes"
+        )
+    plan = _plan_of(recipe)
+    tensor = np.empty(plan.shape, plan.dtype)
+    workspace = _per_thread.workspace_for(os.environ.get("ZOOFAST_ISA"))
+    outcome = workspace.prepare_rgb(
+        np.ascontiguousarray(pixels), plan, tensor.reshape(-1).view(np.uint8)
+    )
+    if outcome.status == Status.SIZE:
+        raise ImageError(f"image: {recipe.size_mismatch(*outcome.size)}")
+    if outcome.status != Status.OK:
+        raise MemoryError("an image needs more memory than there is")
+    return tensor
