@@ -59,8 +59,8 @@ def evaluate_on(
     and uses all its devices; `options.threads` are of each node. The result is the same, byte for
     byte. A node that is lost is in the result's lost_nodes. Raises what evaluate raises.
     """
-    if options.trace is not None or options.logits is not None:
-        raise OutputError("--trace and --save-logits are for one machine; leave out --ray")
+    if options.trace or options.logits or options.cache:
+        raise OutputError("--trace, --save-logits and --cache are for one machine, without --ray")
     evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
     spec = options.specs[0]
     work = EvalWork(

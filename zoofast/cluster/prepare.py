@@ -36,6 +36,8 @@ def store_on(cluster: RayCluster) -> Store:
                 "--ray writes a file for each image: no --format pack, no --images-per-bin, no "
                 "--mirror; use --shard and zoofast merge instead"
             )
+        if options.cache is not None:
+            raise OutputError("--cache is for one machine, without --ray")
         chosen = choose(source, options.limit, options.shard)
         images = images_of(source, chosen, options.limit, options.shard, options.max_file_bytes)
         folder = os.path.abspath(report.folder)

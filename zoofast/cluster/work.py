@@ -282,7 +282,7 @@ class _PrepPart:
             failures.extend(batch.failures)
             sums[0] = stats
 
-        sink.store(self._source, items, self._cpus, work.images.max_file_bytes, stored)
+        sink.store(self._source, items, self._cpus, work.images.max_file_bytes, None, stored)
         seconds = (time.monotonic_ns() - begin_ns) / 1e9
         return Done(np.concatenate(good), failures, None, sums[0], seconds)
 
