@@ -158,8 +158,9 @@ def test_a_killed_run_goes_on(server: str, root: Path, tmp_path: Path) -> None:
     assert folders.sums(out, ".bin") == expected
 
 
-def test_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+def test_only_what_is_needed_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 members of 100 kB, the three that are chosen, and no byte of others."""
+    monkeypatch.setattr("zoofast.preprocess.sources.remote.LIKELY_RATE", 0)  # a request costs 0 s
     make_tar(tmp_path / "x.tar", {f"{i:02d}.JPEG": bytes([i]) * 100_000 for i in range(20)})
     with web.serving({"/x.tar": (tmp_path / "x.tar").read_bytes()}) as server:
         with open_source(f"{server.url}/x.tar") as source:
@@ -287,3 +288,15 @@ def test_no_message_or_file_holds_a_secret(
         if path.is_file():
             text = path.read_bytes()
             assert not any(secret.encode() in text for secret in SECRETS), path
+
+
+def test_a_distant_tar_is_listed_by_large_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a request takes as long as many members, 60 members cost far less than 60 requests."""
+    monkeypatch.setattr("zoofast.preprocess.sources.remote.LIKELY_RATE", 1e12)
+    make_tar(tmp_path / "x.tar", {f"{i:02d}.JPEG": bytes([i]) * 100_000 for i in range(60)})
+    with web.serving({"/x.tar": (tmp_path / "x.tar").read_bytes()}) as server:
+        with open_source(f"{server.url}/x.tar") as source, open_source(tmp_path / "x.tar") as other:
+            assert source.items == other.items
+        assert len(server.requests) < 20

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,9 +36,14 @@ from zoofast.preprocess.sources.tars import (
 TAR_REQUESTS = 4  # under way at once, of a tar's members
 FILE_REQUESTS = 32  # of files, for which the answer's delay counts more than its length
 TARS_AT_ONCE = 16  # that are indexed
-GROUP_BYTES = 1 << 22  # of members that one request fetches
+GROUP_BYTES = 1 << 21  # of members that one request fetches
+# Of a tar's members: few enough to stay in the CPU's caches until a thread decodes them, and enough
+# for 100 MB/s where an answer takes 50 ms.
+AHEAD_BYTES = 8 << 20
 GAP_BYTES = 1 << 16  # between two members of a request, which are fetched too
 MIN_BLOCK, MAX_BLOCK = 1 << 14, 1 << 22  # bytes that are read at once where a header lies
+LIKELY_RATE = 50_000_000  # bytes a second that a store sends to one request
+TIMED_REQUESTS = 8  # of which the shortest tells how long an answer takes
 _WILD = re.compile(r"[*?[]")
 _WILD_OF_HTTP = re.compile(r"[*[]")  # a "?" begins a query
 
@@ -101,8 +107,13 @@ class RemoteTars(_RemoteSource, TarSource):
                 nbytes = 0 if group[0].nbytes > max_bytes else end - begin
                 yield Stream(len(group), partial(produce, group), nbytes)
 
-        threads = min(TAR_REQUESTS, len(items))
-        return ReadAhead(streams(), threads, on_close=requests.cancel, on_closed=requests.close)
+        return ReadAhead(
+            streams(),
+            min(TAR_REQUESTS, len(items)),
+            max_bytes=AHEAD_BYTES,
+            on_close=requests.cancel,
+            on_closed=requests.close,
+        )
 
     def read_labels(self) -> dict[str, int] | None:
         labels = {}
@@ -221,28 +232,38 @@ def _stamp(file: StoredFile) -> bytes | None:
 class _Blocks:
     """Reads a tar where its headers are, in blocks that grow while the next one is near.
 
-    For members of 110 kB a block of MIN_BLOCK is a sixth of the tar; where members are smaller than
-    twice a block, the tar is read from its begin to its end by ever larger requests.
+    For members of 110 kB, blocks of MIN_BLOCK are a sixth of the tar. Where members are smaller
+    than twice a block, or come in less time than an answer takes, the tar is read from its begin to
+    its end by ever larger requests.
     """
 
     def __init__(self, requests: Requests, file: StoredFile, nbytes: int) -> None:
         self._requests, self._file, self._nbytes = requests, file, nbytes
         self._start, self._data = 0, b""
         self._block = MIN_BLOCK
+        self._seconds: list[float] = []  # that the first requests took
 
     def pread(self, offset: int, size: int) -> bytes:
         """The bytes from `offset` on; fewer than `size` only at the tar's end."""
         begin = offset - self._start
         if not 0 <= begin <= begin + size <= len(self._data):
             skipped = begin - len(self._data)
-            if self._data and 0 <= skipped <= 2 * self._block:
+            if self._data and 0 <= skipped <= max(2 * self._block, self._cheap()):
                 self._block = min(MAX_BLOCK, 4 * self._block)
             else:
                 self._block = MIN_BLOCK
             end = min(self._nbytes, offset + max(size, self._block))
+            begin_s = time.monotonic()
             data = self._requests.read(self._file, offset, end) if offset < end else b""
+            if len(self._seconds) < TIMED_REQUESTS:
+                self._seconds.append(time.monotonic() - begin_s)
             self._start, self._data, begin = offset, data, 0
         return self._data[begin : begin + size]
+
+    def _cheap(self) -> float:
+        """Bytes that take no longer than another request."""
+        is_known = len(self._seconds) == TIMED_REQUESTS
+        return min(self._seconds) * LIKELY_RATE if is_known else 0.0
 
 
 def _groups(items: Iterable[Item], max_bytes: int) -> Iterator[list[Item]]:
