@@ -30,6 +30,7 @@ SAMPLE = SHARED / "imagenet-sample" / "val"
 SYNTHETIC = ROOT / ".cache" / "benchmark-images"
 SYNTHETIC_COUNT = 300
 RECIPE = "alexnet"
+RECIPES = {"prepare": RECIPE, "prepare_uint8": "bilinear256_224_u8"}
 
 
 class BenchmarkError(ZoofastError):
@@ -101,12 +102,14 @@ def find_images(folder: Path | None, limit: int | None) -> Images:
 
 
 def write_reference(images: Images, folder: Path) -> None:
-    """Writes the results of Pillow and NumPy for image i: `i.prepare.npy` and `i.decode.npy`."""
-    recipe = load_recipe(RECIPE)
+    """Writes the results of Pillow and NumPy for image i: `i.decode.npy`, and `i.KIND.npy` for each
+    kind of RECIPES."""
+    recipes = {kind: load_recipe(name) for kind, name in RECIPES.items()}
     with console.progress("reference", len(images.paths)) as meter:
         for i, path in enumerate(images.paths):
             with Image.open(path) as image:
-                np.save(folder / f"{i}.prepare.npy", prepare_image(image, recipe))
+                for kind, recipe in recipes.items():
+                    np.save(folder / f"{i}.{kind}.npy", prepare_image(image, recipe))
                 np.save(folder / f"{i}.decode.npy", np.asarray(image.convert("RGB")))
             meter.advance(1)
 

@@ -44,6 +44,7 @@ PEERS = (
     "simplejpeg_decode",
     "libjpeg_turbo",
     "zoofast_prepare",
+    "zoofast_uint8",
     "zoofast_loader",
 )
 OURS, BARE = "zoofast_prepare", "libjpeg_turbo"

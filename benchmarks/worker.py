@@ -24,6 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+# What a peer does, by the name of its function.
+KINDS = ("decode", "prepare", "prepare_uint8")
+
+
 class Worker:
     """A peer and its images, whose bytes are in memory."""
 
@@ -31,7 +35,8 @@ class Worker:
         self.peer = importlib.import_module(f"peers.{name}")
         self.paths, self.reference = paths, reference
         self.images = [path.read_bytes() for path in paths]
-        self.kind = "decode" if hasattr(self.peer, "decode") else "prepare"
+        files = hasattr(self.peer, "prepare_files")
+        self.kind = "prepare" if files else next(k for k in KINDS if hasattr(self.peer, k))
 
     def answers(self) -> Iterator[NDArray[Any]]:
         """The peer's result for each image, valid until the next result."""
