@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 # What a peer does, by the name of its function.
 KINDS = ("decode", "prepare", "prepare_uint8")
 
