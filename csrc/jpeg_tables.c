@@ -40,10 +40,9 @@ bool zf_codes_make(zf_codes *codes, const zf_huffman *source)
         /* no code may consist of ones only, and a length may not have too many codes */
         if (symbol > 256 || (source->bits[l] && code >= 1u << l))
             return false;
-        codes->limit[l] = code << (16 - l);
+        codes->limit[l] = (int32_t)(code << (16 - l));
         code <<= 1;
     }
-    codes->limit[17] = UINT32_MAX; /* ends the search */
     codes->nsymbols = symbol;
     memcpy(codes->values, source->values, sizeof codes->values);
     return true;
@@ -51,14 +50,12 @@ bool zf_codes_make(zf_codes *codes, const zf_huffman *source)
 
 int zf_find_symbol(const zf_codes *codes, uint64_t bits, int *length)
 {
-    uint32_t top = (uint32_t)(bits >> 48);
-    /* most of these codes are too long for a table */
-    int l = top >= codes->limit[ZF_RUN_BITS] ? ZF_RUN_BITS + 1 : 1;
+    int top = (int)(bits >> 48), l = 1;
 
-    while (top >= codes->limit[l])
-        l++;
+    for (int i = 1; i <= 16; i++) /* the limits rise; no branch depends on the data */
+        l += codes->limit[i] <= top;
     *length = l;
-    return l > 16 ? 0 : codes->values[codes->offset[l] + (int)(top >> (16 - l))];
+    return l > 16 ? 0 : codes->values[codes->offset[l] + (top >> (16 - l))];
 }
 
 bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)

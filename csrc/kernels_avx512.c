@@ -61,10 +61,11 @@ static bool plan_h(zf_taps *t)
         return true;
     }
     int groups = groups_of(t);
-    if (!zf_plan_reserve(t, (size_t)((t->n + 15) / 16) * (size_t)groups * sizeof(group)))
+    int n = (t->n + 31) / 32 * 32; /* resample_h makes 32 outputs at once */
+    if (!zf_plan_reserve(t, (size_t)(n / 16) * (size_t)groups * sizeof(group)))
         return false;
     group *g = t->plan;
-    for (int i = 0; i < t->n; i += 16)
+    for (int i = 0; i < n; i += 16)
         for (int first = 0; first < 4 * groups; first += 4, g++)
             for (int lane = 0; lane < 64; lane++) {
                 int output = i + lane / 4, x = lane % 4;
@@ -84,25 +85,33 @@ AVX512 static inline __m512i recombine(__m512i low, __m512i mid, __m512i high)
     return _mm512_add_epi32(sum, _mm512_slli_epi32(high, 16));
 }
 
-AVX512 static void resample_h_groups(uint8_t *dst, const uint8_t *src, const zf_taps *t)
+/* The sums of sixteen outputs, without their fraction. */
+AVX512 static inline __m512i sixteen_sums(const group *g, int groups, const uint8_t *pixels)
+{
+    __m512i low = _mm512_set1_epi32(1 << 21), mid = _mm512_setzero_si512(), high = mid;
+    for (int j = 0; j < groups; j++, g++, pixels += 4) {
+        __m512i p = _mm512_permutexvar_epi8(_mm512_loadu_si512(g->index),
+                                            _mm512_loadu_si512(pixels));
+        low = _mm512_dpbusd_epi32(low, p, _mm512_loadu_si512(g->digits[0]));
+        mid = _mm512_dpbusd_epi32(mid, p, _mm512_loadu_si512(g->digits[1]));
+        high = _mm512_dpbusd_epi32(high, p, _mm512_loadu_si512(g->digits[2]));
+    }
+    return _mm512_srai_epi32(recombine(low, mid, high), 22);
+}
+
+AVX512 static inline __attribute__((always_inline)) void
+resample_h_groups(uint8_t *dst, const uint8_t *src, const zf_taps *t, int groups)
 {
     const group *g = t->plan;
-    const __m512i zero = _mm512_setzero_si512();
-    int groups = groups_of(t);
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); /* undoes packing by lanes */
 
-    for (int i = 0; i < t->n; i += 16) {
-        const uint8_t *pixels = src + t->start[i];
-        __m512i low = _mm512_set1_epi32(1 << 21), mid = zero, high = zero;
-        for (int j = 0; j < groups; j++, g++, pixels += 4) {
-            __m512i p = _mm512_permutexvar_epi8(_mm512_loadu_si512(g->index),
-                                                _mm512_loadu_si512(pixels));
-            low = _mm512_dpbusd_epi32(low, p, _mm512_loadu_si512(g->digits[0]));
-            mid = _mm512_dpbusd_epi32(mid, p, _mm512_loadu_si512(g->digits[1]));
-            high = _mm512_dpbusd_epi32(high, p, _mm512_loadu_si512(g->digits[2]));
-        }
-        __m512i sum = _mm512_srai_epi32(recombine(low, mid, high), 22);
-        _mm_storeu_si128((__m128i *)(dst + i),
-                         _mm512_cvtusepi32_epi8(_mm512_max_epi32(sum, zero)));
+    for (int i = 0; i < t->n; i += 32, g += 2 * groups) {
+        int next = i + 16 < t->n ? i + 16 : i; /* the plan then has no coefficients */
+        __m512i words =
+            _mm512_packs_epi32(sixteen_sums(g, groups, src + t->start[i]),
+                               sixteen_sums(g + groups, groups, src + t->start[next]));
+        words = _mm512_max_epi16(_mm512_permutexvar_epi64(order, words), _mm512_setzero_si512());
+        _mm256_storeu_si256((__m256i *)(dst + i), _mm512_cvtusepi16_epi8(words));
     }
 }
 
@@ -129,8 +138,10 @@ AVX512 static ZF_DECL_RESAMPLE_H(resample_h)
 {
     if (t->identity || t->needs_32bit)
         zf_resample_h_scalar(dst, src, t);
+    else if (t->fits_one_load && groups_of(t) == 1) /* no inner loop */
+        resample_h_groups(dst, src, t, 1);
     else if (t->fits_one_load)
-        resample_h_groups(dst, src, t);
+        resample_h_groups(dst, src, t, groups_of(t));
     else
         resample_h_runs(dst, src, t);
 }

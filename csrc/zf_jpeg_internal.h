@@ -59,7 +59,7 @@ _Static_assert(2 * ZF_MAX_TOTAL + ZF_AC_BITS <= 56 && ZF_AC_BITS <= 10 && ZF_RUN
 /* Decodes a code of any length, bit by bit: figure F.16 of T.81, with the codes
  * shifted left to 16 bits. */
 typedef struct zf_codes {
-    uint32_t limit[18]; /* the first 16-bit value above all codes of length l */
+    int32_t limit[17];  /* the first 16-bit value above all codes of length l */
     int offset[17];     /* a code's symbol is values[offset + (code >> (16 - l))] */
     int nsymbols;
     uint8_t values[256];
