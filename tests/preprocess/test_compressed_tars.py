@@ -10,7 +10,6 @@ import os
 import random
 import sys
 import tarfile
-import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import folders, tars
+from tests.support import fetched, folders, tars
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.loader import Loader
@@ -76,7 +75,7 @@ def tar_of(files: dict[str, bytes], labels: bool = True) -> bytes:
 def prepare(where: Path | str, out: Path, **options: object) -> PrepReport:
     with open_source(where) as source:
         report = prepare_folder(source, out, RECIPE, PrepOptions(threads=2, **options))  # type: ignore[arg-type]
-    assert threading.active_count() == 1
+    assert not fetched.threads()
     return report
 
 
@@ -165,7 +164,7 @@ def test_damaged_files_are_named(tmp_path: Path, kind: str) -> None:
         with pytest.raises(SourceError, match=rf"/a\.{kind}: ") as caught:
             open_source(path)
         assert "\n" not in str(caught.value), what
-    assert threading.active_count() == 1
+    assert not fetched.threads()
     path.write_bytes(whole)
     open_source(path).close()
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import folders
+from tests.support import fetched, folders
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.loader import Loader
@@ -39,7 +38,7 @@ def rows(files: dict[str, bytes]) -> list[dict[str, Any]]:
 def prepare(where: Path | str, out: Path, **options: Any) -> PrepReport:
     with open_source(where) as source:
         report = prepare_folder(source, out, RECIPE, PrepOptions(threads=2, **options))
-    assert threading.active_count() == 1
+    assert not fetched.threads()
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def test_a_fetched_source_gives_what_the_folder_gives(tmp_path: Path, per_stream
     assert names == [name for name in order if name not in causes]
     wanted = np.stack([folders.tensor(good[f"{name}.JPEG"]) for name in names])
     assert np.concatenate(arrays).tobytes() == wanted.tobytes()
-    assert threading.active_count() == 1
+    assert not fetched.threads()
 
 
 def test_prep_fetches_only_what_it_needs(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_leaving_ends_threads_that_wait_for_the_store() -> None:
     source.gate.clear()
     with pytest.raises(KeyboardInterrupt), Loader(source, RECIPE, threads=1):
         raise KeyboardInterrupt
-    assert threading.active_count() == 1
+    assert not fetched.threads()
     assert source.fetched == [] or len(source.fetched) <= 3
 
 
@@ -136,7 +135,7 @@ def test_order_and_bounds(reserve: bool, threads: int, max_bytes: int, max_items
         with pytest.raises(IndexError, match="no items are left"):
             reader.take()
     assert sorted(began) == [i for i in range(60) if i % 5]  # the others are of no items
-    assert threading.active_count() == 1
+    assert not fetched.threads()
 
 
 def broken() -> Generator[Fetched, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import eval_case, folders, in_process, jpegs, models, nginx, web
+from tests.support import eval_case, fetched, folders, in_process, jpegs, models, nginx, web
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.loader import Loader
@@ -42,7 +43,11 @@ def make_tar(path: Path, files: dict[str, bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder `val` with a subfolder, a file that is no image and a hidden one; and its tars."""
+    """A folder `val` with a subfolder, a file that is no image and a hidden one; the same in tars,
+    in a compressed tar and in Parquet files."""
+    import pyarrow
+    from pyarrow import parquet
+
     root = tmp_path_factory.mktemp("root")
     names = sorted(FILES)
     folders.write(root / "val" / "a", {name: FILES[name] for name in names[::2]})
@@ -51,6 +56,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tar(root / "val.tar", FILES)
     for i in range(3):
         make_tar(root / f"shard-{i:02d}.tar", {name: FILES[name] for name in names[i * 9 :][:9]})
+    (root / "val.tar.gz").write_bytes(gzip.compress((root / "val.tar").read_bytes()))
+    column = [{"bytes": data, "path": name} for name, data in FILES.items()]
+    labels = [i % models.CLASSES for i in range(len(column))]
+    rows = pyarrow.table({"image": column, "label": labels})
+    (root / "rows").mkdir()
+    for i in range(2):
+        part = rows.slice(13 * i, 13)
+        parquet.write_table(part, root / "rows" / f"val-{i}.parquet", row_group_size=5)
     return root
 
 
@@ -98,6 +111,7 @@ def outputs(where: str | Path, folder: Path) -> tuple[dict[str, str], list[tuple
 
 
 KINDS = ["val", "val/", "val.tar", "shard-{00..02}.tar", "shard-*.tar"]
+KINDS += ["val.tar.gz", "rows/val-{0..1}.parquet", "rows/"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,17 +120,17 @@ def test_a_store_gives_what_the_folder_gives(
     root: Path, server: str, bucket: Any, memory: str, tmp_path: Path, store: str, kind: str
 ) -> None:
     base = {"http": server, "s3": "s3://bucket/data", "memory": memory, "file": f"file://{root}"}
-    local = kind.rstrip("/") if kind.startswith("val") else "shard-*.tar"
+    local = "shard-*.tar" if kind.startswith("shard") else kind.rstrip("/")
     expected = outputs(root / local, tmp_path / "local")
     assert len(expected[0]) == len(GOOD) and len(expected[1]) == len(folders.BAD_FILES)
     assert outputs(f"{base[store]}/{kind}", tmp_path / "remote") == expected
     with open_source(f"{base[store]}/{kind}") as source, open_source(root / local) as other:
         assert [item.name for item in source.items] == [item.name for item in other.items]
-        # a list of a web server's folder leaves hidden files out
-        hidden = store == "http" and kind.startswith("val") and ".tar" not in kind
+        hidden = store == "http" and kind in ("val", "val/")  # nginx does not list them
         assert len(source.skipped) == len(other.skipped) - hidden
         assert source.read_labels() == other.read_labels()
         assert source.read(source.items[3]) == other.read(other.items[3])
+    assert not fetched.threads()
 
 
 @pytest.mark.parametrize("store", ["http", "s3"])
@@ -172,34 +186,31 @@ def test_only_what_is_needed_is_fetched(tmp_path: Path, monkeypatch: pytest.Monk
         assert server.sent["/x.tar"] - listing == report.nbytes_in == 300_000
 
 
-def test_servers_that_fail_now_and_then(tmp_path: Path, root: Path, monkeypatch: Any) -> None:
-    """Cut connections, 503s and stale ones: the same bins. A lie fails by name."""
+@pytest.mark.parametrize("kind", ["val.tar", "val.tar.gz", "rows/val-0.parquet"])
+def test_servers_that_fail_now_and_then(tmp_path: Path, root: Path, kind: str) -> None:
+    """Cut connections, 429 and 503: the same bins. Then the file changes: failures that say so."""
     waits: list[float] = []
-    data = (root / "val.tar").read_bytes()
-    expected = outputs(root / "val.tar", tmp_path / "local")
-    with (
-        web.serving({"/val.tar": data}) as server,
-        open_source(f"{server.url}/val.tar") as source,
-    ):
-        source.store.sleep = waits.append  # type: ignore[attr-defined]
-        server.faults.extend([503, ("cut", 5000), ("cut", 0), 429, ("cut", 20_000)])
-        report = prepare_folder(source, tmp_path / "out", RECIPE, PrepOptions(threads=2))
-        failed = sorted((f.name, f.cause) for f in report.failures)
-        assert (folders.sums(tmp_path / "out", ".bin"), failed) == expected
-        assert len(waits) == 5 and not server.faults
-        server.files["/val.tar"] = data + b"x" * 512
-        report = prepare_folder(source, tmp_path / "new", RECIPE, PrepOptions(threads=2))
-        assert len(report.failures) == len(FILES)
+    data = (root / kind).read_bytes()
+    expected = outputs(root / kind, tmp_path / "local")
+    with web.serving({f"/{kind}": data}) as server:
+        with open_source(f"{server.url}/{kind}") as source:
+            source.store.sleep = waits.append  # type: ignore[attr-defined]
+            server.faults.extend([503, ("cut", 5000), ("cut", 0), 429, ("cut", 20_000)])
+            report = prepare_folder(source, tmp_path / "out", RECIPE, PrepOptions(threads=2))
+            failed = sorted((f.name, f.cause) for f in report.failures)
+            assert (folders.sums(tmp_path / "out", ".bin"), failed) == expected
+            assert len(waits) >= 3 and not server.faults  # a short answer is not cut
+            server.files[f"/{kind}"] = data + b"x" * 512
+            report = prepare_folder(source, tmp_path / "new", RECIPE, PrepOptions(threads=2))
         changed = f"it changed after it was listed: it has {len(data) + 512:,} bytes now"
-        assert {f.reason for f in report.failures} == {changed}
-        assert all(f.path.endswith(".JPEG") for f in report.failures)
+        assert len(report.failures) == len(expected[0]) + len(expected[1])
+        assert all(changed in f.reason and ".JPEG" in f.path for f in report.failures)
 
 
 def test_errors_of_stores_name_the_url(server: str, bucket: Any, tmp_path: Path) -> None:
     for where, words in {
         f"{server}/gone.tar": r"/gone.tar: not found \(HTTP status 404\)",
         f"{server}/gone-*.tar": r"/gone-\*.tar: no file matches",
-        f"{server}/plain/val.tar": "/plain/val.tar: the server sends no ranges of it",
         f"{server}/val.tar.7z": "not found|no images",
         "s3://bucket/gone.tar": "s3://bucket/gone.tar: not found",
         "s3://bucket/nothing/": "s3://bucket/nothing/: no images",
@@ -300,3 +311,12 @@ def test_a_distant_tar_is_listed_by_large_requests(
         with open_source(f"{server.url}/x.tar") as source, open_source(tmp_path / "x.tar") as other:
             assert source.items == other.items
         assert len(server.requests) < 20
+
+
+def test_a_server_without_ranges(server: str, root: Path, tmp_path: Path) -> None:
+    """A tar is read from its begin on, as a compressed one is; files are read whole."""
+    for kind in ("val.tar", "val.tar.gz", "val/"):
+        expected = outputs(root / kind, tmp_path / "local" / kind)
+        assert outputs(f"{server}/plain/{kind}", tmp_path / "remote" / kind) == expected
+    with pytest.raises(SourceError, match="the server sends no ranges"):
+        open_source(f"{server}/plain/rows/val-0.parquet")

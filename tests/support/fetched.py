@@ -41,3 +41,10 @@ class DictSource(Source):
             if isinstance(data, OSError):
                 raise data
             yield OSError(errno.EFBIG, "large") if len(data) > max_bytes else data
+
+
+def threads() -> list[str]:
+    """The names of this process's threads that read, list or prepare. Servers of other tests, and
+    fsspec, have threads of other names."""
+    ours = ("fetch", "ThreadPoolExecutor")
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]

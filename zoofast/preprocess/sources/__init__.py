@@ -20,16 +20,12 @@ from zoofast.base.urls import is_url, shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.folder import from_folder
 from zoofast.preprocess.sources.lists import from_list
-from zoofast.preprocess.sources.patterns import expand
+from zoofast.preprocess.sources.patterns import PARQUET, TAR, TARS, expand
 from zoofast.preprocess.sources.pickles import from_pickle, is_pickle
 from zoofast.preprocess.sources.source import SUFFIXES, Item, Source
 from zoofast.preprocess.sources.tars import from_tars
 
 __all__ = ["SUFFIXES", "Item", "Source", "open_source"]
-
-# ends of the names of files
-_TAR, _PARQUET = ".tar", ".parquet"
-_TARS = (_TAR, ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def open_source(where: str | os.PathLike[str]) -> Source:
@@ -76,7 +72,7 @@ def _list(where: str) -> Source:
     if os.path.isdir(where):
         folder = from_folder(where)
         files = [path for path in folder.skipped if not os.path.basename(path).startswith(".")]
-        tables = [path for path in files if path.lower().endswith(_PARQUET)]
+        tables = [path for path in files if path.lower().endswith(PARQUET)]
         only_tables = _list_files(where, tables) if tables and not folder.items else None
         return only_tables or folder
     several = expand(where)
@@ -86,7 +82,7 @@ def _list(where: str) -> Source:
     if source is not None:
         return source
     if several is not None:
-        known = (*_TARS, _PARQUET)
+        known = (*TARS, PARQUET)
         other = next((path for path in several if not path.lower().endswith(known)), several[0])
         raise SourceError(
             f"{other}: several files are a source only if all are tars, or all are Parquet files"
@@ -100,14 +96,14 @@ def _list(where: str) -> Source:
 
 def _list_files(where: str, paths: list[str]) -> Source | None:
     """The images of tars, or of Parquet files; None for files of any other kind."""
-    if all(path.lower().endswith(_TAR) for path in paths):
+    if all(path.lower().endswith(TAR) for path in paths):
         return from_tars(where, paths)
     # Imported where they are needed: most sources are neither.
-    if all(path.lower().endswith(_TARS) for path in paths):
+    if all(path.lower().endswith(TARS) for path in paths):
         from zoofast.preprocess.sources.compressed_tars import from_compressed_tars
 
         return from_compressed_tars(where, paths)
-    if all(path.lower().endswith(_PARQUET) for path in paths):
+    if all(path.lower().endswith(PARQUET) for path in paths):
         from zoofast.preprocess.sources.parquet import from_parquet
 
         return from_parquet(where, paths)

@@ -52,11 +52,16 @@ class CompressedTarSource(TarSource):
         self._pass: _Pass | None = None  # of `read`
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        streams = self.streams(items, max_bytes)
+        return ReadAhead(streams, _threads(len(streams)))
+
+    def streams(self, items: Sequence[Item], max_bytes: int) -> list[Stream]:
+        """A stream for the items of each tar."""
         streams = []
         for archive, members in groupby(items, lambda item: item.archive):
             part = list(members)
             streams.append(Stream(len(part), partial(self._produce, archive, part, max_bytes)))
-        return ReadAhead(streams, _threads(len(streams)))
+        return streams
 
     def _produce(
         self, archive: int, items: Sequence[Item], max_bytes: int
@@ -120,22 +125,31 @@ class _Pass:
 def from_compressed_tars(where: str, paths: Sequence[str]) -> Source:
     """Lists the tars `paths`, which stay open, several at once. See from_tars."""
     source = CompressedTarSource(where, [], paths=list(paths))
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(_threads(len(paths)))
     try:
         for path in paths:
             source.fds.append(open_tar(path, len(paths)))
             source.stamps.append(archive_stamp(path, os.fstat(source.fds[-1])))
-        listed = pool.map(lambda archive: _list(source, archive, stop), range(len(paths)))
-        for archive, members in enumerate(listed):
-            index(source, archive, member_prefix(paths[archive], len(paths)), members)
+        list_tars(source)
     except BaseException:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
         source.close()
         raise
-    pool.shutdown()
     return source
+
+
+def list_tars(source: CompressedTarSource) -> None:
+    """Adds the images of the source's tars, several of which are listed at once."""
+    count = len(source.paths)
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(_threads(count))
+    try:
+        listed = pool.map(lambda archive: _list(source, archive, stop), range(count))
+        for archive, members in enumerate(listed):
+            index(source, archive, member_prefix(source.paths[archive], count), members)
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _list(source: CompressedTarSource, archive: int, stop: threading.Event) -> list[Member]:

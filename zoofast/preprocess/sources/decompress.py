@@ -11,6 +11,7 @@ from typing import Protocol
 
 from zoofast.base.extras import needs
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.stored import FetchError
 from zoofast.preprocess.sources.tar_headers import Pread
 
 CHUNK = 1 << 17  # bytes that are read, and decompressed, at once
@@ -169,6 +170,8 @@ class Forward:
     def _read(self) -> bytes:
         try:
             return self._reader.read(CHUNK)
+        except FetchError as error:
+            raise OSError(error.errno, error.strerror, self._path) from None
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or str(error)  # errors of bz2 have no errno
             raise OSError(errno.EIO, f"cannot be decompressed: {reason}", self._path) from error

@@ -26,6 +26,7 @@ from zoofast.preprocess.sources.stored import (
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 MAX_REDIRECTS = 8
+SKIPPED_BYTES = 1 << 20  # at once, of what was read before
 _SAFE = "/%:@!$&'()*+,;=~-._?"  # of a path or a query, not to be encoded (again)
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
@@ -167,7 +168,9 @@ class HttpBody:
             if _first_byte(answer) != self.at:
                 raise FetchError(errno.EIO, "the server sends another range than was asked for")
         elif not is_whole and self._begin == 0:
-            answer.read(self.at)  # a server without ranges begins anew
+            left = self.at  # a server without ranges begins anew
+            while left > 0 and (data := answer.read(min(left, SKIPPED_BYTES))):
+                left -= len(data)
         elif not is_whole:
             raise FetchError(errno.ENOTSUP, "the server sends no ranges of it")
 

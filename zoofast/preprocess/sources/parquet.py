@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import errno
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from zoofast.base.names import stem
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.source import Item, Source, archive_stamp
+from zoofast.preprocess.sources.stored import FetchError
 from zoofast.preprocess.sources.tars import MAX_CLASS
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes")  # the first one is preferred
@@ -34,20 +35,24 @@ _BATCH_BYTES = 4_000_000  # of the rows that are read at once, by their mean siz
 _MAX_BATCH_ROWS = 64
 _LISTED_ROWS = 10_000  # whose names are read at once
 _BUFFER_BYTES = 1 << 20  # of the file that are read at once
-_MAX_GROUPS_AT_ONCE = 2  # row groups that are read at the same time
+MAX_GROUPS_AT_ONCE = 2  # row groups that are read at the same time
 
 
 @dataclass
 class _File:
-    """A Parquet file: its columns by their paths, and the first row of each row group."""
+    """A Parquet file: its columns by their paths, and the first row of each row group.
+
+    open: gives what pyarrow reads, the file's path or a file object.
+    """
 
     path: str
+    open: Callable[[], Any]
     metadata: Any
     image: str
     image_path: str | None
     label: str | None
     first_rows: list[int]  # and the number of rows
-    status: os.stat_result
+    stamp: bytes | None
 
     @property
     def rows(self) -> int:
@@ -63,7 +68,7 @@ class _File:
         with (
             _damage(self.path),
             parquet.ParquetFile(
-                self.path,
+                self.open(),
                 metadata=self.metadata,
                 buffer_size=_BUFFER_BYTES,
                 pre_buffer=False,  # it would read a whole row group
@@ -81,6 +86,8 @@ def _damage(path: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, FetchError):
+            raise OSError(error.errno, f"{path}: {error.strerror}") from None
         reason = str(error).partition("\n")[0]
         raise OSError(errno.EIO, f"{path}: cannot be read as Parquet: {reason}") from error
 
@@ -118,11 +125,14 @@ class ParquetSource(Source):
         return data
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
-        streams = [
+        return ReadAhead(self.streams(items, max_bytes), min(MAX_GROUPS_AT_ONCE, usable_cpus()))
+
+    def streams(self, items: Sequence[Item], max_bytes: int) -> list[Stream]:
+        """A stream for the items of each row group."""
+        return [
             Stream(len(part.rows), partial(self._produce, part, max_bytes))
             for part in self._parts(items)
         ]
-        return ReadAhead(streams, min(_MAX_GROUPS_AT_ONCE, usable_cpus()))
 
     def _parts(self, items: Sequence[Item]) -> list[_Part]:
         """The items in runs of one row group each, with rows in order."""
@@ -178,18 +188,23 @@ def from_parquet(where: str, paths: Sequence[str]) -> Source:
     source = ParquetSource(where, [])
     for path in paths:
         try:
-            _list(source, path)
+            with _damage(path):
+                status = os.stat(path)
+            stamp = archive_stamp(path, status)
+            list_rows(source, path, partial(str, path), status.st_size, stamp)
         except OSError as error:
             raise SourceError(error.strerror) from error
     return source
 
 
-def _list(source: ParquetSource, path: str) -> None:
-    """Adds the rows of a file."""
-    file, problem = _open(path)
+def list_rows(
+    source: ParquetSource, path: str, opened: Callable[[], Any], nbytes: int, stamp: bytes | None
+) -> None:
+    """Adds the rows of a file, which `opened` gives. Raises SourceError; OSError that names it."""
+    file, problem = _open(path, opened, nbytes, stamp)
     archive = len(source.files)
     source.files.append(file)
-    source.stamps.append(archive_stamp(path, file.status))
+    source.stamps.append(stamp)
     row, unnamed = 0, f"{path}/{stem(path)}_"
     for names, labels in _names_and_labels(file):
         for name, label in zip(names, labels, strict=True):
@@ -221,17 +236,17 @@ def _names_and_labels(file: _File) -> Iterator[tuple[list[Any], list[Any]]]:
         yield told.get(file.image_path, nothing), told.get(file.label, nothing)
 
 
-def _open(path: str) -> tuple[_File, str | None]:
+def _open(
+    path: str, opened: Callable[[], Any], nbytes: int, stamp: bytes | None
+) -> tuple[_File, str | None]:
     """What a file tells of itself, and why its labels cannot be read. Raises SourceError."""
     from pyarrow import parquet, types
 
-    with _damage(path):
-        status = os.stat(path)
-        with parquet.ParquetFile(path) as file:
-            metadata, schema = file.metadata, file.schema_arrow
+    with _damage(path), parquet.ParquetFile(opened()) as file:
+        metadata, schema = file.metadata, file.schema_arrow
     counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     first_rows = list(accumulate(counts, initial=0))
-    if min(counts, default=0) < 0 or first_rows[-1] > status.st_size:
+    if min(counts, default=0) < 0 or first_rows[-1] > nbytes:
         raise SourceError(f"{path}: damaged: it says that it has {first_rows[-1]:,} rows")
     kinds = {name: schema.field(name).type for name in set(schema.names)}
     image = image_path = None
@@ -255,4 +270,4 @@ def _open(path: str) -> tuple[_File, str | None]:
     if label is not None and not types.is_integer(kinds[label]):
         problem = f"{path}: its column {label} is {kinds[label]}, not a whole number"
         label = None
-    return _File(path, metadata, image, image_path, label, first_rows, status), problem
+    return _File(path, opened, metadata, image, image_path, label, first_rows, stamp), problem

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from zoofast.errors import SourceError
 
 MAX_FILES = 100_000
+# ends of the names of files
+TAR = ".tar"
+TARS = (TAR, ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+PARQUET = ".parquet"
 _RANGE = re.compile(r"\{([0-9]{1,18})\.\.([0-9]{1,18})\}")
 _WILD = re.compile(r"[*?[]")
 

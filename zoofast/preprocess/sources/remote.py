@@ -1,4 +1,4 @@
-"""Images in a store that fsspec knows: a folder, or tars.
+"""Images in a store that fsspec knows: a folder, or tars; remote_streams has compressed ones.
 
 A tar's headers are read by ranges of a few kB, which grow where members are so small that the next
 header is near; several tars are indexed at once. Members that follow one another in the tar are
@@ -8,7 +8,6 @@ fetched by one request of a few MB.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -18,10 +17,14 @@ from functools import partial
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.patterns import MAX_FILES, numbered
+from zoofast.preprocess.sources.patterns import MAX_FILES, PARQUET, TAR, TARS, numbered
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
+from zoofast.preprocess.sources.remote_streams import (
+    from_remote_compressed_tars,
+    from_remote_parquet,
+)
 from zoofast.preprocess.sources.source import Item, Source, is_image
-from zoofast.preprocess.sources.stored import FetchError, StoredFile, too_large
+from zoofast.preprocess.sources.stored import FetchError, StoredFile, file_stamp, too_large
 from zoofast.preprocess.sources.stores import Requests, Store
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
@@ -69,7 +72,7 @@ class RemoteFolder(_RemoteSource):
     files: dict[str, StoredFile] = field(default_factory=dict)
 
     def cache_key(self, item: Item) -> bytes | None:
-        return _stamp(self.files[item.path])
+        return file_stamp(self.files[item.path])
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         requests = Requests(self.store)
@@ -133,23 +136,40 @@ def from_url(where: str) -> Source:
     """
     store = Store(where)
     keys = _expand(store)
-    ends = {_end(store.name(key)) for key in keys or [store.key]}
-    if ends == {".tar"}:
-        return _from_tars(store, keys or [store.key])
+    source = _from_files(store, keys or [store.key])
+    if source is not None:
+        return source
     if keys is not None:
-        raise SourceError(f"{store.url}: several files are a source if all are tars")
-    if ends & set(_PACKED):
         raise SourceError(
-            f"{store.url}: a {ends.pop()} cannot be read from a store; copy it to a disk"
+            f"{store.url}: several files are a source only if all are tars, or all are Parquet "
+            "files"
         )
-    return _from_folder(store)
+    files = sorted(store.find(store.key), key=lambda file: file.key)
+    folder = _from_folder(store, files)
+    tables = [file.key for file in files if store.name(file.key).lower().endswith(PARQUET)]
+    only_tables = _from_files(store, tables) if tables and not folder.items else None
+    return only_tables or folder
 
 
-_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".parquet")
+def _from_files(store: Store, keys: Sequence[str]) -> Source | None:
+    """The images of tars, or of Parquet files; None for files of any other kind."""
+    names = [store.name(key).lower() for key in keys]
+    if all(name.endswith(TAR) for name in names) and _has_ranges(store, keys[0]):
+        return _from_tars(store, keys)
+    if all(name.endswith(TARS) for name in names):
+        return from_remote_compressed_tars(store, keys)
+    if all(name.endswith(PARQUET) for name in names):
+        return from_remote_parquet(store, keys)
+    return None
 
 
-def _end(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def _has_ranges(store: Store, key: str) -> bool:
+    """Whether members of a tar can be read by ranges; else it is read as a compressed one is."""
+    with Requests(store) as requests:
+        try:
+            return requests.stat(key).has_ranges
+        except OSError as error:
+            raise SourceError(f"{store.shown(key)}: {error.strerror}") from None
 
 
 def _expand(store: Store) -> list[str] | None:
@@ -172,10 +192,10 @@ def _expand(store: Store) -> list[str] | None:
     return None if is_plain else keys
 
 
-def _from_folder(store: Store) -> RemoteFolder:
+def _from_folder(store: Store, files: Sequence[StoredFile]) -> RemoteFolder:
     source = RemoteFolder(store.url, [], store=store)
     root = store.key.rstrip("/")
-    for file in sorted(store.find(store.key), key=lambda file: file.key):
+    for file in files:
         path = store.name(file.shown)
         below = file.key.removeprefix(root).lstrip("/")
         is_hidden = any(part.startswith(".") for part in below.split("/")[:-1])
@@ -196,7 +216,7 @@ def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
             lists = pool.map(partial(_list, store, requests), keys)
             for archive, (file, members) in enumerate(lists):
                 source.tars.append(file)
-                source.stamps.append(_stamp(file))
+                source.stamps.append(file_stamp(file))
                 index(source, archive, member_prefix(file.shown, len(keys)), members)
         except BaseException:
             requests.cancel()
@@ -211,22 +231,11 @@ def _list(store: Store, requests: Requests, key: str) -> tuple[StoredFile, list[
     try:
         file = requests.stat(key)
         if file.nbytes is None or not file.has_ranges:
-            raise FetchError(
-                errno.ENOTSUP,
-                "the server sends no ranges of it, so that single images cannot be read; copy it "
-                "to a disk",
-            )
+            raise FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
         with tar_errors(file.shown):
             return file, list(list_members(_Blocks(requests, file, file.nbytes).pread, 512))
     except OSError as error:
         raise SourceError(f"{store.shown(key)}: {error.strerror}") from None
-
-
-def _stamp(file: StoredFile) -> bytes | None:
-    """What the file's content is known by; None where the store tells no version of it."""
-    if not file.version or file.nbytes is None:
-        return None
-    return f"{file.shown}\0{file.nbytes}\0{file.version}".encode()
 
 
 class _Blocks:

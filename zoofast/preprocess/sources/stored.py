@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import http.client
 from dataclasses import dataclass, field
@@ -25,6 +24,13 @@ class StoredFile:
     nbytes: int | None
     version: str = ""
     has_ranges: bool = True
+
+
+def file_stamp(file: StoredFile) -> bytes | None:
+    """What the file's content is known by; None where the store tells no version of it."""
+    if not file.version or file.nbytes is None:
+        return None
+    return f"{file.shown}\0{file.nbytes}\0{file.version}".encode()
 
 
 class FetchError(OSError):
@@ -72,7 +78,7 @@ def fetch_error(error: Exception) -> FetchError:
         return FetchError(errno.ENOENT, "not found")
     if isinstance(error, PermissionError):
         return FetchError(errno.EACCES, "permission denied")
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+    if "Timeout" in type(error).__name__:  # asyncio has its own before Python 3.11
         return FetchError(errno.ETIMEDOUT, "no answer in time", True)
     if isinstance(error, (ConnectionError, http.client.HTTPException)):
         return FetchError(errno.EIO, "the connection was cut or refused", True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -34,6 +35,7 @@ from zoofast.preprocess.sources.stored import (
 ATTEMPTS = 6  # in a row that bring no byte
 FIRST_DELAY, MAX_DELAY = 0.25, 8.0  # seconds between two attempts; each is twice the last one
 MAX_DEAD = 8  # files in a row that no attempt brought: the run ends
+AHEAD_BYTES = 4 << 20  # that a file object reads at least where it is read forwards
 PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
 # Of fsspec's info: what changes with a file's content, the best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created")
@@ -98,7 +100,7 @@ class Requests:
     """Requests to a store by threads, of one reader; a context manager."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._stop = threading.Event()
         self._futures: set[Future[Any]] = set()
         self._http = None
@@ -128,9 +130,9 @@ class Requests:
     def stat(self, key: str) -> StoredFile:
         """What the store says of a file now. Raises FetchError."""
         if self._http is None:
-            return self._store.listed(key, self.retried(lambda: self._store.fs.info(key)))
+            return self.store.listed(key, self.retried(lambda: self.store.fs.info(key)))
         # A GET, since a signed URL is for one method; and it shows whether the server has ranges.
-        http, file = self._http, StoredFile(key, self._store.shown(key), None)
+        http, file = self._http, StoredFile(key, self.store.shown(key), None)
 
         def head() -> StoredFile:
             answer = http.get(key, {"Range": "bytes=0-0"})
@@ -159,11 +161,11 @@ class Requests:
 
         One request brings them all, with the bytes between them. Raises FetchError.
         """
-        with closing(self._body(file, spans[0][0], spans[-1][1])) as body:
+        with closing(self.body(file, spans[0][0], spans[-1][1])) as body:
             for start, end in spans:
                 while body.at < start:
-                    self._read(body, min(start - body.at, PART_BYTES))
-                yield self._read(body, end - start)
+                    self.read_of(body, min(start - body.at, PART_BYTES))
+                yield self.read_of(body, end - start)
 
     def read(self, file: StoredFile, start: int, end: int) -> bytes:
         """The bytes [start, end) of a file. Raises FetchError."""
@@ -172,20 +174,21 @@ class Requests:
 
     def read_whole(self, file: StoredFile, max_bytes: int) -> bytes:
         """A file of at most `max_bytes` bytes; FetchError with EFBIG for a larger one."""
-        with closing(self._body(file, 0, file.nbytes)) as body:
+        with closing(self.body(file, 0, file.nbytes)) as body:
             if body.end is None:
                 self.retried(body.open)
             nbytes = body.end
             if nbytes is None or nbytes > max_bytes:
                 raise too_large(max_bytes) if nbytes else FetchError(errno.EIO, "of unknown size")
-            return self._read(body, nbytes)
+            return self.read_of(body, nbytes)
 
-    def _body(self, file: StoredFile, begin: int, end: int | None) -> HttpBody | _CatBody:
+    def body(self, file: StoredFile, begin: int, end: int | None) -> HttpBody | _CatBody:
         if self._http is not None:
             return HttpBody(self._http, file, begin, end)
         return _CatBody(self._cat, file, begin, end)
 
-    def _read(self, body: HttpBody | _CatBody, nbytes: int) -> bytes:
+    def read_of(self, body: HttpBody | _CatBody, nbytes: int) -> bytes:
+        """The next bytes of a body. Raises FetchError."""
         parts: list[bytes] = []
         end = body.at + nbytes
 
@@ -213,7 +216,7 @@ class Requests:
             except Exception as raised:
                 error = fetch_error(raised)
             else:
-                self._store.dead = 0
+                self.store.dead = 0
                 return result
             if not error.is_transient:
                 raise FetchError(error.errno or errno.EIO, error.strerror or "") from None
@@ -221,22 +224,22 @@ class Requests:
             if attempts == ATTEMPTS:
                 break
             self._wait(min(MAX_DELAY, FIRST_DELAY * 2 ** (attempts - 1)))
-        self._store.dead += 1
+        self.store.dead += 1
         reason = f"{error.strerror}, {ATTEMPTS} times"
-        if self._store.dead >= MAX_DEAD:
-            raise SourceError(f"{self._store.url}: {MAX_DEAD} requests in a row failed: {reason}")
+        if self.store.dead >= MAX_DEAD:
+            raise SourceError(f"{self.store.url}: {MAX_DEAD} requests in a row failed: {reason}")
         raise FetchError(error.errno or errno.EIO, reason)
 
     def _wait(self, seconds: float) -> None:
-        if self._store.sleep is not None:
-            self._store.sleep(seconds)
+        if self.store.sleep is not None:
+            self.store.sleep(seconds)
         else:
             self._stop.wait(seconds)
         if self._stop.is_set():
             raise FetchError(errno.ECANCELED, "the run ended")
 
     def _cat(self, key: str, start: int, end: int) -> bytes:
-        fs = self._store.fs
+        fs = self.store.fs
         data: bytes
         if not fs.async_impl:
             data = fs.cat_file(key, start=start, end=end)
@@ -250,6 +253,68 @@ class Requests:
             data = future.result()
         finally:
             self._futures.discard(future)
+        return data
+
+
+class Forwards:
+    """Reads a file by one long request, as long as each offset is where the last bytes ended."""
+
+    def __init__(self, requests: Requests, file: StoredFile) -> None:
+        self._requests, self._file = requests, file
+        self._body: HttpBody | _CatBody | None = None
+
+    def pread(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset` on, fewer only at the file's end. Raises FetchError."""
+        end = self._file.nbytes
+        if end is None:
+            raise FetchError(errno.EIO, "its size is not told")
+        if offset >= end:
+            return b""
+        if self._body is None or self._body.at != offset:
+            self.close()
+            self._body = self._requests.body(self._file, offset, end)
+        return self._requests.read_of(self._body, min(size, end - offset))
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+class RangeFile(io.RawIOBase):
+    """A file object over a stored file, which reads some more where it is read forwards."""
+
+    def __init__(self, requests: Requests, file: StoredFile) -> None:
+        self._requests, self._file = requests, file
+        self._nbytes = file.nbytes or 0
+        self._at = self._start = 0
+        self._data = b""  # from _start on
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = offset + (0, self._at, self._nbytes)[whence]
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        end = self._nbytes if size is None or size < 0 else min(self._at + size, self._nbytes)
+        begin = self._at - self._start
+        if self._at >= end:
+            return b""
+        if begin < 0 or end > self._start + len(self._data):
+            is_next = bool(self._data) and 0 <= begin <= len(self._data)
+            more = max(end, self._at + AHEAD_BYTES) if is_next else end
+            self._data = self._requests.read(self._file, self._at, min(more, self._nbytes))
+            self._start, begin = self._at, 0
+        data = self._data[begin : begin + end - self._at]
+        self._at = end
         return data
 
 
