@@ -29,8 +29,9 @@ typedef struct {
     char paths[JOBS][2][4096];
 } batch_of_files;
 
+/* store: a file for the pixels of all jobs. */
 static void fill(batch_of_files *b, const zf_recipe *recipe, int number, const char *folder,
-                 char **files, int nfiles)
+                 char **files, int nfiles, int store)
 {
     size_t nbytes = zf_recipe_nbytes(recipe), stride = (nbytes + 4095) / 4096 * 4096;
     memset(b->jobs, 0, sizeof b->jobs);
@@ -46,7 +47,10 @@ static void fill(batch_of_files *b, const zf_recipe *recipe, int number, const c
                               .file_path = b->paths[i][0],
                               .file_tmp = b->paths[i][1],
                               .file_data = tensor,
-                              .file_nbytes = nbytes};
+                              .file_nbytes = nbytes,
+                              .keeps_pixels = i % 3 != 0,
+                              .stored = {.fd = store,
+                                         .offset = (uint64_t)(number * JOBS + i) * 8192}};
     }
     b->batch = (zf_batch){.recipe = recipe, .jobs = b->jobs, .njobs = JOBS};
 }
@@ -68,12 +72,16 @@ static void run_pool(const char *folder, char **files, int nfiles)
                         .channel_index = {0, 1, 2},
                         .elem_size = 4,
                         .table = table};
+    char path[4096];
+    snprintf(path, sizeof path, "%s/pixels", folder);
+    int store = open(path, O_RDWR | O_CREAT, 0600);
+    check(store >= 0, "no file for pixels");
     for (int round = 0; round < ROUNDS; round++) {
         int done = 0;
         zf_pool *pool = zf_pool_open(1 + round % 3, 1 + round % 2, zf_level_best());
         check(pool != NULL, "no pool");
         for (int i = 0; i < BATCHES; i++) {
-            fill(&batches[i], &recipe, i, folder, files, nfiles);
+            fill(&batches[i], &recipe, i, folder, files, nfiles, store);
             zf_pool_submit(pool, &batches[i].batch);
         }
         if (round % 2)
@@ -86,12 +94,14 @@ static void run_pool(const char *folder, char **files, int nfiles)
             for (int k = 0; k < JOBS; k++) {
                 zf_status status = batches[i].jobs[k].result.status;
                 check(status == ZF_OK || status == ZF_CANCELLED, "a job failed");
+                check(batches[i].jobs[k].store_errno == 0, "pixels were not written");
                 done += status == ZF_OK;
             }
             free(batches[i].tensors);
         }
         check(round % 2 || done == BATCHES * JOBS, "a job was dropped");
     }
+    close(store);
 }
 
 static void run_reading(const char *folder, char **names, int n)
