@@ -190,6 +190,7 @@ class SourcePixels:
         if not pending:
             return
         clock_ns = time.time_ns() - time.monotonic_ns()
+        stored: dict[bytes, Stored] = {}
         for kept in batch.kept():
             of = pending.pop(kept.i)
             checksum, place = kept.checksum, kept.place
@@ -201,10 +202,11 @@ class SourcePixels:
                 self._stop(kept.errno)
             if is_stored and is_settled(kept.file_mtime_ns, kept.begin_ns + clock_ns):
                 stamp = kept.file_nbytes, kept.file_mtime_ns
-                try:
-                    self._file.put(of.key, Stored(of.slot, *stamp, checksum, place))
-                except OSError as error:
-                    self._stop(error.errno or errno.EIO)
+                stored[of.key] = Stored(of.slot, *stamp, checksum, place)
             elif of.is_new:
                 self._file.free(of.slot)
             self._new.discard(of.key)
+        try:
+            self._file.put(stored)
+        except OSError as error:
+            self._stop(error.errno or errno.EIO)

@@ -31,7 +31,7 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -210,15 +210,19 @@ class PixelFile:
         """Takes back a new slot whose pixels were not stored."""
         self._free.append(slot)
 
-    def put(self, key: bytes, stored: Stored) -> None:
-        """Records that the slot holds the pixels. Raises OSError."""
-        fields = (key, stored.file_nbytes, stored.file_mtime_ns, stored.checksum, *stored.place, 0)
-        record = _FIELDS.pack(*fields)
-        record += _CRC.pack(zlib.crc32(record))
-        at = HEADER_BYTES + stored.slot * RECORD_BYTES
-        if os.pwrite(self._index_fd, record, at) != RECORD_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._records[key] = stored.slot, record
+    def put(self, stored: Mapping[bytes, Stored]) -> None:
+        """Records, under the images' keys, that slots hold their pixels. Raises OSError."""
+        slots: dict[int, tuple[bytes, bytes]] = {}  # slot -> key, record
+        for key, each in stored.items():
+            fields = (each.file_nbytes, each.file_mtime_ns, each.checksum, *each.place)
+            record = _FIELDS.pack(key, *fields, 0)
+            slots[each.slot] = key, record + _CRC.pack(zlib.crc32(record))
+        for run in _runs(sorted(slots)):
+            data = b"".join(slots[slot][1] for slot in run)
+            put = os.pwrite(self._index_fd, data, HEADER_BYTES + run[0] * RECORD_BYTES)
+            self._records |= {slots[slot][0]: (slot, slots[slot][1]) for slot in run}
+            if put != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def offset(self, slot: int) -> int:
         return slot * self.slot_nbytes
@@ -244,6 +248,15 @@ class PixelFile:
 def slot_nbytes(nbytes: int) -> int:
     """The size of a slot for so many bytes of pixels."""
     return -(-nbytes // _core.PAGE) * _core.PAGE
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Parts `numbers`, which rise, into those that follow one another without a gap."""
+    first = 0
+    for i, number in enumerate(numbers):
+        if i + 1 == len(numbers) or numbers[i + 1] != number + 1:
+            yield numbers[first : i + 1]
+            first = i + 1
 
 
 def is_whole(record: bytes) -> bool:
