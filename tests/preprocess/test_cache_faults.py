@@ -96,7 +96,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.mark.parametrize(
     ("call", "at"),
-    [("open", 1), ("open", 3), ("rename", 1), *(("write", n) for n in (1, 3, 9, 40))],
+    [("open", 1), ("open", 3), ("rename", 1), *(("write", n) for n in (1, 3, 9, 25))],
 )
 def test_a_kill_at_any_call(place: Place, call: str, at: int) -> None:
     for what in ("kill", "killed"):  # before the call, after it
