@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import tarfile
 from collections.abc import Callable, Iterator
@@ -423,3 +424,43 @@ def test_what_the_cache_has_is_not_fetched(
     assert run()[1].cached == IMAGES - 1
     monkeypatch.setattr(Store, "version", 2)
     assert len(run()[0].fetched) == IMAGES + 1
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_only_a_plain_file_is_written(tmp_path: Path, images: Path, kind: str) -> None:
+    cache, said = tmp_path / "cache", list[str]()
+    Ran(images, FLOAT, PixelCache(cache))
+    pixels, victim = pixels_of(cache), tmp_path / "victim"
+    pixels.unlink()
+    victim.write_bytes(b"precious")
+    if kind == "link":
+        pixels.symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(pixels)
+    else:
+        pixels.mkdir()
+    for _ in range(2):
+        made = Ran(images, BYTE, PixelCache(cache, warn=said.append))
+        assert made.tensors == expected(images, BYTE)
+        assert made.cached == 0
+    assert len(said) == 2
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_cache_that_is_removed_meanwhile_fails_no_run(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoofast.preprocess.pixel_file.LIMIT_SLOTS", 1)
+    cache = tmp_path / "cache"
+    with (
+        open_source(images) as source,
+        Loader(
+            source, recipe_of(FLOAT), cache=PixelCache(cache, 1 << 30), batch_size=4, threads=1
+        ) as loader,
+    ):
+        first = loader.take()
+        assert first is not None
+        shutil.rmtree(cache)
+        loader.give_back(first)
+        assert sum(len(batch.names) for batch in loader) + len(first.names) == IMAGES
+    assert Ran(images, FLOAT, PixelCache(cache)).cached == 0

@@ -54,8 +54,10 @@ def _in_words(listed: Listed) -> str:
     if geometry is None:
         return "unknown: the head of its index is damaged"
     height, width = geometry["size"]
-    resize, filter, pillow = (geometry.get(key) for key in ("resize", "filter", "pillow"))
-    side = "×".join(str(each) for each in dict.fromkeys(geometry.get("resize_size") or []))
+    resize, side, filter, pillow = (
+        geometry.get(key) for key in ("resize", "resize_size", "filter", "pillow")
+    )
+    side = "×".join(map(str, dict.fromkeys(side))) if isinstance(side, list) else side
     return f"{resize} {side}, {filter}, {height}×{width}; Pillow {pillow}"
 
 

@@ -11,7 +11,7 @@ GEOMETRY.index    4096 bytes of header: MAGIC, the geometry as a line of JSON, z
                   uint64    bytes of the image file, or of the member of an archive
                   int64     the file's time of modification, nanoseconds since 1970; of a member 0
                   uint64    zf_checksum of the pixels
-                  4 uint32  x, y, width and height of the image in its pixels
+                  4 int32   x, y, width and height of the image in its pixels
                   uint32    0
                   uint32    CRC-32 of the 60 bytes before
 
@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 import PIL
 
 from zoofast import _core
-from zoofast.base.files import write_atomic, write_errors
+from zoofast.base.files import read_file, write_atomic, write_errors
 from zoofast.base.lock import InUseError, output_lock
 from zoofast.base.parsing import parse_json
 from zoofast.base.provenance import sha256
@@ -53,7 +53,7 @@ MAGIC = b"zoofast pixels 1\n"
 HEADER_BYTES = 4096
 RECORD_BYTES = 64
 KEY_BYTES = 16
-_FIELDS = struct.Struct("<16sQqQ4II")
+_FIELDS = struct.Struct("<16sQqQ4iI")
 _CRC = struct.Struct("<I")
 _OURS = re.compile(r"([0-9a-f]{16})\.(?:pixels|index)")
 LIMIT_SLOTS = 64  # after so many new slots, the sizes of the folder's other files are read again
@@ -139,34 +139,25 @@ class PixelFile:
         """With O_CREAT it makes what is missing or has a damaged header, and raises OutputError.
         With O_RDONLY, there may be no files."""
         makes = bool(flags & os.O_CREAT)
-        if makes and not self._has_header():
-            write_atomic(self._index, self._header)
+        index = _read_index(self._index)
+        if not index.startswith(self._header):
+            index = self._header
+            if makes:
+                write_atomic(self._index, index)
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe that waits
         try:
-            self._index_fd = os.open(self._index, flags | os.O_CLOEXEC)
-            self.fd = os.open(self._pixels, flags | os.O_CLOEXEC, 0o666)
-            with open(os.dup(self._index_fd), "rb") as file:
-                index = file.read()
+            self._index_fd = os.open(self._index, flags, 0o666)
+            self.fd = os.open(self._pixels, flags, 0o666)
         except OSError as error:
             self._close_files()
             if makes:
                 raise OutputError(f"{self._pixels}: cannot be written: {error.strerror}") from error
             return
-        if index.startswith(self._header):
-            self._take_records(index)
-
-    def _has_header(self) -> bool:
-        try:
-            with open(self._index, "rb") as file:
-                return file.read(HEADER_BYTES) == self._header
-        except OSError:
-            return False
-
-    def _take_records(self, index: bytes) -> None:
         for record in split(index):
-            if not is_whole(record):
-                self._free.append(self._slots)
-            else:
+            if is_whole(record):
                 self._records[record[:KEY_BYTES]] = self._slots, record
+            else:
+                self._free.append(self._slots)
             self._slots += 1
         self._free.reverse()
 
@@ -182,9 +173,6 @@ class PixelFile:
                     os.close(fd)
         self.fd = self._index_fd = -1
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     def find(self, key: bytes) -> Stored | None:
         """What is stored under the key of an image."""
         known = self._records.get(key)
@@ -199,7 +187,10 @@ class PixelFile:
         if self._free:
             return self._free.pop()
         if self._slots >= self._check_limit_at:
-            self._limit = self._most_slots()
+            try:
+                self._limit = self._most_slots()
+            except OSError:
+                self._limit = 0
             self._check_limit_at = self._slots + LIMIT_SLOTS
         if self._slots >= self._limit:
             return None
@@ -228,7 +219,7 @@ class PixelFile:
         return slot * self.slot_nbytes
 
     def _most_slots(self) -> int:
-        """How many slots the limits allow."""
+        """How many slots the limits allow. Raises OSError: the folder was removed."""
         each = self.slot_nbytes + RECORD_BYTES
         most = 1 << 62
         if self._left_free:
@@ -240,7 +231,7 @@ class PixelFile:
         others = sum(
             path.stat().st_size
             for path in self._folder.iterdir()
-            if path.suffix in (PIXELS, INDEX) and path.name not in own
+            if _OURS.fullmatch(path.name) and path.name not in own
         )
         return min(most, (self._max_bytes - others - HEADER_BYTES) // each)
 
@@ -294,7 +285,7 @@ def list_pixels(folder: Path) -> list[Listed]:
 
 def _list(folder: Path, digest: str) -> Listed:
     statuses = [path.stat() for path in _files(folder, digest) if path.exists()]
-    index = _read_index(folder, digest)
+    index = _read_index(folder / (digest + INDEX))
     return Listed(
         digest,
         _geometry_in(index),
@@ -310,16 +301,17 @@ def check_pixels(
     """Reads all that the folder has of a geometry: how many images' pixels are whole, and how many
     are damaged. progress: is called with 1 for each image. Raises OutputError, also where another
     process writes."""
-    pixels, _ = _files(folder, digest)
+    pixels, index_path = _files(folder, digest)
     whole = damaged = 0
     with output_lock(pixels):
         try:
-            index = _read_index(folder, digest)
+            index = _read_index(index_path)
             records, geometry = split(index), _geometry_in(index)
-            if geometry is None:
-                return 0, len(records)
-            nbytes = 3 * geometry["size"][0] * geometry["size"][1]
             with open(pixels, "rb") as file:
+                size = geometry["size"] if geometry else [0, 0]
+                nbytes = 3 * size[0] * size[1]
+                if not 0 < nbytes <= os.fstat(file.fileno()).st_size:
+                    return 0, sum(map(any, records))
                 for slot, record in enumerate(records):
                     if not is_whole(record):
                         damaged += any(record)  # zeros: nothing was stored yet
@@ -346,10 +338,11 @@ def _files(folder: Path, digest: str) -> tuple[Path, Path]:
     return folder / (digest + PIXELS), folder / (digest + INDEX)
 
 
-def _read_index(folder: Path, digest: str) -> bytes:
+def _read_index(path: Path) -> bytes:
+    """The content of an index; nothing where it cannot be read."""
     try:
-        return _files(folder, digest)[1].read_bytes()
-    except FileNotFoundError:
+        return read_file(path, path.stat().st_size + (1 << 20))  # another process may add to it
+    except OSError:
         return b""
 
 
@@ -357,10 +350,10 @@ def _geometry_in(index: bytes) -> dict[str, Any] | None:
     try:
         geometry = parse_json(index[:HEADER_BYTES].removeprefix(MAGIC).rstrip(b"\0"))
         height, width = geometry["size"]
-        is_right = index.startswith(MAGIC) and int(height) * int(width) > 0
     except (ValueError, TypeError, KeyError):
         return None
-    return geometry if is_right else None
+    is_right = all(type(side) is int and 0 < side < 1 << 20 for side in (height, width))
+    return geometry if is_right and index.startswith(MAGIC) else None
 
 
 def _checksum_in(record: bytes) -> int:
