@@ -12,6 +12,8 @@ of a compressed tar, rows of a Parquet file. A new one is written so:
    - Items that come one after the other, such as members of a compressed tar: a stream for each
      file. It gives each item as soon as it has it, and waits where the reader is full.
 3. Write `read(item, max_bytes)` for a single image.
+4. Write `cache_key(item)` if something tells that an item's bytes have changed, such as an ETag: a
+   cache then keeps its pixels. Members of archives need only `stamps`, see Source.
 
 The loader does the rest. An item's OSError becomes that image's Failure, with `strerror` as the
 reason; errno EFBIG is for an image of more than `max_bytes` bytes, which is not to be fetched.
