@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support import fetched
 from tests.support import web as webs
 from zoofast.base.urls import is_url, redacted, shown
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.stored import FetchError, StoredFile
 from zoofast.preprocess.sources.stores import ATTEMPTS, MAX_DEAD, Requests
 
@@ -145,7 +148,11 @@ def test_passwords_go_to_their_host_alone(web: webs.Web) -> None:
             key = web.url.replace("//", "//me:p%40ss@") + "/gone"
             web.faults.append(("to", second.url + "/x"))
             body = requests.read_whole(StoredFile(key, shown(key), None), 100)
-        assert body == b"moved"
+            assert body == b"moved"
+            web.files["/gone"] = b"came back"
+            second.faults.append(403)  # as of a signature that is too old
+            assert requests.read_whole(StoredFile(key, shown(key), None), 100) == b"came back"
+    assert len(second.requests) == 2 and second.requests[1][2] == ""
     assert web.requests[-1][2] == "Basic bWU6cEBzcw=="
     assert second.requests[-1][2] == ""
 
@@ -167,6 +174,31 @@ def test_cancelled_requests_do_not_wait(web: webs.Web) -> None:
     with pytest.raises(FetchError, match="the run ended"):
         requests.read(file, 0, 10)
     requests.close()
+
+
+def test_a_file_whose_length_is_not_told(web: webs.Web) -> None:
+    store, requests, file = opened(web)
+    unknown = StoredFile(file.key, file.shown, None)
+    web.faults.extend([("chunks", 3), ("chunks", 0), ("chunks", 0)])
+    with requests:
+        assert requests.read_whole(unknown, len(DATA)) == DATA
+        assert len(store.waits) == 1
+        with pytest.raises(FetchError, match="larger than 299,999 bytes"):
+            requests.read_whole(unknown, len(DATA) - 1)
+
+
+def test_closing_ends_a_request_that_hangs(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    web.faults.append("hang")
+
+    def produce() -> Generator[Fetched, None, None]:
+        yield requests.read(file, 0, 10)
+
+    reader = ReadAhead([Stream(1, produce)], 1, on_close=requests.cancel, on_closed=requests.close)
+    while len(web.requests) < 2:
+        time.sleep(0.001)
+    reader.close()  # waits for the thread, and would wait for the server's answer
+    assert not fetched.threads()
 
 
 SECRETS = {

@@ -16,8 +16,9 @@ class Web(ThreadingHTTPServer):
 
     faults: each GET takes one, if there is one: a status; ("cut", n): the connection ends after n
     bytes of the content; ("lie", n): Content-Length is n too large; ("shift", n): another range
-    than was asked for; ("tag", text): another ETag; ("to", url): a redirection. requests: path with
-    query, Range and Authorization of each GET. sent: bytes of content by path.
+    than was asked for; ("tag", text): another ETag; ("to", url): a redirection; "hang": no answer;
+    ("chunks", n): the length is not told, and the connection ends before the last n chunks.
+    requests: path with query, Range and Authorization of each GET. sent: bytes of content by path.
     """
 
     daemon_threads = True
@@ -27,6 +28,7 @@ class Web(ThreadingHTTPServer):
         self.files = files
         self.faults: deque[Any] = deque()
         self.has_ranges = True
+        self.released = threading.Event()
         self.requests: list[tuple[str, str, str]] = []
         self.sent: Counter[str] = Counter()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -47,10 +49,15 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         web.requests.append((self.path, asked, self.headers.get("Authorization", "")))
         fault, amount = (web.faults.popleft() if web.faults else None), 0
+        if fault == "hang":
+            web.released.wait()
         if isinstance(fault, tuple):
             fault, amount = fault
         path = unquote(urlsplit(self.path).path)
         data = web.files.get(path)
+        if fault == "chunks" and data is not None:
+            self._send_chunks(data, amount)
+            return
         if fault == "to" or isinstance(fault, int) or data is None:
             self.send_response(302 if fault == "to" else fault or 404)
             if fault == "to":
@@ -77,6 +84,15 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("cut", "lie"):
             self.close_connection = True
 
+    def _send_chunks(self, data: bytes, missing: int) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        chunks = [data[i : i + 9999] for i in range(0, len(data), 9999)]
+        chunks = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b"")]
+        self.wfile.write(b"".join(chunks[: len(chunks) - missing]))
+        self.close_connection = missing > 0
+
 
 @contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[Web]:
@@ -86,5 +102,6 @@ def serving(files: dict[str, bytes]) -> Iterator[Web]:
         try:
             yield web
         finally:
+            web.released.set()
             web.shutdown()
             thread.join()

@@ -41,6 +41,7 @@ class HttpClient:
         self._is_closed = False
         self._mine = threading.local()
         self._tls: ssl.SSLContext | None = None
+        self._moved: dict[str, str] = {}  # where a URL led to
 
     def cancel(self) -> None:
         """Ends all connections: a thread that waits for an answer gets an error at once."""
@@ -62,7 +63,22 @@ class HttpClient:
 
         Raises OSError; http.client.HTTPException.
         """
-        first = urlsplit(url).netloc
+        target = self._moved.get(url)
+        if target is not None:
+            response, _ = self._follow(target, url, headers)
+            if response.status not in (401, 403, 404, 410):
+                return response
+            self.drop()  # where it led to may be signed for a while only
+        response, final = self._follow(url, url, headers)
+        if final != url:
+            self._moved[url] = final
+        return response
+
+    def _follow(
+        self, url: str, asked: str, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPResponse, str]:
+        """The answer for `url`, and the URL that gave it. asked: whose host gets credentials."""
+        first = urlsplit(asked).netloc
         for _ in range(MAX_REDIRECTS):
             parts = urlsplit(url)
             more = dict(headers, **{"Accept-Encoding": "identity"})
@@ -71,7 +87,7 @@ class HttpClient:
             response = self._answer(parts, more)
             where = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or where is None:
-                return response
+                return response, url
             self.drop()
             url = urljoin(url, where)
         raise FetchError(errno.EIO, f"more than {MAX_REDIRECTS} redirections")
@@ -191,6 +207,15 @@ class HttpBody:
         if self.at == self.end:
             self._finish()
         return data
+
+    def read_to_end(self, nbytes: int) -> bytes:
+        """All bytes of an answer that does not tell its length, up to `nbytes`; as read_some."""
+        try:
+            self.open()
+            assert self._answer is not None
+            return self._answer.read(nbytes)
+        finally:
+            self.close()
 
     def _finish(self) -> None:
         assert self._answer is not None

@@ -177,10 +177,13 @@ class Requests:
         with closing(self.body(file, 0, file.nbytes)) as body:
             if body.end is None:
                 self.retried(body.open)
-            nbytes = body.end
-            if nbytes is None or nbytes > max_bytes:
-                raise too_large(max_bytes) if nbytes else FetchError(errno.EIO, "of unknown size")
-            return self.read_of(body, nbytes)
+            if body.end is None:  # the answer does not tell either
+                data = self.retried(lambda: body.read_to_end(max_bytes + 1))
+            elif body.end <= max_bytes:
+                data = self.read_of(body, body.end)
+            if max_bytes < (len(data) if body.end is None else body.end):
+                raise too_large(max_bytes)
+            return data
 
     def body(self, file: StoredFile, begin: int, end: int | None) -> HttpBody | _CatBody:
         if self._http is not None:
@@ -331,6 +334,9 @@ class _CatBody:
 
     def open(self) -> None:
         """The size is known, or it will not be."""
+
+    def read_to_end(self, nbytes: int) -> bytes:
+        return self._cat(self._file.key, 0, nbytes)
 
     def read_some(self, nbytes: int) -> bytes:
         assert self.end is not None
