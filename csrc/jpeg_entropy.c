@@ -139,7 +139,7 @@ INLINE bool decode_mcu(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *bl
 /* Does what an entry of a run table cannot do. k is the zigzag position before the entry.
  * Returns the position after it, 63 or more at the end of a block; -1 if the stream is bad. */
 static __attribute__((noinline)) int skip_rare(zf_bits *b, const zf_ac_table *table,
-                                               uint32_t entry, int k)
+                                               int entry, int k)
 {
     int value;
     if (ZF_RUN_TOTAL(entry) != 0 && k + ZF_RUN_STEPS(entry) == 63 && !(entry & ZF_RUN_ENDS))
@@ -157,13 +157,13 @@ static __attribute__((noinline)) int skip_rare(zf_bits *b, const zf_ac_table *ta
  *
  * Nothing in the loop depends on where a block ends but the choice of the table and of k,
  * which takes no branch: the CPU could not predict it. */
-INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint32_t *const *tables,
+INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint16_t *const *tables,
                         size_t n, uint64_t *dc_bits)
 {
     zf_bits b = *bits;
-    const uint32_t *table = tables[0], *next = tables[1];
+    const uint16_t *table = tables[0], *next = tables[1];
     size_t s = 0;
-    uint32_t entry, k = 0;
+    int entry, k = 0;
 
     refill(&b);
     while (s < n) {
@@ -174,10 +174,10 @@ INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint32_t *const 
             dc_bits[s] = b.buf;
             b.buf <<= entry & 63;
             b.left -= ZF_RUN_TOTAL(entry);
-            k += ZF_RUN_STEPS(entry);
+            k += ZF_RUN_STEPS(entry); /* of a DC: fewer than 16, for nothing */
             if (k >= 63)
                 break;
-            bool ends = entry >> 31;
+            bool ends = entry & ZF_RUN_ENDS;
             table = ends ? next : table;
             k = ends ? 0 : k;
             s += ends;
@@ -199,10 +199,10 @@ INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint32_t *const 
             k = 63;
         } else {
             int after = skip_rare(&copy, mcu->block[block].ac, entry,
-                                  (int)k - ZF_RUN_STEPS(entry));
+                                  k - ZF_RUN_STEPS(entry));
             if (after < 0)
                 return false;
-            k = (uint32_t)after;
+            k = after;
         }
         b = copy;
         if (k >= 63) {
@@ -218,7 +218,7 @@ INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint32_t *const 
 
 INLINE bool skip_mcus(zf_bits *bits, const uint8_t *end, const zf_mcu *mcu, int dc[3], int n)
 {
-    const uint32_t *tables[2 * ZF_RUN_BLOCKS + 2];
+    const uint16_t *tables[2 * ZF_RUN_BLOCKS + 2];
     uint64_t dc_bits[2 * ZF_RUN_BLOCKS];
     int most = zf_min(n, ZF_RUN_BLOCKS / mcu->nblocks);
     size_t count = 0;

@@ -76,10 +76,10 @@ bool zf_dc_table_make(zf_dc_table *table, const zf_huffman *source)
     for (int l = 1; l <= ZF_RUN_BITS; l++)
         for (int i = 0; i < source->bits[l]; i++) {
             int size = source->values[symbol++];
-            uint32_t entry = l + size > ZF_MAX_TOTAL ? ZF_RUN_OTHER
-                                                     : ZF_RUN_ENTRY(l + size, 0, size) | ZF_RUN_ENDS;
+            int entry = l + size > ZF_MAX_TOTAL ? ZF_RUN_OTHER
+                                                : ZF_RUN_ENTRY(l + size, size) | ZF_RUN_ENDS;
             for (uint32_t end = filled + (n >> l); filled < end; filled++)
-                table->entry[filled] = entry;
+                table->entry[filled] = (uint16_t)entry;
         }
     for (; filled < n; filled++)
         table->entry[filled] = ZF_RUN_OTHER;
@@ -189,27 +189,27 @@ static void fill_entries(zf_ac_table *table, const ac_symbols *list)
 
 /* For each string of nbits bits: the sum of the complete codes that it begins with, each
  * with its value; 0: none. tails + (1 << i) has the same for i < nbits bits. */
-static void list_runs(uint32_t *out, int nbits, const ac_symbols *list, const uint32_t *tails)
+static void list_runs(uint16_t *out, int nbits, const ac_symbols *list, const uint16_t *tails)
 {
-    uint32_t *end = out + (1 << nbits);
+    uint16_t *end = out + (1 << nbits);
     for (int s = 0; s < list->n && list->symbol[s].length <= nbits; s++) {
         int length = list->symbol[s].length, total = list->symbol[s].total;
         bool ends = list->symbol[s].step == ZF_EOB;
-        uint32_t entry = ends ? ZF_RUN_ENTRY(total, 0, 0) | ZF_RUN_ENDS
-                              : ZF_RUN_ENTRY(total, list->symbol[s].step, 0);
+        int entry = ends ? ZF_RUN_ENTRY(total, 0) | ZF_RUN_ENDS
+                         : ZF_RUN_ENTRY(total, list->symbol[s].step);
         if (list->symbol[s].size + ZF_RUN_BITS > ZF_MAX_TOTAL)
             entry = 0;
         int period = ends || total > nbits || !entry ? 1 : 1 << (nbits - total);
-        const uint32_t *tail = tails + period; /* tails[1] is 0 */
-        uint32_t *next = out + (1 << (nbits - length));
+        const uint16_t *tail = tails + period; /* tails[1] is 0 */
+        uint16_t *next = out + (1 << (nbits - length));
         if (period >= CHUNK) {
             for (; out < next; out += period)
                 for (int i = 0; i < period; i += CHUNK)
                     for (int j = 0; j < CHUNK; j++)
-                        out[i + j] = entry + tail[i + j];
+                        out[i + j] = (uint16_t)(entry + tail[i + j]);
         } else {
             for (int i = 0; out < next; i = (i + 1) & (period - 1))
-                *out++ = entry + tail[i];
+                *out++ = (uint16_t)(entry + tail[i]);
         }
     }
     memset(out, 0, (size_t)(end - out) * sizeof *out);
@@ -217,12 +217,12 @@ static void list_runs(uint32_t *out, int nbits, const ac_symbols *list, const ui
 
 static void fill_runs(zf_ac_table *table, const ac_symbols *list)
 {
-    uint32_t tails[(2 << ZF_RUN_BITS) + CHUNK];
+    uint16_t tails[(2 << ZF_RUN_BITS) + CHUNK];
     tails[1] = 0;
     for (int nbits = 1; nbits <= ZF_RUN_BITS; nbits++)
         list_runs(tails + (1 << nbits), nbits, list, tails);
     for (int i = 0; i < 1 << ZF_RUN_BITS; i++) {
-        uint32_t entry = tails[(1 << ZF_RUN_BITS) + i];
+        uint16_t entry = tails[(1 << ZF_RUN_BITS) + i];
         table->run[i] = entry ? entry : ZF_RUN_OTHER;
     }
 }

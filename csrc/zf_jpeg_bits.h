@@ -53,8 +53,8 @@ static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b,
                                                                 const zf_dc_table *table,
                                                                 int *difference)
 {
-    uint32_t entry = table->entry[b->buf >> (64 - ZF_RUN_BITS)];
-    int total = ZF_RUN_TOTAL(entry), size = ZF_RUN_SIZE(entry);
+    int entry = table->entry[b->buf >> (64 - ZF_RUN_BITS)];
+    int total = ZF_RUN_TOTAL(entry), size = ZF_RUN_STEPS(entry);
 
     if (__builtin_expect(total == 0, 0)) {
         int length;

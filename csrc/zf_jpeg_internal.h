@@ -67,22 +67,20 @@ typedef struct zf_codes {
 
 /* A table for several codes at once, without the values of AC coefficients. An entry says
  * what the next ZF_RUN_BITS bits begin with. From the lowest bits up:
- *    8 bits: the number of bits used, of codes and values together. The last value may
+ *    6 bits: the number of bits used, of codes and values together. The last value may
  *            be beyond the ZF_RUN_BITS bits
- *    8 bits: AC: zigzag steps to the last of the coefficients
- *    8 bits: DC: the bits of the difference
- *    bit 31: DC, or the end of a block
+ *    9 bits: AC: zigzag steps to the last of the coefficients. DC: the bits of the
+ *            difference
+ *    1 bit:  DC, or the end of a block
  * ZF_RUN_OTHER: no code is in the table. */
-#define ZF_RUN_ENTRY(total, steps, size)                                               \
-    ((uint32_t)(total) | (uint32_t)(steps) << 8 | (uint32_t)(size) << 16)
-#define ZF_RUN_ENDS 0x80000000
-#define ZF_RUN_OTHER ZF_RUN_ENTRY(0, 127, 0)
-#define ZF_RUN_TOTAL(e) ((int)(uint8_t)(e))
-#define ZF_RUN_STEPS(e) ((int)(uint8_t)((e) >> 8))
-#define ZF_RUN_SIZE(e) ((int)(uint8_t)((e) >> 16))
+#define ZF_RUN_ENTRY(total, steps) ((total) | (steps) << 6)
+#define ZF_RUN_ENDS 0x8000
+#define ZF_RUN_OTHER ZF_RUN_ENTRY(0, 127)
+#define ZF_RUN_TOTAL(e) ((e) & 63)
+#define ZF_RUN_STEPS(e) ((e) >> 6 & 511)
 
 typedef struct zf_dc_table {
-    uint32_t entry[1 << ZF_RUN_BITS]; /* one code each */
+    uint16_t entry[1 << ZF_RUN_BITS]; /* one code each */
     zf_codes codes;
     zf_huffman source; /* the DHT that the table was made from */
 } zf_dc_table;
@@ -109,7 +107,7 @@ typedef struct zf_dc_table {
 
 typedef struct zf_ac_table {
     uint64_t entry[1 << ZF_AC_BITS];
-    uint32_t run[1 << ZF_RUN_BITS]; /* for skipping */
+    uint16_t run[1 << ZF_RUN_BITS]; /* for skipping */
     zf_codes codes;
     zf_huffman source;
 } zf_ac_table;
