@@ -18,7 +18,7 @@ from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.decompress import Forward
-from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import Item, Source, archive_stamp
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
@@ -52,8 +52,7 @@ class CompressedTarSource(TarSource):
         self._pass: _Pass | None = None  # of `read`
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
-        streams = self.streams(items, max_bytes)
-        return ReadAhead(streams, _threads(len(streams)))
+        return read_local(self.streams(items, max_bytes))
 
     def streams(self, items: Sequence[Item], max_bytes: int) -> list[Stream]:
         """A stream for the items of each tar."""

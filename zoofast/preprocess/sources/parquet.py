@@ -19,12 +19,11 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from zoofast.base.cpus import usable_cpus
 from zoofast.base.extras import needs
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import Item, Source, archive_stamp
 from zoofast.preprocess.sources.stored import FetchError
 from zoofast.preprocess.sources.tars import MAX_CLASS
@@ -35,7 +34,7 @@ _BATCH_BYTES = 4_000_000  # of the rows that are read at once, by their mean siz
 _MAX_BATCH_ROWS = 64
 _LISTED_ROWS = 10_000  # whose names are read at once
 _BUFFER_BYTES = 1 << 20  # of the file that are read at once
-MAX_GROUPS_AT_ONCE = 2  # row groups that are read at the same time
+MAX_GROUPS_AT_ONCE = 2  # row groups that are read from a store at the same time
 
 
 @dataclass
@@ -125,7 +124,7 @@ class ParquetSource(Source):
         return data
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
-        return ReadAhead(self.streams(items, max_bytes), min(MAX_GROUPS_AT_ONCE, usable_cpus()))
+        return read_local(self.streams(items, max_bytes))
 
     def streams(self, items: Sequence[Item], max_bytes: int) -> list[Stream]:
         """A stream for the items of each row group."""

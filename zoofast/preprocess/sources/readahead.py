@@ -10,7 +10,8 @@ of a compressed tar, rows of a Parquet file. A new one is written so:
    - Items that can be fetched independently, such as objects: a stream for each few items, and
      `threads` as many as requests may be under way.
    - Items that come one after the other, such as members of a compressed tar: a stream for each
-     file. It gives each item as soon as it has it, and waits where the reader is full.
+     file. It gives each item as soon as it has it, and waits where the reader is full. For local
+     files, `read_local(streams)` chooses how many threads.
 3. Write `read(item, max_bytes)` for a single image.
 4. Write `cache_key(item)` if something tells that an item's bytes have changed, such as an ETag: a
    cache then keeps its pixels. Members of archives need only `stamps`, see Source.
@@ -24,12 +25,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from zoofast.base.cpus import usable_cpus
+
 MAX_AHEAD_BYTES = 64_000_000  # fetched and not yet taken
 MAX_AHEAD_ITEMS = 1024
+LOCAL_AHEAD_BYTES = 16_000_000  # by each thread, see read_local
+CPUS_PER_THREAD, MAX_LOCAL_THREADS = 4, 8
 
 Fetched = bytes | OSError
 
@@ -189,6 +194,15 @@ class ReadAhead:
 
     def _has_room_for(self, nbytes: int) -> bool:
         return self._nbytes + nbytes <= self._max_bytes and self._items < self._max_items
+
+
+def read_local(streams: Sequence[Stream]) -> ReadAhead:
+    """Reads streams of files on this machine, which take CPUs to decompress or decode.
+
+    The computing threads need the same CPUs, and what is only a little ahead stays in their caches.
+    """
+    threads = min(1 + usable_cpus() // CPUS_PER_THREAD, MAX_LOCAL_THREADS)
+    return ReadAhead(streams, threads, max_bytes=threads * LOCAL_AHEAD_BYTES)
 
 
 @dataclass

@@ -146,5 +146,5 @@ def is_settled(mtime_ns: int, read_ns: int) -> bool:
 
 def is_image(path: str) -> bool:
     """Whether a file is an image, by its name."""
-    base = os.path.basename(path)
-    return not base.startswith(".") and os.path.splitext(base)[1].lower() in SUFFIXES
+    base = path[path.rfind("/") + 1 :]
+    return base[:1] != "." and base[base.rfind(".") :].lower() in SUFFIXES

@@ -49,10 +49,16 @@ def list_members(pread: Pread, near: int = 4096) -> Iterator[Member]:
 
 
 _ZEROS = bytes(BLOCK)  # ends a tar
-# name; mode, uid, gid; size; time; checksum; type; linked name, magic, version, user and group;
+# name; mode, uid, gid, size, time, checksum; type; linked name, magic, version, user and group;
 # major and minor number of a device; prefix of the name
-_FIELDS = struct.Struct("100s24s12s12s8sc172s16s155s12x")
+_FIELDS = struct.Struct("100s56sc172s16s155s12x")
+_NUMBERS = struct.Struct("8s8s8s12s12s8s8s8s")
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
+# How tar programs write the numbers, and those of a device for what is none.
+_USUAL_NUMBERS = re.compile(
+    rb"(?:[0-7]{7}\0|[0-7]{6} \0){3}([0-7]{11})[ \0][0-7]{11}[ \0]([0-7]{6})\0 "
+)
+_NO_DEVICE = (bytes(16), b"0000000\0" * 2, b"000000 \0" * 2)
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 _BEFORE_A_MEMBER = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE)
@@ -70,16 +76,16 @@ class _Headers:
     def __init__(self, pread: Pread, near: int) -> None:
         self._pread, self._near = pread, near
         self._start, self._data = 0, b""  # what was read last
-        self._owners: set[bytes] = set()  # numbers of headers that were read; few are different
 
     def members(self) -> Generator[Member, None, int | None]:
         """Returns the offset of the first header that only tarfile reads; None after the end."""
         at = 0
         while True:
             try:
-                if self._read(at, BLOCK) == _ZEROS:
+                block = self._read(at, BLOCK)
+                if block == _ZEROS:
                     return None
-                member, end = self._member(at)
+                member, end = self._member(at, block)
             except _OddError:
                 return at
             if member is not None:
@@ -93,9 +99,12 @@ class _Headers:
             begin = 0
         return self._data[begin : begin + size]
 
-    def _member(self, at: int) -> tuple[Member | None, int]:
-        """The member whose headers begin at `at` (None for a folder), and where the next begin."""
-        kind, name, nbytes = self._header(at)
+    def _member(self, at: int, block: bytes) -> tuple[Member | None, int]:
+        """The member whose headers begin with `block` at `at`, and where the next headers begin.
+
+        None for a folder.
+        """
+        kind, name, nbytes = _parse(block)
         at += BLOCK
         long_name = pax_nbytes = None
         if kind in _BEFORE_A_MEMBER:
@@ -107,7 +116,7 @@ class _Headers:
                 long_name, pax_nbytes = _pax(content)
             else:
                 long_name = _text(content)
-            kind, name, nbytes = self._header(at + size)
+            kind, name, nbytes = _parse(self._read(at + size, BLOCK))
             at += size + BLOCK
             if kind in _BEFORE_A_MEMBER:
                 raise _OddError
@@ -120,39 +129,32 @@ class _Headers:
         regular = kind in _FILES
         return Member(name, at, nbytes, regular), at + (_whole_blocks(nbytes) if regular else 0)
 
-    def _header(self, at: int) -> tuple[bytes, str, int]:
-        """Type, name and size in the header at `at`."""
-        block = self._read(at, BLOCK)
-        if len(block) < BLOCK:
-            raise _OddError
-        fields = _FIELDS.unpack(block)
-        name, ids, size, time, checksum, kind, _, device, prefix = fields
-        if kind not in _KNOWN or _number(checksum) != _sum(block, checksum):
-            raise _OddError
-        nbytes = _number(size)
-        if nbytes > _MAX_NBYTES:
-            raise _OddError
+
+def _parse(block: bytes) -> tuple[bytes, str, int]:
+    """Type, name and size in a header."""
+    if len(block) < BLOCK:
+        raise _OddError
+    name, numbers, kind, _, device, prefix = _FIELDS.unpack(block)
+    usual = _USUAL_NUMBERS.fullmatch(numbers)
+    if usual is not None and device in _NO_DEVICE:
+        nbytes, checksum = int(usual[1], 8), int(usual[2], 8)
+    else:
         # tarfile refuses a header with a number that is none, also where the number is not used.
-        _number(time)
-        owner = ids + device
-        if owner not in self._owners:
-            for begin in range(0, len(owner), 8):
-                _number(owner[begin : begin + 8])
-            if len(self._owners) < 100:
-                self._owners.add(owner)
-        text = _text(name)
-        if kind == tarfile.AREGTYPE and text.endswith("/"):
-            kind = tarfile.DIRTYPE  # of the oldest tars
-        if prefix[0]:
-            text = f"{_text(prefix)}/{text}"
-        return kind, text, nbytes
-
-
-def _sum(block: bytes, checksum: bytes) -> int:
-    """The sum of a header's bytes, those of its checksum counted as spaces."""
+        values = [_number(field) for field in _NUMBERS.unpack(numbers + device)]
+        nbytes, checksum = values[3], values[5]
     # Each Adler sum is 1 + the sum of 256 bytes, modulo 65521, which is more than 1 + 256 * 255.
-    sums = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
-    return sums - sum(checksum) + len(checksum) * ord(" ")
+    # The bytes of the checksum itself count as spaces.
+    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
+    if checksum != total - sum(numbers[-8:]) + 8 * ord(" ") or kind not in _KNOWN:
+        raise _OddError
+    if nbytes > _MAX_NBYTES:
+        raise _OddError
+    text = _text(name)
+    if kind == tarfile.AREGTYPE and text.endswith("/"):
+        kind = tarfile.DIRTYPE  # of the oldest tars
+    if prefix[0]:
+        text = f"{_text(prefix)}/{text}"
+    return kind, text, nbytes
 
 
 def _number(field: bytes) -> int:

@@ -107,38 +107,43 @@ def open_tar(path: str, count: int) -> int:
 def index(source: TarSource, archive: int, prefix: str, members: Iterable[Member]) -> None:
     """Adds the members of the tar number `archive`. prefix: of their paths."""
     first_item = len(source.items)
-    others: list[Item] = []  # members that are no images
+    others: list[tuple[str, int, int]] = []  # path, offset and size of members that are no images
     for name, offset, nbytes, regular in members:
         path = prefix + name
-        *folders, base = name.split("/")
-        hidden = any(part[:1] == "." and part not in (".", "..") for part in folders)
-        if hidden or not regular:
+        if not regular or _is_hidden(name):
             source.skipped.append(path)
-        elif is_image(path):
+        elif is_image(name):
             source.items.append(Item.at(path, offset, nbytes, archive))
-        elif base.startswith("."):
-            source.skipped.append(path)
         else:
-            others.append(Item.at(path, offset, nbytes, archive))
-    of_images = {_key(item) for item in source.items[first_item:]} if others else set()
-    for item in others:
-        if _key(item) not in of_images:
-            source.skipped.append(item.path)
-        elif (rank := _rank(item)) is not None:
+            others.append((path, offset, nbytes))
+    samples = {_sample(item.path) for item in source.items[first_item:]} if others else set()
+    for path, offset, nbytes in others:
+        if _sample(path) not in samples:
+            source.skipped.append(path)
+        elif is_label(path):
+            item = Item.at(path, offset, nbytes, archive)
             known = source.label_members.get(item.name)
-            if known is None or rank < (_rank(known) or 0):
+            if known is None or _rank(path) < _rank(known.path):
                 source.label_members[item.name] = item
 
 
-def _rank(item: Item) -> int | None:
-    """How preferred a member is as a label, from 0; None for a member that is no label."""
-    suffix = os.path.splitext(item.path)[1].lower()
-    return _LABEL_SUFFIXES.index(suffix) if suffix in _LABEL_SUFFIXES else None
+def _is_hidden(name: str) -> bool:
+    """Whether a member's name, or that of a folder that it lies in, begins with a dot."""
+    if name[:1] != "." and "/." not in name:
+        return False
+    *folders, base = name.split("/")
+    return base[:1] == "." or any(part[:1] == "." and part not in (".", "..") for part in folders)
 
 
-def _key(item: Item) -> tuple[str, str]:
-    """What the members of a sample have in common: their folder and name."""
-    return os.path.dirname(item.path), item.name
+def _sample(path: str) -> str:
+    """What the paths of a sample's members have in common: all up to the file name's first dot."""
+    folder, slash, base = path.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def _rank(path: str) -> int:
+    """How preferred a label is, from 0."""
+    return _LABEL_SUFFIXES.index(os.path.splitext(path)[1].lower())
 
 
 def is_label(path: str) -> bool:
