@@ -33,7 +33,8 @@ LABEL_COLUMNS = ("label", "cls")
 _BATCH_BYTES = 4_000_000  # of the rows that are read at once, by their mean size
 _MAX_BATCH_ROWS = 64
 _LISTED_ROWS = 10_000  # whose names are read at once
-_BUFFER_BYTES = 1 << 20  # of the file that are read at once
+_MAX_GROUP_BYTES = 1 << 24  # of a row group that is read at once
+_BUFFER_BYTES = 1 << 20  # of a larger one that are read at once
 MAX_GROUPS_AT_ONCE = 2  # row groups that are read from a store at the same time
 
 
@@ -64,13 +65,15 @@ class _File:
         """The rows of row groups, at most `rows` at once. Raises OSError that names the file."""
         from pyarrow import parquet
 
+        largest = max((self.metadata.row_group(i).total_byte_size for i in groups), default=0)
         with (
             _damage(self.path),
             parquet.ParquetFile(
                 self.open(),
                 metadata=self.metadata,
-                buffer_size=_BUFFER_BYTES,
-                pre_buffer=False,  # it would read a whole row group
+                # Without a buffer, a column of a row group is read at once, and copied once less.
+                buffer_size=0 if largest <= _MAX_GROUP_BYTES else _BUFFER_BYTES,
+                pre_buffer=False,  # it would read all columns of a row group
                 page_checksum_verification=True,
             ) as file,
         ):
