@@ -239,6 +239,21 @@ def test_objects_that_change_or_go(bucket: Any, tmp_path: Path) -> None:
     }
 
 
+def test_a_tar_of_a_bucket_that_is_replaced(bucket: Any, root: Path, tmp_path: Path) -> None:
+    """By one of the same size, after it was listed: each of its images fails, by name."""
+    for i in range(2):
+        bucket.put(f"{root}/shard-{i:02d}.tar", f"bucket/moving/shard-{i}.tar")
+    data = bucket.cat_file("bucket/moving/shard-1.tar")
+    with open_source("s3://bucket/moving/shard-*.tar") as source:
+        names = [item.name for item in source.items if item.archive == 1]
+        another = type(bucket)(skip_instance_cache=True)
+        another.pipe("bucket/moving/shard-1.tar", data[:-1] + b"x")
+        report = prepare_folder(source, tmp_path, RECIPE, PrepOptions(threads=1))
+    changed = {f.name: f.reason for f in report.failures if f.cause == "unreadable"}
+    assert sorted(changed) == sorted(names)
+    assert set(changed.values()) == {"it changed after it was listed: it has another ETag or time"}
+
+
 def test_members_larger_than_the_read_ahead_take_the_memory_of_a_few(
     server: str, root: Path
 ) -> None:

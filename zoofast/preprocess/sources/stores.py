@@ -89,6 +89,7 @@ class Store:
         return StoredFile(key, self.shown(key), info.get("size"), str(version))
 
     def _list(self, call: Callable[[], T], key: str) -> T:
+        self.fs.invalidate_cache(key)
         try:
             with Requests(self) as requests:
                 return requests.retried(call)
@@ -130,6 +131,7 @@ class Requests:
     def stat(self, key: str) -> StoredFile:
         """What the store says of a file now. Raises FetchError."""
         if self._http is None:
+            self.store.fs.invalidate_cache(key)
             return self.store.listed(key, self.retried(lambda: self.store.fs.info(key)))
         # A GET, since a signed URL is for one method; and it shows whether the server has ranges.
         http, file = self._http, StoredFile(key, self.store.shown(key), None)
