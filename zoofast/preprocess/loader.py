@@ -32,7 +32,6 @@ from zoofast.preprocess.sources import Item, Source
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead
 
 DEPTH = 3  # batches: the caller's, one that is being filled, one that is queued
-DEPTH_FOR_FILES = 6  # more, so that no computing thread waits while batches wait for the disk
 # Of fetched images that wait for a computing thread: with more, no further batch is queued.
 MAX_QUEUED_BYTES = 256_000_000
 
@@ -163,7 +162,7 @@ class _Queued:
 T = TypeVar("T", bound=BatchOutcome)
 
 
-class _Ring(ABC, Generic[T]):
+class Ring(ABC, Generic[T]):
     """What Loader and FileWriter share: a ring of batches, filled in source order."""
 
     def __init__(
@@ -412,10 +411,10 @@ class _Ring(ABC, Generic[T]):
         return refusal
 
 
-R = TypeVar("R", bound="_Ring[Any]")
+R = TypeVar("R", bound="Ring[Any]")
 
 
-class Loader(_Ring[Prepared]):
+class Loader(Ring[Prepared]):
     """Takes `items` of a source (default: all) in order, in batches of Prepared, in memory.
 
     A context manager. Iterating gives each batch back when the next is asked for; with `take` and
@@ -460,41 +459,3 @@ class Loader(_Ring[Prepared]):
             if row != i:
                 array[row] = array[i]
         return Prepared(**vars(outcome), array=array[: len(good)])
-
-
-class FileWriter(_Ring[BatchOutcome]):
-    """Like Loader, but each tensor is written to its file of `paths`, after the bytes `prefix`.
-
-    When a batch is delivered, its files are whole under their final names. Raises OutputError
-    when a file cannot be written.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        recipe: Recipe,
-        paths: OutputPaths,
-        *,
-        items: Sequence[Item] | None = None,
-        batch_size: int | None = None,
-        threads: int | None = None,
-        depth: int = DEPTH_FOR_FILES,
-        prefix: bytes = b"",
-        max_file_bytes: int = MAX_FILE_BYTES,
-        cache: PixelCache | None = None,
-    ) -> None:
-        super().__init__(
-            source,
-            recipe,
-            items,
-            batch_size,
-            threads,
-            depth,
-            paths=paths,
-            prefix=prefix,
-            max_file_bytes=max_file_bytes,
-            cache=cache,
-        )
-
-    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> BatchOutcome:
-        return outcome

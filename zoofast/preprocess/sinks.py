@@ -16,7 +16,8 @@ from zoofast.base.rows import NamedRows, npy_header
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing
 from zoofast.preprocess.cache import PixelCache
-from zoofast.preprocess.loader import BatchOutcome, FileWriter, Loader, OutputPaths, Stats
+from zoofast.preprocess.file_writer import FileWriter
+from zoofast.preprocess.loader import BatchOutcome, Loader, OutputPaths, Stats
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 

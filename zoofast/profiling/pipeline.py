@@ -10,7 +10,8 @@ from typing import Any
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.preprocess.cache import PixelCache
-from zoofast.preprocess.loader import BatchOutcome, Failure, FileWriter, Loader, OutputPaths
+from zoofast.preprocess.file_writer import FileWriter
+from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, OutputPaths
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.timing.timeline import CALLER, Timeline
