@@ -188,7 +188,6 @@ def test_memory_does_not_grow_with_a_row_group(tmp_path: Path) -> None:
     code = """
 import re, sys
 from pathlib import Path
-import pyarrow.parquet
 from zoofast import open_source
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

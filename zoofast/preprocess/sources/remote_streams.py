@@ -9,14 +9,18 @@ from functools import partial
 from typing import Any
 
 from zoofast.base.cpus import usable_cpus
-from zoofast.base.extras import needs
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.compressed_tars import (
     MAX_TARS_AT_ONCE,
     CompressedTarSource,
     list_tars,
 )
-from zoofast.preprocess.sources.parquet import MAX_GROUPS_AT_ONCE, ParquetSource, list_rows
+from zoofast.preprocess.sources.parquet import (
+    MAX_GROUPS_AT_ONCE,
+    ParquetSource,
+    import_pyarrow,
+    list_rows,
+)
 from zoofast.preprocess.sources.readahead import ReadAhead
 from zoofast.preprocess.sources.source import Item
 from zoofast.preprocess.sources.stored import StoredFile, file_stamp
@@ -92,8 +96,7 @@ def from_remote_compressed_tars(store: Store, keys: Sequence[str]) -> RemoteComp
 
 def from_remote_parquet(store: Store, keys: Sequence[str]) -> RemoteParquet:
     """Lists the rows of Parquet files."""
-    with needs("remote", SourceError):
-        import pyarrow.parquet  # noqa: F401
+    import_pyarrow()
     source = RemoteParquet(store.url, [], store=store, requests=Requests(store))
     try:
         for file in _stats(source.requests, keys):
