@@ -141,7 +141,7 @@ static bool skip_mcus(zf_baseline *d, zf_stream *s, int n)
 {
     while (n > 0) {
         int run = begin_mcus(s, n);
-        if (run == 0 || !d->planes.kernels->skip(&s->bits, s->start + s->n, &d->mcu, s->dc, run) ||
+        if (run == 0 || !d->planes.kernels->skip(&s->bits, zf_stream_end(s), &d->mcu, s->dc, run) ||
             zf_stream_bits_left(s) < 0)
             return false;
         n -= run;

@@ -378,8 +378,8 @@ static bool decode_sequential_row(zf_progressive *d, scan *s, int y)
         }
         if (!begin_mcu(stream) ||
             !(needed ? kernels->mcu(&stream->bits, &s->mcu, stream->dc, d->mcu_blocks, last)
-                     : kernels->skip(&stream->bits, stream->start + stream->n, &s->mcu,
-                                     stream->dc, 1)) ||
+                     : kernels->skip(&stream->bits, zf_stream_end(stream), &s->mcu, stream->dc,
+                                     1)) ||
             zf_stream_bits_left(stream) < 0)
             return false;
         for (int i = 0; i < n; i++)

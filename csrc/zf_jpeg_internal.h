@@ -322,6 +322,12 @@ void zf_stream_begin(zf_stream *s, const zf_jpeg_kernels *kernels, const zf_jpeg
  * interval has bytes left or another marker follows. */
 bool zf_stream_restart(zf_stream *s);
 
+/* The end of the restart interval's bytes. */
+static inline const uint8_t *zf_stream_end(const zf_stream *s)
+{
+    return s->start + s->n;
+}
+
 /* Bits of the restart interval that were not used yet; negative if the decoder
  * ran past its end. */
 static inline int64_t zf_stream_bits_left(const zf_stream *s)

@@ -96,9 +96,19 @@ def test_intact_pictures_are_decoded_here(isa: str) -> None:
     """The core itself makes these pixels; it does not leave them to Pillow."""
     workspace = _core.Workspace(isa)
     for name, data in PICTURES.items():
-        made = workspace.decode(data)
-        assert made is not None, name
-        assert np.array_equal(made, oracle.pixels(data)), name
+        for x0, y0, x1, y1 in ((0, 0, 56, 40), (41, 33, 56, 40)):
+            made = workspace.decode(data, (x0, y0, x1, y1))
+            assert made is not None, name
+            assert np.array_equal(made, oracle.pixels(data)[y0:y1, x0:x1]), name
+
+
+def test_a_window_of_scans_with_restarts(isa: str) -> None:
+    """Each restart interval of a skipped row ends elsewhere."""
+    factors = jpegs.SAMPLINGS["4:2:0"]
+    data = jpegs.craft(48, 400, factors, separate_scans=True, restart=3)
+    made = _core.Workspace(isa).decode(data, (350, 32, 400, 48))
+    assert made is not None
+    assert np.array_equal(made, oracle.pixels(data)[32:, 350:])
 
 
 def test_a_wide_picture_that_ends_early(isa: str) -> None:
