@@ -64,7 +64,7 @@ lint: .venv/ready-test
 	if command -v shellcheck >/dev/null; then shellcheck tools/*.sh .ci/run; fi
 
 .venv/ready-bench: $(SOURCES)
-	sh tools/setup.sh dev bench remote
+	sh tools/setup.sh dev bench test-remote
 	@touch $@ .venv/ready .venv/ready-test
 
 bench: .venv/ready-bench
@@ -76,6 +76,7 @@ bench: .venv/ready-bench
 	$(PYTHON) benchmarks/scaling.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/disk.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/sources.py $(if $(IMAGES),--images $(IMAGES)) --write
+	$(PYTHON) benchmarks/remote.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/score.py --write
 	$(PYTHON) benchmarks/profile_cost.py $(if $(IMAGES),--images $(IMAGES)) --write
 	mkdir -p .cache

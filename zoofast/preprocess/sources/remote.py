@@ -80,7 +80,8 @@ class RemoteFolder(_RemoteSource):
         def produce(item: Item) -> Generator[Fetched, None, None]:
             yield requests.read_whole(self.files[item.path], max_bytes)
 
-        streams = (Stream(1, partial(produce, item), item.nbytes) for item in items)
+        # A file that is too large is not fetched.
+        streams = (Stream(1, partial(produce, i), min(i.nbytes, max_bytes)) for i in items)
         threads = min(FILE_REQUESTS, len(items))
         return ReadAhead(streams, threads, on_close=requests.cancel, on_closed=requests.close)
 
