@@ -12,7 +12,7 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
@@ -193,20 +193,35 @@ class HttpBody:
     def read_some(self, nbytes: int) -> bytes:
         """From 1 to `nbytes` bytes. Raises OSError, after which reading can go on, and
         http.client.HTTPException."""
+        data = b""
+
+        def read(answer: http.client.HTTPResponse) -> int:
+            nonlocal data
+            data = answer.read(nbytes)
+            return len(data)
+
+        self._advance(read)
+        return data
+
+    def read_into(self, view: memoryview) -> int:
+        """As read_some, into the begin of `view`. Returns how many bytes."""
+        return self._advance(lambda answer: answer.readinto(view))
+
+    def _advance(self, read: Callable[[http.client.HTTPResponse], int]) -> int:
         try:
             self.open()
             assert self._answer is not None
-            data = self._answer.read(nbytes)
+            nbytes = read(self._answer)
         except BaseException:
             self.close()
             raise
-        self.at += len(data)
-        if not data:
+        self.at += nbytes
+        if not nbytes:
             self.close()
             raise FetchError(errno.EIO, f"the answer ended at byte {self.at:,}", True)
         if self.at == self.end:
             self._finish()
-        return data
+        return nbytes
 
     def read_to_end(self, nbytes: int) -> bytes:
         """All bytes of an answer that does not tell its length, up to `nbytes`; as read_some."""

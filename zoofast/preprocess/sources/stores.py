@@ -36,6 +36,8 @@ ATTEMPTS = 6  # in a row that bring no byte
 FIRST_DELAY, MAX_DELAY = 0.25, 8.0  # seconds between two attempts; each is twice the last one
 MAX_DEAD = 8  # files in a row that no attempt brought: the run ends
 AHEAD_BYTES = 4 << 20  # that a file object reads at least where it is read forwards
+BUFFER_BYTES = 4 << 20  # of a thread, for small ranges over HTTP
+PIECE_BYTES = 1 << 18  # that are read at once: no more are lost with a connection
 PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
 # Of fsspec's info: what changes with a file's content, the best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created")
@@ -104,6 +106,7 @@ class Requests:
         self.store = store
         self._stop = threading.Event()
         self._futures: set[Future[Any]] = set()
+        self._mine = threading.local()  # buffer: of this thread
         self._http = None
         if store.is_plain_http:
             self._http = HttpClient(store.fs.kwargs.get("headers", {}))
@@ -163,7 +166,14 @@ class Requests:
 
         One request brings them all, with the bytes between them. Raises FetchError.
         """
-        with closing(self.body(file, spans[0][0], spans[-1][1])) as body:
+        first, last = spans[0][0], spans[-1][1]
+        with closing(self.body(file, first, last)) as body:
+            if isinstance(body, HttpBody) and last - first <= BUFFER_BYTES:
+                # One copy more, and far fewer calls than to read each span alone.
+                view = self._read_into_buffer(body, last - first)
+                for start, end in spans:
+                    yield bytes(view[start - first : end - first])
+                return
             for start, end in spans:
                 while body.at < start:
                     self.read_of(body, min(start - body.at, PART_BYTES))
@@ -191,6 +201,20 @@ class Requests:
         if self._http is not None:
             return HttpBody(self._http, file, begin, end)
         return _CatBody(self._cat, file, begin, end)
+
+    def _read_into_buffer(self, body: HttpBody, nbytes: int) -> memoryview:
+        """The next bytes of a body, in a buffer that this thread uses again for the next ones."""
+        buffer = getattr(self._mine, "buffer", None)
+        if buffer is None:
+            buffer = self._mine.buffer = memoryview(bytearray(BUFFER_BYTES))
+        first = body.at
+
+        def more() -> None:
+            while (done := body.at - first) < nbytes:
+                body.read_into(buffer[done : min(nbytes, done + PIECE_BYTES)])
+
+        self.retried(more, lambda: body.at)
+        return buffer[:nbytes]
 
     def read_of(self, body: HttpBody | _CatBody, nbytes: int) -> bytes:
         """The next bytes of a body. Raises FetchError."""
