@@ -39,6 +39,7 @@ from zoofast.base.extras import needs
 from zoofast.base.text import counted
 from zoofast.commands import console
 from zoofast.commands.arguments import positive, thread_count
+from zoofast.preprocess.sources.parquet import import_pyarrow
 
 RECIPE = load_recipe("alexnet")
 SHARDS = 4
@@ -49,6 +50,7 @@ FLOORS = {"WebDataset shards, .tar": FLOOR, "Parquet": FLOOR}
 
 def make_sources(images: Images, count: int, folder: Path) -> dict[str, str]:
     """Writes the same `count` images in each form, each with a label; the source of each form."""
+    import_pyarrow()  # as zoofast does, which sets its allocator up
     with needs("remote", BenchmarkError):
         import pyarrow
         import zstandard
