@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass
 class NodeReport:
-    """One node. seconds: that it worked. lost: why it was given up, "" if it was not."""
+    """One node. seconds: that it worked. waited: seconds between two of its tasks, in all. lost:
+    why it was given up, "" if it was not."""
 
     name: str
     threads: int = 0
@@ -15,6 +16,7 @@ class NodeReport:
     images: int = 0  # tried
     tasks: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     nbytes_in: int = 0
     lost: str = ""
 

@@ -143,12 +143,13 @@ class Driver:
 
     def _give(self) -> None:
         ready = self._ready()
+        nodes = [member.node.id for member in ready]
         for member in ready:
             assert member.opened is not None
             while len(member.tasks) < IN_FLIGHT:
                 rate, left = member.report.images_per_second, self._ranges.left
                 images = task_images(rate, left, len(ready), member.opened.batch)
-                taken = self._ranges.take(images, member.node.id, len(ready) > 1)
+                taken = self._ranges.take(images, member.node.id, nodes)
                 if taken is None:
                     break
                 call = self._cluster.call(member.actor, "run", taken.places)
@@ -242,6 +243,7 @@ class Driver:
         report.images += len(answer.is_good)
         report.tasks += 1
         report.seconds += answer.seconds
+        report.waited += answer.waited
         report.nbytes_in += answer.stats.nbytes_in
         for device, why in answer.lost_devices.items():
             self.lost_devices[f"{report.name}, device {device}"] = f"{report.name}: {why}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,13 +43,14 @@ class Ranges:
         again = sum(len(each.places) for each in self._again)
         return len(self._places) - self._next + again
 
-    def take(self, images: int, node: str = "", others: bool = True) -> Range | None:
+    def take(self, images: int, node: str = "", nodes: Collection[str] = ()) -> Range | None:
         """The next range, of at most `images`; None when there is none for `node`.
 
-        others: there are other nodes, so that `node` does not get what has failed on it.
+        nodes: all nodes that can take ranges. A range that has failed on `node` is left to those
+        on which it has not failed yet, if there are any.
         """
         for each in self._again:
-            if not (others and node in each.failed_on):
+            if node not in each.failed_on or each.failed_on.issuperset(nodes):
                 self._again.remove(each)
                 return each
         if self._next >= len(self._places):

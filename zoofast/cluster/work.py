@@ -116,10 +116,11 @@ class Done:
     failures: list[Failure]
     best: TopK | None
     stats: Stats
-    seconds: float
+    seconds: float = 0.0
     device_ns: tuple[int, int] = (0, 0)
     lanes: int = 1  # how many executors these are
     lost_devices: dict[int, str] = field(default_factory=dict)
+    waited: float = 0.0  # seconds since the task before; 0 for the first
 
 
 class Worker:
@@ -130,6 +131,7 @@ class Worker:
         self._items: list[Item] = []
         self._stack = ExitStack()
         self._part: _EvalPart | _PrepPart | None = None
+        self._ended: float | None = None  # the task before, monotonic
 
     def open(self, model: NDArray[np.uint8] | None = None) -> Opened | Refused:
         """Lists the images and loads the model. model: the file's bytes, if the node lacks it."""
@@ -169,12 +171,16 @@ class Worker:
     def run(self, places: NDArray[np.int64]) -> Done | Refused:
         """Computes the images at `places`."""
         assert self._part is not None
+        begin = time.monotonic()
+        waited = 0.0 if self._ended is None else begin - self._ended
         try:
-            return self._part.run([self._items[place] for place in places.tolist()])
+            done = self._part.run([self._items[place] for place in places.tolist()])
         except (BackendError, SourceError) as error:
             return Refused(str(error))
         except ZoofastError as error:
             return Refused(str(error), is_node=False)
+        self._ended = time.monotonic()
+        return replace(done, seconds=self._ended - begin, waited=waited)
 
 
 def _find_model(work: EvalWork, model: NDArray[np.uint8] | None) -> str | None:
@@ -238,11 +244,10 @@ class _EvalPart:
         )
 
     def run(self, items: Sequence[Item]) -> Done:
-        begin_ns = time.monotonic_ns()
         loader, k = self._loader, self._work.top_k + 1
         loader.stats = Stats()
         loader.restart(items)
-        timeline = Timeline(begin_ns, images=False)
+        timeline = Timeline(time.monotonic_ns(), images=False)
         batches: dict[int, tuple[BatchOutcome, TopK]] = {}
         for batch in stream(loader, self._devices, self._work.output_index, timeline):
             batches[batch.number] = batch.prepared, TopK.of_logits(batch.logits, k)
@@ -256,10 +261,12 @@ class _EvalPart:
             [failure for outcome, _ in outcomes for failure in outcome.failures],
             TopK(*map(np.concatenate, zip(*columns, strict=True))),
             loader.stats,
-            (time.monotonic_ns() - begin_ns) / 1e9,
-            (sum(each.get("infer", 0) for each in busy), sum(each.get("wait", 0) for each in busy)),
-            len(busy),
-            dict(self._devices.lost),
+            device_ns=(
+                sum(each.get("infer", 0) for each in busy),
+                sum(each.get("wait", 0) for each in busy),
+            ),
+            lanes=len(busy),
+            lost_devices=dict(self._devices.lost),
         )
 
 
@@ -273,7 +280,6 @@ class _PrepPart:
             raise SourceError(f"{work.folder}: no such folder; OUT must be on shared storage")
 
     def run(self, items: Sequence[Item]) -> Done:
-        begin_ns = time.monotonic_ns()
         work, good, failures, sums = self._work, [], [], [Stats()]
         sink = FileSink(Path(work.folder), work.recipe, f".{work.format}", work.bins, self._tag)
 
@@ -283,8 +289,7 @@ class _PrepPart:
             sums[0] = stats
 
         sink.store(self._source, items, self._cpus, work.images.max_file_bytes, None, stored)
-        seconds = (time.monotonic_ns() - begin_ns) / 1e9
-        return Done(np.concatenate(good), failures, None, sums[0], seconds)
+        return Done(np.concatenate(good), failures, None, sums[0])
 
 
 def _is_good(batch: BatchOutcome) -> NDArray[np.bool_]:

@@ -1,0 +1,308 @@
+"""Who computes which images when nodes fail; on nodes in this process instead of a cluster's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from tests.support import eval_case, folders
+from zoofast import load_recipe
+from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster
+from zoofast.cluster.evaluate import evaluate_on
+from zoofast.cluster.prepare import store_on
+from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, task_images
+from zoofast.cluster.work import Done, Worker
+from zoofast.errors import BackendError, OutputError
+from zoofast.evaluation.evaluate import EvalOptions
+from zoofast.evaluation.result import Evaluation
+from zoofast.preprocess.folder import PrepOptions, prepare_folder
+from zoofast.preprocess.loader import Failure
+from zoofast.preprocess.sources import open_source
+from zoofast.scoring.labels import load_labels
+
+Change = Callable[[str, int, Any], Any]  # of (node, number of its call of run, its answer)
+
+
+class Nodes:
+    """Stands for RayCluster. `change` may replace an answer of `run`, or raise."""
+
+    def __init__(self, *names: str, change: Change = lambda node, call, answer: answer) -> None:
+        self.alive, self.change = list(names), change
+        self.prepare: Callable[[str, Worker], object] = lambda node, worker: None
+        self.starts: dict[str, int] = dict.fromkeys(names, 0)
+        self.runs: dict[str, int] = dict.fromkeys(names, 0)
+        self.puts = 0
+
+    def nodes(self) -> list[Node]:
+        return [Node(name, name, 1, 0) for name in self.alive]
+
+    def start(self, node: Node, work: Any, cpus: int) -> Any:
+        self.starts[node.id] += 1
+        worker = Worker(work, cpus, 0)
+        self.prepare(node.id, worker)
+        return node.id, worker
+
+    def call(self, actor: Any, method: str, *arguments: Any) -> Any:
+        return lambda: (*actor, method, arguments)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        return list(calls[:1])
+
+    def get(self, call: Any) -> Any:
+        node, worker, method, arguments = call()
+        answer = getattr(worker, method)(*arguments)
+        if method != "run":
+            return answer
+        self.runs[node] += 1
+        return self.change(node, self.runs[node], answer)
+
+    def put(self, data: Any) -> Any:
+        self.puts += 1
+        return data
+
+    def stop(self, actor: Any) -> None:
+        actor[1]._stack.close()
+
+
+@pytest.fixture(autouse=True)
+def few_images_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoofast.cluster.ranges.FIRST_IMAGES", 4)
+    monkeypatch.setattr("zoofast.cluster.ranges.MAX_IMAGES", 4)
+    monkeypatch.chdir(".")  # workers change to the driver's folder: it is this one
+
+
+def evaluated(cluster: Any, run: Path, **options: Any) -> Evaluation:
+    recipe, labels = load_recipe(str(run / "recipe.toml")), load_labels(run / "labels.txt")
+    chosen: EvalOptions = eval_case.options(run, **options)
+    with open_source(run / "images") as source:
+        return evaluate_on(cluster, source, source.items, recipe, labels, chosen)
+
+
+def check(evaluation: Evaluation, files: dict[str, bytes]) -> None:
+    assert evaluation.score is not None and evaluation.state == "complete"
+    assert evaluation.score.tally.result_json() == eval_case.result_of(files)
+    assert evaluation.score.problems.lines() == []
+
+
+def test_two_nodes_share_the_images(run: Path, files: dict[str, bytes]) -> None:
+    cluster = Nodes("a", "b")
+    evaluation = evaluated(cluster, run)
+    check(evaluation, files)
+    assert all(cluster.runs.values()) and evaluation.lost_nodes == {} and cluster.puts == 0
+    assert sum(node.images for node in evaluation.nodes) == eval_case.COUNT
+    assert [node.tasks for node in evaluation.nodes] == list(cluster.runs.values())
+
+
+def test_a_lost_node_and_a_process_that_is_started_again(
+    run: Path, files: dict[str, bytes]
+) -> None:
+    def dies(node: str, call: int, answer: Any) -> Any:
+        if node == "b" and call == 1:
+            raise LostError("its process has ended")
+        return answer
+
+    cluster = Nodes("a", "b", change=dies)
+    check(evaluation := evaluated(cluster, run), files)
+    assert evaluation.lost_nodes == {} and cluster.starts == {"a": 1, "b": 2}
+
+    def goes(node: str, call: int, answer: Any) -> Any:
+        if node == "b":
+            cluster.alive = ["a"]
+            raise LostError("the node is gone")
+        return answer
+
+    cluster = Nodes("a", "b", change=goes)
+    check(evaluation := evaluated(cluster, run), files)
+    assert evaluation.lost_nodes == {"b": "b: the node is gone"}
+    assert cluster.starts == {"a": 1, "b": 1}
+
+    def joins(node: str, call: int, answer: Any) -> Any:
+        cluster.alive = ["b"]
+        raise LostError("the node is gone")
+
+    cluster = Nodes("a", change=joins)
+    with pytest.raises(BackendError, match=r"^no node is left: a: the node is gone$"):
+        evaluated(cluster, run)
+
+
+def test_what_fails_three_times_ends_the_run_by_name(run: Path, tmp_path: Path) -> None:
+    def fails(node: str, call: int, answer: Any) -> Any:
+        if isinstance(answer, Done) and not answer.is_good.all():
+            raise AssertionError
+        if len(answer.is_good) == 4 and answer.stats.nbytes_in == first[0]:
+            raise FailedError("MemoryError: no memory")
+        return answer
+
+    names = sorted((run / "images").iterdir())[4:8]
+    first = [sum(path.stat().st_size for path in names)]
+    cluster = Nodes("a", "b", change=fails)
+    with pytest.raises(BackendError) as caught:
+        evaluated(cluster, run, journal=tmp_path / "j")
+    assert f"4 images, {names[0]} to {names[-1]}: failed on 3 attempts; the last on " in str(
+        caught.value
+    )
+    assert "MemoryError: no memory; the images that are done are kept, and --resume" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize("blind", ["a", "ab"])
+def test_an_image_that_a_node_cannot_read_is_tried_on_another(
+    run: Path, files: dict[str, bytes], blind: str
+) -> None:
+    victim = sorted(files)[9]
+
+    def hides(node: str, call: int, answer: Any) -> Any:
+        for i, path in enumerate(places[node].pop(0)):
+            if node in blind and path.endswith(victim):
+                good = answer.is_good.copy()
+                good[i] = False
+                best = answer.best[np.flatnonzero(good)]
+                failure = Failure(Path(victim).stem, path, "unreadable", "No such file")
+                return replace(answer, is_good=good, best=best, failures=[failure])
+        return answer
+
+    cluster = Nodes("a", "b", change=hides)
+    places: dict[str, list[list[str]]] = {"a": [], "b": []}
+    run_of = Worker.run
+
+    def noted(node: str, worker: Worker) -> None:
+        def call(chosen: Any) -> Any:
+            places[node].append([worker._items[place].path for place in chosen.tolist()])
+            return run_of(worker, chosen)
+
+        worker.run = call  # type: ignore[method-assign]
+
+    cluster.prepare = noted
+    evaluation = evaluated(cluster, run)
+    if blind == "ab":
+        assert [failure.path for failure in evaluation.failures] == [str(run / "images" / victim)]
+        assert evaluation.images == eval_case.COUNT - 1 and evaluation.lost_nodes == {}
+        return
+    check(evaluation, files)
+    if places["a"] or evaluation.lost_nodes:  # a has had the image first
+        (reason,) = evaluation.lost_nodes.values()
+        assert reason == f"a: cannot read {run / 'images' / victim}, which b can read"
+
+
+def test_nodes_that_differ_are_not_used(
+    run: Path, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = folders.write(tmp_path / "fewer", dict(sorted(files.items())[1:]))
+    cluster = Nodes("a", "other")
+
+    def elsewhere(node: str, worker: Worker) -> None:
+        if node == "other":
+            images = replace(worker._work.images, where=str(fewer))
+            worker._work = replace(worker._work, images=images)
+
+    cluster.prepare = elsewhere
+    check(evaluation := evaluated(cluster, run), files)
+    assert evaluation.lost_nodes == {
+        "other": f"other: {fewer}: lists other images: 1 image missing there, such as "
+        f"{Path(min(files)).stem}"
+    }
+
+    def old(node: str, worker: Worker) -> None:
+        images = replace(worker._work.images, resize_order="pillow-1")
+        worker._work = replace(worker._work, images=images)
+
+    cluster.prepare = old
+    with pytest.raises(BackendError, match="no node is left: a: has a Pillow of another resize"):
+        evaluated(cluster, run)
+    with pytest.raises(BackendError, match="has no node with a CPU"):
+        evaluated(Nodes(), run)
+    with pytest.raises(OutputError, match="--save-logits and --cache are for one machine"):
+        evaluated(cluster, run, logits=tmp_path / "l.npy")
+
+
+def test_a_model_that_nodes_lack_is_sent_once(
+    run: Path, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cluster = Nodes("a", "b")
+
+    def lacks(node: str, worker: Worker) -> None:
+        spec = replace(worker._work.spec, model="/nowhere/m.onnx")  # type: ignore[union-attr]
+        worker._work = replace(worker._work, spec=spec)  # type: ignore[call-arg]
+
+    cluster.prepare = lacks
+    check(evaluated(cluster, run), files)
+    assert cluster.puts == 1
+    folder = tmp_path / f"zoofast-models-{os.getuid()}"
+    (copy,) = folder.iterdir()
+    assert copy.read_bytes() == (run / "m.onnx").read_bytes()
+
+    class Full:
+        def put(self, data: Any) -> Any:
+            raise MemoryError("no room")
+
+    full = RayCluster(Full())
+    with pytest.raises(BackendError, match=r"no room for the model's 3 bytes .*--object-store-mem"):
+        full.put(np.zeros(3, np.uint8))
+
+
+def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
+    images = folders.write(tmp_path / "in", {**files, **folders.BAD_FILES})
+    recipe = load_recipe(folders.recipe_file(tmp_path))
+    lost: list[str] = []
+
+    def goes(node: str, call: int, answer: Any) -> Any:
+        if node == "b" and call == 2:
+            cluster.alive = ["a"]
+            (tmp_path / "there/img0001.bin.0123abcd.part").write_bytes(b"half")
+            lost.append(node)
+            raise LostError("the node is gone")
+        return answer
+
+    cluster: Any = Nodes("a", "b", change=goes)
+    with open_source(images) as source:
+        here = prepare_folder(source, tmp_path / "here", recipe)
+        there = prepare_folder(source, tmp_path / "there", recipe, store=store_on(cluster))
+        again = prepare_folder(
+            source,
+            tmp_path / "there",
+            recipe,
+            PrepOptions(resume=True),
+            store=store_on(Nodes("c")),  # type: ignore[arg-type]
+        )
+        for options in (PrepOptions(format="pack"),):
+            with pytest.raises(OutputError, match="--ray writes a file for each image"):
+                prepare_folder(source, tmp_path / "p", recipe, options, store=store_on(cluster))
+    assert lost and [node.lost for node in there.nodes] == ["", "b: the node is gone"]
+    assert folders.sums(tmp_path / "there", ".bin") == folders.sums(tmp_path / "here", ".bin")
+    assert not list((tmp_path / "there").glob("*.part"))
+    for key in ("failures", "prepared", "nbytes_in", "nbytes_out", "decoders", "causes"):
+        assert getattr(there, key) == getattr(here, key), key
+    assert (again.prepared, again.resumed) == (0, len(files))
+    assert [failure.name for failure in again.failures] == ["bad_cut", "bad_empty", "bad_text"]
+
+
+def test_the_size_of_tasks() -> None:
+    assert task_images(0, 10**6, 3, 1) == 4 != FIRST_IMAGES  # see few_images_a_task
+    assert task_images(1e9, 10**6, 3, 1) == 4 != MAX_IMAGES
+    assert task_images(2.9, 10**6, 3, 1) == 2
+    assert task_images(0, 10**6, 3, 8) == 8
+    assert [task_images(0, left, 2, 1) for left in (100, 16, 12, 5, 1, 0)] == [4, 4, 3, 2, 1, 1]
+    ranges = Ranges(np.arange(3, 8))
+    first, second = ranges.take(4), ranges.take(4)
+    assert first is not None and second is not None and ranges.take(4) is None
+    assert [first.places.tolist(), second.places.tolist()] == [[3, 4, 5, 6], [7]]
+    first.failed_on = {"a"}
+    ranges.put_back(first)
+    assert ranges.left == 4
+    assert ranges.take(1, "a", ["a", "b"]) is None and ranges.take(1, "b", ["a", "b"]) is first
+    ranges.put_back(first)
+    assert ranges.take(1, "a", ["a"]) is first
+    first.failed_on = {"a", "b"}
+    ranges.put_back(first)
+    assert ranges.take(1, "a", ["a", "b"]) is first and ranges.left == 0
