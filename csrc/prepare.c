@@ -386,7 +386,7 @@ static bool use_pixels(zf_workspace *ws, const zf_batch *batch, zf_job *job)
 }
 
 /* Copies the pixels of the tensor, for a writing thread to store. */
-static void keep_pixels(const zf_workspace *ws, const zf_batch *batch, zf_job *job,
+static void copy_for_storing(const zf_workspace *ws, const zf_batch *batch, zf_job *job,
                         const zf_stamp *stamp)
 {
     job->store_errno = 0;
@@ -426,8 +426,8 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
         result->ns[ZF_STAGE_READ] = reading;
     }
     result->begin_ns = begin;
-    if (job->keeps_pixels)
-        keep_pixels(ws, batch, job, &stamp);
+    if (job->stores_pixels)
+        copy_for_storing(ws, batch, job, &stamp);
 }
 
 bool zf_must_write(const zf_job *job)

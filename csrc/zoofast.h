@@ -271,10 +271,10 @@ typedef struct zf_job {
     const void *file_data;
     size_t file_nbytes;
     /* If has_pixels is set, the tensor is made of the pixels at `stored`, unless they are
-     * damaged or the file at path has changed since. Otherwise, if keeps_pixels is set, the
+     * damaged or the file at path has changed since. Otherwise, if stores_pixels is set, the
      * image's pixels are written there, and `stored` describes them. store_errno says why
      * they could not be written; the tensor is whole all the same. */
-    bool has_pixels, keeps_pixels;
+    bool has_pixels, stores_pixels;
     zf_stored stored;
     int store_errno;
     zf_result result;
@@ -299,7 +299,7 @@ typedef struct zf_pool zf_pool;
 
 /* Starts ncomputing >= 1 threads that compute tensors, and nwriting >= 0
  * threads that write the files and pixels of jobs. A job with a file, or one that
- * keeps its pixels, needs a writing thread. This CPU must run the level. NULL when
+ * stores its pixels, needs a writing thread. This CPU must run the level. NULL when
  * out of memory or threads. */
 zf_pool *zf_pool_open(int ncomputing, int nwriting, zf_level level);
 /* Queues a batch. Batch, jobs and buffers must exist until the batch is done.

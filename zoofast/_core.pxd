@@ -145,7 +145,7 @@ cdef extern from "zoofast.h" nogil:
         const char *file_tmp
         const void *file_data
         size_t file_nbytes
-        bint has_pixels, keeps_pixels
+        bint has_pixels, stores_pixels
         zf_stored stored
         int store_errno
         zf_result result

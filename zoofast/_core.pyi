@@ -58,8 +58,8 @@ class Totals(NamedTuple):
     decoded: tuple[int, ...]  # number of images with status OK by decoder, in the order of DECODERS
     not_ok: list[int]  # indices of the images with another status
 
-class Kept(NamedTuple):
-    """Of an image whose pixels were to be kept, and were not taken from those of an earlier run."""
+class StoredPixels(NamedTuple):
+    """What became of the pixels that `store_pixels` asked for; not of pixels of an earlier run."""
 
     i: int  # its place in the batch
     status: int  # a Status. OK: the pixels were written, unless errno says why not
@@ -207,10 +207,10 @@ class Batch:
         """Make tensor i of the pixels that are at `offset` of the file `fd`. Where these are
         damaged, or the image file has another size or time now, the image is prepared."""
 
-    def keep_pixels(self, i: int, fd: int, offset: int) -> None:
+    def store_pixels(self, i: int, fd: int, offset: int) -> None:
         """Write the pixels of image i at `offset` of the file `fd`, unless they are used."""
 
-    def kept(self) -> list[Kept]: ...
+    def stored_pixels(self) -> list[StoredPixels]: ...
     def file_bytes(self, i: int) -> NDArray[np.uint8]:
         """A view of slot i: the contents of its file, `prefix` and tensor."""
 
@@ -226,7 +226,7 @@ class Batch:
 class Pool:
     """Threads of the core that compute tensors, and others that write files, all without the GIL.
 
-    Batches for files, and those that keep pixels, need a writer. A child process made by fork has
+    Batches for files, and those that store pixels, need a writer. A child process made by fork has
     none of the threads: there, `close` does nothing, and `submit` and `wait` raise RuntimeError.
     """
 

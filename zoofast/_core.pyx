@@ -176,7 +176,7 @@ class Totals(NamedTuple):
     not_ok: list
 
 
-class Kept(NamedTuple):
+class StoredPixels(NamedTuple):
     i: int
     status: int
     errno: int
@@ -423,9 +423,9 @@ cdef class Batch:
         stored.place.x, stored.place.y, stored.place.w, stored.place.h = place
         stored.file_nbytes, stored.file_mtime_ns = file_nbytes, file_mtime_ns
 
-    def keep_pixels(self, size_t i, int fd, unsigned long long offset):
+    def store_pixels(self, size_t i, int fd, unsigned long long offset):
         cdef zf_job *job = self._job(i)
-        job.keeps_pixels = True
+        job.stores_pixels = True
         job.stored.fd, job.stored.offset = fd, offset
 
     cdef bint has_output(self):
@@ -433,22 +433,22 @@ cdef class Batch:
         if self._for_files:
             return True
         for i in range(self.c.njobs):
-            if self.c.jobs[i].keeps_pixels:
+            if self.c.jobs[i].stores_pixels:
                 return True
         return False
 
-    def kept(self):
-        cdef list kept = []
+    def stored_pixels(self):
+        cdef list outcomes = []
         cdef size_t i
         cdef const zf_job *job
         cdef const zf_stored *s
         for i in range(self.c.njobs):
             job, s = &self.c.jobs[i], &self.c.jobs[i].stored
-            if job.keeps_pixels and job.result.decoder != ZF_DECODER_CACHE:
-                kept.append(Kept(i, job.result.status, job.store_errno, s.checksum,
+            if job.stores_pixels and job.result.decoder != ZF_DECODER_CACHE:
+                outcomes.append(StoredPixels(i, job.result.status, job.store_errno, s.checksum,
                                  (s.place.x, s.place.y, s.place.w, s.place.h),
                                  s.file_nbytes, s.file_mtime_ns, job.result.begin_ns))
-        return kept
+        return outcomes
 
     def file_bytes(self, size_t i):
         return self._slots[i, :self.plan.nbytes + self._offset]

@@ -71,13 +71,13 @@ class Prepare:
 
     def _column_of(self, batch: Mapping[str, object]) -> str:
         wanted = COLUMNS if self.column is None else (self.column,)
-        found = next((name for name in wanted if name in batch), None)
-        if found is None:
+        column = next((name for name in wanted if name in batch), None)
+        if column is None:
             raise ImageError(
                 f"the rows have no column {' or '.join(wanted)}, but {', '.join(batch)}; name "
                 "the column of the images: Prepare(recipe, column=…)"
             )
-        return found
+        return column
 
     def _prepare(self, image: Any) -> NDArray[Any]:
         if isinstance(image, Mapping):

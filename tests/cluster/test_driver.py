@@ -247,7 +247,9 @@ def test_a_model_that_nodes_lack_is_sent_once(
             raise MemoryError("no room")
 
     full = RayCluster(Full())
-    with pytest.raises(BackendError, match=r"no room for the model's 3 bytes .*--object-store-mem"):
+    with pytest.raises(
+        BackendError, match=r"no space for the model's 3 bytes .*--object-store-mem"
+    ):
         full.put(np.zeros(3, np.uint8))
 
 

@@ -91,7 +91,7 @@ def test_list_verify_and_clear(place: Path) -> None:
     table = cache(place, "list").stdout
     assert "short 40, bilinear, 30×30" in table
     done = cache(place, "verify")
-    assert (done.returncode, done.stdout) == (0, f"{2 * COUNT} images whole, 0 damaged\n")
+    assert (done.returncode, done.stdout) == (0, f"{2 * COUNT} images intact, 0 damaged\n")
     pixels = place / "cache" / f"{sizes[30, 30]}.pixels"
     data = bytearray(pixels.read_bytes())
     data[5 * 4096 + 100] ^= 1
@@ -99,7 +99,7 @@ def test_list_verify_and_clear(place: Path) -> None:
     pixels.write_bytes(data)
     done = cache(place, "verify")
     assert done.returncode == 1
-    assert done.stdout == f"{2 * COUNT - 2} images whole, 2 damaged\n"
+    assert done.stdout == f"{2 * COUNT - 2} images intact, 2 damaged\n"
     assert f"{sizes[30, 30]}: 2 images damaged" in done.stderr
     assert cache(place, "clear", "0" * 16).returncode == 2
     with output_lock(pixels):

@@ -92,27 +92,27 @@ class Case:
         self.store = folder / "pixels"
         self.fd = os.open(self.store, os.O_RDWR | os.O_CREAT)
         self.pool = _core.Pool(1, writers=1)
-        self.kept: _core.Kept | None = None
+        self.stored: _core.StoredPixels | None = None
 
     def run(
         self, recipe: Recipe, *, keep: bool = False, use: bool = False, fd: int | None = None
     ) -> tuple[NDArray[np.generic], str]:
-        """The tensor, and the decoder that made its pixels; sets `kept`."""
+        """The tensor, and the decoder that made its pixels; sets `stored`."""
         batch = _core.Batch(recipe.plan(), 1)
         batch.add_path(str(self.image))
         fd = self.fd if fd is None else fd
         if use:
-            assert self.kept is not None
-            kept = self.kept
-            stamp = kept.file_nbytes, kept.file_mtime_ns
-            batch.use_pixels(0, fd, OFFSET, kept.checksum, kept.place, *stamp)
+            assert self.stored is not None
+            stored = self.stored
+            stamp = stored.file_nbytes, stored.file_mtime_ns
+            batch.use_pixels(0, fd, OFFSET, stored.checksum, stored.place, *stamp)
         if keep:
-            batch.keep_pixels(0, fd, OFFSET)
+            batch.store_pixels(0, fd, OFFSET)
         self.pool.submit(batch)
         self.pool.wait(batch)
         outcome = batch.outcome(0)
         assert outcome.status == Status.OK
-        self.kept = next(iter(batch.kept()), self.kept)
+        self.stored = next(iter(batch.stored_pixels()), self.stored)
         return batch.array[0].copy(), _core.DECODERS[outcome.decoder]
 
     def close(self) -> None:
@@ -144,14 +144,14 @@ def test_all_forms_of_the_tensor_come_from_one_images_pixels(
     made, decoder = case.run(of_spec(spec), keep=True)
     assert made.tobytes() == oracle.tensor(rgb, spec).tobytes()
     assert decoder == ("baseline" if kind == "gray" else kind)
-    assert case.kept is not None
-    assert case.kept.errno == 0
+    assert case.stored is not None
+    assert case.stored.errno == 0
     pixels = oracle.tensor(rgb, replace(spec, dtype="uint8")).tobytes()
     assert case.store.read_bytes()[OFFSET:] == pixels
-    assert case.kept.checksum == checksum(pixels)
+    assert case.stored.checksum == checksum(pixels)
     status = case.image.stat()
     stamp = (status.st_size, status.st_mtime_ns)
-    assert (case.kept.file_nbytes, case.kept.file_mtime_ns) == stamp
+    assert (case.stored.file_nbytes, case.stored.file_mtime_ns) == stamp
     other = oracle.IMAGENET[1], oracle.IMAGENET[0]
     for form in (
         spec,
@@ -201,7 +201,7 @@ def test_what_is_damaged_or_old_is_prepared_and_kept_anew(case: Case, damage: st
     good = case.store.read_bytes()
     expected = oracle.tensor(oracle.pixels(case.image.read_bytes()), SPEC)
     status, fd = case.image.stat(), case.fd
-    assert case.kept is not None
+    assert case.stored is not None
     if damage == "a bit":
         bad = bytearray(good)
         bad[OFFSET + 777] ^= 16
@@ -215,7 +215,7 @@ def test_what_is_damaged_or_old_is_prepared_and_kept_anew(case: Case, damage: st
     elif damage == "file touched":
         os.utime(case.image, ns=(0, status.st_mtime_ns + 1))
     elif damage == "place":
-        case.kept = case.kept._replace(place=(1, 0, 28, 24))
+        case.stored = case.stored._replace(place=(1, 0, 28, 24))
     else:
         fd = -1
     made, decoder = case.run(recipe, use=True, keep=damage != "no file", fd=fd)
@@ -232,8 +232,8 @@ def test_pixels_that_cannot_be_written_cost_no_tensor(case: Case) -> None:
     made, _ = case.run(of_spec(SPEC), keep=True, fd=only_read)
     os.close(only_read)
     assert made.tobytes() == oracle.tensor(oracle.pixels(case.image.read_bytes()), SPEC).tobytes()
-    assert case.kept is not None
-    assert os.strerror(case.kept.errno) == "Bad file descriptor"
+    assert case.stored is not None
+    assert os.strerror(case.stored.errno) == "Bad file descriptor"
 
 
 def test_a_recipe_without_8_bit_pixels_keeps_none(case: Case) -> None:
@@ -244,6 +244,6 @@ def test_a_recipe_without_8_bit_pixels_keeps_none(case: Case) -> None:
     with pytest.raises(ValueError, match="no 8-bit pixels"):
         workspace.pixels(plan)
     case.run(recipe, keep=True)
-    assert case.kept is not None
-    assert case.kept.errno != 0
+    assert case.stored is not None
+    assert case.stored.errno != 0
     assert case.store.stat().st_size == 0

@@ -44,14 +44,14 @@ class RayCluster:
 
     def nodes(self) -> list[Node]:
         """The nodes that are alive and have CPUs."""
-        found = []
+        alive = []
         for each in self._ray.nodes():
             resources = each.get("Resources", {})
             if each.get("Alive") and resources.get("CPU", 0) >= 1:
                 name = f"{each.get('NodeManagerHostname')} ({each['NodeID'][:8]})"
                 cpus, npus = int(resources["CPU"]), int(resources.get("NPU", 0))
-                found.append(Node(each["NodeID"], name, cpus, npus))
-        return found
+                alive.append(Node(each["NodeID"], name, cpus, npus))
+        return alive
 
     def start(self, node: Node, work: EvalWork | PrepWork, cpus: int) -> Any:
         """A Worker in a process of its own on `node`."""
@@ -98,7 +98,7 @@ class RayCluster:
             return self._ray.put(data)
         except Exception as error:  # ObjectStoreFullError, OutOfDiskError; MemoryError, OSError
             raise BackendError(
-                f"Ray's object store has no room for the model's {len(data):,} bytes "
+                f"Ray's object store has no space for the model's {len(data):,} bytes "
                 f"({first_line(error)}); put the model on storage that all nodes share, or start "
                 "Ray with a larger --object-store-memory"
             ) from error

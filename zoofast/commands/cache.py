@@ -1,4 +1,4 @@
-"""`zoofast cache`: what --cache DIR has kept."""
+"""`zoofast cache`: what --cache DIR holds."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    found = list_pixels(args.folder)
+    geometries = list_pixels(args.folder)
     if args.json is not None:
-        console.write_json(args.json, [asdict(each) for each in found])
+        console.write_json(args.json, [asdict(each) for each in geometries])
     if args.json is not console.STDOUT:
         headings = ("geometry", "what it is", "stored last", "images", "MB")
         table = console.Table(*headings, title=str(args.folder), words=3)
-        for each in found:
+        for each in geometries:
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.written))
             megabytes = f"{each.nbytes / 1e6:,.1f}"
             table.add(each.digest, _in_words(each), day, f"{each.images:,}", megabytes)
@@ -62,30 +62,30 @@ def _in_words(listed: Listed) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    found = list_pixels(args.folder)
-    whole = damaged = 0
-    with console.progress("verify", sum(each.images for each in found), args.quiet) as meter:
-        for each in found:
+    geometries = list_pixels(args.folder)
+    intact = damaged = 0
+    with console.progress("verify", sum(each.images for each in geometries), args.quiet) as meter:
+        for each in geometries:
             counts = check_pixels(args.folder, each.digest, meter.advance)
-            whole, damaged = whole + counts[0], damaged + counts[1]
+            intact, damaged = intact + counts[0], damaged + counts[1]
             if counts[1]:
                 console.warn(f"{each.digest}: {counted(counts[1], 'image')} damaged")
     if damaged:
         console.warn("damaged pixels reach no tensor; the next run with --cache stores them anew")
     if not args.quiet:
-        console.say(f"{counted(whole, 'image')} whole, {damaged:,} damaged")
+        console.say(f"{counted(intact, 'image')} intact, {damaged:,} damaged")
     return 1 if damaged else 0
 
 
 def _clear(args: argparse.Namespace) -> int:
-    found = {each.digest: each for each in list_pixels(args.folder)}
+    geometries = {each.digest: each for each in list_pixels(args.folder)}
     for digest in args.geometries:
-        if digest not in found:
+        if digest not in geometries:
             raise OutputError(f"{args.folder}: has no geometry {digest}; see zoofast cache list")
-    removed = list(dict.fromkeys(args.geometries)) or list(found)
+    removed = list(dict.fromkeys(args.geometries)) or list(geometries)
     for digest in removed:
         clear_pixels(args.folder, digest)
-    nbytes = sum(found[digest].nbytes for digest in removed)
-    images = sum(found[digest].images for digest in removed)
+    nbytes = sum(geometries[digest].nbytes for digest in removed)
+    images = sum(geometries[digest].images for digest in removed)
     console.say(f"removed the pixels of {counted(images, 'image')}, {nbytes / 1e6:,.1f} MB")
     return 0

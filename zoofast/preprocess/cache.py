@@ -28,9 +28,9 @@ class PixelCache:
     """Where a Loader keeps images' pixels: `folder`, which is made if needed.
 
     Outputs are the same bytes with and without a cache. max_bytes: of all that the folder holds;
-    what is there stays, and nothing is added beyond it (None: no limit). warn: is told, once each,
-    why the cache is not used, or not filled. Several Loaders may use one PixelCache, one after the
-    other or at once; the first fills it.
+    what is there stays, and nothing is added beyond it (None: no limit). warn: gets each reason why
+    the cache is not used, or not filled, once. Several Loaders may use one PixelCache, one after
+    the other or at once; the first fills it.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PixelCache:
         self._left_free = nbytes if same else 0
 
     def _make_folder(self) -> bool:
-        """False on a full disk, which is told. Raises OutputError."""
+        """False on a full disk, after a warning. Raises OutputError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ class SourcePixels:
                 slot = new
                 self._new.add(key)
             if self._fills:
-                batch.keep_pixels(i, file.fd, file.offset(slot))
+                batch.store_pixels(i, file.fd, file.offset(slot))
                 pending[i] = _Pending(key, slot, stored is None)
 
     def _key(self, item: Item) -> bytes | None:
@@ -169,7 +169,7 @@ class SourcePixels:
         self, batch: _core.Batch, i: int, plan: _core.Plan, workspace: _core.Workspace
     ) -> None:
         """Stores the pixels of the tensor that `workspace` made last, of image i, if they are to be
-        kept. Several threads may call it for different images."""
+        stored. Several threads may call it for different images."""
         pending = self._pending[batch].get(i)
         if pending is None:
             return
@@ -191,17 +191,17 @@ class SourcePixels:
             return
         clock_ns = time.time_ns() - time.monotonic_ns()
         stored: dict[bytes, Stored] = {}
-        for kept in batch.kept():
-            of = pending.pop(kept.i)
-            checksum, place = kept.checksum, kept.place
-            is_stored = kept.status == Status.OK and not kept.errno
+        for outcome in batch.stored_pixels():
+            of = pending.pop(outcome.i)
+            checksum, place = outcome.checksum, outcome.place
+            is_stored = outcome.status == Status.OK and not outcome.errno
             if of.by_pillow is not None:
                 checksum, place = of.by_pillow
                 is_stored = True
-            elif kept.errno:
-                self._stop(kept.errno)
-            if is_stored and is_settled(kept.file_mtime_ns, kept.begin_ns + clock_ns):
-                stamp = kept.file_nbytes, kept.file_mtime_ns
+            elif outcome.errno:
+                self._stop(outcome.errno)
+            if is_stored and is_settled(outcome.file_mtime_ns, outcome.begin_ns + clock_ns):
+                stamp = outcome.file_nbytes, outcome.file_mtime_ns
                 stored[of.key] = Stored(of.slot, *stamp, checksum, place)
             elif of.is_new:
                 self._file.free(of.slot)

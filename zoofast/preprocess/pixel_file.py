@@ -277,8 +277,10 @@ class Listed:
 def list_pixels(folder: Path) -> list[Listed]:
     """What `folder` has, by digest. Raises OutputError where it cannot be read."""
     try:
-        found = (_OURS.fullmatch(path.name) for path in folder.iterdir())
-        return [_list(folder, digest) for digest in sorted({match[1] for match in found if match})]
+        matches = (_OURS.fullmatch(path.name) for path in folder.iterdir())
+        return [
+            _list(folder, digest) for digest in sorted({match[1] for match in matches if match})
+        ]
     except OSError as error:
         raise OutputError(f"{folder}: cannot be read: {error.strerror}") from error
 
@@ -298,11 +300,11 @@ def _list(folder: Path, digest: str) -> Listed:
 def check_pixels(
     folder: Path, digest: str, progress: Callable[[int], None] = lambda images: None
 ) -> tuple[int, int]:
-    """Reads all that the folder has of a geometry: how many images' pixels are whole, and how many
+    """Reads all that the folder has of a geometry: how many images' pixels are intact, and how many
     are damaged. progress: is called with 1 for each image. Raises OutputError, also where another
     process writes."""
     pixels, index_path = _files(folder, digest)
-    whole = damaged = 0
+    intact = damaged = 0
     with output_lock(pixels):
         try:
             index = _read_index(index_path)
@@ -318,11 +320,11 @@ def check_pixels(
                         continue
                     data = os.pread(file.fileno(), nbytes, slot * slot_nbytes(nbytes))
                     is_right = len(data) == nbytes and _core.checksum(data) == _checksum_in(record)
-                    whole, damaged = whole + is_right, damaged + (not is_right)
+                    intact, damaged = intact + is_right, damaged + (not is_right)
                     progress(1)
         except OSError as error:
             raise OutputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return whole, damaged
+    return intact, damaged
 
 
 def clear_pixels(folder: Path, digest: str) -> None:

@@ -48,7 +48,7 @@ static void fill(batch_of_files *b, const zf_recipe *recipe, int number, const c
                               .file_tmp = b->paths[i][1],
                               .file_data = tensor,
                               .file_nbytes = nbytes,
-                              .keeps_pixels = i % 3 != 0,
+                              .stores_pixels = i % 3 != 0,
                               .stored = {.fd = store,
                                          .offset = (uint64_t)(number * JOBS + i) * 8192}};
     }

@@ -225,7 +225,7 @@ def list_rows(
             source.items.append(item)
             row += 1
             if label is None or label < 0:
-                continue  # its class is not told, as in a set for tests
+                continue  # its class is unknown, as in a set for tests
             if label > MAX_CLASS:
                 problem = f"{item.path}: its label is more than {MAX_CLASS}"
             source.labels[item.name] = label
@@ -235,18 +235,18 @@ def list_rows(
 
 
 def _names_and_labels(file: _File) -> Iterator[tuple[list[Any], list[Any]]]:
-    """The paths and the labels of some rows at a time; None for what is not told."""
+    """The paths and the labels of some rows at a time; None for what is not in the file."""
     columns = [name for name in (file.image_path, file.label) if name is not None]
     if not columns:
         yield [None] * file.rows, [None] * file.rows
         return
     for batch in file.batches(columns, range(len(file.first_rows) - 1), _LISTED_ROWS):
-        told: dict[str | None, list[Any]] = {}
+        columns_read: dict[str | None, list[Any]] = {}
         with _damage(file.path):  # a text may be no UTF-8
             for name in columns:
-                told[name] = _leaf(batch.column(name.partition(".")[0])).to_pylist()
+                columns_read[name] = _leaf(batch.column(name.partition(".")[0])).to_pylist()
         nothing = [None] * batch.num_rows
-        yield told.get(file.image_path, nothing), told.get(file.label, nothing)
+        yield columns_read.get(file.image_path, nothing), columns_read.get(file.label, nothing)
 
 
 def _open(

@@ -31,10 +31,10 @@ def expand(where: str) -> list[str] | None:
     paths: list[str] = []
     for path in numbered(where):
         if _WILD.search(path):
-            found = sorted(glob.glob(path))
-            if not found:
+            matches = sorted(glob.glob(path))
+            if not matches:
                 raise SourceError(f"{path}: no file matches")
-            paths += found
+            paths += matches
         elif os.path.exists(path):
             paths.append(path)
         else:

@@ -75,7 +75,7 @@ class ReadAhead:
         self._process = os.getpid()
         lock = threading.Lock()  # guards all below
         self._arrived = threading.Condition(lock)  # an item, or an error
-        self._has_room = threading.Condition(lock)
+        self._space_freed = threading.Condition(lock)
         self._streams = (stream for stream in streams if stream.count)
         self._upcoming = next(self._streams, None)
         self._next = 0  # the number of the upcoming stream
@@ -101,7 +101,7 @@ class ReadAhead:
         """Drops what is fetched and ends the threads."""
         with self._arrived:
             self._closed = True
-            self._has_room.notify_all()
+            self._space_freed.notify_all()
         self._on_close()
         if os.getpid() == self._process:
             for thread in self._threads:
@@ -133,12 +133,12 @@ class ReadAhead:
                 del self._running[self._head]
                 self._head += 1
                 head = self._running.get(self._head)
-            # Threads wait until half of the room is free: each would wake for each item otherwise.
+            # Threads wait until half of the space is free: each would wake for each item otherwise.
             is_half_free = (
                 2 * self._nbytes <= self._max_bytes and 2 * self._items <= self._max_items
             )
             if is_half_free or head is None or not head.ready:
-                self._has_room.notify_all()
+                self._space_freed.notify_all()
             return fetched
 
     def _work(self) -> None:
@@ -155,15 +155,15 @@ class ReadAhead:
                 self._arrived.notify_all()
 
     def _begin(self) -> tuple[int, Stream] | None:
-        """The next stream and its number, once there is room for it; None at the end."""
-        with self._has_room:
+        """The next stream and its number, once there is space for it; None at the end."""
+        with self._space_freed:
             while True:
                 stream = self._upcoming
                 if self._closed or stream is None:
                     return None
-                if self._next == self._head or self._has_room_for(stream.nbytes):
+                if self._next == self._head or self._fits(stream.nbytes):
                     break
-                self._has_room.wait()
+                self._space_freed.wait()
             number = self._next
             self._upcoming = next(self._streams, None)
             self._next += 1
@@ -172,15 +172,15 @@ class ReadAhead:
             return number, stream
 
     def _put(self, number: int, fetched: Fetched) -> bool:
-        """Keeps an item of a stream once there is room for it; False when the reader is closed."""
-        with self._has_room:
+        """Keeps an item of a stream once there is space for it; False when the reader is closed."""
+        with self._space_freed:
             running = self._running[number]
             more = max(0, _size(fetched) - running.reserved)
             while not self._closed:
                 is_awaited = number == self._head and not running.ready
-                if is_awaited or self._has_room_for(more):
+                if is_awaited or self._fits(more):
                     break
-                self._has_room.wait()
+                self._space_freed.wait()
             running.reserved -= _size(fetched) - more
             running.ready.append(fetched)
             self._nbytes += more
@@ -192,7 +192,7 @@ class ReadAhead:
                 self._arrived.notify_all()
             return not self._closed
 
-    def _has_room_for(self, nbytes: int) -> bool:
+    def _fits(self, nbytes: int) -> bool:
         return self._nbytes + nbytes <= self._max_bytes and self._items < self._max_items
 
 

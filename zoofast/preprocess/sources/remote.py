@@ -184,10 +184,10 @@ def _expand(store: Store) -> list[str] | None:
             keys.append(key)
             continue
         is_plain = False
-        found = store.glob(key)
-        if not found:
+        matches = store.glob(key)
+        if not matches:
             raise SourceError(f"{store.shown(key)}: no file matches")
-        keys += found
+        keys += matches
         if len(keys) > MAX_FILES:
             raise SourceError(f"{store.url}: more than {MAX_FILES:,} files")
     return None if is_plain else keys

@@ -26,7 +26,7 @@ class Item:
 
     path: for messages, and the file to open unless the image is a member of an archive: then its
     bytes are the `nbytes` bytes from `offset` on of the archive number `archive` of the source. Of
-    a file that is fetched, `nbytes` is the size that the listing told, 0 for an unknown size.
+    a file that is fetched, `nbytes` is the size in the listing, 0 for an unknown size.
     problem: why the image cannot be prepared, if its name or its size alone says so.
     """
 

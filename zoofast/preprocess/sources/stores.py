@@ -77,9 +77,9 @@ class Store:
 
     def find(self, key: str) -> list[StoredFile]:
         """All files below `key`. Raises SourceError."""
-        found: Mapping[str, Mapping[str, Any]]
-        found = self._list(lambda: self.fs.find(key, detail=True), key)
-        return [self.listed(key, info) for key, info in found.items() if info["type"] == "file"]
+        listing: Mapping[str, Mapping[str, Any]]
+        listing = self._list(lambda: self.fs.find(key, detail=True), key)
+        return [self.listed(key, info) for key, info in listing.items() if info["type"] == "file"]
 
     def glob(self, key: str) -> list[str]:
         """The keys that match, sorted. Raises SourceError."""
@@ -296,7 +296,7 @@ class Forwards:
         """Up to `size` bytes from `offset` on, fewer only at the file's end. Raises FetchError."""
         end = self._file.nbytes
         if end is None:
-            raise FetchError(errno.EIO, "its size is not told")
+            raise FetchError(errno.EIO, "its size is unknown")
         if offset >= end:
             return b""
         if self._body is None or self._body.at != offset:
