@@ -1,3 +1,3 @@
-from tests.support.eval_fixtures import files, run
+from tests.support import eval_fixtures
 
-__all__ = ["files", "run"]
+files, run = eval_fixtures.files, eval_fixtures.run

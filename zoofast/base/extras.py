@@ -25,8 +25,9 @@ def needs(extra: str, error_type: type[ZoofastError] = ModelError) -> Iterator[N
     try:
         yield
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
         raise error_type(
-            f"Python package {error.name!r} is missing: pip install 'zoofast[{extra}]'"
+            f"Python package {package!r} is missing: pip install 'zoofast[{extra}]'"
         ) from error
 
 
