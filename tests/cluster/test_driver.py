@@ -27,6 +27,8 @@ from zoofast.evaluation.result import Evaluation
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.loader import Failure
 from zoofast.preprocess.sources import open_source
+from zoofast.report.data import Table
+from zoofast.report.eval import eval_report
 from zoofast.scoring.labels import load_labels
 
 Change = Callable[[str, int, Any], Any]  # of (node, number of its call of run, its answer)
@@ -99,6 +101,13 @@ def test_two_nodes_share_the_images(run: Path, files: dict[str, bytes]) -> None:
     check(evaluation, files)
     assert all(cluster.runs.values()) and evaluation.lost_nodes == {} and cluster.puts == 0
     assert sum(node.images for node in evaluation.nodes) == eval_case.COUNT
+    with open_source(run / "images") as source:
+        page = eval_report(evaluation, ["zoofast", "eval"], source)
+    (section,) = [section for section in page.sections if section.title == "Nodes"]
+    (table,) = section.blocks
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["a", "b"]
+    assert [row[4] for row in table.rows] == [node.images for node in evaluation.nodes]
     assert [node.tasks for node in evaluation.nodes] == list(cluster.runs.values())
 
 

@@ -16,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx
 from onnx import numpy_helper
 
 from tests.support import eval_case, folders, jpegs, models, paths, ray_cluster

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
 from tests.support import eval_case, fetched, folders, in_process, jpegs, models, nginx, web
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, prepare_folder

@@ -16,7 +16,7 @@ from zoofast.report.accuracy import (
     accuracy_summary,
     mistaken_images,
 )
-from zoofast.report.data import Block, Figure, ReportData, Section
+from zoofast.report.data import Block, Cell, Column, Figure, ReportData, Section, Table
 from zoofast.report.running import failure_table, thread_shares, throughput, timeline
 
 
@@ -29,6 +29,8 @@ def eval_report(evaluation: Evaluation, command: Sequence[str], source: Source) 
     elif evaluation.failures:
         table = failure_table(evaluation.failures)
         sections.append(Section("Images that could not be prepared", [table]))
+    if evaluation.nodes:
+        sections.append(_nodes(evaluation))
     sections.append(_time(evaluation))
     sections.append(about(command, evaluation.recipe, _facts(evaluation)))
     subtitle = f"{evaluation.title} · {evaluation.recipe.name} · {evaluation.source}"
@@ -59,6 +61,31 @@ def _summary(evaluation: Evaluation) -> list[str]:
             "those of this run."
         )
     return summary
+
+
+def _nodes(evaluation: Evaluation) -> Section:
+    columns = [
+        Column("node"),
+        Column("threads"),
+        Column("devices"),
+        Column("tasks"),
+        Column("images"),
+        Column("rate", "images/s"),
+        Column("given up"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            node.name,
+            node.threads,
+            node.devices,
+            node.tasks,
+            node.images,
+            node.images_per_second,
+            node.lost,
+        ]
+        for node in evaluation.nodes
+    ]
+    return Section("Nodes", [Table("", columns, rows)])
 
 
 def _time(evaluation: Evaluation) -> Section:
