@@ -152,9 +152,13 @@ def test_eval_writes_the_same_result(
 
 
 def test_a_killed_run_goes_on(server: str, root: Path, tmp_path: Path) -> None:
-    """Against a slow server, which then gets faster. What was done is not fetched again."""
+    """Against a slow server, which then gets faster. What was done is not fetched again.
+
+    The images need many requests, so that the first answers are there long before the last.
+    """
     recipe = folders.recipe_file(tmp_path)
-    files = {f"{i:03d}.JPEG": jpegs.jpeg(300, 400, i, quality=95) for i in range(40)}
+    pictures = [jpegs.jpeg(300, 400, i, quality=95) for i in range(20)]
+    files = {f"{i:03d}.JPEG": pictures[i % 20] for i in range(300)}
     make_tar(root / "long.tar", files)
     out = tmp_path / "out"
     words = [eval_case.ZOOFAST, "prep", f"{server}/slow/long.tar", out, "--recipe", recipe]
