@@ -40,7 +40,8 @@ from zoofast import Loader, load_recipe
 from zoofast.cluster.connection import RayCluster, connect
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.commands.arguments import positive
-from zoofast.evaluation.evaluate import EvalOptions, evaluate
+from zoofast.evaluation.evaluate import evaluate
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import Answers
 from zoofast.inference.spec import ModelSpec

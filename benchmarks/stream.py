@@ -43,7 +43,8 @@ from zoofast import Loader, load_recipe
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.text import counted
 from zoofast.commands.arguments import positive
-from zoofast.evaluation.evaluate import EvalOptions, evaluate
+from zoofast.evaluation.evaluate import evaluate
+from zoofast.evaluation.options import EvalOptions
 from zoofast.inference.backends import open_backend
 from zoofast.inference.devices import PREFETCH
 from zoofast.inference.job import dummy_batch

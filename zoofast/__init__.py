@@ -28,7 +28,8 @@ from zoofast.errors import (
 )
 
 if TYPE_CHECKING:
-    from zoofast.evaluation.evaluate import EvalOptions, evaluate
+    from zoofast.evaluation.evaluate import evaluate
+    from zoofast.evaluation.options import EvalOptions
     from zoofast.evaluation.result import Evaluation
     from zoofast.inference.spec import ModelSpec
     from zoofast.preprocess.cache import PixelCache
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 # Where each name is defined. It is imported when it is first used: NumPy and Pillow take longer
 # than `zoofast --help` may.
 _HOMES = {
-    "EvalOptions": ("zoofast.evaluation.evaluate", "EvalOptions"),
+    "EvalOptions": ("zoofast.evaluation.options", "EvalOptions"),
     "Evaluation": ("zoofast.evaluation.result", "Evaluation"),
     "Failure": ("zoofast.preprocess.loader", "Failure"),
     "Item": ("zoofast.preprocess.sources", "Item"),

@@ -22,7 +22,7 @@ from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, task_images
 from zoofast.cluster.work import Done, Worker
 from zoofast.errors import BackendError, OutputError
-from zoofast.evaluation.evaluate import EvalOptions
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.loader import Failure

@@ -482,7 +482,8 @@ import json, re, sys
 from pathlib import Path
 from zoofast import load_recipe
 from zoofast.conversion import models
-from zoofast.evaluation.evaluate import EvalOptions, evaluate
+from zoofast.evaluation.evaluate import evaluate
+from zoofast.evaluation.options import EvalOptions
 from zoofast.preprocess.sources import Item, Source
 from zoofast.inference.spec import ModelSpec
 def resident():

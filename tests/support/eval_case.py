@@ -12,7 +12,8 @@ import numpy as np
 
 from tests.support import folders, models, oracle
 from zoofast import load_recipe
-from zoofast.evaluation.evaluate import EvalOptions, evaluate
+from zoofast.evaluation.evaluate import evaluate
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.inference.backends import open_backend
 from zoofast.inference.spec import ModelSpec

@@ -19,7 +19,7 @@ from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
 from zoofast.cluster.work import Done, EvalWork, Images, names_digest
 from zoofast.errors import BackendError, OutputError
-from zoofast.evaluation.evaluate import EvalOptions
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import Progress, Run
 from zoofast.preprocess.recipe import Recipe, resize_order

@@ -41,7 +41,7 @@ from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
-    from zoofast.evaluation.evaluate import EvalOptions
+    from zoofast.evaluation.options import EvalOptions
     from zoofast.evaluation.result import EvalProgress, Evaluation
     from zoofast.preprocess.sources import Item, Source
     from zoofast.scoring.labels import Labels
@@ -217,7 +217,7 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> tuple[str, str]:
 
 
 def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
-    from zoofast.evaluation.evaluate import EvalOptions
+    from zoofast.evaluation.options import EvalOptions
 
     journal = args.journal or (args.output and f"{args.output}.journal")
     if args.resume and not journal:

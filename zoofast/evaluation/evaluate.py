@@ -5,57 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.lock import output_lock
 from zoofast.errors import BackendError
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import Progress, Run
 from zoofast.inference.devices import Devices
-from zoofast.inference.spec import DEVICE_TIMEOUT, ModelSpec, check_recipe
+from zoofast.inference.spec import check_recipe
 from zoofast.inference.stream import ring_depth, stream
-from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.score import ScoreOptions
 from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import CALLER, Timeline
 from zoofast.timing.trace import TraceWriter
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """How to evaluate.
-
-    specs: the model, once for each device. threads, depth (of the ring, in batches): None for
-    defaults. on_error: "skip", or "stop" at the first image that fails. max_file_bytes: of an image
-    file; a larger one fails. timeout: as in zoofast.inference.devices.Devices; for each batch.
-    journal: the file that a stopped run is resumed from. overwrite: forget what the journal holds.
-    logits: a .npy file for all scores. trace: a file to write, see zoofast.timing.trace. details:
-    record the loader's threads too, for a report. cache: of the images' pixels.
-    """
-
-    specs: Sequence[ModelSpec]
-    threads: int | None = None
-    depth: int | None = None
-    output_index: int = 0
-    scoring: ScoreOptions = field(default_factory=ScoreOptions)
-    on_error: str = "skip"
-    max_file_bytes: int = MAX_FILE_BYTES
-    timeout: float = DEVICE_TIMEOUT
-    journal: Path | None = None
-    logits: Path | None = None
-    resume: bool = False
-    overwrite: bool = False
-    trace: Path | None = None
-    details: bool = False
-    cache: PixelCache | None = None
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from zoofast.base.provenance import model_digest
 from zoofast.base.rows import NamedRows
 from zoofast.errors import ImageError, LabelError, OutputError, ZoofastError
 from zoofast.evaluation.journal import Journal
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import EvalProgress, Evaluation
 from zoofast.inference.backends import backend_of
 from zoofast.preprocess.loader import Failure
@@ -33,9 +34,6 @@ from zoofast.scoring.score import (
     true_classes,
 )
 from zoofast.scoring.topk import TopK
-
-if TYPE_CHECKING:
-    from zoofast.evaluation.evaluate import EvalOptions
 
 PROGRESS_NS = 100_000_000  # between two reports of progress
 

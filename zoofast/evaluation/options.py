@@ -1,0 +1,41 @@
+"""How to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.inference.spec import DEVICE_TIMEOUT, ModelSpec
+from zoofast.preprocess.cache import PixelCache
+from zoofast.scoring.score import ScoreOptions
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How to evaluate.
+
+    specs: the model, once for each device. threads, depth (of the ring, in batches): None for
+    defaults. on_error: "skip", or "stop" at the first image that fails. max_file_bytes: of an image
+    file; a larger one fails. timeout: as in zoofast.inference.devices.Devices; for each batch.
+    journal: the file that a stopped run is resumed from. overwrite: forget what the journal holds.
+    logits: a .npy file for all scores. trace: a file to write, see zoofast.timing.trace. details:
+    record the loader's threads too, for a report. cache: of the images' pixels.
+    """
+
+    specs: Sequence[ModelSpec]
+    threads: int | None = None
+    depth: int | None = None
+    output_index: int = 0
+    scoring: ScoreOptions = field(default_factory=ScoreOptions)
+    on_error: str = "skip"
+    max_file_bytes: int = MAX_FILE_BYTES
+    timeout: float = DEVICE_TIMEOUT
+    journal: Path | None = None
+    logits: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    trace: Path | None = None
+    details: bool = False
+    cache: PixelCache | None = None
