@@ -20,6 +20,7 @@ from zoofast.base.text import counted
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
+from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.inference.spec import ModelSpec
 from zoofast.inference.transfer import Transfer
@@ -236,7 +237,7 @@ def _add_stream(
 
     def run(items: Sequence[Item], **more: Any) -> Evaluation:
         cache = sample.options.cache
-        options = evaluate.EvalOptions([model], threads=profile.threads, cache=cache, **more)
+        options = EvalOptions([model], threads=profile.threads, cache=cache, **more)
         return evaluate.evaluate(sample.source, items, profile.recipe, None, options)
 
     trial = run(good[:STREAM_TRIAL])
