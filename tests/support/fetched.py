@@ -8,14 +8,12 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
-from zoofast.preprocess.sources.source import Item, Source
+from zoofast.preprocess.sources.source import FetchedSource, Item
 
 
-class DictSource(Source):
+class DictSource(FetchedSource):
     """`files` by name; an OSError in place of bytes is raised. taken_out: names in the order in
     which threads fetched them. gate: fetching waits for it."""
-
-    fetches = True
 
     def __init__(self, files: Mapping[str, bytes | OSError], per_stream: int = 1) -> None:
         super().__init__("store", [Item.at(name) for name in files])

@@ -24,7 +24,7 @@ from zoofast.preprocess.guides import guides
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sinks import FORMATS
-from zoofast.preprocess.sources import Source, open_source
+from zoofast.preprocess.sources import FetchedSource, Source, open_source
 
 MAX_SHOWN = 10  # failures on the screen; the manifest has all
 
@@ -152,7 +152,7 @@ def _labels(args: argparse.Namespace, options: PrepOptions, source: Source) -> M
         return of_source
     from zoofast.scoring.labels import labels_from_source, load_labels
 
-    if args.labels is None and source.fetches:
+    if args.labels is None and isinstance(source, FetchedSource):
         return labels_from_source(source).by_name  # an error that says so
     return load_labels(args.labels or args.source).by_name
 

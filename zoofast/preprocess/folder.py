@@ -28,7 +28,7 @@ from zoofast.preprocess.manifest import (
 )
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sinks import Sink, open_sink
-from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.sources import FetchedSource, Item, Source
 from zoofast.preprocess.verify import Verified, verify
 
 
@@ -303,7 +303,7 @@ def _side_file(options: PrepOptions, report: PrepReport, labels: Mapping[str, in
 
 def _refuse_image_folder(source: Source, folder: Path) -> None:
     """Raises OutputError when `folder` is the source, or holds images of it."""
-    if not folder.is_dir() or source.fetches:
+    if not folder.is_dir() or isinstance(source, FetchedSource):
         return
     folders = {os.path.dirname(item.path) or "." for item in source.items if not item.in_archive}
     for image_folder in (source.where, *folders):

@@ -28,7 +28,7 @@ from zoofast.errors import OutputError
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.sources import FetchedSource, Item, Source
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead
 
 DEPTH = 3  # batches: the caller's, one that is being filled, one that is queued
@@ -217,7 +217,7 @@ class Ring(ABC, Generic[T]):
         """Begins to fetch the items' bytes, if the source's bytes are fetched."""
         if self._reader is not None:
             self._reader.close()
-        if self._source.fetches:
+        if isinstance(self._source, FetchedSource):
             self._is_fetched = [self._must_fetch(item) for item in self._items]
             readable = list(itertools.compress(self._items, self._is_fetched))
             self._reader = self._source.open_reader(readable, self.max_file_bytes)

@@ -15,7 +15,7 @@ from zoofast import _core
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.sources import FetchedSource, Item, Source
 
 MIN_FILES, MAX_FILES, MAX_BYTES = 16, 256, 200_000_000  # written by measure_writing
 
@@ -34,7 +34,7 @@ def measure_reading(source: Source, items: Sequence[Item], threads: int) -> Disk
 
     Of a source that fetches: fetches them, as the loader does.
     """
-    if source.fetches:
+    if isinstance(source, FetchedSource):
         return _measure_fetching(source, [item for item in items if item.problem is None])
     for item in items:
         _drop_from_cache(source, item)
@@ -53,7 +53,7 @@ def measure_reading(source: Source, items: Sequence[Item], threads: int) -> Disk
     return DiskRate(nbytes / seconds, len(items) / seconds, method)
 
 
-def _measure_fetching(source: Source, items: Sequence[Item]) -> DiskRate:
+def _measure_fetching(source: FetchedSource, items: Sequence[Item]) -> DiskRate:
     begin, nbytes = time.monotonic(), 0
     with source.open_reader(items, MAX_FILE_BYTES) as reader:
         for _ in items:

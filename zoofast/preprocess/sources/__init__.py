@@ -22,10 +22,10 @@ from zoofast.preprocess.sources.folder import from_folder
 from zoofast.preprocess.sources.lists import from_list
 from zoofast.preprocess.sources.patterns import PARQUET, TAR, TARS, expand
 from zoofast.preprocess.sources.pickles import from_pickle, is_pickle
-from zoofast.preprocess.sources.source import SUFFIXES, Item, Source
+from zoofast.preprocess.sources.source import SUFFIXES, FetchedSource, Item, Source
 from zoofast.preprocess.sources.tars import from_tars
 
-__all__ = ["SUFFIXES", "Item", "Source", "open_source"]
+__all__ = ["SUFFIXES", "FetchedSource", "Item", "Source", "open_source"]
 
 
 def open_source(where: str | os.PathLike[str]) -> Source:

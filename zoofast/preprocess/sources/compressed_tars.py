@@ -19,7 +19,7 @@ from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.decompress import Forward
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
-from zoofast.preprocess.sources.source import Item, Source, archive_stamp
+from zoofast.preprocess.sources.source import FetchedSource, Item, Source, archive_stamp
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
     TarSource,
@@ -37,13 +37,12 @@ _MAX_REST_BYTES = 1 << 20  # that are decompressed behind the end of a tar
 
 
 @dataclass
-class CompressedTarSource(TarSource):
+class CompressedTarSource(TarSource, FetchedSource):
     """Images of tars of which some are compressed.
 
     labels: the class in each label member, by tar and offset, or why it cannot be read.
     """
 
-    fetches = True
     paths: list[str] = field(default_factory=list)  # of the tars
     labels: dict[tuple[int, int | None], int | SourceError | None] = field(default_factory=dict)
 

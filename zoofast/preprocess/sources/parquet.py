@@ -25,7 +25,7 @@ from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
-from zoofast.preprocess.sources.source import Item, Source, archive_stamp
+from zoofast.preprocess.sources.source import FetchedSource, Item, Source, archive_stamp
 from zoofast.preprocess.sources.stored import FetchError
 from zoofast.preprocess.sources.tars import MAX_CLASS
 
@@ -104,10 +104,9 @@ class _Part(NamedTuple):
 
 
 @dataclass
-class ParquetSource(Source):
+class ParquetSource(FetchedSource):
     """Images of Parquet files; an item's offset is its row. problem: why labels cannot be read."""
 
-    fetches = True
     files: list[_File] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     problem: str | None = None

@@ -3,7 +3,7 @@
 A source is *fetched* when the C core cannot read its images in place: objects of a store, members
 of a compressed tar, rows of a Parquet file. A new one is written so:
 
-1. Derive a class from Source, set `fetches = True`, and give each item its `nbytes`, if known.
+1. Derive a class from FetchedSource, and give each item its `nbytes`, if known.
 2. Write `open_reader(items, max_bytes)`: part `items` into streams, and return
    `ReadAhead(streams, threads)`. A stream gives its items' bytes in order, or the OSError that says
    why an item has none: a `ValueError` or any other exception ends the run.

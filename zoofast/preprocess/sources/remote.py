@@ -23,7 +23,7 @@ from zoofast.preprocess.sources.remote_streams import (
     from_remote_compressed_tars,
     from_remote_parquet,
 )
-from zoofast.preprocess.sources.source import Item, Source, is_image
+from zoofast.preprocess.sources.source import FetchedSource, Item, Source, is_image
 from zoofast.preprocess.sources.stored import FetchError, StoredFile, file_stamp, too_large
 from zoofast.preprocess.sources.stores import Requests, Store
 from zoofast.preprocess.sources.tar_headers import Member, list_members
@@ -52,10 +52,9 @@ _WILD_OF_HTTP = re.compile(r"[*[]")  # a "?" begins a query
 
 
 @dataclass
-class _RemoteSource(Source):
+class _RemoteSource(FetchedSource):
     """What the sources of a store share: an item is fetched from one of its files."""
 
-    fetches = True
     store: Store = field(kw_only=True)
 
     def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import name_problem, stem
@@ -57,11 +57,9 @@ class Item:
 class Source:
     """A listed source: items in a fixed order. A context manager (it may hold files open).
 
-    The C core reads the items of most sources. The items of a source that `fetches` are read by
-    Python, see zoofast.preprocess.sources.readahead.
+    The C core reads the items. Those of a FetchedSource are read by Python.
     """
 
-    fetches: ClassVar[bool] = False
     where: str
     items: list[Item]
     skipped: list[str] = field(default_factory=list)  # files that are no images, by their name
@@ -90,23 +88,13 @@ class Source:
             raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
         return os.pread(self.fds[item.archive], item.nbytes, item.offset)
 
-    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
-        """Reads the bytes of `items` ahead, in their order. Only of a source that fetches.
-
-        None of the items has a problem. One of more than `max_bytes` bytes is not fetched.
-        """
-        raise NotImplementedError
-
     def cache_key(self, item: Item) -> bytes | None:
         """What the item's bytes are known by, from one run to the next; None where that is not
-        certain. Of a file it is the path: who uses the key compares size and time too. A source
-        that fetches what is no member of an archive has keys of its own, or None.
+        certain. Of a file it is the path: who uses the key compares size and time too.
         """
         if item.offset is not None:
             stamp = self.stamps[item.archive] if item.archive < len(self.stamps) else None
             return None if stamp is None else b"%b\0%d\0%d" % (stamp, item.offset, item.nbytes)
-        if self.fetches:
-            return None
         folder, slash, name = item.path.rpartition("/")
         where = self._folders.get(folder + slash)
         if where is None:
@@ -127,6 +115,22 @@ class Source:
             self.items.append(Item.at(path, offset, nbytes))
         else:
             self.skipped.append(path)
+
+
+@dataclass
+class FetchedSource(Source, ABC):
+    """A source whose items Python reads, see zoofast.preprocess.sources.readahead."""
+
+    @abstractmethod
+    def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+        """Reads the bytes of `items` ahead, in their order.
+
+        None of the items has a problem. One of more than `max_bytes` bytes is not fetched.
+        """
+
+    def cache_key(self, item: Item) -> bytes | None:
+        """As of any source; None for an item that is no member of an archive."""
+        return super().cache_key(item) if item.in_archive else None
 
 
 def archive_stamp(path: str, status: os.stat_result) -> bytes | None:
