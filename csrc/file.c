@@ -93,8 +93,8 @@ int zf_write_range(int fd, uint64_t offset, const uint8_t *data, size_t nbytes)
         ssize_t put = pwrite(fd, data, nbytes, (off_t)offset);
         if (put < 0 && errno == EINTR)
             continue;
-        if (put < 0)
-            return errno;
+        if (put <= 0)
+            return put < 0 ? errno : EIO;
         data += put;
         offset += (uint64_t)put;
         nbytes -= (size_t)put;
@@ -108,8 +108,8 @@ static int write_all(int fd, const uint8_t *data, size_t nbytes)
         ssize_t put = write(fd, data, nbytes);
         if (put < 0 && errno == EINTR)
             continue;
-        if (put < 0)
-            return errno;
+        if (put <= 0)
+            return put < 0 ? errno : EIO;
         data += put;
         nbytes -= (size_t)put;
     }

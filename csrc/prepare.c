@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *const stage_names[] = {
 #define NAME(constant, name) [ZF_STAGE_##constant] = name,
@@ -385,9 +386,17 @@ static bool use_pixels(zf_workspace *ws, const zf_batch *batch, zf_job *job)
     return true;
 }
 
+/* Nanoseconds since 1970, which a file's time of modification is compared with. */
+static int64_t wall_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* Copies the pixels of the tensor, for a writing thread to store. */
 static void copy_for_storing(const zf_workspace *ws, const zf_batch *batch, zf_job *job,
-                        const zf_stamp *stamp)
+                             const zf_stamp *stamp)
 {
     job->store_errno = 0;
     job->stored.file_nbytes = stamp->nbytes;
@@ -413,6 +422,8 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
     job->pixels = NULL;
     if (job->has_pixels && use_pixels(ws, batch, job))
         return;
+    if (job->stores_pixels)
+        job->stored.read_ns = wall_clock();
     uint64_t begin = zf_now();
     int error = read_input(ws, batch->max_file_nbytes, job, &data, &nbytes, &stamp);
     uint64_t reading = zf_now() - begin;

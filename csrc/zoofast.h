@@ -241,6 +241,7 @@ typedef struct zf_stored {
     zf_place place;
     uint64_t file_nbytes;  /* of the image file that they were made from, and its time of */
     int64_t file_mtime_ns; /* modification, nanoseconds since 1970; of jobs with a path */
+    int64_t read_ns;       /* when the image file was read; nanoseconds since 1970 */
 } zf_stored;
 
 /* ---- files ------------------------------------------------------------- */

@@ -126,6 +126,7 @@ cdef extern from "zoofast.h" nogil:
         zf_place place
         uint64_t file_nbytes
         int64_t file_mtime_ns
+        int64_t read_ns
 
     size_t zf_pixels_nbytes(const zf_recipe *recipe)
     zf_status zf_copy_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,

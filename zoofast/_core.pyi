@@ -68,7 +68,7 @@ class StoredPixels(NamedTuple):
     place: tuple[int, int, int, int]  # x, y, width, height of the image in its pixels
     file_nbytes: int  # of the image file, before it was read
     file_mtime_ns: int  # since 1970; 0 of a range
-    begin_ns: int  # when the thread began to read the file
+    read_ns: int  # when the file was read, since 1970
 
 Bytes = bytes | memoryview | NDArray[np.uint8]
 

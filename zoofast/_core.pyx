@@ -184,7 +184,7 @@ class StoredPixels(NamedTuple):
     place: tuple
     file_nbytes: int
     file_mtime_ns: int
-    begin_ns: int
+    read_ns: int
 
 
 cdef tuple stage_ns(const zf_result *r):
@@ -447,7 +447,7 @@ cdef class Batch:
             if job.stores_pixels and job.result.decoder != ZF_DECODER_CACHE:
                 outcomes.append(StoredPixels(i, job.result.status, job.store_errno, s.checksum,
                                  (s.place.x, s.place.y, s.place.w, s.place.h),
-                                 s.file_nbytes, s.file_mtime_ns, job.result.begin_ns))
+                                 s.file_nbytes, s.file_mtime_ns, s.read_ns))
         return outcomes
 
     def file_bytes(self, size_t i):

@@ -31,7 +31,11 @@ from zoofast.preprocess.sources import open_source
 
 
 def device_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("device")]
+    """The threads of devices that do not end. A lost device's thread may end after the run."""
+    threads = [each for each in threading.enumerate() if each.name.startswith("device")]
+    for thread in threads:
+        thread.join(timeout=30)
+    return [thread for thread in threads if thread.is_alive()]
 
 
 # ---- several batches at the same time ------------------------------------------------

@@ -37,14 +37,14 @@ def shard_total(shard: tuple[int, int], images: int, limit: int | None) -> int:
 def check_shards(shards: Sequence[tuple[str, tuple[int, int]]]) -> None:
     """Raises OutputError unless `shards`, (where it lies, shard), are all of one set, each once."""
     first, (_, n) = shards[0]
-    found: dict[int, str] = {}
+    holders: dict[int, str] = {}  # of each shard: where it lies
     for where, (i, of) in shards:
         if of != n:
             raise OutputError(f"{where} is a shard of {of}, but {first} is one of {n}")
-        if i in found:
-            raise OutputError(f"{found[i]} and {where} are both shard {i}/{n}; give one of them")
-        found[i] = where
-    missing = [f"{i}/{n}" for i in range(1, n + 1) if i not in found]
+        if i in holders:
+            raise OutputError(f"{holders[i]} and {where} are both shard {i}/{n}; give one of them")
+        holders[i] = where
+    missing = [f"{i}/{n}" for i in range(1, n + 1) if i not in holders]
     if missing:
         raise OutputError(
             f"{len(missing)} of {n} shards are missing: {listed(missing, NAMES_SHOWN)}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +188,6 @@ class SourcePixels:
         pending = self._pending[batch]
         if not pending:
             return
-        clock_ns = time.time_ns() - time.monotonic_ns()
         stored: dict[bytes, Stored] = {}
         for outcome in batch.stored_pixels():
             of = pending.pop(outcome.i)
@@ -200,7 +198,7 @@ class SourcePixels:
                 is_stored = True
             elif outcome.errno:
                 self._stop(outcome.errno)
-            if is_stored and is_settled(outcome.file_mtime_ns, outcome.begin_ns + clock_ns):
+            if is_stored and is_settled(outcome.file_mtime_ns, outcome.read_ns):
                 stamp = outcome.file_nbytes, outcome.file_mtime_ns
                 stored[of.key] = Stored(of.slot, *stamp, checksum, place)
             elif of.is_new:
