@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import numpy_helper
 
-from tests.support import eval_case, folders, jpegs, models, paths, ray_cluster
+from tests.support import eval_case, folders, jpegs, limits, models, paths, ray_cluster
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # of Ray
 ]
 ROUNDS = 26  # of the 23 images: 598 images
+MAX_SECONDS = 180  # of a test, or of starting the cluster
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,19 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_cluster.Node
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ray_cluster.QUIET.items():
             patch.setenv(name, value)
-        made = ray_cluster.Nodes(tmp_path_factory.mktemp("nodes"), 3)
+        with limits.at_most(MAX_SECONDS):
+            made = ray_cluster.Nodes(tmp_path_factory.mktemp("nodes"), 3)
         try:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture(autouse=True)
+def limit(nodes: ray_cluster.Nodes) -> Iterator[None]:
+    """Begins when the cluster has started."""
+    with limits.at_most(MAX_SECONDS):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +84,26 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
         _, error = process.communicate(timeout=120)
     finally:
-        process.kill()
+        kill(process)
     return process.returncode, error
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def wait_for(lines: int, journal: Path, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 90
-    while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    try:
+        until = time.monotonic() + 90
+        while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    except BaseException:
+        kill(process)
+        raise
 
 
 def slow(case: Path, out: Path, nodes: ray_cluster.Nodes, *more: object) -> list[object]:
@@ -136,7 +156,7 @@ def test_a_driver_is_killed_and_resumed(
     words = slow(case, tmp_path, nodes)
     process = start(*words)
     wait_for(3, tmp_path / "r.json.journal", process)
-    os.killpg(process.pid, signal.SIGKILL)
+    kill(process)
     process.communicate()
     assert not (tmp_path / "r.json").exists()
     code, error = ended(start(*words, "--resume"))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
+
+from tests.support import limits
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no network
@@ -52,15 +55,26 @@ class Nodes:
         }
         head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "_system_config": fast}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._note(self._cluster.head_node)
         self.address: str = self._cluster.address
-        self.nodes = [self.add() for _ in range(count)]
+        try:
+            self.nodes = [self.add() for _ in range(count)]
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, *hidden: Path) -> Any:
         """A node that does not see the paths `hidden`, nor self.hidden."""
         paths = ":".join(map(str, (self.hidden, *hidden)))
         env = {"ZOOFAST_TEST_HIDDEN": paths, "PYTHONPATH": str(self._folder)}
         env |= {"TMPDIR": str(self._folder)}
-        return self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, env_vars=env)
+        node = self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, env_vars=env)
+        self._note(node)
+        return node
+
+    def _note(self, node: Any) -> None:
+        self._processes += [each.process for some in node.all_processes.values() for each in some]
 
     def kill(self, node: Any) -> str:
         """SIGKILL to all processes of a node; returns its id."""
@@ -72,7 +86,13 @@ class Nodes:
         return str(node.node_id)
 
     def close(self) -> None:
-        self._cluster.shutdown()
+        """Ends all processes of the cluster, whatever happens."""
+        try:
+            with limits.at_most(60):
+                self._cluster.shutdown()
+        finally:
+            for process in self._processes:
+                process.kill()
 
 
 def _parent(process: Path) -> int:

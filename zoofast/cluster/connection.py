@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,9 +73,12 @@ class RayCluster:
         return getattr(actor, method).remote(*arguments)
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
-        """The calls that have ended; waits for one, but not longer than `seconds`."""
+        """The calls that have ended, in the order of `calls`; waits for one, but not longer than
+        `seconds`."""
         if not calls:
+            time.sleep(seconds)
             return []
+        # Ray waits for a number of calls: for all that have ended, it must not wait.
         done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
         if not done:
             done, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)

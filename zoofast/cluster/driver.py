@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,26 @@ from zoofast.base.nodes import NodeReport
 from zoofast.base.text import counted
 from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster
 from zoofast.cluster.ranges import MAX_ATTEMPTS, Range, Ranges, task_images
-from zoofast.cluster.work import Done, EvalWork, Opened, PrepWork, Refused
+from zoofast.cluster.work import (
+    BLOCK_IMAGES,
+    Done,
+    EvalWork,
+    Listed,
+    Opened,
+    PrepWork,
+    Refused,
+    names_of_block,
+)
 from zoofast.errors import BackendError
 from zoofast.preprocess.sources import Item
 
 IN_FLIGHT = 2  # tasks of a node
 WAIT_SECONDS = 0.5
 JOIN_SECONDS = 2.0  # between two looks for new nodes
-OPENING_SECONDS = 120.0  # for a node to start its process, list the images and load the model
+START_SECONDS = 120.0  # for a node to start its process, which waits for free CPUs
+SILENT_SECONDS = 1800.0  # for a node to list the images and load the model, or to compute a task
 MAX_STARTS = 3  # of a node's process
-UNREADABLE = (
-    "unreadable"  # the cause of a failure of which the node, not the image, may be at fault
-)
-
+UNREADABLE = "unreadable"  # a cause of failures which may be the node's fault, not the image's
 
 # The places of a task's images, what became of them, and the node that computed them.
 Answer = tuple[NDArray[np.int64], Done, NodeReport]
@@ -44,11 +52,12 @@ class _Member:
     report: NodeReport
     actor: Any = None
     starts: int = 0
-    has_model: bool = False  # the file's bytes were sent
-    opening: Any = None  # the call of `open`
-    opening_since: float = 0.0
+    has_model: bool = False  # the file's bytes were sent to the process
+    has_begun: bool = False  # the process has answered
+    opening: Any = None  # the call of `ping`, then of `open`
+    heard: float = 0.0  # when the node last answered, or was idle; monotonic
     opened: Opened | None = None
-    tasks: dict[Any, Range] = field(default_factory=dict)  # call -> what it computes
+    tasks: dict[Any, Range] = field(default_factory=dict)  # call -> what it computes, in order
 
     @property
     def in_play(self) -> bool:
@@ -136,16 +145,21 @@ class Driver:
 
     def _start(self, member: _Member) -> None:
         member.starts += 1
-        cpus = min(self._threads or member.node.cpus, member.node.cpus)
-        member.opened, member.opening_since = None, time.monotonic()
-        member.actor = self._cluster.start(member.node, self._work, cpus)
-        member.opening = self._cluster.call(member.actor, "open")
+        member.opened, member.has_begun, member.has_model = None, False, False
+        member.heard = time.monotonic()
+        member.actor = self._cluster.start(member.node, self._work, self._cpus(member))
+        member.opening = self._cluster.call(member.actor, "ping")
+
+    def _cpus(self, member: _Member) -> int:
+        return min(self._threads or member.node.cpus, member.node.cpus)
 
     def _give(self) -> None:
         ready = self._ready()
         nodes = [member.node.id for member in ready]
         for member in ready:
             assert member.opened is not None
+            if not member.tasks:
+                member.heard = time.monotonic()
             while len(member.tasks) < IN_FLIGHT:
                 rate, left = member.report.images_per_second, self._ranges.left
                 images = task_images(rate, left, len(ready), member.opened.batch)
@@ -161,38 +175,45 @@ class Driver:
         calls |= {call: each for each in self._members.values() for call in each.tasks}
         for call in self._cluster.wait(list(calls), WAIT_SECONDS):
             member = calls[call]
-            if call is not member.opening and call not in member.tasks:
+            if call != member.opening and call not in member.tasks:
                 continue  # the node was lost in this step
             try:
                 answer = self._cluster.get(call)
-            except LostError as error:
-                self._restart(member, str(error))
-            except FailedError as error:
-                if call is member.opening:
-                    self._lose(member, str(error))
-                else:
-                    self._fail(member.tasks.pop(call), member, str(error))
+            except (LostError, FailedError) as error:
+                self._restart(member, call, str(error))
+                continue
+            member.heard = time.monotonic()
+            if call == member.opening:
+                self._opened(member, answer)
             else:
-                if call is member.opening:
-                    self._opened(member, answer)
-                else:
-                    yield from self._answered(member, member.tasks.pop(call), answer)
+                yield from self._answered(member, call, answer)
+        self._lose_silent()
+
+    def _lose_silent(self) -> None:
+        """Gives up the nodes that have not answered for too long."""
         now = time.monotonic()
         for member in self._members.values():
-            if member.opening and now - member.opening_since > OPENING_SECONDS:
-                cpus = counted(min(self._threads or member.node.cpus, member.node.cpus), "CPU")
+            silent = now - member.heard
+            if member.opening and not member.has_begun and silent > START_SECONDS:
                 self._lose(
                     member,
-                    f"has not begun within {OPENING_SECONDS:,.0f} s; if others use its {cpus}, "
-                    "--threads N asks for fewer",
+                    f"has not begun within {START_SECONDS:,.0f} s; if others use its "
+                    f"{counted(self._cpus(member), 'CPU')}, --threads N asks for fewer",
                 )
+            elif (member.opening or member.tasks) and silent > SILENT_SECONDS:
+                self._lose(member, f"has not answered for {SILENT_SECONDS:,.0f} s")
 
-    def _opened(self, member: _Member, answer: Opened | Refused) -> None:
+    def _opened(self, member: _Member, answer: Opened | Refused | None) -> None:
+        """Takes the answer of `ping`, which is None, or of `open`."""
         member.opening = None
-        if isinstance(answer, Opened):
+        if answer is None:
+            member.has_begun = True
+            member.opening = self._cluster.call(member.actor, "open")
+        elif isinstance(answer, Opened):
             first = self._first = self._first or answer
-            if (answer.input, answer.classes) != (first.input, first.classes):
-                self._lose(member, f"its model takes {answer.input}, another's {first.input}")
+            model, other = (f"{each.input}, {each.classes} classes" for each in (answer, first))
+            if model != other:
+                self._lose(member, f"its model has {model}; another node's has {other}")
                 return
             member.opened = answer
             member.report.threads, member.report.devices = answer.threads, answer.devices
@@ -201,32 +222,31 @@ class Driver:
                 self._model = self._cluster.put(self._read_model())
             member.has_model = True
             member.opening = self._cluster.call(member.actor, "open", self._model)
-        elif answer.other_images:
-            self._lose(member, f"{answer.reason}: {self._difference(member)}")
         else:
-            self._lose(member, answer.reason)
+            listed = answer.listed
+            difference = "" if listed is None else f": {self._difference(listed)}"
+            self._lose(member, answer.reason + difference)
 
-    def _difference(self, member: _Member) -> str:
-        """How the list of images of a node differs from ours."""
-        try:
-            theirs = self._cluster.get(self._cluster.call(member.actor, "names"))
-        except (LostError, FailedError) as error:
-            return str(error)
-        ours = [item.name for item in self._items]
-        missing = sorted(set(ours) - set(theirs))
-        if missing:
-            return f"{counted(len(missing), 'image')} missing there, such as {missing[0]}"
-        more = sorted(set(theirs) - set(ours))
-        return f"{counted(len(more), 'image')} more there, such as {more[0]}" if more else "order"
+    def _difference(self, listed: Listed) -> str:
+        """The first image in which a node's list differs from ours."""
+        ours = names_of_block(self._items, listed.block)
+        pairs = enumerate(zip_longest(ours, listed.names, fillvalue="none"))
+        place, our, their = next((i, our, their) for i, (our, their) in pairs if our != their)
+        number = listed.block * BLOCK_IMAGES + place + 1
+        return (
+            f"{listed.images:,}, not {len(self._items):,}; number {number:,} is {their} there, "
+            f"{our} here"
+        )
 
-    def _answered(
-        self, member: _Member, done_range: Range, answer: Done | Refused
-    ) -> Iterator[Answer]:
+    def _answered(self, member: _Member, call: Any, answer: Done | Refused) -> Iterator[Answer]:
         if isinstance(answer, Refused):
-            self._fail(done_range, member, answer.reason)
             if answer.is_node:
+                self._fail(member.tasks.pop(call), member, answer.reason)
                 self._lose(member, answer.reason)
+            else:
+                self._restart(member, call, answer.reason)
             return
+        done_range = member.tasks.pop(call)
         report = member.report
         path = next((each.path for each in answer.failures if each.cause == UNREADABLE), "")
         if path and not done_range.unreadable and self._ready(member):
@@ -266,18 +286,22 @@ class Driver:
             )
         self._ranges.put_back(failed)
 
-    def _restart(self, member: _Member, reason: str) -> None:
-        """The process of a node has ended: starts another, if the node is still there."""
-        tasks = list(member.tasks.values())
+    def _restart(self, member: _Member, call: Any, reason: str) -> None:
+        """Starts another process on a node whose process has ended, or has failed in `call`, if the
+        node is still there. What `call` was about has failed; the next task has not begun."""
+        failed = member.tasks.pop(call, None)
+        following = list(member.tasks.values())
         member.tasks.clear()
-        member.opened = member.opening = None
         is_alive = any(node.id == member.node.id for node in self._cluster.nodes())
-        if member.in_play and is_alive and member.starts < MAX_STARTS:
+        if is_alive and member.starts < MAX_STARTS:
+            self._cluster.stop(member.actor)
             self._start(member)
         else:
             self._lose(member, reason)
-        for each in tasks:
-            self._fail(each, member, reason)
+        if failed is not None:
+            self._fail(failed, member, reason)
+        for each in following:
+            self._ranges.put_back(each)
 
     def _lose(self, member: _Member, reason: str) -> None:
         """Gives a node up, and its tasks to the others."""

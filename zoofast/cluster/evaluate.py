@@ -17,7 +17,7 @@ from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import file_sha256
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
-from zoofast.cluster.work import Done, EvalWork, Images, names_digest
+from zoofast.cluster.work import Done, EvalWork, Images, names_digests
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
@@ -38,8 +38,8 @@ def images_of(
     max_file_bytes: int,
 ) -> Images:
     """What a node must know to list `items` itself."""
-    where, digest = source.where, names_digest(items)
-    return Images(where, limit, shard, digest, resize_order(), os.getcwd(), max_file_bytes)
+    where, digests = source.where, names_digests(items)
+    return Images(where, limit, shard, digests, resize_order(), os.getcwd(), max_file_bytes)
 
 
 def evaluate_on(

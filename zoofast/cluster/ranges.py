@@ -59,9 +59,9 @@ class Ranges:
         self._next += len(chosen)
         return Range(chosen)
 
-    def put_back(self, range: Range) -> None:
-        """A node will take `range` before what nobody has tried."""
-        self._again.append(range)
+    def put_back(self, taken: Range) -> None:
+        """Nodes take it before what no node has tried."""
+        self._again.append(taken)
 
 
 def task_images(rate: float, left: int, nodes: int, batch: int) -> int:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,19 @@ from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import Timeline
 
 
-def names_digest(items: Sequence[Item]) -> str:
-    """Identifies a list of images: the SHA-256 of their names in order."""
-    names = "\n".join(item.name for item in items)
-    return sha256(names.encode("utf-8", "surrogateescape"))
+BLOCK_IMAGES = 4096  # whose names have one digest
+
+
+def names_of_block(items: Sequence[Item], block: int) -> list[str]:
+    """The names of BLOCK_IMAGES items, fewer at the end, from number `block` * BLOCK_IMAGES on."""
+    return [item.name for item in items[block * BLOCK_IMAGES : (block + 1) * BLOCK_IMAGES]]
+
+
+def names_digests(items: Sequence[Item]) -> list[str]:
+    """Identifies a list of images: the SHA-256 of the names of each block, in order."""
+    blocks = range(-(-len(items) // BLOCK_IMAGES))
+    names = ("\n".join(names_of_block(items, block)) for block in blocks)
+    return [sha256(text.encode("utf-8", "surrogateescape")) for text in names]
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Images:
     where: str
     limit: int | None
     shard: tuple[int, int]
-    digest: str  # see names_digest
+    digests: list[str]  # see names_digests
     resize_order: str
     folder: str
     max_file_bytes: int
@@ -82,13 +92,22 @@ class PrepWork:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """How many images a node lists, and the names of the first block that differs."""
+
+    images: int
+    block: int
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class Refused:
     """Why a node cannot do what it was asked to do."""
 
     reason: str
-    is_node: bool = True  # the node is at fault; else the images of the task
+    is_node: bool = True  # the node is at fault; else the task, or the node's process
     missing_model: bool = False  # the node has not the model's file
-    other_images: bool = False  # the node's source lists other images
+    listed: Listed | None = None  # what the node lists, if these are other images
 
 
 @dataclass(frozen=True)
@@ -128,22 +147,29 @@ class Worker:
 
     def __init__(self, work: EvalWork | PrepWork, cpus: int, devices: int) -> None:
         self._work, self._cpus, self._devices_here = work, max(cpus, 1), devices
-        self._items: list[Item] = []
+        self._source: Source | None = None
+        self._items: Sequence[Item] = []
         self._stack = ExitStack()
         self._part: _EvalPart | _PrepPart | None = None
         self._ended: float | None = None  # the task before, monotonic
 
+    def ping(self) -> None:
+        """Returns as soon as the process has started."""
+
     def open(self, model: NDArray[np.uint8] | None = None) -> Opened | Refused:
-        """Lists the images and loads the model. model: the file's bytes, if the node lacks it."""
+        """Lists the images, unless they are listed, and loads the model. model: the file's bytes,
+        if the node lacks it."""
         work = self._work
         with suppress(OSError):  # then paths that are absolute are found, too
             os.chdir(work.images.folder)
         try:
-            source = self._stack.enter_context(open_source(work.images.where))
-            self._items = choose(source, work.images.limit, work.images.shard)
-            refused = self._check_images()
-            if refused is not None:
-                return refused
+            if self._source is None:
+                self._source = self._stack.enter_context(open_source(work.images.where))
+                self._items = choose(self._source, work.images.limit, work.images.shard)
+                refused = self._check_images()
+                if refused is not None:
+                    return refused
+            source = self._source
             if isinstance(work, PrepWork):
                 self._part = _PrepPart(work, source, self._cpus)
                 return Opened(self._cpus, 0, 1)
@@ -160,13 +186,13 @@ class Worker:
         images = self._work.images
         if resize_order() != images.resize_order:
             return Refused("has a Pillow of another resize order; install the driver's version")
-        if names_digest(self._items) != images.digest:
-            return Refused(f"{images.where}: lists other images", other_images=True)
-        return None
-
-    def names(self) -> list[str]:
-        """The images that this node lists."""
-        return [item.name for item in self._items]
+        ours = names_digests(self._items)
+        pairs = zip_longest(ours, images.digests)
+        block = next((i for i, (our, their) in enumerate(pairs) if our != their), None)
+        if block is None:
+            return None
+        listed = Listed(len(self._items), block, names_of_block(self._items, block))
+        return Refused(f"{images.where}: lists other images", listed=listed)
 
     def run(self, places: NDArray[np.int64]) -> Done | Refused:
         """Computes the images at `places`."""
@@ -190,6 +216,8 @@ def _find_model(work: EvalWork, model: NDArray[np.uint8] | None) -> str | None:
     if not digest:
         return name
     folder = Path(tempfile.gettempdir(), f"zoofast-models-{os.getuid()}")
+    if folder.exists() and folder.stat().st_uid != os.getuid():
+        raise BackendError(f"{folder}: belongs to another user; remove it, or set TMPDIR")
     copy = folder / f"{digest}{Path(name).suffix}"
     for path in (Path(name), copy):
         with suppress(OSError):
@@ -198,7 +226,10 @@ def _find_model(work: EvalWork, model: NDArray[np.uint8] | None) -> str | None:
     if model is None:
         return None
     folder.mkdir(mode=0o700, exist_ok=True)
-    write_atomic(copy, model.tobytes())
+    # Other nodes on this machine may write the same copy now.
+    own = folder / f"{secrets.token_hex(4)}{Path(name).suffix}"
+    write_atomic(own, model.tobytes())
+    os.replace(own, copy)
     return str(copy)
 
 

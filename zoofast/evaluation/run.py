@@ -145,7 +145,8 @@ class Run:
             path, self._run_description(), self.options.resume, self.options.overwrite
         )
         stack.callback(self._journal.close)
-        for names, best in self._journal.resumed:
+        resumed, self._journal.resumed = self._journal.resumed, []  # freed when taken
+        for names, best in resumed:
             try:
                 self.answers.add(self.answers.places(names), best)
             except KeyError as error:

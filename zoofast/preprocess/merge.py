@@ -215,7 +215,8 @@ def _join_packs(shards: Sequence[_Shard], out: Path) -> None:
     for each in shards:
         names, rows = read_named_rows(each.folder / PACK)
         if names != each.stored:
-            missing = [name for name in each.stored if name not in set(names)]
+            there = set(names)
+            missing = [name for name in each.stored if name not in there]
             raise OutputError(
                 f"{each.folder / PACK}: has other images than the manifest"
                 + (f"; missing: {listed(missing, NAMES_SHOWN)}" if missing else "")
