@@ -20,7 +20,7 @@ from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, task_images
-from zoofast.cluster.work import Done, Worker
+from zoofast.cluster.work import Done, EvalWork, Worker
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
@@ -285,7 +285,58 @@ def test_nodes_that_differ_are_not_used(
         evaluated(cluster, run)
     with pytest.raises(BackendError, match="has no node with a CPU"):
         evaluated(Nodes(), run)
-    with pytest.raises(OutputError, match="--save-logits and --cache are for one machine"):
+    with pytest.raises(OutputError, match="--trace and --cache are for one machine"):
+        evaluated(cluster, run, trace=tmp_path / "trace.json")
+
+
+def test_logits_are_those_of_one_machine(
+    run: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    def goes(node: str, call: int, answer: Any) -> Any:
+        if node == "b" and call == 2:  # when its logits are written
+            cluster.alive = ["a"]
+            raise LostError("the node is gone")
+        return answer
+
+    cluster = Nodes("a", "b", change=goes)
+    here, there = tmp_path / "here.npy", tmp_path / "there.npy"
+    with open_source(run / "images") as source:
+        eval_case.evaluated(run, source, eval_case.options(run, logits=here))
+    (tmp_path / "there.npy.shards").mkdir()
+    (tmp_path / "there.npy.shards/of_a_killed_driver.npy").touch()
+    check(evaluation := evaluated(cluster, run, logits=there), files)
+    assert evaluation.lost_nodes == {"b": "b: the node is gone"}
+    assert there.read_bytes() == here.read_bytes()
+    names = there.with_name("there.names.txt").read_text()
+    assert names == here.with_name("here.names.txt").read_text()
+    expected = eval_case.scores_of(files)
+    assert names.split() == list(expected)
+    np.testing.assert_allclose(np.load(there), np.stack(list(expected.values())), rtol=1e-5)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"here.npy", "here.names.txt", "there.npy", "there.names.txt"}
+
+
+def test_a_folder_that_a_node_does_not_see(
+    run: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    def elsewhere(node: str, worker: Worker) -> None:
+        if node == "b":
+            key = "shards" if isinstance(worker._work, EvalWork) else "mark"
+            worker._work = replace(worker._work, **{key: str(tmp_path / "elsewhere/0")})
+
+    cluster: Any = Nodes("a", "b")
+    cluster.prepare = elsewhere
+    cure = "this node does not see the driver's folder; the output must be on storage that all"
+    check(evaluation := evaluated(cluster, run, logits=tmp_path / "l.npy"), files)
+    assert evaluation.lost_nodes["b"].startswith(f"b: {tmp_path}/elsewhere: {cure}")
+    recipe = load_recipe(str(run / "recipe.toml"))
+    with open_source(run / "images") as source:
+        report = prepare_folder(source, tmp_path / "out", recipe, store=store_on(cluster))
+    assert report.nodes[1].lost.startswith(f"b: {tmp_path}/out: {cure}")
+    assert report.prepared == len(files) and not (tmp_path / "out/.zoofast-ray").exists()
+
+    cluster = Nodes("a", change=lambda node, call, answer: replace(answer, shard="gone.npy"))
+    with pytest.raises(OutputError, match=r"gone\.npy: logits of a node cannot be read: No such"):
         evaluated(cluster, run, logits=tmp_path / "l.npy")
 
 
@@ -368,6 +419,7 @@ def test_the_size_of_tasks() -> None:
     assert task_images(0, 10**6, 3, 1) == 4 != FIRST_IMAGES  # see few_images_a_task
     assert task_images(1e9, 10**6, 3, 1) == 4 != MAX_IMAGES
     assert task_images(2.9, 10**6, 3, 1) == 2
+    assert task_images(1e9, 10**6, 3, 1, 3) == 3
     assert task_images(0, 10**6, 3, 8) == 8
     assert [task_images(0, left, 2, 1) for left in (100, 16, 12, 5, 1, 0)] == [4, 4, 3, 2, 1, 1]
     ranges = Ranges(np.arange(3, 8))

@@ -110,17 +110,20 @@ def slow(case: Path, out: Path, nodes: ray_cluster.Nodes, *more: object) -> list
     """An evaluation on NPUs of 100 images/s, which takes two seconds on three nodes."""
     out.mkdir(exist_ok=True)
     words = eval_case.words(case, "--sim-fps", "100", "--batchsize", "4")
-    results = ["-o", out / "r.json", "--json", out / "e.json"]
+    results = ["-o", out / "r.json", "--json", out / "e.json", "--save-logits", out / "r.npy"]
     return [*words, *results, "--ray", nodes.address, *more]
 
 
-def whole(case: Path, out: Path) -> str:
-    """result.json of one machine."""
-    out.mkdir(exist_ok=True)
+def check_results(case: Path, out: Path) -> None:
+    """That result.json and the logits are those of one machine."""
     words = eval_case.words(case, "--sim-fps", "1e6", "--batchsize", "4", "--quiet")
-    code, error = ended(start(*words, "-o", out / "whole.json"))
+    results = ["-o", out / "whole.json", "--save-logits", out / "whole.npy"]
+    code, error = ended(start(*words, *results))
     assert code == 1, error  # the bad images
-    return (out / "whole.json").read_text()
+    assert np.load(out / "whole.npy").any(axis=1).all()
+    for end in ("json", "npy", "names.txt"):
+        assert (out / f"r.{end}").read_bytes() == (out / f"whole.{end}").read_bytes(), end
+    assert not (out / "r.npy.shards").exists()
 
 
 def said(path: Path) -> dict[str, Any]:
@@ -137,7 +140,7 @@ def test_a_node_is_killed(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) 
     assert code == 1
     assert f"({killed[:8]}): its process has ended" in error
     assert "; the other nodes go on" in error
-    assert (tmp_path / "r.json").read_text() == whole(case, tmp_path)
+    check_results(case, tmp_path)
     report = said(tmp_path / "e.json")
     assert report["images"] == len(list((case / "images").glob("img*")))
     assert [failure["name"] for failure in report["failures"]] == sorted(
@@ -164,7 +167,7 @@ def test_a_driver_is_killed_and_resumed(
     report = said(tmp_path / "e.json")
     assert 0 < report["resumed"] < report["total"]
     assert report["resumed"] + report["images"] + len(report["failures"]) == report["total"]
-    assert (tmp_path / "r.json").read_text() == whole(case, tmp_path)
+    check_results(case, tmp_path)
 
 
 def test_prep(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:

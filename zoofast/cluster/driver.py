@@ -157,12 +157,13 @@ class Driver:
         ready = self._ready()
         nodes = [member.node.id for member in ready]
         for member in ready:
-            assert member.opened is not None
+            opened = member.opened
+            assert opened is not None
             if not member.tasks:
                 member.heard = time.monotonic()
             while len(member.tasks) < IN_FLIGHT:
                 rate, left = member.report.images_per_second, self._ranges.left
-                images = task_images(rate, left, len(ready), member.opened.batch)
+                images = task_images(rate, left, len(ready), opened.batch, opened.most)
                 taken = self._ranges.take(images, member.node.id, nodes)
                 if taken is None:
                     break

@@ -12,22 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.files import read_file
-from zoofast.base.lock import output_lock
 from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import file_sha256
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
+from zoofast.cluster.shared import read_shard, shared_folder
 from zoofast.cluster.work import Done, EvalWork, Images, names_digests
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
-from zoofast.evaluation.run import Progress, Run
+from zoofast.evaluation.run import Progress, Run, lock_outputs
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sources import Item, Source
 from zoofast.scoring.labels import Labels
 from zoofast.timing.timeline import Timeline
 
 MAX_MODEL_BYTES = 16 << 30
+SHARDS = ".shards"  # ends the name of the folder of the nodes' logits, beside the file of all
 
 
 def images_of(
@@ -59,41 +60,50 @@ def evaluate_on(
     and uses all its devices; `options.threads` are of each node. The result is the same, byte for
     byte. A node that is lost is in the result's lost_nodes. Raises what evaluate raises.
     """
-    if options.trace or options.logits or options.cache:
-        raise OutputError("--trace, --save-logits and --cache are for one machine, without --ray")
+    if options.trace or options.cache:
+        raise OutputError("--trace and --cache are for one machine, without --ray")
     evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
     spec = options.specs[0]
-    work = EvalWork(
-        images_of(source, items, limit, shard, options.max_file_bytes),
-        recipe,
-        spec,
-        file_sha256(spec.model) if Path(spec.model).is_file() else "",
-        options.depth,
-        options.output_index,
-        options.scoring.top_k,
-        options.timeout,
-    )
 
     def read_model() -> NDArray[np.uint8]:
         return np.frombuffer(read_file(spec.model, MAX_MODEL_BYTES), np.uint8)
 
     with ExitStack() as stack:
-        if options.journal is not None:
-            stack.enter_context(output_lock(options.journal))
+        lock_outputs(options, stack)
+        shards = ""
+        if options.logits is not None:
+            folder = options.logits.with_name(options.logits.name + SHARDS)
+            shards = stack.enter_context(shared_folder(folder))
+        work = EvalWork(
+            images_of(source, items, limit, shard, options.max_file_bytes),
+            recipe,
+            spec,
+            file_sha256(spec.model) if Path(spec.model).is_file() else "",
+            options.depth,
+            options.output_index,
+            options.scoring.top_k,
+            options.timeout,
+            shards,
+        )
         run = Run(evaluation, items, labels, options, progress, stack)
         driver = stack.enter_context(Driver(cluster, work, items, read_model, options.threads))
         opened = driver.open()
         evaluation.input, evaluation.depth = opened.input, opened.depth
         with run.ending():
             try:
-                _run_all(run, evaluation, items, driver, opened.classes)
+                _run_all(run, evaluation, items, driver, opened.classes, shards)
             finally:
                 evaluation.nodes, evaluation.lost_nodes = driver.reports, driver.lost
     return evaluation
 
 
 def _run_all(
-    run: Run, evaluation: Evaluation, items: Sequence[Item], driver: Driver, classes: int
+    run: Run,
+    evaluation: Evaluation,
+    items: Sequence[Item],
+    driver: Driver,
+    classes: int,
+    shards: str,
 ) -> None:
     """Runs the images that have no answer."""
     run.begin(classes)
@@ -107,7 +117,7 @@ def _run_all(
             ):
                 raise BackendError(f"{node.name}: has answered with another number of classes")
             run.state.lost_nodes = driver.lost
-            _add(run, evaluation, items, places, done)
+            _add(run, evaluation, items, places, done, shards)
             _count(evaluation, done, node, number)
             if run.must_stop():
                 break
@@ -117,16 +127,27 @@ def _run_all(
         evaluation.seconds = (time.monotonic_ns() - begin) / 1e9
         evaluation.threads = sum(node.threads for node in driver.reports)
         evaluation.concurrency = driver.concurrency
+    run.finish_logits()
 
 
 def _add(
-    run: Run, evaluation: Evaluation, items: Sequence[Item], places: NDArray[np.int64], done: Done
+    run: Run,
+    evaluation: Evaluation,
+    items: Sequence[Item],
+    places: NDArray[np.int64],
+    done: Done,
+    shards: str,
 ) -> None:
     good = places[done.is_good]
     assert done.best is not None
     evaluation.stats.add_stats(done.stats)
     names = [items[place].name for place in good.tolist()]
-    run.add(names, done.best, done.failures, places=good)
+    with ExitStack() as stack:
+        logits = None
+        if shards and names:
+            shape = len(names), evaluation.classes
+            logits = stack.enter_context(read_shard(shards, done.shard, shape))
+        run.add(names, done.best, done.failures, logits, good)
 
 
 def _count(evaluation: Evaluation, done: Done, node: NodeReport, number: int) -> None:

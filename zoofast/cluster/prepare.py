@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +13,15 @@ from numpy.typing import NDArray
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
 from zoofast.cluster.evaluate import images_of
+from zoofast.cluster.shared import shared_folder
 from zoofast.cluster.work import PrepWork
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.folder import PrepOptions, PrepReport, Progress, Store, choose
 from zoofast.preprocess.loader import Failure, Stats
 from zoofast.preprocess.sinks import FileSink, Sink
 from zoofast.preprocess.sources import Item, Source
+
+MARKED = ".zoofast-ray"  # a folder in that of the tensors, by which nodes know it; see shared
 
 
 def store_on(cluster: RayCluster) -> Store:
@@ -41,10 +46,12 @@ def store_on(cluster: RayCluster) -> Store:
         chosen = choose(source, options.limit, options.shard)
         images = images_of(source, chosen, options.limit, options.shard, options.max_file_bytes)
         folder = os.path.abspath(report.folder)
-        work = PrepWork(images, report.recipe, options.format, folder, report.bins)
         failures: list[tuple[int, Failure]] = []
         stats = Stats()
-        with Driver(cluster, work, chosen, _no_model, options.threads) as driver:
+        with ExitStack() as stack:
+            mark = stack.enter_context(shared_folder(Path(folder, MARKED)))
+            work = PrepWork(images, report.recipe, options.format, folder, mark, report.bins)
+            driver = stack.enter_context(Driver(cluster, work, chosen, _no_model, options.threads))
             try:
                 driver.open()
                 for places, done, _ in driver.results(_places(items, chosen)):

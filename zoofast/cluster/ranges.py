@@ -64,13 +64,14 @@ class Ranges:
         self._again.append(taken)
 
 
-def task_images(rate: float, left: int, nodes: int, batch: int) -> int:
+def task_images(rate: float, left: int, nodes: int, batch: int, most: int = MAX_IMAGES) -> int:
     """How many images the next task of a node should have; a multiple of `batch`.
 
-    rate: images a second of the node, 0 if unknown. left: images that no node has taken. Towards
-    the end tasks get smaller, so that all nodes end at about the same time.
+    rate: images a second of the node, 0 if unknown. left: images that no node has taken. most: that
+    a task may have, apart from the last batch. Towards the end tasks get smaller, so that all nodes
+    end at about the same time.
     """
-    wanted = FIRST_IMAGES if rate <= 0 else min(int(rate * TASK_SECONDS), MAX_IMAGES)
+    wanted = FIRST_IMAGES if rate <= 0 else int(rate * TASK_SECONDS)
     fair = -(-left // (2 * max(nodes, 1)))
-    images = max(min(wanted, fair), 1)
+    images = max(min(wanted, fair, most, MAX_IMAGES), 1)
     return -(-images // batch) * batch

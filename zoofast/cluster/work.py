@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from zoofast.base.files import write_atomic
 from zoofast.base.provenance import file_sha256, sha256
+from zoofast.cluster.ranges import MAX_IMAGES
+from zoofast.cluster.shared import SHARD_BYTES, check_shared, write_shard
 from zoofast.errors import BackendError, SourceError, ZoofastError
 from zoofast.evaluation.evaluate import check_output
 from zoofast.inference.backends import TensorInfo
@@ -68,7 +70,8 @@ class Images:
 @dataclass(frozen=True)
 class EvalWork:
     """An evaluation, as a node needs it. spec: of the first device; model_digest: "" for a model
-    that is no file."""
+    that is no file. shards: a file of the folder for shards of logits, see zoofast.cluster.shared; ""
+    where no logits are kept."""
 
     images: Images
     recipe: Recipe
@@ -78,16 +81,19 @@ class EvalWork:
     output_index: int
     top_k: int
     timeout: float
+    shards: str = ""
 
 
 @dataclass(frozen=True)
 class PrepWork:
-    """A preparation, as a node needs it. folder: on storage that all nodes share."""
+    """A preparation, as a node needs it. folder: on storage that all nodes share; mark: a file
+    there, see zoofast.cluster.shared."""
 
     images: Images
     recipe: Recipe
     format: str
     folder: str
+    mark: str
     bins: list[Bin] | None
 
 
@@ -112,7 +118,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Opened:
-    """A node is ready. input, classes: of the model; None and 0 for a preparation."""
+    """A node is ready. input, classes: of the model; None and 0 for a preparation. most: images of
+    a task."""
 
     threads: int
     devices: int
@@ -121,6 +128,7 @@ class Opened:
     depth: int = 0
     input: TensorInfo | None = None
     classes: int = 0
+    most: int = MAX_IMAGES
 
 
 @dataclass
@@ -128,7 +136,8 @@ class Done:
     """What became of a task's images. is_good (n,): which of them have a tensor.
 
     best: the answers of the good ones, None for a preparation. failures: of the others, in order.
-    device_ns: (in computing, in waiting), summed over the executors of the node's devices.
+    device_ns: (in computing, in waiting), summed over the executors of the node's devices. shard:
+    the file of the good ones' logits, "" if there is none.
     """
 
     is_good: NDArray[np.bool_]
@@ -140,6 +149,7 @@ class Done:
     lanes: int = 1  # how many executors these are
     lost_devices: dict[int, str] = field(default_factory=dict)
     waited: float = 0.0  # seconds since the task before; 0 for the first
+    shard: str = ""
 
 
 class Worker:
@@ -246,6 +256,8 @@ class _EvalPart:
         stack: ExitStack,
     ) -> None:
         self._work = work
+        if work.shards:
+            check_shared(work.shards, os.path.dirname(work.shards))
         spec = replace(work.spec, model=model, cpus=cpus)
         specs = [replace(spec, device=i) for i in range(devices)] or [spec]
         self._devices = stack.enter_context(Devices(specs, work.timeout))
@@ -269,9 +281,10 @@ class _EvalPart:
             )
         )
         shape = self._devices.outputs[work.output_index].shape
-        self._classes = int(np.prod(shape[1:]))
+        classes = int(np.prod(shape[1:]))
+        most = max(SHARD_BYTES // (4 * classes), 1) if work.shards else MAX_IMAGES
         self.opened = Opened(
-            cpus, len(specs), batch, concurrency, depth, self._devices.input, self._classes
+            cpus, len(specs), batch, concurrency, depth, self._devices.input, classes, most
         )
 
     def run(self, items: Sequence[Item]) -> Done:
@@ -280,10 +293,14 @@ class _EvalPart:
         loader.restart(items)
         timeline = Timeline(time.monotonic_ns(), images=False)
         batches: dict[int, tuple[BatchOutcome, TopK]] = {}
+        logits: dict[int, NDArray[np.float32]] = {}
         for batch in stream(loader, self._devices, self._work.output_index, timeline):
             batches[batch.number] = batch.prepared, TopK.of_logits(batch.logits, k)
+            if self._work.shards and len(batch.logits):
+                logits[batch.number] = batch.logits.copy()  # of the device's memory
         outcomes = [batches[number] for number in sorted(batches)]
         columns = [vars(best).values() for _, best in outcomes]
+        rows = [logits[number] for number in sorted(logits)]
         busy = [
             stages for thread, stages in timeline.busy_ns.items() if thread.startswith("device")
         ]
@@ -298,6 +315,7 @@ class _EvalPart:
             ),
             lanes=len(busy),
             lost_devices=dict(self._devices.lost),
+            shard=write_shard(self._work.shards, rows) if rows else "",
         )
 
 
@@ -307,8 +325,7 @@ class _PrepPart:
     def __init__(self, work: PrepWork, source: Source, cpus: int) -> None:
         self._work, self._source, self._cpus = work, source, cpus
         self._tag = secrets.token_hex(4)
-        if not os.path.isdir(work.folder):
-            raise SourceError(f"{work.folder}: no such folder; OUT must be on shared storage")
+        check_shared(work.mark, work.folder)
 
     def run(self, items: Sequence[Item]) -> Done:
         work, good, failures, sums = self._work, [], [], [Stats()]

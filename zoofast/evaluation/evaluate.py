@@ -8,11 +8,10 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from zoofast.base.lock import output_lock
 from zoofast.errors import BackendError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
-from zoofast.evaluation.run import Progress, Run
+from zoofast.evaluation.run import Progress, Run, lock_outputs
 from zoofast.inference.devices import Devices
 from zoofast.inference.spec import check_recipe
 from zoofast.inference.stream import ring_depth, stream
@@ -47,9 +46,7 @@ def evaluate(
     """
     evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
     with ExitStack() as stack:
-        for path in (options.journal, options.logits):
-            if path is not None:
-                stack.enter_context(output_lock(path))
+        lock_outputs(options, stack)
         run = Run(evaluation, items, labels, options, progress, stack)
         devices = stack.enter_context(Devices(options.specs, options.timeout))
         check_recipe(devices.input, recipe)
@@ -94,7 +91,6 @@ def _run_all(
     """Runs the images that have no answer."""
     run.state.lost_devices = devices.lost
     run.begin(int(np.prod(devices.outputs[options.output_index].shape[1:])))
-    logits = None if options.logits is None else run.open_logits(options.logits)
     begin = time.monotonic_ns()
     with ExitStack() as stack:
         trace = options.trace
@@ -129,8 +125,5 @@ def _run_all(
             run.check_stop()
         finally:
             evaluation.seconds = (time.monotonic_ns() - begin) / 1e9
-            if logits is not None:
-                logits.close()
         evaluation.times = devices.finish()
-        if logits is not None:
-            logits.finish(run.answers.source_order())
+        run.finish_logits()

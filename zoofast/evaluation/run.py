@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.lock import output_lock
 from zoofast.base.provenance import model_digest
 from zoofast.base.rows import NamedRows
 from zoofast.errors import ImageError, LabelError, OutputError, ZoofastError
@@ -106,6 +107,13 @@ class Answers:
         return self._places[name]
 
 
+def lock_outputs(options: EvalOptions, stack: ExitStack) -> None:
+    """Locks the outputs to which a run adds, until `stack` is closed. Raises OutputError."""
+    for path in (options.journal, options.logits):
+        if path is not None:
+            stack.enter_context(output_lock(path))
+
+
 class Run:
     """One evaluation while it runs: the answers so far, of this run and of the resumed one."""
 
@@ -119,6 +127,7 @@ class Run:
         stack: ExitStack,
     ) -> None:
         self._evaluation, self._labels, self.options = evaluation, labels, options
+        self._stack = stack
         self._items, self._progress = list(items), progress
         self.answers = Answers(items)
         self._journal: Journal | None = None
@@ -193,6 +202,9 @@ class Run:
         self._load_labels()
         if self._journal is not None:
             self._journal.begin()
+        if self.options.logits is not None:
+            self._logits = self._reopen_logits(self.options.logits)
+            self._stack.callback(self._logits.close)
 
     def _check_resumed(self) -> None:
         """Raises OutputError when the journal's classes cannot be of this model."""
@@ -207,12 +219,14 @@ class Run:
                 f"{self._evaluation.classes}; begin anew with --overwrite"
             )
 
-    def open_logits(self, path: Path) -> NamedRows:
-        """The file of all logits, with those of the images that are done. `add` writes to it."""
-        rows = self._logits = self._reopen_logits(path)
-        return rows
+    def finish_logits(self) -> None:
+        """Call this after the last `add`: writes the file of all logits, in source order, if there
+        is to be one. Raises OutputError."""
+        if self._logits is not None:
+            self._logits.finish(self.answers.source_order())
 
     def _reopen_logits(self, path: Path) -> NamedRows:
+        """The file of all logits, with those of the images that are done. `add` writes to it."""
         rows = NamedRows(path, (self._evaluation.classes,), "float32")
         if not self.answers.count:
             rows.clear_parts()
