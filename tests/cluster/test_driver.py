@@ -165,9 +165,7 @@ def test_a_lost_node_and_a_process_that_is_started_again(
         evaluated(cluster, run)
 
 
-def test_a_silent_node(
-    run: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_node(run: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     for silent, reason in (
         ("ping", "has not begun within 120 s; if others use its 1 CPU, --threads N asks for fewer"),
         ("open", "has not answered for 1,800 s"),

@@ -15,7 +15,7 @@ TASK_SECONDS = 1.0  # that a task should take
 MAX_ATTEMPTS = 3
 
 
-@dataclass
+@dataclass(eq=False)
 class Range:
     """Images that one task computes. places (n,): in the list of all chosen images.
 

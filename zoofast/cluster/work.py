@@ -38,7 +38,6 @@ from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import Timeline
 
-
 BLOCK_IMAGES = 4096  # whose names have one digest
 
 
@@ -70,8 +69,8 @@ class Images:
 @dataclass(frozen=True)
 class EvalWork:
     """An evaluation, as a node needs it. spec: of the first device; model_digest: "" for a model
-    that is no file. shards: a file of the folder for shards of logits, see zoofast.cluster.shared; ""
-    where no logits are kept."""
+    that is no file. shards: a file in the folder for shards of logits, see zoofast.cluster.shared;
+    "" where no logits are kept."""
 
     images: Images
     recipe: Recipe
