@@ -151,6 +151,7 @@ def test_a_node_is_killed(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) 
         bool(node["lost"]) for node in report["nodes"]
     ]
     assert sum(node["images"] for node in report["nodes"]) == report["total"]
+    assert report["device_images_per_second"] is None  # nodes measure no device alone
 
 
 def test_a_driver_is_killed_and_resumed(

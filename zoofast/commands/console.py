@@ -268,11 +268,15 @@ class Table:
 
 def print_nodes(nodes: Sequence[NodeReport]) -> None:
     """A row for each node of a cluster."""
-    table = Table("node", "threads", "tasks", "images", "images/s", "", title="nodes")
+    any_lost = any(node.lost for node in nodes)
+    headings = ["node", "threads", "tasks", "images", "images/s", *(["given up"] * any_lost)]
+    table = Table(*headings, title="nodes")
     for node in nodes:
-        rate = f"{node.images_per_second:,.0f}"
-        lost = "lost" if node.lost else ""
-        table.add(node.name, str(node.threads), str(node.tasks), f"{node.images:,}", rate, lost)
+        row = [node.name, str(node.threads), str(node.tasks), f"{node.images:,}"]
+        row.append(f"{node.images_per_second:,.0f}")
+        if any_lost:
+            row.append("yes" if node.lost else "")
+        table.add(*row)
     table.print()
 
 

@@ -90,7 +90,7 @@ class Evaluation:
         return sum(busy.get(stage, 0) for busy in devices) / (total or 1)
 
     def device_rate(self) -> float:
-        """Images a second that the devices alone would compute."""
+        """Images a second that the devices alone would compute; 0.0 for those of a cluster."""
         if self.input is None:
             return 0.0
         batch, concurrency = self.input.shape[0], self.concurrency / len(self.specs)
@@ -100,6 +100,8 @@ class Evaluation:
     def bottleneck(self) -> str:
         """Whether the device waits for the host, or the host for the device: a sentence."""
         busy = self.device_share("infer")
+        if self.nodes:
+            return f"The nodes' devices compute {busy:.0%} of the time."
         which = "The device waits for this host"
         if busy >= HOST_BOUND:
             which = "Host and device are about equally fast"
@@ -130,7 +132,7 @@ class Evaluation:
             "failures": [asdict(failure) for failure in self.failures],
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
-            "device_images_per_second": self.device_rate(),
+            "device_images_per_second": None if self.nodes else self.device_rate(),
             "device_busy": self.device_share("infer"),
             "threads": self.threads,
             "ring_depth": self.depth,

@@ -41,12 +41,14 @@ def _figures(evaluation: Evaluation) -> list[Figure]:
     score = evaluation.score
     accuracy = [] if score is None else accuracy_figures(score, evaluation.recipe.accuracy)
     images = counted(evaluation.images, "image")
-    return [
+    figures = [
         *accuracy,
         Figure("throughput", evaluation.images_per_second, "images/s", note=images),
-        Figure("device alone", evaluation.device_rate(), "images/s"),
         Figure("device busy", 100 * evaluation.device_share("infer"), "%"),
     ]
+    if not evaluation.nodes:
+        figures.insert(-1, Figure("device alone", evaluation.device_rate(), "images/s"))
+    return figures
 
 
 def _summary(evaluation: Evaluation) -> list[str]:
@@ -94,11 +96,9 @@ def _time(evaluation: Evaluation) -> Section:
         "leaves to Pillow."
     )
     recorded = evaluation.timeline
-    blocks: list[Block] = [
-        throughput(recorded.rate.points()),
-        thread_shares(recorded.shares(), note),
-        timeline(recorded.window()),
-    ]
+    blocks: list[Block] = [throughput(recorded.rate.points())]
+    if not evaluation.nodes:  # their threads are not recorded
+        blocks += [thread_shares(recorded.shares(), note), timeline(recorded.window())]
     return Section("Where the time goes", blocks)
 
 
@@ -110,12 +110,15 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
         **({"model digest": digest} if digest != spec.model else {}),
         "backend": backend_of(spec.model, spec.backend),
         "input": str(evaluation.input),
-        "devices": ", ".join(str(spec.device) for spec in evaluation.specs),
         "source": evaluation.source,
         "threads": str(evaluation.threads),
-        "concurrency, in batches": str(evaluation.concurrency),
-        "batches in the ring": str(evaluation.depth),
     }
+    if not evaluation.nodes:
+        facts |= {
+            "devices": ", ".join(str(spec.device) for spec in evaluation.specs),
+            "concurrency, in batches": str(evaluation.concurrency),
+            "batches in the ring": str(evaluation.depth),
+        }
     if evaluation.skipped:
         facts["skipped, not an image"] = f"{evaluation.skipped:,}"
     if evaluation.score is not None:
