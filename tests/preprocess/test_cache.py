@@ -8,7 +8,7 @@ import resource
 import shutil
 import signal
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from zoofast.preprocess.pixel_file import geometry_of
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 from zoofast.preprocess.sources import Item, Source, open_source
+from zoofast.preprocess.sources.readahead import ReadAhead
 
 IMAGES = 23
 FLOAT = folders.SPEC
@@ -422,8 +423,24 @@ def test_what_the_cache_has_is_not_fetched(
     _, made = run()  # Pillow decodes what is damaged
     assert 0 < made.decoders["pillow"] == IMAGES - 1 - made.cached
     assert run()[1].cached == IMAGES - 1
+    most = sorted(map(len, files.values()))[-3]
+    for used in (PixelCache(cache), None):  # what Pillow decoded is known by its file's size too
+        with Loader(Store(files), recipe_of(BYTE), cache=used, max_file_bytes=most) as loader:
+            assert sum(len(batch.failures) for batch in loader) == 2
     monkeypatch.setattr(Store, "version", 2)
     assert len(run()[0].fetched) == IMAGES + 1
+
+
+def test_a_source_that_cannot_be_opened_leaves_no_file_open(tmp_path: Path) -> None:
+    class Broken(Store):
+        def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
+            raise OSError("no network")
+
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="no network"):
+        Loader(Broken(folders.good_files(1)), recipe_of(BYTE), cache=PixelCache(tmp_path / "cache"))
+    assert os.listdir("/proc/self/fd") == before
+    assert not list((tmp_path / "cache").glob(".*"))  # no lock
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
@@ -451,16 +468,16 @@ def test_a_cache_that_is_removed_meanwhile_fails_no_run(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zoofast.preprocess.pixel_file.LIMIT_SLOTS", 1)
-    cache = tmp_path / "cache"
+    cache, said = tmp_path / "cache", list[str]()
+    kept = PixelCache(cache, 1 << 30, said.append)
     with (
         open_source(images) as source,
-        Loader(
-            source, recipe_of(FLOAT), cache=PixelCache(cache, 1 << 30), batch_size=4, threads=1
-        ) as loader,
+        Loader(source, recipe_of(FLOAT), cache=kept, batch_size=4, threads=1) as loader,
     ):
         first = loader.take()
         assert first is not None
         shutil.rmtree(cache)
         loader.give_back(first)
         assert sum(len(batch.names) for batch in loader) + len(first.names) == IMAGES
+    assert said == [f"{cache}: No such file or directory; the cache is filled no further"]
     assert Ran(images, FLOAT, PixelCache(cache)).cached == 0

@@ -7,12 +7,14 @@ stores them, are the core's threads: see zf_job.stored in csrc/zoofast.h.
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from zoofast import _core
 from zoofast._core import Status
@@ -58,14 +60,17 @@ class PixelCache:
             f"zoofast cache clear {self.folder} removes old pixels"
         )
 
-    def leave_free(self, folder: Path, nbytes: int) -> None:
-        """Leaves `nbytes` bytes for what is to be written to `folder`, if it is on the same disk.
+    def beside(self, folder: Path, nbytes: int) -> PixelCache:
+        """This cache for a Loader whose tensors, of `nbytes` bytes, go to `folder`: if that is on
+        the same disk, the cache leaves as many bytes free.
 
-        Of Loaders that are opened later. Raises OutputError where the cache cannot be made.
+        Raises OutputError where the cache cannot be made.
         """
         self._make_folder()
         same = self.folder.exists() and self.folder.stat().st_dev == folder.stat().st_dev
-        self._left_free = nbytes if same else 0
+        made = copy.copy(self)  # it shares the set of what was told
+        made._left_free = nbytes if same else 0
+        return made
 
     def _make_folder(self) -> bool:
         """False on a full disk, after a warning. Raises OutputError."""
@@ -103,7 +108,16 @@ class _Pending:
     key: bytes
     slot: int
     is_new: bool  # the slot held no pixels of this image
-    by_pillow: tuple[int, Place] | None = None  # checksum and place, where Pillow decoded it
+    by_pillow: _ByPillow | None = None
+
+
+class _ByPillow(NamedTuple):
+    """What became of pixels that Pillow decoded, from a file of `nbytes` bytes."""
+
+    nbytes: int
+    errno: int  # 0: they were written
+    checksum: int
+    place: Place
 
 
 class SourcePixels:
@@ -133,18 +147,27 @@ class SourcePixels:
                 slot, nbytes, mtime_ns, checksum, place = stored
                 offset = file.offset(slot)
                 batch.use_pixels(i, file.fd, offset, checksum, place, nbytes, mtime_ns)
-            elif not self._fills or key in self._new:
-                continue
             else:
-                new = file.new_slot()
+                new = None if key in self._new else self._new_slot()
                 if new is None:
-                    self._cache.tell_full()
                     continue
                 slot = new
                 self._new.add(key)
             if self._fills:
                 batch.store_pixels(i, file.fd, file.offset(slot))
                 pending[i] = _Pending(key, slot, stored is None)
+
+    def _new_slot(self) -> int | None:
+        if not self._fills:
+            return None
+        try:
+            slot = self._file.new_slot()
+        except OSError as error:  # the folder was removed
+            self._stop(error.errno or errno.EIO)
+            return None
+        if slot is None:
+            self._cache.tell_full()
+        return slot
 
     def _key(self, item: Item) -> bytes | None:
         known_by = self._source.cache_key(item)
@@ -165,23 +188,20 @@ class SourcePixels:
         self._cache.tell(text)
 
     def keep_by_pillow(
-        self, batch: _core.Batch, i: int, plan: _core.Plan, workspace: _core.Workspace
+        self, batch: _core.Batch, i: int, plan: _core.Plan, workspace: _core.Workspace, nbytes: int
     ) -> None:
         """Stores the pixels of the tensor that `workspace` made last, of image i, if they are to be
-        stored. Several threads may call it for different images."""
+        stored. nbytes: of the image file. Several threads may call it for different images."""
         pending = self._pending[batch].get(i)
         if pending is None:
             return
         pixels, place = workspace.pixels(plan)
         try:
             put = os.pwrite(self._file.fd, pixels.data, self._file.offset(pending.slot))
-        except OSError as error:
-            self._stop(error.errno or errno.EIO)
-            return
-        if put == len(pixels):
-            pending.by_pillow = _core.checksum(pixels), place
-        else:
-            self._stop(errno.ENOSPC)
+            error = 0 if put == len(pixels) else errno.ENOSPC
+        except OSError as caught:
+            error = caught.errno or errno.EIO
+        pending.by_pillow = _ByPillow(nbytes, error, _core.checksum(pixels), place)
 
     def collect(self, batch: _core.Batch) -> None:
         """Records what was stored of a batch that is done."""
@@ -191,16 +211,22 @@ class SourcePixels:
         stored: dict[bytes, Stored] = {}
         for outcome in batch.stored_pixels():
             of = pending.pop(outcome.i)
-            checksum, place = outcome.checksum, outcome.place
-            is_stored = outcome.status == Status.OK and not outcome.errno
             if of.by_pillow is not None:
-                checksum, place = of.by_pillow
-                is_stored = True
-            elif outcome.errno:
+                nbytes, error, checksum, place = of.by_pillow
+                outcome = outcome._replace(
+                    status=Status.OK,
+                    errno=error,
+                    checksum=checksum,
+                    place=place,
+                    # 0: the image was not fetched, since its pixels were thought to be stored
+                    file_nbytes=outcome.file_nbytes or nbytes,
+                )
+            if outcome.errno:
                 self._stop(outcome.errno)
+            is_stored = outcome.status == Status.OK and not outcome.errno
             if is_stored and is_settled(outcome.file_mtime_ns, outcome.read_ns):
                 stamp = outcome.file_nbytes, outcome.file_mtime_ns
-                stored[of.key] = Stored(of.slot, *stamp, checksum, place)
+                stored[of.key] = Stored(of.slot, *stamp, outcome.checksum, outcome.place)
             elif of.is_new:
                 self._file.free(of.slot)
             self._new.discard(of.key)

@@ -14,7 +14,7 @@ DEPTH = 6  # batches; more than in memory, so that no computing thread waits for
 
 
 class FileWriter(Ring[BatchOutcome]):
-    """Like Loader, but each tensor is written to its file of `paths`, after the bytes `prefix`.
+    """Like Loader, but each tensor is written to its file of `paths`.
 
     When a batch is delivered, its files are whole under their final names. Raises OutputError
     when a file cannot be written.
@@ -29,20 +29,17 @@ class FileWriter(Ring[BatchOutcome]):
         items: Sequence[Item] | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
-        depth: int = DEPTH,
-        prefix: bytes = b"",
         max_file_bytes: int = MAX_FILE_BYTES,
         cache: PixelCache | None = None,
     ) -> None:
+        self._paths = paths
         super().__init__(
             source,
             recipe,
-            items,
-            batch_size,
-            threads,
-            depth,
-            paths=paths,
-            prefix=prefix,
+            items=items,
+            batch_size=batch_size,
+            threads=threads,
+            depth=DEPTH,
             max_file_bytes=max_file_bytes,
             cache=cache,
         )

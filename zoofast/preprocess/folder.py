@@ -236,7 +236,7 @@ def _prepare_locked(
             "prepare a part with --limit or --shard, or score without bins"
         )
     if options.cache is not None:
-        options.cache.leave_free(folder, needed)
+        options = replace(options, cache=options.cache.beside(folder, needed))
     write_manifest(folder, report.as_dict())
     progress(report)
     begin = time.monotonic()

@@ -110,13 +110,14 @@ class OutputPaths:
     """Where tensors' files go: `NAME` + suffix in `folder`, and a temporary name until whole.
 
     files: names of images whose files have other names; their paths in `folder`. part: ends a
-    temporary name.
+    temporary name. prefix: the bytes before each tensor.
     """
 
     folder: str
     suffix: str
     files: Mapping[str, str] | None = None
     part: str = PART
+    prefix: bytes = b""
 
     def final(self, item: Item) -> str:
         return os.path.join(self.folder, self.file(item.name))
@@ -159,36 +160,41 @@ class _Queued:
         return data if isinstance(data, OSError) else None
 
 
+R = TypeVar("R", bound="Ring[Any]")
 T = TypeVar("T", bound=BatchOutcome)
 
 
 class Ring(ABC, Generic[T]):
-    """What Loader and FileWriter share: a ring of batches, filled in source order."""
+    """What Loader and FileWriter share: a ring of batches, filled in source order.
+
+    Loader says what the arguments are.
+    """
+
+    _paths: OutputPaths | None = None  # None: the tensors stay in memory
 
     def __init__(
         self,
         source: Source,
         recipe: Recipe,
-        items: Sequence[Item] | None,
-        batch_size: int | None,
-        threads: int | None,
-        depth: int,
         *,
-        paths: OutputPaths | None = None,
-        prefix: bytes = b"",
+        items: Sequence[Item] | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        depth: int = DEPTH,
         shared: bool = False,
         max_file_bytes: int = MAX_FILE_BYTES,
         memory: Callable[[int], Any] | None = None,
         cache: PixelCache | None = None,
     ) -> None:
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
-        self._source, self._paths = source, paths
+        self._source = source
         self._items = list(source.items if items is None else items)
         prove(recipe, source, self._items)
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
         size = batch_size or max(8, self.threads)
-        for_files = paths is not None
+        for_files = self._paths is not None
+        prefix = b"" if self._paths is None else self._paths.prefix
         try:
             self.ring = [
                 _core.Batch(self._plan, size, for_files, prefix, shared, max_file_bytes, memory)
@@ -211,7 +217,11 @@ class Ring(ABC, Generic[T]):
         self._pixels = None if cache is None else cache.open(source, recipe)
         self._reader: ReadAhead | None = None
         self._fetched: list[Fetched | None] = []  # of the next batch, which is not complete
-        self._open_reader()
+        try:
+            self._open_reader()
+        except BaseException:
+            self.close()
+            raise
 
     def _open_reader(self) -> None:
         """Begins to fetch the items' bytes, if the source's bytes are fetched."""
@@ -401,7 +411,7 @@ class Ring(ABC, Generic[T]):
         except MemoryError as error:
             raise MemoryError(f"out of memory at {item.path}") from error
         if refusal is None and self._pixels is not None:
-            self._pixels.keep_by_pillow(batch, i, self._plan, workspace)
+            self._pixels.keep_by_pillow(batch, i, self._plan, workspace, len(data))
         if refusal is None and self._paths is not None:
             path = self._paths.final(item)
             try:
@@ -409,9 +419,6 @@ class Ring(ABC, Generic[T]):
             except OSError as error:
                 raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
         return refusal
-
-
-R = TypeVar("R", bound="Ring[Any]")
 
 
 class Loader(Ring[Prepared]):
@@ -425,33 +432,6 @@ class Loader(Ring[Prepared]):
     An image file of more than `max_file_bytes` bytes is a failure, and is not read. The environment
     variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; MemoryError.
     """
-
-    def __init__(
-        self,
-        source: Source,
-        recipe: Recipe,
-        *,
-        items: Sequence[Item] | None = None,
-        batch_size: int | None = None,
-        threads: int | None = None,
-        depth: int = DEPTH,
-        shared: bool = False,
-        max_file_bytes: int = MAX_FILE_BYTES,
-        memory: Callable[[int], Any] | None = None,
-        cache: PixelCache | None = None,
-    ) -> None:
-        super().__init__(
-            source,
-            recipe,
-            items,
-            batch_size,
-            threads,
-            depth,
-            shared=shared,
-            max_file_bytes=max_file_bytes,
-            memory=memory,
-            cache=cache,
-        )
 
     def _deliver(self, outcome: BatchOutcome, good: list[int]) -> Prepared:
         array = outcome.slots.array

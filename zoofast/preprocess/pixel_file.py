@@ -123,6 +123,7 @@ class PixelFile:
         self._free: list[int] = []  # slots before the last one; the last in the list is first
         self._slots = 0  # used and free ones
         self._limit, self._check_limit_at = 0, 0
+        self._disk_limit: int | None = None  # of slots
         self.writes = False
         self.problem: str | None = None
         try:
@@ -183,14 +184,12 @@ class PixelFile:
         return Stored(slot, nbytes, mtime_ns, checksum, (x, y, w, h))
 
     def new_slot(self) -> int | None:
-        """A free slot; None where another one would exceed the limit."""
+        """A free slot; None where another one would exceed the limit. Raises OSError: the folder
+        was removed."""
         if self._free:
             return self._free.pop()
         if self._slots >= self._check_limit_at:
-            try:
-                self._limit = self._most_slots()
-            except OSError:
-                self._limit = 0
+            self._limit = self._most_slots()
             self._check_limit_at = self._slots + LIMIT_SLOTS
         if self._slots >= self._limit:
             return None
@@ -219,21 +218,21 @@ class PixelFile:
         return slot * self.slot_nbytes
 
     def _most_slots(self) -> int:
-        """How many slots the limits allow. Raises OSError: the folder was removed."""
+        """How many slots the limits allow. Raises OSError."""
         each = self.slot_nbytes + RECORD_BYTES
-        most = 1 << 62
-        if self._left_free:
-            free = shutil.disk_usage(self._folder).free
-            most = self._slots + max(0, free - self._left_free) // each
+        if self._disk_limit is None:
+            # Once: later, part of what is to stay free may be in use for what it was left for.
+            free = shutil.disk_usage(self._folder).free if self._left_free else 1 << 62
+            self._disk_limit = self._slots + max(0, free - self._left_free) // each
         if self._max_bytes is None:
-            return most
+            return self._disk_limit
         own = {self._pixels.name, self._index.name}
-        others = sum(
-            path.stat().st_size
-            for path in self._folder.iterdir()
-            if _OURS.fullmatch(path.name) and path.name not in own
-        )
-        return min(most, (self._max_bytes - others - HEADER_BYTES) // each)
+        others = 0
+        for path in self._folder.iterdir():
+            if _OURS.fullmatch(path.name) and path.name not in own:
+                with suppress(FileNotFoundError):  # another process has removed it
+                    others += path.stat().st_size
+        return min(self._disk_limit, (self._max_bytes - others - HEADER_BYTES) // each)
 
 
 def slot_nbytes(nbytes: int) -> int:
@@ -323,7 +322,7 @@ def check_pixels(
                     intact, damaged = intact + is_right, damaged + (not is_right)
                     progress(1)
         except OSError as error:
-            raise OutputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+            raise OutputError(f"{pixels}: cannot be read: {error.strerror}") from error
     return intact, damaged
 
 

@@ -81,9 +81,10 @@ class FileSink:
         """tag: in the temporary names, where several processes may write the same file."""
         files = None if bins is None else {bin.images[0]: bin.file for bin in bins}
         part = f".{tag}{PART}" if tag else PART
-        self._recipe, self._paths = recipe, OutputPaths(os.fspath(folder), suffix, files, part)
-        self._prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
-        self.nbytes_each = recipe.nbytes + len(self._prefix)
+        prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
+        self._recipe = recipe
+        self._paths = OutputPaths(os.fspath(folder), suffix, files, part, prefix)
+        self.nbytes_each = recipe.nbytes + len(prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
 
     def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
@@ -115,7 +116,6 @@ class FileSink:
             self._paths,
             items=items,
             threads=threads,
-            prefix=self._prefix,
             max_file_bytes=max_file_bytes,
             cache=cache,
         ) as writer:
