@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support import fetched, folders, jpegs, oracle
 from zoofast import _core
+from zoofast.base.lock import output_lock
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.pixel_file import geometry_of
@@ -319,19 +321,51 @@ def test_a_full_disk_turns_the_cache_off_with_one_warning(
     assert len(said) == 1
 
 
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
 def test_the_limit_holds_for_all_files_of_the_folder(tmp_path: Path, images: Path) -> None:
+    """Another geometry, which a process fills, stays while it does; then it makes room."""
     cache, said = tmp_path / "cache", list[str]()
     other = replace(FLOAT, crop=(30, 30))
     Ran(images, other, PixelCache(cache))
-    before = sum(path.stat().st_size for path in cache.iterdir())
-    most = before + HEADER + 10 * SLOT_AND_RECORD + 50
-    for _ in range(2):
-        made = Ran(images, FLOAT, PixelCache(cache, most, said.append))
-        assert made.tensors == expected(images, FLOAT)
-        assert len(said) == 1
-        assert f"is full: its limit is {most:,} bytes" in said.pop()
-    assert made.cached == 10
-    assert most - 5000 < sum(path.stat().st_size for path in cache.iterdir()) <= most
+    other_digest = pixels_of(cache).stem
+    most = size_of(cache) + HEADER + 10 * SLOT_AND_RECORD + 50
+    with output_lock(pixels_of(cache)):
+        for _ in range(2):
+            made = Ran(images, FLOAT, PixelCache(cache, most, said.append))
+            assert made.tensors == expected(images, FLOAT)
+            assert len(said) == 1
+            assert f"is full: its limit is {most:,} bytes" in said.pop()
+        assert made.cached == 10
+        assert most - 5000 < sum(file.stat().st_size for file in cache.glob("[!.]*")) <= most
+    made = Ran(images, FLOAT, PixelCache(cache, most, said.append))
+    assert made.tensors == expected(images, FLOAT)
+    assert said == [
+        f"{cache}: removed the pixels of geometry {other_digest}, the least recently used; the "
+        f"limit is {most:,} bytes"
+    ]
+    assert pixels_of(cache).stem != other_digest  # and it is the only one
+    assert size_of(cache) <= most
+    assert Ran(images, FLOAT, PixelCache(cache)).cached == IMAGES
+
+
+def test_the_geometry_used_last_is_removed_last(tmp_path: Path) -> None:
+    images = folders.age(folders.write(tmp_path / "good", folders.good_files(IMAGES)))
+    cache, said = tmp_path / "cache", list[str]()
+    specs = [replace(FLOAT, crop=(side, side)) for side in (30, 28, 26)]
+    for age, spec in zip((100, 300, 200), specs, strict=True):  # seconds
+        Ran(images, spec, PixelCache(cache))
+        for path in cache.glob("[!.]*"):
+            if path.stat().st_mtime > time.time() - 50:
+                os.utime(path, (time.time() - age, time.time() - age))
+    most = size_of(cache) + SLOT_AND_RECORD  # the last page of the pixels may be short
+    assert Ran(images, specs[1], PixelCache(cache, most)).cached == IMAGES  # is used now
+    Ran(images, FLOAT, PixelCache(cache, most, said.append))
+    assert len(said) == 1  # for one geometry as large as the new one
+    cached = [Ran(images, spec, PixelCache(cache)).cached for spec in (FLOAT, *specs)]
+    assert cached == [IMAGES, IMAGES, IMAGES, 0]
 
 
 def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path, images: Path) -> None:

@@ -27,10 +27,11 @@ FORM = replace(folders.SPEC, dtype="uint8", layout="NHWC")
 LOAD = """
 import hashlib, json, sys
 from zoofast import Loader, PixelCache, load_recipe, open_source
-images, recipe, cache = sys.argv[1:]
+images, recipe, cache, size = sys.argv[1:]
 said, tensors = [], {}
+kept = PixelCache(cache, int(size) or None, said.append)
 with open_source(images) as source, Loader(
-    source, load_recipe(recipe), cache=PixelCache(cache, warn=said.append), batch_size=4, threads=2
+    source, load_recipe(recipe), cache=kept, batch_size=4, threads=2
 ) as loader:
     for batch in loader:
         for name, row in zip(batch.names, batch.array):
@@ -56,7 +57,8 @@ class Place:
         command = ["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", source, "-ldl"]
         subprocess.run([*command, "-o", self.library], check=True)
 
-    def start(self, **fault: object) -> subprocess.Popen[str]:
+    def start(self, size: int = 0, **fault: object) -> subprocess.Popen[str]:
+        """size: of the cache at most, bytes; 0: any."""
         environment = dict(os.environ)
         if fault:
             state = self.folder / "state"
@@ -64,7 +66,7 @@ class Place:
             environment |= {f"FAULTS_{key.upper()}": str(value) for key, value in fault.items()}
             environment |= {"FAULTS_PREFIX": f"{self.cache}/", "FAULTS_STATE": str(state)}
             environment["LD_PRELOAD"] = str(self.library)
-        words = [sys.executable, "-c", LOAD, self.images, self.recipe, self.cache]
+        words = [sys.executable, "-c", LOAD, self.images, self.recipe, self.cache, str(size)]
         return subprocess.Popen(
             words, cwd=paths.ROOT, env=environment, stdout=subprocess.PIPE, text=True
         )
@@ -104,6 +106,26 @@ def test_a_kill_at_any_call(place: Place, call: str, at: int) -> None:
         process = place.start(call=call, at=at, do=what, count=1)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
+    place.check_complete()
+
+
+@pytest.mark.parametrize("what", ["kill", "killed", "eio"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_fault_while_another_geometry_is_removed(place: Place, at: int, what: str) -> None:
+    """Unlinked are its index, its pixels and its lock, in this order."""
+    place.clear()
+    size = 4096 + 25 * (4096 + 64)
+    for name, nbytes in (("index", 4096 + 64 * 9), ("pixels", 9 * 4096)):
+        (place.cache / f"{'0' * 16}.{name}").write_bytes(bytes(nbytes))
+    process = place.start(size, call="unlink", at=at, do=what, count=1)
+    if what == "eio":
+        place.check(process)
+    else:
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    _, said = place.check(place.start(size))
+    assert not any("is full" in text for text in said)
+    assert [path.stem[0] for path in place.cache.glob("0*")] == []
     place.check_complete()
 
 

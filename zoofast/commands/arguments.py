@@ -251,7 +251,8 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         "--cache-size",
         type=size,
         metavar="BYTES",
-        help="of all files in DIR, with K, M, G or T; images beyond it are not kept (default: any)",
+        help="of all files in DIR, with K, M, G or T; the geometries that were not used for the "
+        "longest time are removed (default: any)",
     )
 
 

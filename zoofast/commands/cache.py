@@ -39,10 +39,10 @@ def _list(args: argparse.Namespace) -> int:
     if args.json is not None:
         console.write_json(args.json, [asdict(each) for each in geometries])
     if args.json is not console.STDOUT:
-        headings = ("geometry", "what it is", "stored last", "images", "MB")
+        headings = ("geometry", "what it is", "used last", "images", "MB")
         table = console.Table(*headings, title=str(args.folder), words=3)
         for each in geometries:
-            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.written))
+            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
             megabytes = f"{each.nbytes / 1e6:,.1f}"
             table.add(each.digest, _in_words(each), day, f"{each.images:,}", megabytes)
         table.print()

@@ -28,9 +28,10 @@ from zoofast.preprocess.sources.source import is_settled
 class PixelCache:
     """Where a Loader keeps images' pixels: `folder`, which is made if needed.
 
-    Outputs are the same bytes with and without a cache. max_bytes: of all that the folder holds;
-    what is there stays, and nothing is added beyond it (None: no limit). warn: gets each reason why
-    the cache is not used, or not filled, once. Several Loaders may use one PixelCache, one after
+    Outputs are the same bytes with and without a cache. max_bytes: of all that the folder holds; to
+    make room, geometries that no process writes to are removed, the least recently used first
+    (None: no limit). warn: gets each reason why the cache is not used, or not filled, once, and
+    what was removed. Several Loaders may use one PixelCache, one after
     the other or at once; the first fills it.
     """
 
@@ -51,13 +52,20 @@ class PixelCache:
             self._told.add(text)
             self._warn(text)
 
-    def tell_full(self) -> None:
+    def tell_full(self, is_limit: bool) -> None:
+        """is_limit: of max_bytes, not of the disk."""
         reason = "the rest of the disk is left to the outputs"
-        if self.max_bytes is not None:
+        if is_limit:
             reason = f"its limit is {self.max_bytes:,} bytes"
         self.tell(
             f"{self.folder} is full: {reason}; other images are prepared as without a cache; "
             f"zoofast cache clear {self.folder} removes old pixels"
+        )
+
+    def _tell_removed(self, digest: str) -> None:
+        self.tell(
+            f"{self.folder}: removed the pixels of geometry {digest}, the least recently used; the "
+            f"limit is {self.max_bytes:,} bytes"
         )
 
     def beside(self, folder: Path, nbytes: int) -> PixelCache:
@@ -95,7 +103,8 @@ class PixelCache:
             return None
         if not self._make_folder():
             return None
-        file = PixelFile(self.folder, geometry, self.max_bytes, self._left_free)
+        limits = self.max_bytes, self._left_free
+        file = PixelFile(self.folder, geometry, *limits, self._tell_removed)
         if file.problem is not None:
             self.tell(f"{file.problem}; the cache is read, and not filled")
         return SourcePixels(self, file, source)
@@ -166,7 +175,7 @@ class SourcePixels:
             self._stop(error.errno or errno.EIO)
             return None
         if slot is None:
-            self._cache.tell_full()
+            self._cache.tell_full(self._file.is_disk_left)
         return slot
 
     def _key(self, item: Item) -> bytes | None:

@@ -15,11 +15,13 @@ GEOMETRY.index    4096 bytes of header: MAGIC, the geometry as a line of JSON, z
                   uint32    0
                   uint32    CRC-32 of the 60 bytes before
 
-A record is written when its slot is. A slot whose record is not whole is free. Whatever was left by
-a process that was killed or a machine that lost power is so either free, or has pixels that do not
-fit their checksum: who reads pixels always computes it.
+A record is written after its slot. A slot whose record is not whole is free. So a process that is
+killed, or a machine that loses power, leaves slots that are free, that are intact, or whose pixels
+do not match their checksum. Readers always compute the checksum.
 
-One process writes, and holds the lock of GEOMETRY.pixels. Others read what it has stored.
+One process writes, and holds the lock of GEOMETRY.pixels. Others read what it has stored. The index
+gets the current time when it is opened: the geometry that was not used for the longest time is
+removed first where the folder's size is limited.
 """
 
 from __future__ import annotations
@@ -94,12 +96,23 @@ class Stored(NamedTuple):
     place: Place
 
 
+@dataclass
+class _Other:
+    """Another geometry of the folder. used: nanoseconds since 1970."""
+
+    digest: str
+    nbytes: int = 0
+    used: int = 0
+
+
 class PixelFile:
     """The pixels of one geometry in `folder`, which exists.
 
     It writes unless another process does, or `problem` says why it cannot. max_bytes: of all files
-    of pixels and indexes in the folder; no slot is added beyond it. left_free: likewise, bytes that
-    stay free on the disk.
+    of pixels and indexes in the folder. To stay below it, other geometries that no process writes
+    to are removed, the least recently used first; `removed` is called with the digest of each. No
+    slot is added beyond max_bytes. left_free: likewise, bytes that stay free on the disk; nothing
+    is removed for them.
     """
 
     def __init__(
@@ -108,6 +121,7 @@ class PixelFile:
         geometry: dict[str, Any],
         max_bytes: int | None = None,
         left_free: int = 0,
+        removed: Callable[[str], None] = lambda digest: None,
     ) -> None:
         text = json.dumps(geometry, sort_keys=True)
         self.digest = sha256(text.encode())[:16]
@@ -116,14 +130,16 @@ class PixelFile:
         self.nbytes = 3 * height * width
         self.slot_nbytes = slot_nbytes(self.nbytes)
         self._folder, self._max_bytes, self._left_free = folder, max_bytes, left_free
+        self._removed = removed
         self._pixels, self._index = folder / (self.digest + PIXELS), folder / (self.digest + INDEX)
         self._stack = ExitStack()
         self.fd = self._index_fd = -1
         self._records: dict[bytes, tuple[int, bytes]] = {}  # key -> slot, record
         self._free: list[int] = []  # slots before the last one; the last in the list is first
         self._slots = 0  # used and free ones
-        self._limit, self._check_limit_at = 0, 0
+        self._limit = 0  # so many slots are known to be within the limits
         self._disk_limit: int | None = None  # of slots
+        self._is_full = False
         self.writes = False
         self.problem: str | None = None
         try:
@@ -154,6 +170,8 @@ class PixelFile:
             if makes:
                 raise OutputError(f"{self._pixels}: cannot be written: {error.strerror}") from error
             return
+        with suppress(OSError):  # on a disk that is only read
+            os.utime(self._index_fd)
         for record in split(index):
             if is_whole(record):
                 self._records[record[:KEY_BYTES]] = self._slots, record
@@ -188,13 +206,18 @@ class PixelFile:
         was removed."""
         if self._free:
             return self._free.pop()
-        if self._slots >= self._check_limit_at:
-            self._limit = self._most_slots()
-            self._check_limit_at = self._slots + LIMIT_SLOTS
-        if self._slots >= self._limit:
+        while self._slots >= self._limit and not self._is_full:
+            self._limit = min(self._most_slots(), self._slots + LIMIT_SLOTS)
+            self._is_full = self._slots >= self._limit and not self._make_room()
+        if self._is_full:
             return None
         self._slots += 1
         return self._slots - 1
+
+    @property
+    def is_disk_left(self) -> bool:
+        """Whether the disk, apart from what stays free, has space for another slot."""
+        return self._disk_limit is None or self._slots < self._disk_limit
 
     def free(self, slot: int) -> None:
         """Takes back a new slot whose pixels were not stored."""
@@ -226,13 +249,32 @@ class PixelFile:
             self._disk_limit = self._slots + max(0, free - self._left_free) // each
         if self._max_bytes is None:
             return self._disk_limit
-        own = {self._pixels.name, self._index.name}
-        others = 0
-        for path in self._folder.iterdir():
-            if _OURS.fullmatch(path.name) and path.name not in own:
-                with suppress(FileNotFoundError):  # another process has removed it
-                    others += path.stat().st_size
+        others = sum(other.nbytes for other in self._others())
         return min(self._disk_limit, (self._max_bytes - others - HEADER_BYTES) // each)
+
+    def _others(self) -> list[_Other]:
+        """The folder's other geometries. Raises OSError: the folder was removed."""
+        found: dict[str, _Other] = {}
+        for path in self._folder.iterdir():
+            match = _OURS.fullmatch(path.name)
+            if match and match[1] != self.digest:
+                other = found.setdefault(match[1], _Other(match[1]))
+                with suppress(FileNotFoundError):  # another process has removed it
+                    status = path.stat()
+                    other.nbytes += status.st_size
+                    other.used = max(other.used, status.st_mtime_ns)
+        return list(found.values())
+
+    def _make_room(self) -> bool:
+        """Removes another geometry, if that may help and no process writes to it."""
+        if self._max_bytes is None or not self.is_disk_left:
+            return False
+        for other in sorted(self._others(), key=lambda other: other.used):
+            with suppress(OutputError):  # in use, or it may not be removed
+                clear_pixels(self._folder, other.digest)
+                self._removed(other.digest)
+                return True
+        return False
 
 
 def slot_nbytes(nbytes: int) -> int:
@@ -270,7 +312,7 @@ class Listed:
     geometry: dict[str, Any] | None
     images: int
     nbytes: int  # on disk, of both files
-    written: float  # when an image was stored last, seconds since 1970
+    used: float  # when a process opened it last, or stored an image; seconds since 1970
 
 
 def list_pixels(folder: Path) -> list[Listed]:
