@@ -193,7 +193,7 @@ def test_each_device_has_its_own_clock(run: Path, monkeypatch: pytest.MonkeyPatc
         ),
     )
     with open_source(run / "images") as source:
-        source.items *= 4  # 4.6 seconds of work
+        source.items = list(source.items) * 4  # 4.6 seconds of work
         evaluation = eval_case.evaluated(
             run, source, eval_case.options(run, devices=2, timeout=2.0)
         )

@@ -245,7 +245,8 @@ def test_a_huge_image_is_left_out_and_named(run: Path, tmp_path: Path) -> None:
         file.truncate(100 << 30)
     with open_source(run / "images") as source:
         count = len(source.items)
-        source.items.insert(3, Item("huge", str(tmp_path / "huge.JPEG")))
+        huge = Item("huge", str(tmp_path / "huge.JPEG"))
+        source.items = [*source.items[:3], huge, *source.items[3:]]
         evaluation = eval_case.evaluated(run, source, eval_case.options(run))
         assert [str(failure) for failure in evaluation.failures] == [
             f"{tmp_path}/huge.JPEG: larger than 256,000,000 bytes"

@@ -410,7 +410,7 @@ def test_a_file_that_became_too_large_or_unreadable_fails_as_without_cache(
 
 def test_a_stream_of_the_same_image_keeps_it_once(tmp_path: Path, images: Path) -> None:
     with open_source(images) as source:
-        items = source.items[3:5] * 20
+        items = [*source.items[3:5]] * 20
         with Loader(
             source, recipe_of(FLOAT), items=items, cache=PixelCache(tmp_path / "cache")
         ) as loader:

@@ -64,6 +64,15 @@ def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
     assert listed(tmp_path)[0] == ["a"]
 
 
+def test_paths_are_sorted_as_texts(tmp_path: Path) -> None:
+    """Characters before and after the slash, in names of files and of folders."""
+    names = ["a-b.jpg", "a.d/x.jpg", "a/b/z.jpg", "a/b.jpg", "a/b-c/y.jpg", "a0.jpg", "a!/w.jpg"]
+    touch(tmp_path, *names)
+    with open_source(tmp_path) as source:
+        paths = [item.path for item in source.items]
+    assert paths == sorted(str(tmp_path / name) for name in names)
+
+
 def test_linked_class_folders_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path / "data", "a.JPEG")
     (tmp_path / "val").mkdir()

@@ -138,7 +138,7 @@ def test_the_verdict_of_a_model() -> None:
 def test_a_run_accounts_for_every_image(images: Path) -> None:
     timeline = Timeline(0)
     with open_source(images) as source:
-        chosen = source.items * 3
+        chosen = list(source.items) * 3
         run = run_pipeline(
             source, load_recipe("alexnet"), chosen, 2, 1e9, batch_size=5, timeline=timeline
         )
@@ -154,7 +154,7 @@ def test_a_run_accounts_for_every_image(images: Path) -> None:
 
 def test_a_run_stops_when_the_time_is_over(images: Path) -> None:
     with open_source(images) as source:
-        run = run_pipeline(source, load_recipe("alexnet"), source.items * 50, 1, 1e-9)
+        run = run_pipeline(source, load_recipe("alexnet"), list(source.items) * 50, 1, 1e-9)
     assert 0 < run.images + len(run.failures) <= 8  # one batch
 
 

@@ -15,7 +15,7 @@ def stem(path: str) -> str:
     The guides' scripts and ais_bench name samples in this way.
     `val/ILSVRC2012_val_00000001.JPEG` -> `ILSVRC2012_val_00000001`; `a.1.bin` -> `a`.
     """
-    return os.path.basename(path).split(".", 1)[0]
+    return path[path.rfind("/") + 1 :].partition(".")[0]
 
 
 def name_problem(name: str) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.sequences import Selection
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
 from zoofast.cluster.evaluate import images_of
@@ -30,7 +30,7 @@ def store_on(cluster: RayCluster) -> Store:
 
     def store(
         source: Source,
-        items: Sequence[Item],
+        items: Selection[Item],
         options: PrepOptions,
         sink: Sink,
         report: PrepReport,
@@ -54,7 +54,7 @@ def store_on(cluster: RayCluster) -> Store:
             driver = stack.enter_context(Driver(cluster, work, chosen, _no_model, options.threads))
             try:
                 driver.open()
-                for places, done, _ in driver.results(_places(items, chosen)):
+                for places, done, _ in driver.results(np.asarray(items.places)):
                     failed = places[~done.is_good].tolist()
                     failures += zip(failed, done.failures, strict=True)
                     stats.add_stats(done.stats)
@@ -80,14 +80,6 @@ def _count(report: PrepReport, stats: Stats, sink: FileSink) -> None:
     report.nbytes_in = stats.nbytes_in
     report.nbytes_out = report.prepared * sink.nbytes_each
     report.stage_seconds, report.decoders = stats.stage_seconds, stats.decoders
-
-
-def _places(items: Sequence[Item], chosen: Sequence[Item]) -> NDArray[np.int64]:
-    """The places of `items` in `chosen`, which has them in the same order."""
-    places, following = np.empty(len(items), np.int64), iter(enumerate(chosen))
-    for i, item in enumerate(items):
-        places[i] = next(place for place, each in following if each is item)
-    return places
 
 
 def _no_model() -> NDArray[np.uint8]:

@@ -341,11 +341,6 @@ class _PrepPart:
 
 def _is_good(batch: BatchOutcome) -> NDArray[np.bool_]:
     """(n,): which items of the batch have a tensor."""
-    failed = iter(batch.failures)
-    following = next(failed, None)
-    good = np.ones(len(batch.items), bool)
-    for i, item in enumerate(batch.items):
-        if following is not None and (item.name, item.path) == (following.name, following.path):
-            good[i] = False
-            following = next(failed, None)
+    good = np.zeros(len(batch.items), bool)
+    good[batch.good] = True
     return good

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -246,7 +247,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
 def _evaluate(
     args: argparse.Namespace,
     source: Source,
-    items: list[Item],
+    items: Sequence[Item],
     recipe: Recipe,
     labels: Labels | None,
     options: EvalOptions,

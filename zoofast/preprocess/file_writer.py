@@ -44,5 +44,5 @@ class FileWriter(Ring[BatchOutcome]):
             cache=cache,
         )
 
-    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> BatchOutcome:
+    def _deliver(self, outcome: BatchOutcome) -> BatchOutcome:
         return outcome

@@ -11,11 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, write_atomic
 from zoofast.base.lock import output_lock
 from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import versions
+from zoofast.base.sequences import Selection
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
 from zoofast.preprocess.cache import PixelCache
@@ -126,7 +129,7 @@ class PrepReport:
         }
 
 
-def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> list[Item]:
+def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> Sequence[Item]:
     """The items that a run is about: the i-th of n shards, then at most `limit` of them."""
     i, n = shard
     return source.items[i - 1 :: n][:limit]
@@ -164,8 +167,9 @@ def free_space(folder: Path) -> int:
 
 Progress = Callable[[PrepReport], None]
 
-# Prepares items of a source into a sink, and counts in the report what is stored.
-Store = Callable[[Source, Sequence[Item], PrepOptions, Sink, PrepReport, Progress], None]
+# Prepares items of a source, some of those that `choose` gives, into a sink, and counts in the
+# report what is stored.
+Store = Callable[[Source, Selection[Item], PrepOptions, Sink, PrepReport, Progress], None]
 
 
 def prepare_folder(
@@ -227,7 +231,8 @@ def _prepare_locked(
     if earlier is not None:  # without a manifest nobody knows what the files in the folder hold
         report.names = list(dict.fromkeys(earlier.names + report.names))
         completed = sink.completed(items, report.names)
-    todo = [item for item in items if item.problem is not None or item.name not in completed]
+    is_todo = (item.problem is not None or item.name not in completed for item in items)
+    todo = Selection(items, np.flatnonzero(np.fromiter(is_todo, bool, len(items))))
     report.resumed = len(items) - len(todo)
     needed, free = len(todo) * sink.space_each, free_space(folder)
     if needed > free:

@@ -85,10 +85,12 @@ class Stats:
 class BatchOutcome:
     """What became of the `items` of one batch. `names` are of the images that have a tensor.
 
-    `names` and `failures` are in source order. `slots` is valid until the batch is given back.
+    good: the positions of these images in `items`. `names` and `failures` are in source order.
+    `slots` is valid until the batch is given back.
     """
 
     items: list[Item]
+    good: list[int]
     names: list[str]
     failures: list[Failure]
     pillow_ns: tuple[int, int]  # begin and end of Pillow's part, CLOCK_MONOTONIC
@@ -188,7 +190,7 @@ class Ring(ABC, Generic[T]):
     ) -> None:
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._source = source
-        self._items = list(source.items if items is None else items)
+        self._items: Sequence[Item] = source.items if items is None else items
         prove(recipe, source, self._items)
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
@@ -255,7 +257,7 @@ class Ring(ABC, Generic[T]):
 
     def restart(self, items: Sequence[Item]) -> None:
         """Begins with other items of the source; call this after the last batch was taken."""
-        self._items, self._next_item = list(items), 0
+        self._items, self._next_item = items, 0
         self._open_reader()
 
     def take(self) -> T | None:
@@ -280,7 +282,8 @@ class Ring(ABC, Generic[T]):
     def _fill(self, wait: bool = False) -> None:
         """Gives batches to the pool. wait: for fetched bytes, if no batch is queued."""
         while self._free and self._next_item < len(self._items):
-            items = self._items[self._next_item : self._next_item + self._free[-1].capacity]
+            end = self._next_item + self._free[-1].capacity
+            items = list(self._items[self._next_item : end])
             fetched = None
             if self._reader is not None:
                 if not self._fetch(items, wait and not self._queue):
@@ -363,11 +366,11 @@ class Ring(ABC, Generic[T]):
         good = [i for i in range(len(items)) if i not in refusals]
         names = [items[i].name for i in good]
         pillow_ns = (pillow_begin, pillow_end)
-        return self._deliver(BatchOutcome(items, names, failures, pillow_ns, batch), good)
+        return self._deliver(BatchOutcome(items, good, names, failures, pillow_ns, batch))
 
     @abstractmethod
-    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> T:
-        """The batch as the caller gets it. good: positions in its items that have a tensor."""
+    def _deliver(self, outcome: BatchOutcome) -> T:
+        """The batch as the caller gets it."""
 
     def _refusal(self, item: Item, outcome: _core.Outcome, error: OSError | None) -> Refusal:
         """error: why the item could not be fetched."""
@@ -433,9 +436,9 @@ class Loader(Ring[Prepared]):
     variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; MemoryError.
     """
 
-    def _deliver(self, outcome: BatchOutcome, good: list[int]) -> Prepared:
+    def _deliver(self, outcome: BatchOutcome) -> Prepared:
         array = outcome.slots.array
-        for row, i in enumerate(good):  # closes the gaps that failed images left
+        for row, i in enumerate(outcome.good):  # closes the gaps that failed images left
             if row != i:
                 array[row] = array[i]
-        return Prepared(**vars(outcome), array=array[: len(good)])
+        return Prepared(**vars(outcome), array=array[: len(outcome.good)])

@@ -14,18 +14,20 @@ One module lists each kind of source; `source` says what a listed source is. Rul
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+
+import numpy as np
 
 from zoofast.base.urls import is_url, shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.folder import from_folder
+from zoofast.preprocess.sources.items import Item, Items
 from zoofast.preprocess.sources.lists import from_list
 from zoofast.preprocess.sources.patterns import PARQUET, TAR, TARS, expand
 from zoofast.preprocess.sources.pickles import from_pickle, is_pickle
-from zoofast.preprocess.sources.source import SUFFIXES, FetchedSource, Item, Source
+from zoofast.preprocess.sources.source import SUFFIXES, FetchedSource, Source
 from zoofast.preprocess.sources.tars import from_tars
 
-__all__ = ["SUFFIXES", "FetchedSource", "Item", "Source", "open_source"]
+__all__ = ["SUFFIXES", "FetchedSource", "Item", "Items", "Source", "open_source"]
 
 
 def open_source(where: str | os.PathLike[str]) -> Source:
@@ -110,11 +112,17 @@ def _list_files(where: str, paths: list[str]) -> Source | None:
     return None
 
 
-def _check_duplicates(items: Iterable[Item]) -> None:
+def _check_duplicates(items: Items | list[Item]) -> None:
     """Raises SourceError when two images have one name."""
+    names = items.names() if isinstance(items, Items) else (item.name for item in items)
+    # Hashes take less memory than a dictionary of the names.
+    hashes = np.fromiter(map(hash, names), np.int64, len(items))
+    ordered = np.sort(hashes)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[str, Item] = {}
     clashes: list[str] = []
-    for item in items:
+    for place in np.flatnonzero(np.isin(hashes, repeated)).tolist() if len(repeated) else ():
+        item = items[place]
         if item.problem is not None:
             continue
         if item.name in first:

@@ -18,8 +18,9 @@ from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.decompress import Forward
+from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
-from zoofast.preprocess.sources.source import FetchedSource, Item, Source, archive_stamp
+from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
     TarSource,
@@ -122,7 +123,7 @@ class _Pass:
 
 def from_compressed_tars(where: str, paths: Sequence[str]) -> Source:
     """Lists the tars `paths`, which stay open, several at once. See from_tars."""
-    source = CompressedTarSource(where, [], paths=list(paths))
+    source = CompressedTarSource(where, paths=list(paths))
     try:
         for path in paths:
             source.fds.append(open_tar(path, len(paths)))

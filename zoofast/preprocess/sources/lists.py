@@ -17,7 +17,7 @@ def from_list(where: str) -> Source:
         raise SourceError(
             f"{where}: neither a folder, a .tar nor a text file of paths ({error.reason})"
         ) from error
-    source = Source(where, [])
+    source = Source(where)
     for line in lines:
         line = line.strip()
         if line and not line.startswith("#"):

@@ -24,8 +24,9 @@ from zoofast.base.extras import needs
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
-from zoofast.preprocess.sources.source import FetchedSource, Item, Source, archive_stamp
+from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
 from zoofast.preprocess.sources.stored import FetchError
 from zoofast.preprocess.sources.tars import MAX_CLASS
 
@@ -197,7 +198,7 @@ def import_pyarrow() -> None:
 def from_parquet(where: str, paths: Sequence[str]) -> Source:
     """Lists the rows of Parquet files. where: what they are together, for messages."""
     import_pyarrow()
-    source = ParquetSource(where, [])
+    source = ParquetSource(where)
     for path in paths:
         try:
             with _damage(path):

@@ -96,7 +96,7 @@ def from_pickle(where: str) -> Source:
     except ValueError as error:
         reason = str(error)[:120]  # it can show any part of the file
         raise SourceError(f"{where}: neither a pickle of CIFAR nor of JPEGs: {reason}") from error
-    source = PickleSource(where, [])
+    source = PickleSource(where)
     with tempfile.TemporaryFile() as file:
         for i, data in enumerate(pictures.files):
             source.add(f"{where}/{i:05d}{pictures.suffix}", file.tell(), len(data))

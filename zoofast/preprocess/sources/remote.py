@@ -12,18 +12,19 @@ import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.patterns import MAX_FILES, PARQUET, TAR, TARS, numbered
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.remote_streams import (
     from_remote_compressed_tars,
     from_remote_parquet,
 )
-from zoofast.preprocess.sources.source import FetchedSource, Item, Source, is_image
+from zoofast.preprocess.sources.source import FetchedSource, Source, is_image
 from zoofast.preprocess.sources.stored import FetchError, StoredFile, file_stamp, too_large
 from zoofast.preprocess.sources.stores import Requests, Store
 from zoofast.preprocess.sources.tar_headers import Member, list_members
@@ -193,7 +194,7 @@ def _expand(store: Store) -> list[str] | None:
 
 
 def _from_folder(store: Store, files: Sequence[StoredFile]) -> RemoteFolder:
-    source = RemoteFolder(store.url, [], store=store)
+    source = RemoteFolder(store.url, store=store)
     root = store.key.rstrip("/")
     for file in files:
         path = store.name(file.shown)
@@ -203,13 +204,13 @@ def _from_folder(store: Store, files: Sequence[StoredFile]) -> RemoteFolder:
             source.skipped.append(file.shown)
         else:
             item = Item.at(path, nbytes=file.nbytes or 0)
-            source.items.append(replace(item, path=file.shown))
+            source.items.append(item._replace(path=file.shown))
             source.files[file.shown] = file
     return source
 
 
 def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
-    source = RemoteTars(store.url, [], store=store)
+    source = RemoteTars(store.url, store=store)
     with Requests(store) as requests:
         pool = ThreadPoolExecutor(min(TARS_AT_ONCE, len(keys)))
         try:

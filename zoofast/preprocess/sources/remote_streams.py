@@ -15,6 +15,7 @@ from zoofast.preprocess.sources.compressed_tars import (
     CompressedTarSource,
     list_tars,
 )
+from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.parquet import (
     MAX_GROUPS_AT_ONCE,
     ParquetSource,
@@ -22,7 +23,6 @@ from zoofast.preprocess.sources.parquet import (
     list_rows,
 )
 from zoofast.preprocess.sources.readahead import ReadAhead
-from zoofast.preprocess.sources.source import Item
 from zoofast.preprocess.sources.stored import StoredFile, file_stamp
 from zoofast.preprocess.sources.stores import Forwards, RangeFile, Requests, Store
 from zoofast.preprocess.sources.tar_headers import Pread
@@ -81,7 +81,7 @@ class RemoteParquet(ParquetSource):
 
 def from_remote_compressed_tars(store: Store, keys: Sequence[str]) -> RemoteCompressedTars:
     """Lists compressed tars: each is read once from its begin to its end."""
-    source = RemoteCompressedTars(store.url, [], store=store, requests=Requests(store))
+    source = RemoteCompressedTars(store.url, store=store, requests=Requests(store))
     try:
         for file in _stats(source.requests, keys):
             source.tars.append(file)
@@ -97,7 +97,7 @@ def from_remote_compressed_tars(store: Store, keys: Sequence[str]) -> RemoteComp
 def from_remote_parquet(store: Store, keys: Sequence[str]) -> RemoteParquet:
     """Lists the rows of Parquet files."""
     import_pyarrow()
-    source = RemoteParquet(store.url, [], store=store, requests=Requests(store))
+    source = RemoteParquet(store.url, store=store, requests=Requests(store))
     try:
         for file in _stats(source.requests, keys):
             source.stored.append(file)

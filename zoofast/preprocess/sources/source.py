@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zoofast.base.files import MAX_FILE_BYTES, read_file
-from zoofast.base.names import name_problem, stem
+from zoofast.preprocess.sources.items import Item, Items
 from zoofast.preprocess.sources.readahead import ReadAhead
 
 SUFFIXES = frozenset(
@@ -18,39 +18,6 @@ SUFFIXES = frozenset(
 )
 
 SETTLED_NS = 20_000_000
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image: its sample name (see zoofast.base.names), and where its bytes are.
-
-    path: for messages, and the file to open unless the image is a member of an archive: then its
-    bytes are the `nbytes` bytes from `offset` on of the archive number `archive` of the source. Of
-    a file that is fetched, `nbytes` is the size in the listing, 0 for an unknown size.
-    problem: why the image cannot be prepared, if its name or its size alone says so.
-    """
-
-    name: str
-    path: str
-    offset: int | None = None
-    nbytes: int = 0
-    problem: str | None = None
-    archive: int = 0
-
-    @classmethod
-    def at(cls, path: str, offset: int | None = None, nbytes: int = 0, archive: int = 0) -> Item:
-        """The item named after the file or member `path`, with its problem, if there is one."""
-        name = stem(path)
-        problem = name_problem(name)
-        if problem is None and "\0" in path:
-            problem = "the path has a null byte"
-        if problem is None and nbytes < 0:
-            problem = f"its size in the archive is {nbytes} bytes"
-        return cls(name, path, offset, nbytes, problem, archive)
-
-    @property
-    def in_archive(self) -> bool:
-        return self.offset is not None
 
 
 @dataclass
@@ -61,7 +28,7 @@ class Source:
     """
 
     where: str
-    items: list[Item]
+    items: Items | list[Item] = field(default_factory=Items)
     skipped: list[str] = field(default_factory=list)  # files that are no images, by their name
     fds: list[int] = field(default_factory=list)  # the archives, open for reading
     # What the content of each archive is known by; None where that is not certain.

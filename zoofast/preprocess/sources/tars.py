@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 
 from zoofast.base.parsing import parse_json
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.source import Item, Source, archive_stamp, is_image
+from zoofast.preprocess.sources.items import Item
+from zoofast.preprocess.sources.source import Source, archive_stamp, is_image
 from zoofast.preprocess.sources.tar_headers import Member, Pread, list_members
 
 MAX_LABEL_BYTES = 1 << 20  # of a member that holds a label
@@ -52,7 +53,7 @@ class TarSource(Source):
 
 def from_tars(where: str, paths: Sequence[str]) -> Source:
     """Indexes the tars `paths`, which stay open. where: what they are together, for messages."""
-    source = TarSource(where, [])
+    source = TarSource(where)
     try:
         for archive, path in enumerate(paths):
             source.fds.append(open_tar(path, len(paths)))
