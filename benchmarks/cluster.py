@@ -40,10 +40,10 @@ from zoofast import Loader, load_recipe
 from zoofast.cluster.connection import RayCluster, connect
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.commands.arguments import positive
+from zoofast.evaluation.answers import Answers
 from zoofast.evaluation.evaluate import evaluate
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
-from zoofast.evaluation.run import Answers
 from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.sources import Source, open_source
 from zoofast.scoring.labels import Labels
@@ -116,7 +116,7 @@ def driver_bytes(where: Path) -> tuple[float, float]:
         listed = tracemalloc.get_traced_memory()[0]
         answers = Answers(source.items)
         for i in range(0, n, BATCH):
-            places = np.arange(i, min(i + BATCH, n))
+            places = np.arange(i, min(i + BATCH, n), dtype=np.int32)
             answers.add(places, TopK.empty(len(places), k))
         held = tracemalloc.get_traced_memory()[0] - listed
     tracemalloc.stop()

@@ -30,6 +30,7 @@ from zoofast.cluster.work import (
     names_of_block,
 )
 from zoofast.errors import BackendError
+from zoofast.evaluation.answers import Places
 from zoofast.preprocess.sources import Item
 
 IN_FLIGHT = 2  # tasks of a node
@@ -41,7 +42,7 @@ MAX_STARTS = 3  # of a node's process
 UNREADABLE = "unreadable"  # a cause of failures which may be the node's fault, not the image's
 
 # The places of a task's images, what became of them, and the node that computed them.
-Answer = tuple[NDArray[np.int64], Done, NodeReport]
+Answer = tuple[Places, Done, NodeReport]
 
 
 @dataclass(eq=False)
@@ -82,7 +83,7 @@ class Driver:
         self._model: Any = None  # in Ray's object store
         self._members: dict[str, _Member] = {}
         self._joined = 0.0  # when nodes were last looked for, monotonic
-        self._ranges = Ranges(np.empty(0, np.int64))
+        self._ranges = Ranges(np.empty(0, np.int32))
         self._first: Opened | None = None
         self.lost_devices: dict[str, str] = {}  # node and device -> why
 
@@ -119,7 +120,7 @@ class Driver:
             self._check_any_left()
             list(self._step())
 
-    def results(self, places: NDArray[np.int64]) -> Iterator[Answer]:
+    def results(self, places: Places) -> Iterator[Answer]:
         """Computes the images at `places`; yields the answers in the order in which they come.
 
         Raises BackendError: no node is left, or a range has failed three times.

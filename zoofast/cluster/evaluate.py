@@ -19,6 +19,7 @@ from zoofast.cluster.driver import Driver
 from zoofast.cluster.shared import read_shard, shared_folder
 from zoofast.cluster.work import Done, EvalWork, Images, names_digests
 from zoofast.errors import BackendError, OutputError
+from zoofast.evaluation.answers import Places
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import Progress, Run, lock_outputs
@@ -91,7 +92,7 @@ def evaluate_on(
         evaluation.input, evaluation.depth = opened.input, opened.depth
         with run.ending():
             try:
-                _run_all(run, evaluation, items, driver, opened.classes, shards)
+                _run_all(run, evaluation, driver, opened.classes, shards)
             finally:
                 evaluation.nodes, evaluation.lost_nodes = driver.reports, driver.lost
     return evaluation
@@ -100,7 +101,6 @@ def evaluate_on(
 def _run_all(
     run: Run,
     evaluation: Evaluation,
-    items: Sequence[Item],
     driver: Driver,
     classes: int,
     shards: str,
@@ -117,7 +117,7 @@ def _run_all(
             ):
                 raise BackendError(f"{node.name}: has answered with another number of classes")
             run.state.lost_nodes = driver.lost
-            _add(run, evaluation, items, places, done, shards)
+            _add(run, evaluation, places, done, shards)
             _count(evaluation, done, node, number)
             if run.must_stop():
                 break
@@ -133,21 +133,18 @@ def _run_all(
 def _add(
     run: Run,
     evaluation: Evaluation,
-    items: Sequence[Item],
-    places: NDArray[np.int64],
+    places: Places,
     done: Done,
     shards: str,
 ) -> None:
-    good = places[done.is_good]
     assert done.best is not None
     evaluation.stats.add_stats(done.stats)
-    names = [items[place].name for place in good.tolist()]
     with ExitStack() as stack:
         logits = None
-        if shards and names:
-            shape = len(names), evaluation.classes
+        if shards and done.is_good.any():
+            shape = int(done.is_good.sum()), evaluation.classes
             logits = stack.enter_context(read_shard(shards, done.shard, shape))
-        run.add(names, done.best, done.failures, logits, good)
+        run.add(places, done.is_good, done.best, done.failures, logits)
 
 
 def _count(evaluation: Evaluation, done: Done, node: NodeReport, number: int) -> None:

@@ -54,7 +54,7 @@ def store_on(cluster: RayCluster) -> Store:
             driver = stack.enter_context(Driver(cluster, work, chosen, _no_model, options.threads))
             try:
                 driver.open()
-                for places, done, _ in driver.results(np.asarray(items.places)):
+                for places, done, _ in driver.results(np.asarray(items.places, np.int32)):
                     failed = places[~done.is_good].tolist()
                     failures += zip(failed, done.failures, strict=True)
                     stats.add_stats(done.stats)

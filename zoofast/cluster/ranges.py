@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
+from zoofast.evaluation.answers import Places
 
 FIRST_IMAGES = 256  # of a node's first task, when its speed is not known
 MAX_IMAGES = 8192  # of a task: its result must stay small
@@ -23,7 +22,7 @@ class Range:
     unreadable_on: the path of an image that a node could not read, and that node.
     """
 
-    places: NDArray[np.int64]
+    places: Places
     attempts: int = 0
     failed_on: set[str] = field(default_factory=set)
     unreadable: str = ""
@@ -33,7 +32,7 @@ class Range:
 class Ranges:
     """The places that are left to be done, from which ranges are cut as nodes ask for them."""
 
-    def __init__(self, places: NDArray[np.int64]) -> None:
+    def __init__(self, places: Places) -> None:
         self._places, self._next = places, 0
         self._again: deque[Range] = deque()
 

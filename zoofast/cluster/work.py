@@ -24,6 +24,7 @@ from zoofast.base.provenance import file_sha256, sha256
 from zoofast.cluster.ranges import MAX_IMAGES
 from zoofast.cluster.shared import SHARD_BYTES, check_shared, write_shard
 from zoofast.errors import BackendError, SourceError, ZoofastError
+from zoofast.evaluation.answers import Places
 from zoofast.evaluation.evaluate import check_output
 from zoofast.inference.backends import TensorInfo
 from zoofast.inference.devices import Devices
@@ -203,7 +204,7 @@ class Worker:
         listed = Listed(len(self._items), block, names_of_block(self._items, block))
         return Refused(f"{images.where}: lists other images", listed=listed)
 
-    def run(self, places: NDArray[np.int64]) -> Done | Refused:
+    def run(self, places: Places) -> Done | Refused:
         """Computes the images at `places`."""
         assert self._part is not None
         begin = time.monotonic()
@@ -304,7 +305,7 @@ class _EvalPart:
             stages for thread, stages in timeline.busy_ns.items() if thread.startswith("device")
         ]
         return Done(
-            np.concatenate([_is_good(outcome) for outcome, _ in outcomes]),
+            np.concatenate([outcome.is_good for outcome, _ in outcomes]),
             [failure for outcome, _ in outcomes for failure in outcome.failures],
             TopK(*map(np.concatenate, zip(*columns, strict=True))),
             loader.stats,
@@ -331,16 +332,9 @@ class _PrepPart:
         sink = FileSink(Path(work.folder), work.recipe, f".{work.format}", work.bins, self._tag)
 
         def stored(batch: BatchOutcome, stats: Stats) -> None:
-            good.append(_is_good(batch))
+            good.append(batch.is_good)
             failures.extend(batch.failures)
             sums[0] = stats
 
         sink.store(self._source, items, self._cpus, work.images.max_file_bytes, None, stored)
         return Done(np.concatenate(good), failures, None, sums[0])
-
-
-def _is_good(batch: BatchOutcome) -> NDArray[np.bool_]:
-    """(n,): which items of the batch have a tensor."""
-    good = np.zeros(len(batch.items), bool)
-    good[batch.good] = True
-    return good

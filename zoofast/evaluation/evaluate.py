@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from zoofast.base.sequences import Selection
 from zoofast.errors import BackendError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
@@ -101,7 +102,7 @@ def _run_all(
             Loader(
                 source,
                 evaluation.recipe,
-                items=[items[place] for place in run.todo.tolist()],
+                items=Selection(items, run.todo),
                 batch_size=devices.input.shape[0],
                 threads=options.threads,
                 depth=evaluation.depth,
@@ -118,8 +119,9 @@ def _run_all(
             for batch in batches:
                 begin_ns = time.monotonic_ns()
                 best = TopK.of_logits(batch.logits, options.scoring.top_k + 1)
-                prepared = batch.prepared
-                run.add(prepared.names, best, prepared.failures, batch.logits)
+                prepared, first = batch.prepared, batch.number * devices.input.shape[0]
+                places = run.todo[first : first + len(prepared.items)]
+                run.add(places, prepared.is_good, best, prepared.failures, batch.logits)
                 timeline.span(CALLER, "score", begin_ns, time.monotonic_ns(), batch.number)
             run.report_progress()
             run.check_stop()

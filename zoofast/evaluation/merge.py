@@ -22,6 +22,7 @@ from zoofast.base.shards import (
     shard_total,
 )
 from zoofast.errors import OutputError, ResultError
+from zoofast.evaluation.answers import NameIndex
 from zoofast.evaluation.journal import JournalContent
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import score_answers
@@ -43,9 +44,8 @@ def shard_record(
 ) -> dict[str, Any]:
     """What `read_shard` needs besides the journal's batches. items: of the shard. images: of the
     whole source. Raises OutputError."""
-    place_of = {item.name: place for place, item in enumerate(items)}
-    batches = JournalContent(journal).batches
-    places = np.array([place_of[name] for names, _ in batches for name in names], "<i4")
+    names = [name for names, _ in JournalContent(journal).batches for name in names]
+    places = NameIndex(items).places(names).astype("<i4")
     return {
         "shard": f"{shard[0]}/{shard[1]}",
         "limit": limit,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from zoofast.base.lock import output_lock
 from zoofast.base.provenance import model_digest
 from zoofast.base.rows import NamedRows
 from zoofast.errors import ImageError, LabelError, OutputError, ZoofastError
+from zoofast.evaluation.answers import Answers, NameIndex, Places
 from zoofast.evaluation.journal import Journal
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import EvalProgress, Evaluation
@@ -37,74 +37,10 @@ from zoofast.scoring.score import (
 from zoofast.scoring.topk import TopK
 
 PROGRESS_NS = 100_000_000  # between two reports of progress
+LABELS_AT_ONCE = 65_536  # that are looked up, so that few names are in memory
 
 # Called when everything is loaded, then after batches, every PROGRESS_NS at most.
 Progress = Callable[[EvalProgress], None]
-
-
-class Answers:
-    """The best classes of the images that are done, each at the place of its image in `items`."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-        self._order = np.empty(len(items), np.int64)  # the places in the order of the answers
-        self.count = 0
-        self._best: TopK | None = None
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {item.name: place for place, item in enumerate(self._items)}
-
-    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Raises KeyError for a name that is not among the items."""
-        return np.array([self._places[name] for name in names], np.int64)
-
-    def add(self, places: NDArray[np.int64], best: TopK) -> None:
-        """Takes the answers of at least one image. places (n,): of the images in the items."""
-        # Allocated once, for all images: many small arrays that outlive large ones fragment the
-        # heap.
-        if self._best is None:
-            self._best = TopK.empty(len(self._items), best.classes.shape[1])
-        # The images of a batch are in the source's order, mostly without a gap.
-        first, end = int(places[0]), int(places[-1]) + 1
-        is_run = end - first == len(places) and bool((np.diff(places) == 1).all())
-        self._best.put(slice(first, end) if is_run else places, best)
-        self._order[self.count : self.count + len(places)] = places
-        self.count += len(places)
-
-    def names(self, first: int = 0) -> list[str]:
-        """The names of the answers from number `first` on, in the order of the answers."""
-        return [self._items[place].name for place in self._order[first : self.count].tolist()]
-
-    def reorder(self, names: Sequence[str]) -> None:
-        """Takes the answers in another order."""
-        self._order[: self.count] = self.places(names)
-
-    def classes(self, first: int) -> NDArray[np.int32]:
-        """(n, k): the best classes of names(first)."""
-        if self._best is None:
-            return np.empty((0, 1), np.int32)
-        return self._best.classes[self._order[first : self.count]]
-
-    def in_source_order(self) -> tuple[list[str], TopK] | None:
-        """All names and answers; None when there is no answer."""
-        if self._best is None:
-            return None
-        places = np.sort(self.order)
-        return [self._items[place].name for place in places.tolist()], self._best[places]
-
-    @property
-    def order(self) -> NDArray[np.int64]:
-        """(n,): the places of the images in the order of their answers."""
-        return self._order[: self.count]
-
-    def source_order(self) -> list[int]:
-        """Numbers of the answers, sorted by the place of the image."""
-        order: list[int] = np.argsort(self.order).tolist()
-        return order
-
-    def place(self, name: str) -> int:
-        return self._places[name]
 
 
 def lock_outputs(options: EvalOptions, stack: ExitStack) -> None:
@@ -128,7 +64,7 @@ class Run:
     ) -> None:
         self._evaluation, self._labels, self.options = evaluation, labels, options
         self._stack = stack
-        self._items, self._progress = list(items), progress
+        self._items, self._progress = items, progress
         self.answers = Answers(items)
         self._journal: Journal | None = None
         self._logits: NamedRows | None = None
@@ -136,12 +72,14 @@ class Run:
             self._resume(options.journal, stack)
         is_todo = np.ones(len(items), bool)
         is_todo[self.answers.order] = False
-        self.todo = np.flatnonzero(is_todo)  # (n,): the places of the images without an answer
+        # (n,): the places of the images without an answer
+        self.todo: Places = np.flatnonzero(is_todo).astype(np.int32)
+        self._failed: list[int] = []  # the places of evaluation.failures
         evaluation.resumed = len(items) - len(self.todo)
         self.state = EvalProgress(evaluation.resumed)
         self._counted = 0  # answers that self.state.hits includes
         self._reported_ns = 0  # when progress was last reported, monotonic
-        self._label_of: dict[str, int] = {}  # image -> class of the model
+        self._truth = np.full(len(items), -1, np.int32)  # (n,): the class of the model; -1: none
         if labels is not None and not any(item.name in labels.by_name for item in items):
             raise LabelError(
                 f"{labels.source}: no image has a label: the names do not match "
@@ -155,9 +93,10 @@ class Run:
         )
         stack.callback(self._journal.close)
         resumed, self._journal.resumed = self._journal.resumed, []  # freed when taken
+        index = NameIndex(self._items if resumed else [])
         for names, best in resumed:
             try:
-                self.answers.add(self.answers.places(names), best)
+                self.answers.add(index.places(names), best)
             except KeyError as error:
                 raise OutputError(
                     f"{path}: holds {error.args[0]}, which is not among this run's images; "
@@ -208,7 +147,7 @@ class Run:
 
     def _check_resumed(self) -> None:
         """Raises OutputError when the journal's classes cannot be of this model."""
-        classes = self.answers.classes(0)
+        classes = self.answers.classes()
         k = min(self.options.scoring.top_k + 1, self._evaluation.classes)
         if classes.size and not (
             classes.shape[1] == k
@@ -242,7 +181,7 @@ class Run:
                 f"{path}: has not the logits of the {len(done)} images that are done; begin "
                 "anew with --overwrite"
             )
-        self.answers.reorder(names)
+        self.answers.reorder(NameIndex(self._items).places(names))
         return rows
 
     def must_stop(self) -> bool:
@@ -252,48 +191,47 @@ class Run:
     def check_stop(self) -> None:
         """Raises ImageError if the run was to stop at the first failure."""
         if self.must_stop():
-            first = min(self._evaluation.failures, key=self._place)
+            first = self._evaluation.failures[int(np.argmin(self._failed))]
             raise ImageError(f"{first} (stopped at the first failure)")
-
-    def _place(self, failure: Failure) -> int:
-        return self.answers.place(failure.name)
 
     def add(
         self,
-        names: Sequence[str],
+        places: Places,
+        is_good: NDArray[np.bool_],
         best: TopK,
-        failures: Sequence[Failure] = (),
+        failures: Sequence[Failure],
         logits: NDArray[np.float32] | None = None,
-        places: NDArray[np.int64] | None = None,
     ) -> None:
-        """Takes the answers of some images, and the failures of others. logits: of `names`.
-        places: of `names`, if they are known."""
-        evaluation = self._evaluation
+        """Takes what became of the images at `places` (n,). is_good (n,): which have an answer.
+
+        best, logits: of the images with an answer. failures: of the others."""
+        evaluation, good = self._evaluation, places[is_good]
         evaluation.failures += failures
-        if names:
+        self._failed += places[~is_good].tolist()
+        if len(good):
+            names = [self._items[place].name for place in good.tolist()]
             # The logits are written before the journal: a resumed run cuts off logits that the
             # journal does not have.
             if self._logits is not None and logits is not None:
                 self._logits.append(names, logits)
             if self._journal is not None:
-                self._journal.append(list(names), best)
-            self.answers.add(self.answers.places(names) if places is None else places, best)
-            evaluation.images += len(names)
-        self.state.images += len(names) + len(failures)
+                self._journal.append(names, best)
+            self.answers.add(good, best)
+            evaluation.images += len(good)
+        self.state.images += len(places)
         if time.monotonic_ns() - self._reported_ns > PROGRESS_NS:
             self.report_progress()
 
     def report_progress(self) -> None:
         """Tells `progress` how far the run is."""
         evaluation, state = self._evaluation, self.state
-        names = self.answers.names(self._counted)
         classes = self.answers.classes(self._counted)[:, : self.options.scoring.top_k]
-        truth = np.array([self._label_of.get(name, -1) for name in names], np.int32)
+        truth = self._truth[self.answers.order[self._counted :]]
         hits = (classes == truth[:, None]) & (truth >= 0)[:, None]
         top1, top_k = state.hits
         state.hits = (top1 + int(hits[:, 0].sum()), top_k + int(hits.any(axis=1).sum()))
         state.scored += int((truth >= 0).sum())
-        self._counted += len(names)
+        self._counted = self.answers.count
         state.failures = len(evaluation.failures)
         state.nbytes_in = evaluation.stats.nbytes_in
         state.device_busy = evaluation.device_share("infer")
@@ -305,15 +243,20 @@ class Run:
         no time."""
         if self._labels is None:
             return
-        offset = self.options.scoring.offset(self._evaluation.classes)
-        names = [item.name for item in self._items if item.name in self._labels.by_name]
-        truth = true_classes(names, self._labels, self._evaluation.classes, offset)
-        self._label_of = dict(zip(names, truth.tolist(), strict=True))
+        classes, by_name = self._evaluation.classes, self._labels.by_name
+        offset = self.options.scoring.offset(classes)
+        for begin in range(0, len(self._items), LABELS_AT_ONCE):
+            names = [item.name for item in self._items[begin : begin + LABELS_AT_ONCE]]
+            known = np.array([name in by_name for name in names])
+            labelled = [name for name in names if name in by_name]
+            truth = self._truth[begin : begin + LABELS_AT_ONCE]
+            truth[known] = true_classes(labelled, self._labels, classes, offset)
 
     def _finish(self) -> None:
         """Scores the images that are done."""
         evaluation, labels = self._evaluation, self._labels
-        evaluation.failures.sort(key=self._place)
+        in_order = np.argsort(self._failed, kind="stable").tolist()
+        evaluation.failures = [evaluation.failures[i] for i in in_order]
         answers = self.answers.in_source_order()
         if labels is None or answers is None:
             return
@@ -322,7 +265,8 @@ class Run:
         labels_of_run = labels
         if evaluation.state != "complete":
             labels_of_run = labels.of(failed.keys() | set(names))
-        samples = len({item.name for item in self._items} | labels.by_name.keys())
+        unlabelled = {item.name for item in self._items if item.name not in labels.by_name}
+        samples = len(labels.by_name) + len(unlabelled)
         predictions = Predictions(names, best, evaluation.classes, self.options.output_index)
         evaluation.score = score_answers(
             predictions, labels_of_run, failed, samples, self.options.scoring

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import _core
@@ -95,6 +96,13 @@ class BatchOutcome:
     failures: list[Failure]
     pillow_ns: tuple[int, int]  # begin and end of Pillow's part, CLOCK_MONOTONIC
     slots: _core.Batch  # of the ring, with the outcome of each item
+
+    @property
+    def is_good(self) -> NDArray[np.bool_]:
+        """(n,): which of the items have a tensor."""
+        mask = np.zeros(len(self.items), bool)
+        mask[self.good] = True
+        return mask
 
 
 @dataclass

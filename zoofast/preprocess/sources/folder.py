@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from zoofast.base.sequences import Strings
 from zoofast.errors import SourceError
@@ -58,19 +58,19 @@ def from_folder(where: str) -> Source:
     return source
 
 
-def _files(where: str, entries: Mapping[str, Strings]) -> Iterator[str]:
-    """The paths of all files, sorted. entries: see from_folder.
+def _files(where: str, entries: dict[str, Strings]) -> Iterator[str]:
+    """The paths of all files, sorted. entries: see from_folder; they are taken out.
 
     A folder's name with a slash stands among the names of its folder where its paths stand.
     """
-    below = [(os.path.join(where, ""), iter(entries[where]))]
+    below = [(os.path.join(where, ""), iter(entries.pop(where)))]
     while below:
         prefix, names = below[-1]
         for name in names:
             path = prefix + name
             if not name.endswith("/"):
                 yield path
-            elif (listed := entries.get(path[:-1])) is not None:
+            elif (listed := entries.pop(path[:-1], None)) is not None:
                 below.append((path, iter(listed)))
                 break
         else:
