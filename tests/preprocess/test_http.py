@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.support import fetched
 from tests.support import web as webs
 from zoofast.base.urls import is_url, redacted, shown
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.http import _Origin
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.stored import FetchError, StoredFile
 from zoofast.preprocess.sources.stores import ATTEMPTS, MAX_DEAD, Requests
@@ -64,6 +67,27 @@ def test_a_range_and_spans_of_it(web: webs.Web) -> None:
     path, asked, _ = web.requests[before]
     assert (path, asked) == ("/a%20b.bin?sig=s%2F1+2&b=3", "bytes=0-199999")
     assert "sig" not in repr(file)
+
+
+def test_spans_that_arrived_are_not_lost(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    web.faults.extend([("cut", 100_000), 404])
+    with requests:
+        contents = requests.spans(file, [(5, 10), (10, 90_000), (90_000, 200_000)])
+        assert (next(contents), next(contents)) == (DATA[5:10], DATA[10:90_000])
+        with pytest.raises(FetchError, match="not found"):
+            next(contents)
+
+
+def test_a_connection_serves_one_answer_at_a_time(web: webs.Web) -> None:
+    """Also where one thread reads two files at once, and leaves one unread."""
+    store, requests, file = opened(web)
+    with requests, closing(requests.body(file, 0, 200_000)) as first:
+        assert requests.read_of(first, 1000) == DATA[:1000]
+        with closing(requests.body(file, 5000, 6000)) as second:
+            assert requests.read_of(second, 1000) == DATA[5000:6000]
+        assert requests.read_of(first, 1000) == DATA[1000:2000]
+    assert not store.waits  # none failed and was repeated
 
 
 def test_a_cut_connection_goes_on_where_it_ended(web: webs.Web) -> None:
@@ -130,6 +154,15 @@ def test_a_file_that_grew_or_shrank(web: webs.Web) -> None:
     requests.close()
 
 
+@pytest.mark.parametrize("total", ["*", "-5", "\xb2", "9" * 30, "9" * 5000])
+def test_a_size_that_no_file_has(web: webs.Web, total: str) -> None:
+    web.faults.append(("total", total))
+    _, requests, file = opened(web)
+    with requests:
+        assert file.nbytes is None
+        assert requests.read(file, 5, 10) == DATA[5:10]
+
+
 def test_a_lying_content_length(web: webs.Web) -> None:
     """The bytes that came are used, and the missing ones asked for; there are none."""
     _, requests, file = opened(web)
@@ -155,6 +188,36 @@ def test_passwords_go_to_their_host_alone(web: webs.Web) -> None:
     assert len(second.requests) == 2 and second.requests[1][2] == ""
     assert web.requests[-1][2] == "Basic bWU6cEBzcw=="
     assert second.requests[-1][2] == ""
+
+
+def test_a_server_that_a_redirection_led_to_is_gone(web: webs.Web) -> None:
+    """The first server is asked again."""
+    store: Any = FakeStore(web)
+    with webs.serving({"/x": b"moved"}) as second, Requests(store) as requests:
+        file = StoredFile(web.url + "/gone", "gone", None)
+        web.faults.append(("to", second.url + "/x"))
+        assert requests.read_whole(file, 100) == b"moved"
+        web.files["/gone"] = b"came back"
+        second.faults.extend(["gone"] * 9)
+        assert requests.read_whole(file, 100) == b"came back"
+        assert len(store.waits) == 1
+
+
+def test_credentials_do_not_go_to_another_origin() -> None:
+    first = _Origin.of(urlsplit("https://host/a"))
+    for url, is_trusted in {
+        "https://host:443/b": True,
+        "https://host:444/b": False,
+        "http://host/b": False,
+        "http://host:443/b": False,
+        "https://other/b": False,
+    }.items():
+        assert first.trusts(_Origin.of(urlsplit(url))) is is_trusted, url
+    plain = _Origin.of(urlsplit("http://host/a"))
+    assert plain.trusts(first) and not plain.trusts(_Origin.of(urlsplit("https://host:80/a")))
+    for url in ("ftp://host/b", "file:///etc/passwd", "http://host:x/b", "//host/b"):
+        with pytest.raises(FetchError, match="a redirection to no web server"):
+            _Origin.of(urlsplit(url))
 
 
 def test_a_store_that_is_dead_ends_the_run(web: webs.Web) -> None:
@@ -187,15 +250,16 @@ def test_a_file_whose_length_is_not_told(web: webs.Web) -> None:
             requests.read_whole(unknown, len(DATA) - 1)
 
 
-def test_closing_ends_a_request_that_hangs(web: webs.Web) -> None:
+@pytest.mark.parametrize("fault", ["hang", ("stall", 5)])
+def test_closing_ends_a_request_that_hangs(web: webs.Web, fault: Any) -> None:
     _, requests, file = opened(web)
-    web.faults.append("hang")
+    web.faults.append(fault)
 
     def produce() -> Generator[Fetched, None, None]:
         yield requests.read(file, 0, 10)
 
     reader = ReadAhead([Stream(1, produce)], 1, on_close=requests.cancel, on_closed=requests.close)
-    while len(web.requests) < 2:
+    while len(web.requests) < 2 or (fault != "hang" and not web.stalled.is_set()):
         time.sleep(0.001)
     reader.close()  # waits for the thread, and would wait for the server's answer
     assert not fetched.threads()

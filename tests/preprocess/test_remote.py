@@ -335,6 +335,24 @@ def test_a_distant_tar_is_listed_by_large_requests(
         assert len(server.requests) < 20
 
 
+def test_compressed_tars_one_after_the_other(root: Path, tmp_path: Path) -> None:
+    """The end of a tar, which is not read, disturbs no other: a request reads each."""
+    waits: list[float] = []
+    names = [f"shard-{i:02d}.tar" for i in range(3)]
+    files = {f"/{name}.gz": gzip.compress((root / name).read_bytes()) for name in names}
+    with (
+        web.serving(files) as server,
+        open_source(f"{server.url}/shard-{{00..02}}.tar.gz") as source,
+    ):
+        source.store.sleep = waits.append  # type: ignore[attr-defined]
+        listed = len(server.requests)
+        with Loader(source, RECIPE, threads=1) as loader:
+            assert sum(len(batch.items) for batch in loader) == len(FILES)
+        for item in (source.items[-1], source.items[0], source.items[9]):
+            assert source.read(item) == FILES[item.name + ".JPEG"]
+    assert len(server.requests) == listed + 3 + 3 and not waits
+
+
 def test_a_server_without_ranges(server: str, root: Path, tmp_path: Path) -> None:
     """A tar is read from its begin on, as a compressed one is; files are read whole."""
     for kind in ("val.tar", "val.tar.gz", "val/"):

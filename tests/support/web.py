@@ -16,7 +16,9 @@ class Web(ThreadingHTTPServer):
 
     faults: each GET takes one, if there is one: a status; ("cut", n): the connection ends after n
     bytes of the content; ("lie", n): Content-Length is n too large; ("shift", n): another range
-    than was asked for; ("tag", text): another ETag; ("to", url): a redirection; "hang": no answer;
+    than was asked for; ("total", text): Content-Range ends with it; ("tag", text): another ETag;
+    ("to", url): a redirection; "hang": no answer; "gone": no answer, and the connection ends;
+    ("stall", n): the server will close the connection, and sends n bytes and then no more;
     ("chunks", n): the length is not told, and the connection ends before the last n chunks.
     requests: path with query, Range and Authorization of each GET. sent: bytes of content by path.
     """
@@ -28,7 +30,7 @@ class Web(ThreadingHTTPServer):
         self.files = files
         self.faults: deque[Any] = deque()
         self.has_ranges = True
-        self.released = threading.Event()
+        self.stalled, self.released = threading.Event(), threading.Event()
         self.requests: list[tuple[str, str, str]] = []
         self.sent: Counter[str] = Counter()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -51,6 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault, amount = (web.faults.popleft() if web.faults else None), 0
         if fault == "hang":
             web.released.wait()
+        if fault == "gone":
+            self.close_connection = True
+            return
         if isinstance(fault, tuple):
             fault, amount = fault
         path = unquote(urlsplit(self.path).path)
@@ -73,15 +78,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if asked and web.has_ranges else 200)
         self.send_header("ETag", f'"{amount}"' if fault == "tag" else f'"{hash(path)}"')
         if asked and web.has_ranges:
-            self.send_header("Content-Range", f"bytes {begin}-{begin + len(data) - 1}/{total}")
+            whole = amount if fault == "total" else total
+            self.send_header("Content-Range", f"bytes {begin}-{begin + len(data) - 1}/{whole}")
         length = len(data) + (amount if fault == "lie" else 0)
         self.send_header("Content-Length", str(length))
+        if fault == "stall":
+            self.send_header("Connection", "close")
         self.end_headers()
-        if fault == "cut":
+        if fault in ("cut", "stall"):
             data = data[:amount]
         web.sent[path] += len(data)
         self.wfile.write(data)
-        if fault in ("cut", "lie"):
+        if fault == "stall":
+            web.stalled.set()
+            web.released.wait()
+        if fault in ("cut", "lie", "stall"):
             self.close_connection = True
 
     def _send_chunks(self, data: bytes, missing: int) -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -51,6 +52,15 @@ class CompressedTarSource(TarSource, FetchedSource):
         self._lock = threading.Lock()  # guards the pass
         self._pass: _Pass | None = None  # of `read`
 
+    def close(self) -> None:
+        self._end_pass()
+        super().close()
+
+    def _end_pass(self) -> None:
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         return read_local(self.streams(items, max_bytes))
 
@@ -65,12 +75,12 @@ class CompressedTarSource(TarSource, FetchedSource):
     def _produce(
         self, archive: int, items: Sequence[Item], max_bytes: int
     ) -> Generator[Fetched, None, None]:
-        tar = _Pass(self, archive)
-        for item in items:
-            if item.nbytes > max_bytes:
-                yield _too_large(max_bytes)
-            else:
-                yield tar.read(item)
+        with closing(_Pass(self, archive)) as tar:
+            for item in items:
+                if item.nbytes > max_bytes:
+                    yield _too_large(max_bytes)
+                else:
+                    yield tar.read(item)
 
     def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """The item's bytes. It decompresses the tar up to them, from the last item read on."""
@@ -80,6 +90,7 @@ class CompressedTarSource(TarSource, FetchedSource):
             raise _too_large(max_bytes)
         with self._lock:
             if self._pass is None or self._pass.archive != item.archive:
+                self._end_pass()
                 self._pass = _Pass(self, item.archive)
             return self._pass.read(item)
 
@@ -109,10 +120,14 @@ class _Pass:
         self.archive = archive
         self._source, self._content, self._end = source, source.content(archive), 0
 
+    def close(self) -> None:
+        self._content.close()
+
     def read(self, item: Item) -> bytes:
         """Raises OSError whose reason names the tar."""
         assert item.offset is not None
         if item.offset < self._end:
+            self.close()
             self._content = self._source.content(self.archive)
         self._end = item.offset + item.nbytes
         try:
@@ -155,9 +170,8 @@ def _list(source: CompressedTarSource, archive: int, stop: threading.Event) -> l
     """The members of a tar. Reads those that may be labels."""
     path = source.paths[archive]
     prefix = member_prefix(path, len(source.paths))
-    content = source.content(archive)
     members: list[Member] = []
-    with tar_errors(path):
+    with closing(source.content(archive)) as content, tar_errors(path):
         for member in list_members(content.pread, _NEAR):
             if stop.is_set():
                 return members
@@ -165,7 +179,7 @@ def _list(source: CompressedTarSource, archive: int, stop: threading.Event) -> l
             if member.regular and is_label(member.name):
                 item = Item.at(prefix + member.name, member.offset, member.nbytes, archive)
                 source.labels[archive, member.offset] = _label(item, content)
-    content.drain(_MAX_REST_BYTES)  # behind the tar's end lie sums that are to be checked
+        content.drain(_MAX_REST_BYTES)  # behind the tar's end lie sums that are to be checked
     return members
 
 

@@ -126,11 +126,13 @@ _READERS: dict[str, Callable[[_File], _Reader]] = {
 class Forward:
     """The bytes of a tar, which may be compressed, read forwards.
 
-    pread: reads the file. path: its name, whose end says how it is compressed. Raises OSError for a
-    damaged file, with `path` as its file name; SourceError for a package that is missing.
+    pread: reads the file. path: its name, whose end says how it is compressed. close: ends what
+    `pread` has open. Raises OSError for a damaged file, with `path` as its file name; SourceError
+    for a package that is missing.
     """
 
-    def __init__(self, pread: Pread, path: str) -> None:
+    def __init__(self, pread: Pread, path: str, close: Callable[[], None] = lambda: None) -> None:
+        self.close = close
         self._path = path
         self._reader = _READERS[path.rpartition(".")[2].lower()](_File(pread))
         self._start, self._data = 0, b""  # what was read last, and its offset

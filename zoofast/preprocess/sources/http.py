@@ -1,4 +1,4 @@
-"""GETs of byte ranges over HTTP, in threads that keep their connections.
+"""GETs of byte ranges over HTTP, whose connections are used again.
 
 fsspec reads HTTP through asyncio, which takes three times the CPU time of this module for ranges of
 a few MB, and hides from its caller what the server answered.
@@ -12,8 +12,10 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from zoofast.preprocess.sources.stored import (
@@ -26,20 +28,49 @@ from zoofast.preprocess.sources.stored import (
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 MAX_REDIRECTS = 8
+MAX_MOVED = 10_000  # URLs whose redirections are kept
+MAX_IDLE = 64  # connections that are kept
+PIECE_BYTES = 1 << 18  # that are read at once: no more are lost with a connection
 SKIPPED_BYTES = 1 << 20  # at once, of what was read before
+_PORTS = {"http": 80, "https": 443}
 _SAFE = "/%:@!$&'()*+,;=~-._?"  # of a path or a query, not to be encoded (again)
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
 
+class _Origin(NamedTuple):
+    """What a connection leads to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: SplitResult) -> _Origin:
+        """Raises FetchError for a URL of no web server, which a redirection may lead to."""
+        try:
+            port = url.port or _PORTS[url.scheme]
+        except (KeyError, ValueError):
+            raise FetchError(errno.EIO, "a redirection to no web server") from None
+        return cls(url.scheme, url.hostname or "", port)
+
+    def trusts(self, other: _Origin) -> bool:
+        """Whether a redirection from here to `other` takes credentials along."""
+        upgraded = _Origin("https", self.host, _PORTS["https"])
+        return other == self or (other == upgraded and self[::2] == ("http", _PORTS["http"]))
+
+
 class HttpClient:
-    """Connections of several threads. headers: sent to the first host of a request alone."""
+    """Connections, each of which serves one request at a time, of any thread.
+
+    headers: sent to the first host of a request alone.
+    """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = dict(headers)
-        self._lock = threading.Lock()  # guards _open and _is_closed
-        self._open: set[http.client.HTTPConnection] = set()
+        self._lock = threading.Lock()  # guards all below
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()  # idle and busy ones
         self._is_closed = False
-        self._mine = threading.local()
         self._tls: ssl.SSLContext | None = None
         self._moved: dict[str, str] = {}  # where a URL led to
 
@@ -48,101 +79,160 @@ class HttpClient:
         with self._lock:
             self._is_closed = True
             for connection in self._open:
-                if connection.sock is not None:
-                    with suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)
+                connection.interrupt()
 
     def close(self) -> None:
         """Closes the connections, which no thread uses any more."""
         for connection in self._open:
             connection.close()
         self._open.clear()
+        self._idle.clear()
 
-    def get(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        """The answer to a GET, behind redirections. It must be read whole, or `drop` must follow.
+    def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """The answer to a GET, behind redirections; it must be closed.
 
         Raises OSError; http.client.HTTPException.
         """
         target = self._moved.get(url)
         if target is not None:
-            response, _ = self._follow(target, url, headers)
-            if response.status not in (401, 403, 404, 410):
-                return response
-            self.drop()  # where it led to may be signed for a while only
-        response, final = self._follow(url, url, headers)
+            try:
+                answer, _ = self._follow(target, url, headers)
+            except BaseException:
+                self._moved.pop(url, None)
+                raise
+            if answer.status in (200, 206):
+                return answer
+            # Where it led to may be signed for a while only.
+            self._moved.pop(url, None)
+            answer.close()
+        answer, final = self._follow(url, url, headers)
         if final != url:
+            if len(self._moved) >= MAX_MOVED:
+                self._moved.clear()
             self._moved[url] = final
-        return response
+        return answer
 
-    def _follow(
-        self, url: str, asked: str, headers: Mapping[str, str]
-    ) -> tuple[http.client.HTTPResponse, str]:
+    def _follow(self, url: str, asked: str, headers: Mapping[str, str]) -> tuple[Answer, str]:
         """The answer for `url`, and the URL that gave it. asked: whose host gets credentials."""
-        first = urlsplit(asked).netloc
+        first = urlsplit(asked)
+        plain = {**headers, "Accept-Encoding": "identity"}
+        secret = {**self._headers, **_authorization(first), **plain}
         for _ in range(MAX_REDIRECTS):
             parts = urlsplit(url)
-            more = dict(headers, **{"Accept-Encoding": "identity"})
-            if parts.netloc == first:
-                more = {**self._headers, **_authorization(parts), **more}
-            response = self._answer(parts, more)
-            where = response.headers.get("Location")
-            if response.status not in (301, 302, 303, 307, 308) or where is None:
-                return response, url
-            self.drop()
+            is_trusted = _Origin.of(first).trusts(_Origin.of(parts))
+            answer = self._answer(parts, secret if is_trusted else plain)
+            where = answer.headers.get("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or where is None:
+                return answer, url
+            answer.close()
             url = urljoin(url, where)
         raise FetchError(errno.EIO, f"more than {MAX_REDIRECTS} redirections")
 
-    def drop(self) -> None:
-        """Closes this thread's connection."""
-        connection = getattr(self._mine, "connection", None)
-        if connection is not None:
-            self._mine.connection = None
-            with self._lock:
-                self._open.discard(connection)
-            connection.close()
-
-    def _answer(self, url: SplitResult, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _answer(self, url: SplitResult, headers: Mapping[str, str]) -> Answer:
         path = quote(url.path or "/", safe=_SAFE)
         if url.query:
             path += "?" + quote(url.query, safe=_SAFE)
-        host = (url.scheme, url.hostname, url.port)
+        origin = _Origin.of(url)
         while True:
-            connection = getattr(self._mine, "connection", None)
-            if connection is not None and self._mine.host != host:
-                self.drop()
-                connection = None
-            is_new = connection is None
-            if connection is None:
-                connection = self._new(url)
-                self._mine.connection, self._mine.host = connection, host
+            connection, is_new = self._connection(origin)
             try:
                 if is_new:
                     self._connect(connection)
-                connection.request("GET", path, headers=dict(headers))
-                response: http.client.HTTPResponse = connection.getresponse()
-                return response
+                return Answer(self, connection, connection.get(path, headers))
             except BaseException as error:
-                self.drop()
+                self.give_back(connection, False)
                 # A server closes a connection that was not used for a while.
                 if is_new or not isinstance(error, _STALE):
                     raise
 
-    def _new(self, url: SplitResult) -> http.client.HTTPConnection:
-        host, port = url.hostname or "", url.port
-        if url.scheme != "https":
-            return http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, timeout=CONNECT_SECONDS, context=self._tls)
-
-    def _connect(self, connection: http.client.HTTPConnection) -> None:
+    def _connection(self, origin: _Origin) -> tuple[_Connection, bool]:
+        """An idle connection; or one that is to be opened, and True."""
         with self._lock:
+            for connection in reversed(self._idle):
+                if connection.origin == origin:
+                    self._idle.remove(connection)
+                    return connection, False
+            if origin.scheme == "https" and self._tls is None:
+                self._tls = ssl.create_default_context()
+            connection = _Connection(origin, self._tls)
             self._open.add(connection)
+        return connection, True
+
+    def _connect(self, connection: _Connection) -> None:
         connection.connect()
-        connection.sock.settimeout(SILENT_SECONDS)
         with self._lock:
             if self._is_closed:
                 raise ConnectionAbortedError
+
+    def give_back(self, connection: _Connection, is_usable: bool) -> None:
+        """Keeps a connection for the next request, or closes it. is_usable: an answer was read to
+        its end."""
+        with self._lock:
+            is_kept = is_usable and connection.is_open and len(self._idle) < MAX_IDLE
+            if is_kept:
+                self._idle.append(connection)
+            else:
+                self._open.discard(connection)
+        if not is_kept:
+            connection.close()
+
+
+class _Connection:
+    """A connection to one origin."""
+
+    def __init__(self, origin: _Origin, tls: ssl.SSLContext | None) -> None:
+        self.origin = origin
+        host, port, timeout = origin.host, origin.port, CONNECT_SECONDS
+        if origin.scheme == "https":
+            self._http: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=timeout, context=tls
+            )
+        else:
+            self._http = http.client.HTTPConnection(host, port, timeout=timeout)
+        self._http.auto_open = 0
+        # http.client forgets its socket where the server will close the connection.
+        self._socket: socket.socket | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._http.sock is not None
+
+    def connect(self) -> None:
+        self._http.connect()
+        self._socket = self._http.sock
+        self._socket.settimeout(SILENT_SECONDS)
+
+    def get(self, path: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        self._http.request("GET", path, headers=dict(headers))
+        return self._http.getresponse()
+
+    def interrupt(self) -> None:
+        """Ends what a thread waits for."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class Answer:
+    """The answer to a GET. Its connection serves others after `close`, if all was read."""
+
+    def __init__(
+        self, client: HttpClient, connection: _Connection, response: http.client.HTTPResponse
+    ) -> None:
+        self._client, self._connection, self._response = client, connection, response
+        self.status, self.headers = response.status, response.headers
+        self.read, self.readinto = response.read, response.readinto
+
+    def close(self) -> None:
+        """It is called once."""
+        is_read = self._response.isclosed() or (
+            self._response.length == 0 and not self._response.chunked
+        )
+        self._response.close()
+        self._client.give_back(self._connection, is_read)
 
 
 class HttpBody:
@@ -152,34 +242,36 @@ class HttpBody:
     def __init__(self, client: HttpClient, file: StoredFile, begin: int, end: int | None) -> None:
         self._client, self._begin = client, begin
         self.file, self.at, self.end = file, begin, end
-        self._answer: http.client.HTTPResponse | None = None
+        self._answer: Answer | None = None
 
-    def open(self) -> None:
+    def open(self) -> Answer:
         """Sends the request for what is not read yet, unless it is sent. Raises OSError."""
-        if self._answer is not None:
-            return
-        is_whole = self.at == 0 and self.end in (None, self.file.nbytes)
-        last = "" if self.end is None else self.end - 1
-        headers = {} if is_whole else {"Range": f"bytes={self.at}-{last}"}
-        answer = self._client.get(self.file.key, headers)
-        try:
-            self._check(answer, is_whole)
-        except BaseException:
-            self._client.drop()
-            raise
-        self._answer = answer
+        if self._answer is None:
+            is_whole = self.at == 0 and self.end in (None, self.file.nbytes)
+            last = "" if self.end is None else self.end - 1
+            headers = {} if is_whole else {"Range": f"bytes={self.at}-{last}"}
+            answer = self._client.get(self.file.key, headers)
+            try:
+                self._check(answer, is_whole)
+            except BaseException:
+                answer.close()
+                raise
+            self._answer = answer
+        return self._answer
 
-    def _check(self, answer: http.client.HTTPResponse, is_whole: bool) -> None:
+    def _check(self, answer: Answer, is_whole: bool) -> None:
         """Raises FetchError unless the answer is what was asked for, of the listed file."""
         if answer.status not in (200, 206):
             raise status_error(answer.status)
-        now = described_by(answer, self.file)
-        check_version(self.file, now.version)
-        if None not in (self.file.nbytes, now.nbytes) and now.nbytes != self.file.nbytes:
+        listed, now = self.file, described_by(answer, self.file)
+        check_version(listed, now.version)
+        if None not in (listed.nbytes, now.nbytes) and now.nbytes != listed.nbytes:
             raise changed(f"it has {now.nbytes:,} bytes now")
-        self.file = now
+        # What the listing did not tell, the first answer tells.
+        nbytes = now.nbytes if listed.nbytes is None else listed.nbytes
+        self.file = replace(listed, nbytes=nbytes, version=listed.version or now.version)
         if self.end is None:
-            self.end = now.nbytes
+            self.end = nbytes
         if answer.status == 206:
             if _first_byte(answer) != self.at:
                 raise FetchError(errno.EIO, "the server sends another range than was asked for")
@@ -193,74 +285,61 @@ class HttpBody:
     def read_some(self, nbytes: int) -> bytes:
         """From 1 to `nbytes` bytes. Raises OSError, after which reading can go on, and
         http.client.HTTPException."""
-        data = b""
-
-        def read(answer: http.client.HTTPResponse) -> int:
-            nonlocal data
-            data = answer.read(nbytes)
-            return len(data)
-
-        self._advance(read)
-        return data
-
-    def read_into(self, view: memoryview) -> int:
-        """As read_some, into the begin of `view`. Returns how many bytes."""
-        return self._advance(lambda answer: answer.readinto(view))
-
-    def _advance(self, read: Callable[[http.client.HTTPResponse], int]) -> int:
         try:
-            self.open()
-            assert self._answer is not None
-            nbytes = read(self._answer)
+            data = self.open().read(min(nbytes, PIECE_BYTES))
         except BaseException:
             self.close()
             raise
-        self.at += nbytes
-        if not nbytes:
+        self._advance(len(data))
+        return data
+
+    def read_into(self, view: memoryview) -> None:
+        """As read_some, into the begin of `view`."""
+        try:
+            nbytes = self.open().readinto(view[:PIECE_BYTES])
+        except BaseException:
             self.close()
+            raise
+        self._advance(nbytes)
+
+    def _advance(self, nbytes: int) -> None:
+        self.at += nbytes
+        if not nbytes or self.at == self.end:
+            self.close()
+        if not nbytes:
             raise FetchError(errno.EIO, f"the answer ended at byte {self.at:,}", True)
-        if self.at == self.end:
-            self._finish()
-        return nbytes
 
     def read_to_end(self, nbytes: int) -> bytes:
         """All bytes of an answer that does not tell its length, up to `nbytes`; as read_some."""
         try:
-            self.open()
-            assert self._answer is not None
-            return self._answer.read(nbytes)
+            return self.open().read(nbytes)
         finally:
             self.close()
-
-    def _finish(self) -> None:
-        assert self._answer is not None
-        if not self._answer.isclosed() and (self._answer.length or self._answer.chunked):
-            self._client.drop()  # it has more than was asked for
-        self._answer.close()
-        self._answer = None
 
     def close(self) -> None:
         if self._answer is not None:
             self._answer.close()
             self._answer = None
-            self._client.drop()
 
 
-def described_by(answer: http.client.HTTPResponse, file: StoredFile) -> StoredFile:
+def described_by(answer: Answer, file: StoredFile) -> StoredFile:
     """The file with the size and version that an answer tells."""
     version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
     total = answer.headers.get("Content-Length", "")
     if answer.status == 206:
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    nbytes = int(total) if total.isdigit() else None
-    return StoredFile(file.key, file.shown, nbytes, version, answer.status == 206)
+    return StoredFile(file.key, file.shown, _count(total), version, answer.status == 206)
 
 
-def _first_byte(answer: http.client.HTTPResponse) -> int | None:
+def _first_byte(answer: Answer) -> int | None:
     """Of the range in an answer: 0 in "bytes 0-99/1000"."""
     unit, _, part = answer.headers.get("Content-Range", "").partition(" ")
-    first = part.partition("-")[0]
-    return int(first) if unit == "bytes" and first.isdigit() else None
+    return _count(part.partition("-")[0]) if unit == "bytes" else None
+
+
+def _count(text: str) -> int | None:
+    """A number of bytes; None for a text that is none, or that no file has."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def _authorization(url: SplitResult) -> dict[str, str]:

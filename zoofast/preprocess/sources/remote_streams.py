@@ -15,6 +15,7 @@ from zoofast.preprocess.sources.compressed_tars import (
     CompressedTarSource,
     list_tars,
 )
+from zoofast.preprocess.sources.decompress import Forward
 from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.parquet import (
     MAX_GROUPS_AT_ONCE,
@@ -25,7 +26,6 @@ from zoofast.preprocess.sources.parquet import (
 from zoofast.preprocess.sources.readahead import ReadAhead
 from zoofast.preprocess.sources.stored import StoredFile, file_stamp
 from zoofast.preprocess.sources.stores import Forwards, RangeFile, Requests, Store
-from zoofast.preprocess.sources.tar_headers import Pread
 
 
 @dataclass
@@ -41,8 +41,9 @@ class RemoteCompressedTars(CompressedTarSource):
         self.requests.cancel()
         self.requests.close()
 
-    def pread(self, archive: int) -> Pread:
-        return Forwards(self.requests, self.tars[archive]).pread
+    def content(self, archive: int) -> Forward:
+        file = Forwards(self.requests, self.tars[archive])
+        return Forward(file.pread, self.paths[archive], file.close)
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         reading = copy.copy(self)  # with requests that end with the reader

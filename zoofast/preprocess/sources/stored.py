@@ -72,6 +72,8 @@ def fetch_error(error: Exception) -> FetchError:
     if isinstance(error, FetchError):
         return error
     status = getattr(error, "status", None)  # of aiohttp
+    if status is None:  # of requests and of what is like it
+        status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int) and 400 <= status < 600:
         return status_error(status)
     if isinstance(error, FileNotFoundError):

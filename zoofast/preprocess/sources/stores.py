@@ -37,7 +37,6 @@ FIRST_DELAY, MAX_DELAY = 0.25, 8.0  # seconds between two attempts; each is twic
 MAX_DEAD = 8  # files in a row that no attempt brought: the run ends
 AHEAD_BYTES = 4 << 20  # that a file object reads at least where it is read forwards
 BUFFER_BYTES = 4 << 20  # of a thread, for small ranges over HTTP
-PIECE_BYTES = 1 << 18  # that are read at once: no more are lost with a connection
 PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
 # Of fsspec's info: what changes with a file's content, the best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created")
@@ -140,14 +139,11 @@ class Requests:
         http, file = self._http, StoredFile(key, self.store.shown(key), None)
 
         def head() -> StoredFile:
-            answer = http.get(key, {"Range": "bytes=0-0"})
-            try:
+            with closing(http.get(key, {"Range": "bytes=0-0"})) as answer:
                 if answer.status not in (200, 206):
                     raise status_error(answer.status)
+                answer.read(1)  # all of it, if the server has ranges
                 return described_by(answer, file)
-            finally:
-                answer.close()
-                http.drop()
 
         return self.retried(head)
 
@@ -170,8 +166,9 @@ class Requests:
         with closing(self.body(file, first, last)) as body:
             if isinstance(body, HttpBody) and last - first <= BUFFER_BYTES:
                 # One copy more, and far fewer calls than to read each span alone.
-                view = self._read_into_buffer(body, last - first)
+                view = self._buffer()[: last - first]
                 for start, end in spans:
+                    self._read_into(body, view, first, end)
                     yield bytes(view[start - first : end - first])
                 return
             for start, end in spans:
@@ -189,11 +186,12 @@ class Requests:
         with closing(self.body(file, 0, file.nbytes)) as body:
             if body.end is None:
                 self.retried(body.open)
-            if body.end is None:  # the answer does not tell either
-                data = self.retried(lambda: body.read_to_end(max_bytes + 1))
-            elif body.end <= max_bytes:
-                data = self.read_of(body, body.end)
-            if max_bytes < (len(data) if body.end is None else body.end):
+            if body.end is not None:
+                if body.end > max_bytes:
+                    raise too_large(max_bytes)
+                return self.read_of(body, body.end)
+            data = self.retried(lambda: body.read_to_end(max_bytes + 1))  # nothing tells the size
+            if len(data) > max_bytes:
                 raise too_large(max_bytes)
             return data
 
@@ -202,19 +200,22 @@ class Requests:
             return HttpBody(self._http, file, begin, end)
         return _CatBody(self._cat, file, begin, end)
 
-    def _read_into_buffer(self, body: HttpBody, nbytes: int) -> memoryview:
-        """The next bytes of a body, in a buffer that this thread uses again for the next ones."""
-        buffer = getattr(self._mine, "buffer", None)
+    def _buffer(self) -> memoryview:
+        """BUFFER_BYTES, which this thread uses again."""
+        buffer: memoryview | None = getattr(self._mine, "buffer", None)
         if buffer is None:
             buffer = self._mine.buffer = memoryview(bytearray(BUFFER_BYTES))
-        first = body.at
+        return buffer
+
+    def _read_into(self, body: HttpBody, view: memoryview, first: int, end: int) -> None:
+        """Reads at least up to the byte `end`. view: begins with the byte `first`, and is filled
+        up to the byte `body.at`."""
 
         def more() -> None:
-            while (done := body.at - first) < nbytes:
-                body.read_into(buffer[done : min(nbytes, done + PIECE_BYTES)])
+            while body.at < end:
+                body.read_into(view[body.at - first :])
 
         self.retried(more, lambda: body.at)
-        return buffer[:nbytes]
 
     def read_of(self, body: HttpBody | _CatBody, nbytes: int) -> bytes:
         """The next bytes of a body. Raises FetchError."""
@@ -240,7 +241,7 @@ class Requests:
                 result = call()
             except CancelledError:
                 raise FetchError(errno.ECANCELED, "the run ended") from None
-            except SourceError:
+            except (SourceError, MemoryError):
                 raise
             except Exception as raised:
                 error = fetch_error(raised)
@@ -329,8 +330,11 @@ class RangeFile(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._at = offset + (0, self._at, self._nbytes)[whence]
-        return self._at
+        at = offset + (0, self._at, self._nbytes)[whence]
+        if at < 0:
+            raise ValueError(f"byte {at} does not exist")
+        self._at = at
+        return at
 
     def read(self, size: int | None = -1, /) -> bytes:
         end = self._nbytes if size is None or size < 0 else min(self._at + size, self._nbytes)
@@ -367,7 +371,7 @@ class _CatBody:
     def read_some(self, nbytes: int) -> bytes:
         assert self.end is not None
         if self.at == self._start + len(self._data):
-            end = min(self.end, max(self.at + PART_BYTES, self.at))
+            end = min(self.end, self.at + PART_BYTES)
             data = self._cat(self._file.key, self.at, end)
             if len(data) != end - self.at:
                 raise changed("it has another size now")

@@ -158,6 +158,8 @@ def read_label(member: Item, read: Callable[[Item, int], bytes]) -> int | None:
     read: gives a member's bytes, of at most as many as its second argument, or raises OSError.
     """
     try:
+        if member.nbytes < 0:
+            raise ValueError(f"its size is {member.nbytes} bytes")
         content = read(member, MAX_LABEL_BYTES)
         if len(content) < member.nbytes:
             raise ValueError("the tar ends within it")
