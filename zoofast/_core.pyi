@@ -188,7 +188,9 @@ class Batch:
     def add_range(
         self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
     ) -> None: ...
-    def add_bytes(self, data: bytes, to: bytes | None = None, tmp: bytes | None = None) -> None:
+    def add_bytes(
+        self, data: bytes | memoryview, to: bytes | None = None, tmp: bytes | None = None
+    ) -> None:
         """Add an image whose file is in memory. The batch keeps `data`."""
 
     def drop_bytes(self) -> None:

@@ -395,11 +395,12 @@ cdef class Batch:
         job.nbytes = nbytes
         self._to_file(job, to, tmp)
 
-    def add_bytes(self, bytes data not None, bytes to=None, bytes tmp=None):
+    def add_bytes(self, data not None, bytes to=None, bytes tmp=None):
+        cdef const uint8_t[::1] view = data
         cdef zf_job *job = self._next()
         self._alive.append(data)
-        job.data = <const uint8_t *><const char *>data
-        job.nbytes = len(data)
+        job.data = &view[0] if view.shape[0] else <const uint8_t *>b""
+        job.nbytes = view.shape[0]
         self._to_file(job, to, tmp)
 
     def drop_bytes(self):

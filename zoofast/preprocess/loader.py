@@ -30,7 +30,7 @@ from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import FetchedSource, Item, Source
-from zoofast.preprocess.sources.readahead import Fetched, ReadAhead
+from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, nbytes_of
 
 DEPTH = 3  # batches: the caller's, one that is being filled, one that is queued
 # Of fetched images that wait for a computing thread: with more, no further batch is queued.
@@ -162,7 +162,7 @@ class _Queued:
 
     @property
     def nbytes(self) -> int:
-        return sum(len(data) for data in self.fetched or [] if isinstance(data, bytes))
+        return sum(map(nbytes_of, self.fetched or []))
 
     def error(self, i: int) -> OSError | None:
         """Why image i could not be fetched."""
@@ -411,14 +411,14 @@ class Ring(ABC, Generic[T]):
     def _run_pillow_on(self, queued: _Queued, i: int) -> Refusal | None:
         batch, item = queued.batch, queued.items[i]
         data = None if queued.fetched is None else queued.fetched[i]
-        if not isinstance(data, bytes):
+        if data is None or isinstance(data, OSError):
             try:
                 data = self._source.read(item, self.max_file_bytes)
             except OSError as error:
                 return Refusal("unreadable", error.strerror or str(error))
         out, workspace = batch.tensor_bytes(i), _core.Workspace()
         try:
-            refusal = prepare_with_pillow(data, self.recipe, self._plan, workspace, out)
+            refusal = prepare_with_pillow(bytes(data), self.recipe, self._plan, workspace, out)
         except MemoryError as error:
             raise MemoryError(f"out of memory at {item.path}") from error
         if refusal is None and self._pixels is not None:

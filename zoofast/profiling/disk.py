@@ -16,6 +16,7 @@ from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import FetchedSource, Item, Source
+from zoofast.preprocess.sources.readahead import nbytes_of
 
 MIN_FILES, MAX_FILES, MAX_BYTES = 16, 256, 200_000_000  # written by measure_writing
 
@@ -58,7 +59,7 @@ def _measure_fetching(source: FetchedSource, items: Sequence[Item]) -> DiskRate:
     with source.open_reader(items, MAX_FILE_BYTES) as reader:
         for _ in items:
             fetched = reader.take()
-            nbytes += len(fetched) if isinstance(fetched, bytes) else 0
+            nbytes += nbytes_of(fetched)
     seconds = time.monotonic() - begin
     return DiskRate(nbytes / seconds, len(items) / seconds, f"{len(items)} images, read ahead")
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import bisect
 import errno
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -27,12 +26,12 @@ from zoofast.errors import SourceError
 from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
-from zoofast.preprocess.sources.stored import FetchError
+from zoofast.preprocess.sources.stored import FetchError, too_large
 from zoofast.preprocess.sources.tars import MAX_CLASS
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes")  # the first one is preferred
 LABEL_COLUMNS = ("label", "cls")
-_BATCH_BYTES = 4_000_000  # of the rows that are read at once, by their mean size
+_BATCH_BYTES = 1_000_000  # of the rows that are read at once, by their mean size
 _MAX_BATCH_ROWS = 64
 _LISTED_ROWS = 10_000  # whose names are read at once
 _MAX_GROUP_BYTES = 1 << 24  # of a row group that is read at once
@@ -63,7 +62,9 @@ class _File:
     def group(self, row: int) -> int:
         return bisect.bisect_right(self.first_rows, row) - 1
 
-    def batches(self, columns: Sequence[str], groups: Sequence[int], rows: int) -> Iterator[Any]:
+    def batches(
+        self, columns: Sequence[str], groups: Sequence[int], rows: int
+    ) -> Generator[Any, None, None]:
         """The rows of row groups, at most `rows` at once. Raises OSError that names the file."""
         from pyarrow import parquet
 
@@ -122,10 +123,11 @@ class ParquetSource(FetchedSource):
         if item.problem is not None:
             raise OSError(errno.EINVAL, item.problem)
         (part,) = self._parts([item])
-        data = next(self._produce(part, max_bytes))
+        with closing(self._produce(part, max_bytes)) as produced:
+            data = next(produced)
         if isinstance(data, OSError):
             raise data
-        return data
+        return bytes(data)
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         return read_local(self.streams(items, max_bytes))
@@ -156,17 +158,21 @@ class ParquetSource(FetchedSource):
         first, end = file.first_rows[part.group : part.group + 2]
         nbytes = file.metadata.row_group(part.group).total_byte_size
         at_once = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * (end - first) // max(1, nbytes)))
-        wanted = iter(part.rows)
-        row = next(wanted, None)
-        for batch in file.batches([file.image], [part.group], at_once):
-            column = _leaf(batch.column(0))
-            while row is not None and row < first + len(column):
-                yield _content(column[row - first].as_py(), max_bytes)
-                row = next(wanted, None)
-            first += len(column)
-            if row is None:
-                return
-        raise OSError(errno.EIO, f"{file.path}: row group {part.group} has less rows than it says")
+        given = 0
+        with closing(file.batches([file.image], [part.group], at_once)) as batches:
+            for batch in batches:
+                column = _leaf(batch.column(0))
+                stop = bisect.bisect_left(part.rows, first + len(column), given)
+                rows = [row - first for row in part.rows[given:stop]]
+                # What is not copied keeps the memory of the whole batch.
+                is_view = 2 * len(rows) >= len(column)
+                for data in _contents(column, rows, max_bytes) if rows else ():
+                    yield data if is_view or isinstance(data, OSError) else bytes(data)
+                first += len(column)
+                given = stop
+                if given == len(part.rows):
+                    return
+        raise OSError(errno.EIO, f"{file.path}: row group {part.group} has fewer rows than it says")
 
 
 def _leaf(column: Any) -> Any:
@@ -176,23 +182,38 @@ def _leaf(column: Any) -> Any:
     return column.field(0) if pyarrow.types.is_struct(column.type) else column
 
 
-def _content(data: bytes | None, max_bytes: int) -> Fetched:
-    if data is None:
-        return OSError(errno.ENODATA, "the row has no image")
-    if len(data) > max_bytes:
-        return OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
-    return data
+def _contents(column: Any, rows: Sequence[int], max_bytes: int) -> Iterator[Fetched]:
+    """The images of `rows` of a binary column. They are views of Arrow's memory, not copies."""
+    from pyarrow import types
+
+    _, offsets, data = column.buffers()
+    ends = memoryview(offsets).cast("B").cast("q" if types.is_large_binary(column.type) else "i")
+    view = memoryview(b"" if data is None else data).cast("B")
+    is_valid = column.is_valid().to_pylist() if column.null_count else None
+    for row in rows:
+        begin, end = ends[column.offset + row], ends[column.offset + row + 1]
+        if is_valid is not None and not is_valid[row]:
+            yield OSError(errno.ENODATA, "the row has no image")
+        elif end - begin > max_bytes:
+            yield too_large(max_bytes)
+        else:
+            yield view[begin:end]
 
 
 def import_pyarrow() -> None:
     """Raises SourceError when pyarrow is missing."""
-    if "pyarrow" not in sys.modules:
-        # Arrow's allocator reads it when it is loaded, and keeps memory that is free. Otherwise it
-        # gives the memory of each row group back to the system, which clears all of it anew: 5 % of
-        # the CPU time of a run.
-        os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
-    with needs("remote", SourceError):
-        import pyarrow.parquet  # noqa: F401
+    # Arrow's allocator reads this when it is loaded, and keeps the memory of a row group for the
+    # next one. Otherwise it gives the memory back to the system, which clears it anew: 3 % of the
+    # CPU time of a run. Arrow's other allocators are no faster.
+    is_set = "MIMALLOC_PURGE_DELAY" in os.environ
+    if not is_set:
+        os.environ["MIMALLOC_PURGE_DELAY"] = "-1"
+    try:
+        with needs("remote", SourceError):
+            import pyarrow.parquet  # noqa: F401
+    finally:
+        if not is_set:
+            del os.environ["MIMALLOC_PURGE_DELAY"]
 
 
 def from_parquet(where: str, paths: Sequence[str]) -> Source:
@@ -249,6 +270,27 @@ def _names_and_labels(file: _File) -> Iterator[tuple[list[Any], list[Any]]]:
         yield columns_read.get(file.image_path, nothing), columns_read.get(file.label, nothing)
 
 
+def _image_columns(kinds: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The columns with the images and with their paths. kinds: the types of columns."""
+    from pyarrow import types
+
+    for name in IMAGE_COLUMNS:
+        kind = kinds.get(name)
+        if kind is None:
+            continue
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return name, None
+        if types.is_struct(kind):
+            fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+            data, path = fields.get("bytes"), fields.get("path")
+            if data is not None and (types.is_binary(data) or types.is_large_binary(data)):
+                is_text = path is not None and (
+                    types.is_string(path) or types.is_large_string(path)
+                )
+                return f"{name}.bytes", f"{name}.path" if is_text else None
+    return None, None
+
+
 def _open(
     path: str, opened: Callable[[], Any], nbytes: int, stamp: bytes | None
 ) -> tuple[_File, str | None]:
@@ -261,19 +303,12 @@ def _open(
     first_rows = list(accumulate(counts, initial=0))
     if min(counts, default=0) < 0 or first_rows[-1] > nbytes:
         raise SourceError(f"{path}: damaged: it says that it has {first_rows[-1]:,} rows")
-    kinds = {name: schema.field(name).type for name in set(schema.names)}
-    image = image_path = None
-    for name in IMAGE_COLUMNS:
-        kind = kinds.get(name)
-        if kind is None:
-            continue
-        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            image = f"{name}.bytes"
-            image_path = f"{name}.path" if kind.get_field_index("path") >= 0 else None
-            break
-        if types.is_binary(kind) or types.is_large_binary(kind):
-            image = name
-            break
+    kinds: dict[str, Any] = {}  # of the columns whose names are unique
+    for name in (*IMAGE_COLUMNS, *LABEL_COLUMNS):
+        indices = schema.get_all_field_indices(name)
+        if len(indices) == 1:
+            kinds[name] = schema.field(indices[0]).type
+    image, image_path = _image_columns(kinds)
     if image is None:
         raise SourceError(
             f"{path}: has no column of images: {', '.join(IMAGE_COLUMNS)}, each binary or a struct "

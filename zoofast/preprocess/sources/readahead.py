@@ -6,7 +6,8 @@ of a compressed tar, rows of a Parquet file. A new one is written so:
 1. Derive a class from FetchedSource, and give each item its `nbytes`, if known.
 2. Write `open_reader(items, max_bytes)`: part `items` into streams, and return
    `ReadAhead(streams, threads)`. A stream gives its items' bytes in order, or the OSError that says
-   why an item has none: a `ValueError` or any other exception ends the run.
+   why an item has none: a `ValueError` or any other exception ends the run. What a memoryview shows
+   must not change; the memory that it keeps is not counted.
    - Items that can be fetched independently, such as objects: a stream for each few items, and
      `threads` as many as requests may be under way.
    - Items that come one after the other, such as members of a compressed tar: a stream for each
@@ -36,7 +37,7 @@ MAX_AHEAD_ITEMS = 1024
 LOCAL_AHEAD_BYTES = 16_000_000  # by each thread, see read_local
 CPUS_PER_THREAD, MAX_LOCAL_THREADS = 4, 8
 
-Fetched = bytes | OSError
+Fetched = bytes | memoryview | OSError
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class ReadAhead:
                 self._arrived.wait()
             fetched = head.ready.popleft()
             head.left -= 1
-            self._nbytes -= _size(fetched)
+            self._nbytes -= nbytes_of(fetched)
             self._items -= 1
             if head.left == 0:
                 del self._running[self._head]
@@ -175,13 +176,13 @@ class ReadAhead:
         """Keeps an item of a stream once there is space for it; False when the reader is closed."""
         with self._space_freed:
             running = self._running[number]
-            more = max(0, _size(fetched) - running.reserved)
+            more = max(0, nbytes_of(fetched) - running.reserved)
             while not self._closed:
                 is_awaited = number == self._head and not running.ready
                 if is_awaited or self._fits(more):
                     break
                 self._space_freed.wait()
-            running.reserved -= _size(fetched) - more
+            running.reserved -= nbytes_of(fetched) - more
             running.ready.append(fetched)
             self._nbytes += more
             self._items += 1
@@ -216,8 +217,9 @@ class _Running:
         self.ready: deque[Fetched] = deque()
 
 
-def _size(fetched: Fetched) -> int:
-    return len(fetched) if isinstance(fetched, bytes) else 0
+def nbytes_of(fetched: Fetched | None) -> int:
+    """The bytes of an item; 0 for an error, and for what was not fetched."""
+    return 0 if fetched is None or isinstance(fetched, OSError) else len(fetched)
 
 
 def _all_of(stream: Stream) -> Generator[Fetched, None, None]:

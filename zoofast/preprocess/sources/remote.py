@@ -304,7 +304,7 @@ def _extent(group: Sequence[Item]) -> tuple[int, int]:
 
 
 def _bytes(fetched: Fetched | None) -> bytes:
-    if not isinstance(fetched, bytes):
-        assert fetched is not None
+    assert fetched is not None
+    if isinstance(fetched, OSError):
         raise fetched
-    return fetched
+    return bytes(fetched)
