@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from zoofast.preprocess.folder import choose
 from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, Stats
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sinks import FileSink
-from zoofast.preprocess.sources import Item, Source, open_source
+from zoofast.preprocess.sources import Item, Source, names_of, open_source
 from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import Timeline
 
@@ -49,9 +49,9 @@ def names_of_block(items: Sequence[Item], block: int) -> list[str]:
 
 def names_digests(items: Sequence[Item]) -> list[str]:
     """Identifies a list of images: the SHA-256 of the names of each block, in order."""
-    blocks = range(-(-len(items) // BLOCK_IMAGES))
-    names = ("\n".join(names_of_block(items, block)) for block in blocks)
-    return [sha256(text.encode("utf-8", "surrogateescape")) for text in names]
+    names = names_of(items)
+    blocks = ("\n".join(block) for block in iter(lambda: list(islice(names, BLOCK_IMAGES)), []))
+    return [sha256(text.encode("utf-8", "surrogateescape")) for text in blocks]
 
 
 @dataclass(frozen=True)

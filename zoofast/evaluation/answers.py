@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.preprocess.sources import Item
+from zoofast.base.sequences import Selection
+from zoofast.preprocess.sources import Item, names_of
 from zoofast.scoring.topk import TopK
 
 Places = NDArray[np.int32]  # numbers of images in a list of images
+
+
+class Names(Sequence[str]):
+    """The names of items. It holds no copy of them."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+    def __getitem__(self, index: int | slice) -> str | Names:
+        if isinstance(index, slice):
+            return Names(self._items[index])
+        return self._items[index].name
+
+    def __iter__(self) -> Iterator[str]:
+        return names_of(self._items)
 
 
 class NameIndex:
@@ -19,7 +42,7 @@ class NameIndex:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
-        hashes = np.fromiter((hash(item.name) for item in items), np.int64, len(items))
+        hashes = np.fromiter(map(hash, names_of(items)), np.int64, len(items))
         self._order = np.argsort(hashes)
         self._hashes = hashes[self._order]
 
@@ -83,9 +106,11 @@ class Answers:
             return np.empty((0, 1), np.int32)
         return self._best.classes[self.order[first:]]
 
-    def in_source_order(self) -> tuple[list[str], TopK] | None:
+    def in_source_order(self) -> tuple[Sequence[str], TopK] | None:
         """All names and answers; None when there is no answer."""
         if self._best is None:
             return None
+        if self.count == len(self._items):
+            return Names(self._items), self._best
         places = np.sort(self.order)
-        return [self._items[place].name for place in places.tolist()], self._best[places]
+        return Names(Selection(self._items, places)), self._best[places]

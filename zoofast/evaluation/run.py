@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from zoofast.evaluation.result import EvalProgress, Evaluation
 from zoofast.inference.backends import backend_of
 from zoofast.preprocess.loader import Failure
 from zoofast.preprocess.recipe import resize_order
-from zoofast.preprocess.sources import Item
+from zoofast.preprocess.sources import Item, names_of
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import (
     Predictions,
@@ -245,8 +246,9 @@ class Run:
             return
         classes, by_name = self._evaluation.classes, self._labels.by_name
         offset = self.options.scoring.offset(classes)
+        all_names = names_of(self._items)
         for begin in range(0, len(self._items), LABELS_AT_ONCE):
-            names = [item.name for item in self._items[begin : begin + LABELS_AT_ONCE]]
+            names = list(islice(all_names, LABELS_AT_ONCE))
             known = np.array([name in by_name for name in names])
             labelled = [name for name in names if name in by_name]
             truth = self._truth[begin : begin + LABELS_AT_ONCE]
@@ -265,7 +267,7 @@ class Run:
         labels_of_run = labels
         if evaluation.state != "complete":
             labels_of_run = labels.of(failed.keys() | set(names))
-        unlabelled = {item.name for item in self._items if item.name not in labels.by_name}
+        unlabelled = {name for name in names_of(self._items) if name not in labels.by_name}
         samples = len(labels.by_name) + len(unlabelled)
         predictions = Predictions(names, best, evaluation.classes, self.options.output_index)
         evaluation.score = score_answers(
@@ -286,9 +288,10 @@ def score_answers(
     usable = np.flatnonzero(match_labels(names, failed, labels, problems))
     if not len(usable):
         return None
-    chosen = replace(
-        predictions,
-        names=[names[i] for i in usable.tolist()],
-        best=predictions.best[usable],
-    )
-    return score_predictions(chosen, labels, problems, samples, options)
+    if len(usable) < len(names):
+        predictions = replace(
+            predictions,
+            names=[names[i] for i in usable.tolist()],
+            best=predictions.best[usable],
+        )
+    return score_predictions(predictions, labels, problems, samples, options)

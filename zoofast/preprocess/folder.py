@@ -132,7 +132,7 @@ class PrepReport:
 def choose(source: Source, limit: int | None, shard: tuple[int, int]) -> Sequence[Item]:
     """The items that a run is about: the i-th of n shards, then at most `limit` of them."""
     i, n = shard
-    return source.items[i - 1 :: n][:limit]
+    return source.items if n == 1 and limit is None else source.items[i - 1 :: n][:limit]
 
 
 def space_needed(recipe: Recipe, items: Sequence[Item], options: PrepOptions, folder: Path) -> int:

@@ -197,11 +197,11 @@ class Score:
 
 
 def true_classes(
-    names: Iterable[str], labels: Labels, classes: int, label_offset: int
+    names: Sequence[str], labels: Labels, classes: int, label_offset: int
 ) -> NDArray[np.int64]:
     """The model's class of each name, (n,). Raises LabelError for a class out of range."""
-    names = list(names)
-    truth = np.array([labels.by_name[name] for name in names], np.int64) + label_offset
+    known = (labels.by_name[name] for name in names)
+    truth = np.fromiter(known, np.int64, len(names)) + label_offset
     outside = np.flatnonzero((truth < 0) | (truth >= classes))
     if len(outside):
         name = names[int(outside[0])]
@@ -303,7 +303,9 @@ def match_labels(
     """
     unlabelled = [name for name in names if name not in labels.by_name]
     problems.no_label += unlabelled
-    problems.no_result += sorted(labels.by_name.keys() - {*names, *not_ranked})
+    without = set(labels.by_name)  # holds no other texts, unlike a set of all names
+    without.difference_update(names, not_ranked)
+    problems.no_result += sorted(without)
     has_label = np.ones(len(names), bool)
     if unlabelled:
         has_label[:] = [name in labels.by_name for name in names]

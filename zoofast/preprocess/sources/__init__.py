@@ -20,14 +20,14 @@ import numpy as np
 from zoofast.base.urls import is_url, shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.folder import from_folder
-from zoofast.preprocess.sources.items import Item, Items
+from zoofast.preprocess.sources.items import Item, Items, names_of
 from zoofast.preprocess.sources.lists import from_list
 from zoofast.preprocess.sources.patterns import PARQUET, TAR, TARS, expand
 from zoofast.preprocess.sources.pickles import from_pickle, is_pickle
 from zoofast.preprocess.sources.source import SUFFIXES, FetchedSource, Source
 from zoofast.preprocess.sources.tars import from_tars
 
-__all__ = ["SUFFIXES", "FetchedSource", "Item", "Items", "Source", "open_source"]
+__all__ = ["SUFFIXES", "FetchedSource", "Item", "Items", "Source", "names_of", "open_source"]
 
 
 def open_source(where: str | os.PathLike[str]) -> Source:
@@ -114,9 +114,8 @@ def _list_files(where: str, paths: list[str]) -> Source | None:
 
 def _check_duplicates(items: Items | list[Item]) -> None:
     """Raises SourceError when two images have one name."""
-    names = items.names() if isinstance(items, Items) else (item.name for item in items)
     # Hashes take less memory than a dictionary of the names.
-    hashes = np.fromiter(map(hash, names), np.int64, len(items))
+    hashes = np.fromiter(map(hash, names_of(items)), np.int64, len(items))
     ordered = np.sort(hashes)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[str, Item] = {}

@@ -115,3 +115,8 @@ class Items(Sequence[Item]):
             self._problems.get(number),
             self._archives[run],
         )
+
+
+def names_of(items: Sequence[Item]) -> Iterator[str]:
+    """The names of items, in order; of Items without making each item."""
+    return items.names() if isinstance(items, Items) else (item.name for item in items)
