@@ -377,6 +377,38 @@ def test_a_model_that_nodes_lack_is_sent_once(
         full.put(np.zeros(3, np.uint8))
 
 
+class Exceptions:
+    """Stands for ray.exceptions, and for the module itself."""
+
+    class RayError(Exception): ...
+
+    class RayTaskError(RayError): ...
+
+    class RayActorError(RayError): ...
+
+    def __init__(self, error: Exception) -> None:
+        self.exceptions, self._error = self, error
+
+    def get(self, call: Any) -> Any:
+        raise self._error
+
+
+def test_what_ray_says_of_a_process_that_has_ended() -> None:
+    died = "The actor died because of an error raised in its creation task, ray::Worker\n  …\n"
+    for text, reason in (
+        ("The actor died unexpectedly.\n\tpid: 7", r"has ended \(The actor died unexpectedly.\)$"),
+        (
+            died + "No module named 'zoofast'",
+            r"cannot begin \(No module named 'zoofast'\); install",
+        ),
+        ("", "has ended"),
+    ):
+        with pytest.raises(LostError, match=f"^its process {reason}"):
+            RayCluster(Exceptions(Exceptions.RayActorError(text))).get("call")
+    with pytest.raises(LostError, match=r"^the object is lost$"):
+        RayCluster(Exceptions(Exceptions.RayError("the object is lost\n…"))).get("call")
+
+
 def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
     images = folders.write(tmp_path / "in", {**files, **folders.BAD_FILES})
     recipe = load_recipe(folders.recipe_file(tmp_path))

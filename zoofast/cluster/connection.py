@@ -92,7 +92,13 @@ class RayCluster:
         except errors.RayTaskError as error:
             raise FailedError(first_line(error.cause or error)) from error
         except errors.RayActorError as error:
-            raise LostError(f"its process has ended ({first_line(error)})") from error
+            lines = str(error).splitlines() or [""]
+            if "creation task" in lines[0]:  # such as for a package that is missing there
+                raise LostError(
+                    f"its process cannot begin ({lines[-1]}); install the zoofast and the Ray of "
+                    "this machine there"
+                ) from error
+            raise LostError(f"its process has ended ({lines[0]})") from error
         except errors.RayError as error:  # such as a result that was lost with its node
             raise LostError(first_line(error)) from error
 

@@ -156,6 +156,7 @@ class Driver:
 
     def _give(self) -> None:
         ready = self._ready()
+        in_play = sum(member.in_play for member in self._members.values())  # some still begin
         nodes = [member.node.id for member in ready]
         for member in ready:
             opened = member.opened
@@ -164,7 +165,7 @@ class Driver:
                 member.heard = time.monotonic()
             while len(member.tasks) < IN_FLIGHT:
                 rate, left = member.report.images_per_second, self._ranges.left
-                images = task_images(rate, left, len(ready), opened.batch, opened.most)
+                images = task_images(rate, left, in_play, opened.batch, opened.most)
                 taken = self._ranges.take(images, member.node.id, nodes)
                 if taken is None:
                     break
