@@ -114,18 +114,28 @@ INLINE int ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
 INLINE bool decode_mcu(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *blocks, uint8_t *last)
 {
     zf_bits b = *bits; /* in registers */
+    const zf_dc_table *next_dc = mcu->block[0].dc;
+    const zf_ac_table *next_ac = mcu->block[0].ac;
 
+    refill(&b);
     memset(blocks, 0, (size_t)mcu->nblocks * sizeof *blocks);
     for (int i = 0; i < mcu->nblocks; i++) {
-        int comp = mcu->block[i].comp, difference;
+        /* The CPU often predicts the end of the block before wrongly, and begins here anew.
+         * Then the chain goes through the first lookup: it waits neither for a refill (at least
+         * 12 bits are left), nor for the addresses of the tables. */
+        const zf_dc_table *dc_table = next_dc;
+        const zf_ac_table *ac_table = next_ac;
+        int entry = dc_entry(&b, dc_table), comp = mcu->block[i].comp, difference;
         refill(&b);
-        if (!dc_difference(&b, mcu->block[i].dc, &difference))
+        next_dc = mcu->block[i + 1].dc;
+        next_ac = mcu->block[i + 1].ac;
+        if (!dc_difference(&b, dc_table, entry, &difference))
             return false;
         dc[comp] += difference;
         if (dc[comp] != (int16_t)dc[comp])
             return false;
         blocks[i][0] = (int16_t)dc[comp];
-        int end = ac_coefficients(&b, mcu->block[i].ac, blocks[i]);
+        int end = ac_coefficients(&b, ac_table, blocks[i]);
         if (end > 63)
             return false;
         last[i] = (uint8_t)end;
@@ -136,17 +146,25 @@ INLINE bool decode_mcu(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *bl
 
 /* ---- skipped blocks --------------------------------------------------------- */
 
-/* Does what an entry of a run table cannot do. k is the zigzag position before the entry.
- * Returns the position after it, 63 or more at the end of a block; -1 if the stream is bad. */
-static __attribute__((noinline)) int skip_rare(zf_bits *b, const zf_ac_table *table,
-                                               int entry, int k)
+/* Does what an entry of a run table cannot do. block: the block that the entry belongs to,
+ * and whether that is its DC; k: the zigzag position before the entry. *dc_bits gets the bits
+ * of a DC. Returns the position after the entry, 63 or more at the end of a DC or of a block;
+ * -1 if the stream is bad. */
+static __attribute__((noinline)) int skip_rare(zf_bits *b, const zf_mcu *mcu, size_t block,
+                                               bool is_dc, int entry, int k, uint64_t *dc_bits)
 {
+    const zf_dc_table *dc = mcu->block[block].dc;
     int value;
-    if (ZF_RUN_TOTAL(entry) != 0 && k + ZF_RUN_STEPS(entry) == 63 && !(entry & ZF_RUN_ENDS))
-        return 63;
+    if (is_dc) {
+        refill(b);
+        *dc_bits = b->buf;
+        bool ok = dc_difference(b, dc, dc_entry(b, dc), &value);
+        refill(b);
+        return ok ? 63 : -1;
+    }
     /* codes of the next block may be among the entry's: one code alone */
     put_back(b, ZF_RUN_TOTAL(entry));
-    int step = ac_rare(b, table, &value);
+    int step = ac_rare(b, mcu->block[block].ac, &value);
     refill(b);
     k += step;
     return step != 0 && (k <= 63 || k >= ZF_EOB) ? k : -1;
@@ -187,24 +205,14 @@ INLINE bool skip_blocks(zf_bits *bits, const zf_mcu *mcu, const uint16_t *const 
         }
         if (__builtin_expect(k < 63, 1))
             continue;
-        zf_bits copy = b;
-        size_t block = s / 2 % (size_t)mcu->nblocks;
-        if (s % 2 == 0) {
-            int difference;
-            refill(&copy);
-            dc_bits[s] = copy.buf;
-            if (!dc_difference(&copy, mcu->block[block].dc, &difference))
+        if (k != 63 || entry & ZF_RUN_ENDS) { /* else: a block without an EOB */
+            zf_bits copy = b;
+            k = skip_rare(&copy, mcu, s / 2 % (size_t)mcu->nblocks, s % 2 == 0, entry,
+                          k - ZF_RUN_STEPS(entry), &dc_bits[s]);
+            if (k < 0)
                 return false;
-            refill(&copy);
-            k = 63;
-        } else {
-            int after = skip_rare(&copy, mcu->block[block].ac, entry,
-                                  k - ZF_RUN_STEPS(entry));
-            if (after < 0)
-                return false;
-            k = after;
+            b = copy;
         }
-        b = copy;
         if (k >= 63) {
             k = 0;
             s++;
@@ -241,8 +249,9 @@ INLINE bool skip_mcus(zf_bits *bits, const uint8_t *end, const zf_mcu *mcu, int 
         for (size_t i = 0; i < count / 2; i++) {
             size_t block = i % (size_t)mcu->nblocks;
             int comp = mcu->block[block].comp, difference;
+            const zf_dc_table *table = mcu->block[block].dc;
             zf_bits b = {.buf = dc_bits[2 * i]};
-            if (!dc_difference(&b, mcu->block[block].dc, &difference))
+            if (!dc_difference(&b, table, dc_entry(&b, table), &difference))
                 return false;
             dc[comp] += difference;
             if (dc[comp] != (int16_t)dc[comp])

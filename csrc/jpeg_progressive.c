@@ -314,7 +314,7 @@ static inline bool decode_dc(zf_bits *b, const scan *s, const zf_dc_table *table
         drop(b, 1);
         return true;
     }
-    if (!dc_difference(b, table, &difference))
+    if (!dc_difference(b, table, dc_entry(b, table), &difference))
         return false;
     *dc += difference;
     int value = *dc * (1 << s->ac.low_bit);

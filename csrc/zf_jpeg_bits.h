@@ -48,12 +48,18 @@ static inline void drop(zf_bits *b, int n)
     b->left -= n;
 }
 
-/* Decodes the DC difference of a block; false if the code is bad. */
+/* The entry of a DC table for the buffer's top ZF_RUN_BITS bits. */
+static inline int dc_entry(const zf_bits *b, const zf_dc_table *table)
+{
+    return table->entry[b->buf >> (64 - ZF_RUN_BITS)];
+}
+
+/* Decodes the DC difference of a block, whose entry was looked up before; the buffer was
+ * filled before or after that. False if the code is bad. */
 static inline __attribute__((always_inline)) bool dc_difference(zf_bits *b,
                                                                 const zf_dc_table *table,
-                                                                int *difference)
+                                                                int entry, int *difference)
 {
-    int entry = table->entry[b->buf >> (64 - ZF_RUN_BITS)];
     int total = ZF_RUN_TOTAL(entry), size = ZF_RUN_STEPS(entry);
 
     if (__builtin_expect(total == 0, 0)) {

@@ -139,14 +139,14 @@ typedef struct zf_scan_table {
  * more than max_size bits count as rare. */
 bool zf_scan_table_make(zf_scan_table *table, const zf_huffman *source, int max_size);
 
-/* The blocks of one MCU, in order. */
+/* The blocks of one MCU, in order; then one more, which is loaded, but not used. */
 typedef struct zf_mcu {
     int nblocks;
     struct {
         int comp;
         const zf_dc_table *dc;
         const zf_ac_table *ac;
-    } block[ZF_MCU_BLOCKS];
+    } block[ZF_MCU_BLOCKS + 1];
 } zf_mcu;
 
 /* ---- pixels --------------------------------------------------------------- */
