@@ -36,13 +36,6 @@ def test_random_pictures_equal_libjpeg(decoder: list[str]) -> None:
     assert int(out.split()[0]) > 3_000, out
 
 
-def test_restarts_in_several_scans(decoder: list[str]) -> None:
-    """A picture of this seed: three sequential scans, whose blocks outside a window are skipped."""
-    out = run(*decoder, "-n", "1", "-s", "11186849839004921726")
-    assert out.endswith(" 0 pictures failed\n")
-    assert int(out.split()[0]) > 100, out
-
-
 def test_sample_equals_libjpeg(decoder: list[str]) -> None:
     files = sorted((paths.SHARED / "imagenet-sample/val").rglob("*.JPEG"))[::6]
     if not files:
