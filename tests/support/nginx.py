@@ -18,6 +18,7 @@ events {{ worker_connections 256; }}
 http {{
     access_log access.log; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t;
     uwsgi_temp_path t; scgi_temp_path t;
+    sendfile on; tcp_nopush on;  # as Debian sets them
     server {{
         listen 127.0.0.1:{port}; root {root}; autoindex on;
         location /slow/ {{ alias {root}/; limit_rate 1m; }}

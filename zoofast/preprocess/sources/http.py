@@ -30,7 +30,7 @@ CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 MAX_REDIRECTS = 8
 MAX_MOVED = 10_000  # URLs whose redirections are kept
 MAX_IDLE = 64  # connections that are kept
-PIECE_BYTES = 1 << 18  # that are read at once: no more are lost with a connection
+PIECE_BYTES = 1 << 20  # that are read at once: no more are lost with a connection
 SKIPPED_BYTES = 1 << 20  # at once, of what was read before
 _PORTS = {"http": 80, "https": 443}
 _SAFE = "/%:@!$&'()*+,;=~-._?"  # of a path or a query, not to be encoded (again)
@@ -121,8 +121,8 @@ class HttpClient:
             parts = urlsplit(url)
             is_trusted = _Origin.of(first).trusts(_Origin.of(parts))
             answer = self._answer(parts, secret if is_trusted else plain)
-            where = answer.headers.get("Location")
-            if answer.status not in (301, 302, 303, 307, 308) or where is None:
+            where = answer.header("location")
+            if answer.status not in (301, 302, 303, 307, 308) or not where:
                 return answer, url
             answer.close()
             url = urljoin(url, where)
@@ -223,8 +223,14 @@ class Answer:
         self, client: HttpClient, connection: _Connection, response: http.client.HTTPResponse
     ) -> None:
         self._client, self._connection, self._response = client, connection, response
-        self.status, self.headers = response.status, response.headers
+        self.status = response.status
+        # http.client looks at all headers for each one that it is asked for.
+        self._headers = {name.lower(): value for name, value in response.getheaders()}
         self.read, self.readinto = response.read, response.readinto
+
+    def header(self, name: str) -> str:
+        """The value of a header, or "". name: in lower case."""
+        return self._headers.get(name, "")
 
     def close(self) -> None:
         """It is called once."""
@@ -324,16 +330,16 @@ class HttpBody:
 
 def described_by(answer: Answer, file: StoredFile) -> StoredFile:
     """The file with the size and version that an answer tells."""
-    version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-    total = answer.headers.get("Content-Length", "")
+    version = answer.header("etag") or answer.header("last-modified")
+    total = answer.header("content-length")
     if answer.status == 206:
-        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        total = answer.header("content-range").rpartition("/")[2]
     return StoredFile(file.key, file.shown, _count(total), version, answer.status == 206)
 
 
 def _first_byte(answer: Answer) -> int | None:
     """Of the range in an answer: 0 in "bytes 0-99/1000"."""
-    unit, _, part = answer.headers.get("Content-Range", "").partition(" ")
+    unit, _, part = answer.header("content-range").partition(" ")
     return _count(part.partition("-")[0]) if unit == "bytes" else None
 
 

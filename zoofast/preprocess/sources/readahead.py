@@ -174,15 +174,16 @@ class ReadAhead:
 
     def _put(self, number: int, fetched: Fetched) -> bool:
         """Keeps an item of a stream once there is space for it; False when the reader is closed."""
+        nbytes = nbytes_of(fetched)
         with self._space_freed:
             running = self._running[number]
-            more = max(0, nbytes_of(fetched) - running.reserved)
+            more = max(0, nbytes - running.reserved)
             while not self._closed:
                 is_awaited = number == self._head and not running.ready
                 if is_awaited or self._fits(more):
                     break
                 self._space_freed.wait()
-            running.reserved -= nbytes_of(fetched) - more
+            running.reserved -= nbytes - more
             running.ready.append(fetched)
             self._nbytes += more
             self._items += 1

@@ -17,6 +17,8 @@ from contextlib import closing
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+
 from zoofast.base.extras import needs
 from zoofast.base.urls import shown
 from zoofast.errors import SourceError
@@ -36,7 +38,7 @@ ATTEMPTS = 6  # in a row that bring no byte
 FIRST_DELAY, MAX_DELAY = 0.25, 8.0  # seconds between two attempts; each is twice the last one
 MAX_DEAD = 8  # files in a row that no attempt brought: the run ends
 AHEAD_BYTES = 4 << 20  # that a file object reads at least where it is read forwards
-BUFFER_BYTES = 4 << 20  # of a thread, for small ranges over HTTP
+MAX_VIEWED_BYTES = 4 << 20  # of an answer of HTTP of which parts are given as views
 PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
 # Of fsspec's info: what changes with a file's content, the best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created")
@@ -105,7 +107,6 @@ class Requests:
         self.store = store
         self._stop = threading.Event()
         self._futures: set[Future[Any]] = set()
-        self._mine = threading.local()  # buffer: of this thread
         self._http = None
         if store.is_plain_http:
             self._http = HttpClient(store.fs.kwargs.get("headers", {}))
@@ -157,19 +158,20 @@ class Requests:
 
     def spans(
         self, file: StoredFile, spans: Sequence[tuple[int, int]]
-    ) -> Generator[bytes, None, None]:
+    ) -> Generator[bytes | memoryview, None, None]:
         """The bytes [start, end) for each of `spans`, which do not overlap and are in order.
 
         One request brings them all, with the bytes between them. Raises FetchError.
         """
         first, last = spans[0][0], spans[-1][1]
         with closing(self.body(file, first, last)) as body:
-            if isinstance(body, HttpBody) and last - first <= BUFFER_BYTES:
-                # One copy more, and far fewer calls than to read each span alone.
-                view = self._buffer()[: last - first]
+            if isinstance(body, HttpBody) and last - first <= MAX_VIEWED_BYTES:
+                # Far fewer calls than to read each span alone. NumPy does not clear the memory.
+                view = np.empty(last - first, np.uint8).data
                 for start, end in spans:
-                    self._read_into(body, view, first, end)
-                    yield bytes(view[start - first : end - first])
+                    if body.at < end:
+                        self._read_into(body, view, first, end)
+                    yield view[start - first : end - first]
                 return
             for start, end in spans:
                 while body.at < start:
@@ -179,7 +181,7 @@ class Requests:
     def read(self, file: StoredFile, start: int, end: int) -> bytes:
         """The bytes [start, end) of a file. Raises FetchError."""
         with closing(self.spans(file, [(start, end)])) as contents:
-            return next(contents)
+            return bytes(next(contents))
 
     def read_whole(self, file: StoredFile, max_bytes: int) -> bytes:
         """A file of at most `max_bytes` bytes; FetchError with EFBIG for a larger one."""
@@ -199,13 +201,6 @@ class Requests:
         if self._http is not None:
             return HttpBody(self._http, file, begin, end)
         return _CatBody(self._cat, file, begin, end)
-
-    def _buffer(self) -> memoryview:
-        """BUFFER_BYTES, which this thread uses again."""
-        buffer: memoryview | None = getattr(self._mine, "buffer", None)
-        if buffer is None:
-            buffer = self._mine.buffer = memoryview(bytearray(BUFFER_BYTES))
-        return buffer
 
     def _read_into(self, body: HttpBody, view: memoryview, first: int, end: int) -> None:
         """Reads at least up to the byte `end`. view: begins with the byte `first`, and is filled
