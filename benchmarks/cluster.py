@@ -59,7 +59,7 @@ OPTIONS = EvalOptions([ModelSpec(MODEL, "null")])
 def links(paths: list[Path], folder: Path, count: int) -> None:
     """`count` names for the images, as hard links where the file system has them."""
     for i in range(count):
-        path, link = paths[i % len(paths)].resolve(), folder / f"{i:08d}.JPEG"
+        path, link = paths[i % len(paths)].resolve(), folder / f"ILSVRC2012_val_{i:08d}.JPEG"
         try:
             os.link(path, link)
         except OSError:

@@ -176,7 +176,9 @@ class Driver:
         """Waits for a call to end, but not long; takes what has ended."""
         calls = {member.opening: member for member in self._members.values() if member.opening}
         calls |= {call: each for each in self._members.values() for call in each.tasks}
-        for call in self._cluster.wait(list(calls), WAIT_SECONDS):
+        ended = self._cluster.wait(list(calls), WAIT_SECONDS)
+        now = time.monotonic()  # to take what has ended may take long
+        for call in ended:
             member = calls[call]
             if call != member.opening and call not in member.tasks:
                 continue  # the node was lost in this step
@@ -190,11 +192,10 @@ class Driver:
                 self._opened(member, answer)
             else:
                 yield from self._answered(member, call, answer)
-        self._lose_silent()
+        self._lose_silent(now)
 
-    def _lose_silent(self) -> None:
-        """Gives up the nodes that have not answered for too long."""
-        now = time.monotonic()
+    def _lose_silent(self, now: float) -> None:
+        """Gives up the nodes that have not answered for too long before `now`."""
         for member in self._members.values():
             silent = now - member.heard
             if member.opening and not member.has_begun and silent > START_SECONDS:
