@@ -1,5 +1,7 @@
 """The pixel cache: the Loader without it, filling it, and reading from it, on one thread.
 
+Beside it a plain loop writes the same pixels to a new file: what the kernel takes for it.
+
     python benchmarks/cache.py [--images DIR] [--folder DIR] [--threads N] [--rounds N]
                                [--json FILE] [--write]
 
@@ -11,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from harness import (
     BenchmarkError,
     Images,
@@ -34,6 +38,7 @@ from zoofast import Loader, PixelCache, Recipe, Source, load_recipe, open_source
 from zoofast.base.text import counted
 from zoofast.commands import console
 from zoofast.commands.arguments import thread_count
+from zoofast.preprocess.pixel_file import slot_nbytes
 from zoofast.preprocess.reference import prepare_image
 
 FLOAT = load_recipe("alexnet")
@@ -66,6 +71,18 @@ class Run:
         """Fills a new cache, which is removed after the time is taken."""
         with tempfile.TemporaryDirectory(dir=folder) as new:
             self.time(PixelCache(new, warn=fail), 0)
+
+
+def write_alone(timing: Timing, folder: Path, count: int) -> None:
+    """Writes as many bytes as a run that fills a cache of `count` images, and nothing else."""
+    pixels = np.random.default_rng(1).bytes(FLOAT.plan().pixels_nbytes)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        for i in range(count):
+            os.pwrite(file.fileno(), pixels, i * slot_nbytes(len(pixels)))
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
+    timing.seconds.append(seconds / count)
+    timing.cpu_seconds.append(cpu_seconds / count)
 
 
 def fail(text: str) -> None:
@@ -106,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         cache = PixelCache(Path(caches) / "warm", warn=fail)
         verify(images, source, threads, cache)
-        contenders: list[partial[None]] = []
+        alone = Timing()
+        contenders = [partial(write_alone, alone, Path(caches), len(source.items))]
         runs: dict[str, Run] = {}
         for name, recipe in RECIPES.items():
             cold, fill, warm = (Run(source, recipe, threads) for _ in range(3))
@@ -132,6 +150,10 @@ def run(args: argparse.Namespace) -> int:
             missed.append(f"{name}: {ratio:.3f}, limit {MAX_FILL}")
         if kind == "warm" and 1 / ratio < MIN_WARM[form]:
             missed.append(f"{name}: {1 / ratio:.1f}×, limit {MIN_WARM[form]}×")
+    cpu = f"{1e3 * sum(alone.cpu_seconds) / len(alone.cpu_seconds):.3f}"
+    rate = f"{1 / alone.median:,.0f}"
+    rows.append(["the pixels, written by a plain loop", *alone.milliseconds(), cpu, rate, ""])
+    timings["written alone"] = alone
     table = Table(["", "ms/image", "min…max", "CPU ms/image", "images/s", ""], rows)
     about = (
         f"{images.description}, {PASSES} names of each, {FLOAT.name}, files and pixels in the page "

@@ -66,6 +66,9 @@ static void compute_job(zf_pool *pool, zf_job *job, int worker)
     zf_compute_job(pool->workspaces[worker], job->batch, job);
     job->result.worker = worker;
     pthread_mutex_lock(&pool->lock);
+    zf_batch *batch = job->batch;
+    batch->has_copies |= job->is_copied;
+    job->ends_batch = ++batch->computed == batch->njobs && batch->has_copies;
     if (zf_must_write(job)) {
         job->link = NULL;
         *pool->unwritten_end = job;
@@ -162,7 +165,8 @@ zf_pool *zf_pool_open(int ncomputing, int nwriting, zf_level level)
 
 void zf_pool_submit(zf_pool *pool, zf_batch *batch)
 {
-    batch->next = batch->finished = 0;
+    batch->next = batch->computed = batch->finished = 0;
+    batch->has_copies = false;
     batch->link = NULL;
     if (batch->njobs == 0)
         return;

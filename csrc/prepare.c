@@ -394,6 +394,12 @@ static int64_t wall_clock(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Where the pixels of a job are that are to be stored. */
+static uint8_t *pixels_of(const zf_batch *batch, const zf_job *job)
+{
+    return batch->pixels + (size_t)(job - batch->jobs) * zf_pixels_nbytes(batch->recipe);
+}
+
 /* Copies the pixels of the tensor, for a writing thread to store. */
 static void copy_for_storing(const zf_workspace *ws, const zf_batch *batch, zf_job *job,
                              const zf_stamp *stamp)
@@ -403,14 +409,11 @@ static void copy_for_storing(const zf_workspace *ws, const zf_batch *batch, zf_j
     job->stored.file_mtime_ns = stamp->mtime_ns;
     if (job->result.status != ZF_OK)
         return; /* the caller may store the pixels that Pillow decodes */
-    job->pixels = malloc(zf_pixels_nbytes(batch->recipe));
-    if (!job->pixels) {
-        job->store_errno = ENOMEM;
-    } else if (zf_copy_pixels(ws, batch->recipe, job->pixels, &job->stored.place) != ZF_OK) {
+    uint8_t *pixels = pixels_of(batch, job);
+    if (zf_copy_pixels(ws, batch->recipe, pixels, &job->stored.place) == ZF_OK)
+        job->is_copied = true;
+    else
         job->store_errno = ENOTSUP;
-        free(job->pixels);
-        job->pixels = NULL;
-    }
 }
 
 void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
@@ -419,7 +422,7 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
     zf_stamp stamp = {.nbytes = job->nbytes};
     const uint8_t *data;
     size_t nbytes;
-    job->pixels = NULL;
+    job->is_copied = false;
     if (job->has_pixels && use_pixels(ws, batch, job))
         return;
     if (job->stores_pixels)
@@ -441,29 +444,34 @@ void zf_compute_job(zf_workspace *ws, const zf_batch *batch, zf_job *job)
         copy_for_storing(ws, batch, job, &stamp);
 }
 
-bool zf_must_write(const zf_job *job)
+static bool must_write_file(const zf_job *job)
 {
-    return job->pixels || (job->file_path && job->result.status == ZF_OK);
+    return job->file_path && job->result.status == ZF_OK;
 }
 
-/* Writes the pixels of a job to their file. */
-static void store_pixels(const zf_batch *batch, zf_job *job)
+bool zf_must_write(const zf_job *job) { return job->ends_batch || must_write_file(job); }
+
+/* Writes the pixels of all jobs that have been copied. */
+static void store_pixels(const zf_batch *batch)
 {
-    zf_stored *stored = &job->stored;
     size_t nbytes = zf_pixels_nbytes(batch->recipe);
-    stored->checksum = zf_checksum(job->pixels, nbytes);
-    job->store_errno = zf_write_range(stored->fd, stored->offset, job->pixels, nbytes);
-    free(job->pixels);
-    job->pixels = NULL;
+    for (zf_job *job = batch->jobs; job < batch->jobs + batch->njobs; job++) {
+        zf_stored *stored = &job->stored;
+        if (!job->is_copied)
+            continue;
+        stored->checksum = zf_checksum(pixels_of(batch, job), nbytes);
+        job->store_errno =
+            zf_write_range(stored->fd, stored->offset, pixels_of(batch, job), nbytes);
+    }
 }
 
 void zf_write_job(zf_job *job)
 {
     zf_result *result = &job->result;
     uint64_t begin = zf_now();
-    if (job->pixels)
-        store_pixels(job->batch, job);
-    if (job->file_path) {
+    if (job->ends_batch)
+        store_pixels(job->batch);
+    if (must_write_file(job)) {
         result->sys_errno =
             zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);
         if (result->sys_errno)

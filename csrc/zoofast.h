@@ -253,6 +253,10 @@ typedef struct zf_stored {
  * 4096 bytes, so data must then be readable up to the end of its last block. */
 int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes);
 
+/* Has the disk set blocks aside for nbytes bytes of a file from offset on, and makes the file
+ * as long. Writing there takes less time then. A disk that cannot is no error. */
+void zf_allocate(int fd, uint64_t offset, uint64_t nbytes);
+
 /* ---- many images ------------------------------------------------------- */
 
 typedef struct zf_job {
@@ -280,7 +284,8 @@ typedef struct zf_job {
     int store_errno;
     zf_result result;
     /* private to the pool */
-    uint8_t *pixels;
+    bool is_copied;  /* the image's pixels are in batch->pixels */
+    bool ends_batch; /* the thread that writes this job writes the batch's pixels too */
     struct zf_batch *batch;
     struct zf_job *link;
 } zf_job;
@@ -291,8 +296,11 @@ typedef struct zf_batch {
     size_t njobs;
     /* a larger image file is not read: ZF_READ with EFBIG. 0: no limit */
     size_t max_file_nbytes;
+    /* zf_pixels_nbytes(recipe) bytes for each job, if any job has stores_pixels */
+    uint8_t *pixels;
     /* private to the pool from submission until the batch is done */
-    size_t next, finished;
+    size_t next, computed, finished;
+    bool has_copies; /* some job's pixels are in `pixels` */
     struct zf_batch *link;
 } zf_batch;
 

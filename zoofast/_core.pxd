@@ -134,6 +134,7 @@ cdef extern from "zoofast.h" nogil:
     uint64_t zf_checksum(const uint8_t *data, size_t nbytes)
 
     int zf_write_file(const char *path, const char *tmp_path, const void *data, size_t nbytes)
+    void zf_allocate(int fd, uint64_t offset, uint64_t nbytes)
 
     ctypedef struct zf_job:
         const uint8_t *data
@@ -156,6 +157,7 @@ cdef extern from "zoofast.h" nogil:
         zf_job *jobs
         size_t njobs
         size_t max_file_nbytes
+        uint8_t *pixels
 
     ctypedef struct zf_pool:
         pass

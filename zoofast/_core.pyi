@@ -152,6 +152,12 @@ def exif_orientation(data: Bytes) -> int:
 def checksum(data: Bytes) -> int:
     """A 64-bit sum that tells whether pixels were damaged; see zf_checksum, pixels.c."""
 
+def allocate(fd: int, offset: int, nbytes: int) -> None:
+    """Have the disk set blocks aside for a part of a file, and make the file as long.
+
+    Writing there takes less time then. A disk that cannot is no error.
+    """
+
 def write_file(
     path: str | os.PathLike[str], tmp_path: str | os.PathLike[str], data: NDArray[np.uint8]
 ) -> None:

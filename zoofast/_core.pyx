@@ -274,6 +274,11 @@ def checksum(const uint8_t[::1] data not None):
     return total
 
 
+def allocate(int fd, unsigned long long offset, unsigned long long nbytes):
+    with nogil:
+        zf_allocate(fd, offset, nbytes)
+
+
 def write_file(path, tmp_path, const uint8_t[::1] data not None):
     cdef bytes c_path = os.fsencode(path), c_tmp = os.fsencode(tmp_path)
     cdef const char *to = c_path
@@ -305,7 +310,7 @@ cdef class Batch:
     cdef readonly int capacity
     cdef readonly object array
     cdef readonly int fd
-    cdef object _memory, _slots, _prefix
+    cdef object _memory, _slots, _prefix, _pixels
     cdef uint8_t *_first_slot
     cdef list _alive
     cdef size_t _stride, _offset
@@ -426,6 +431,11 @@ cdef class Batch:
 
     def store_pixels(self, size_t i, int fd, unsigned long long offset):
         cdef zf_job *job = self._job(i)
+        cdef uint8_t[::1] memory
+        if self._pixels is None:
+            self._pixels = _memory(self.plan.pixels_nbytes * self.capacity, -1)
+            memory = self._pixels
+            self.c.pixels = &memory[0]
         job.stores_pixels = True
         job.stored.fd, job.stored.offset = fd, offset
 

@@ -83,6 +83,21 @@ def test_the_checksum_sees_each_flipped_bit_and_lost_zeros() -> None:
         data[bit // 8] ^= 1 << bit % 8
 
 
+def test_allocated_space_reads_as_zeros_and_no_file_need_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "pixels"
+    path.write_bytes(b"before")
+    with open(path, "r+b") as file, open(path, "rb") as only_read:
+        _core.allocate(only_read.fileno(), 0, 1 << 20)
+        assert path.read_bytes() == b"before"
+        _core.allocate(file.fileno(), 4096, 8192)
+        assert path.read_bytes().rstrip(b"\0") == b"before"
+        assert path.stat().st_size in (6, 4096 + 8192)  # 6: on a disk that cannot
+    reading, writing = os.pipe()
+    _core.allocate(writing, 0, 4096)
+    os.close(reading)
+    os.close(writing)
+
+
 class Case:
     """An image file, and a file for its pixels."""
 

@@ -98,7 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.mark.parametrize(
     ("call", "at"),
-    [("open", 1), ("open", 3), ("rename", 1), *(("write", n) for n in (1, 3, 9, 25))],
+    [("open", 1), ("open", 3), ("rename", 1), *(("write", n) for n in (1, 3, 6, 12))],
 )
 def test_a_kill_at_any_call(place: Place, call: str, at: int) -> None:
     for what in ("kill", "killed"):  # before the call, after it
@@ -129,7 +129,7 @@ def test_a_fault_while_another_geometry_is_removed(place: Place, at: int, what: 
     place.check_complete()
 
 
-@pytest.mark.parametrize("at", [1, 2, 15])
+@pytest.mark.parametrize("at", [1, 2, 9])
 def test_a_disk_that_is_full_or_fails(place: Place, at: int) -> None:
     for what, reason in (("enospc", "No space left on device"), ("eio", "Input/output error")):
         place.clear()
@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_or_fails(place: Place, at: int) -> None:
 
 def test_a_write_that_falls_short_is_completed(place: Place) -> None:
     place.clear()
-    for at in (3, 12):
+    for at in (3, 8):
         _, said = place.check(place.start(call="write", at=at, do="short", count=1))
         assert len(said) <= 1  # of a record that is not whole
     place.check_complete()

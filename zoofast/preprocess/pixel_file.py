@@ -3,7 +3,8 @@
 GEOMETRY is the digest of all that decides on an image's pixels. Numbers are little-endian.
 
 GEOMETRY.pixels   slots of one size, a multiple of 4096 bytes. A slot begins with an image's planes
-                  of R, G and B, as zf_copy_pixels makes them.
+                  of R, G and B, as zf_copy_pixels makes them. Behind the last slot there may be
+                  space that is allocated and not used yet.
 GEOMETRY.index    4096 bytes of header: MAGIC, the geometry as a line of JSON, zeros. Then a record
                   for each slot, in the slots' order:
 
@@ -58,7 +59,7 @@ KEY_BYTES = 16
 _FIELDS = struct.Struct("<16sQqQ4iI")
 _CRC = struct.Struct("<I")
 _OURS = re.compile(r"([0-9a-f]{16})\.(?:pixels|index)")
-LIMIT_SLOTS = 64  # after so many new slots, the sizes of the folder's other files are read again
+LIMIT_SLOTS = 64  # so many new slots are allocated at once, after a look at the limits
 
 Place = tuple[int, int, int, int]
 
@@ -182,6 +183,11 @@ class PixelFile:
 
     def close(self) -> None:
         """Closes the files, and frees the lock. Closing twice is harmless."""
+        if self.writes and self.fd >= 0:
+            used = self.offset(1 + max((slot for slot, _ in self._records.values()), default=-1))
+            with suppress(OSError):
+                if os.fstat(self.fd).st_size > used:  # by `allocate`
+                    os.ftruncate(self.fd, used)
         self._close_files()
         self._stack.close()
 
@@ -208,7 +214,11 @@ class PixelFile:
             return self._free.pop()
         while self._slots >= self._limit and not self._is_full:
             self._limit = min(self._most_slots(), self._slots + LIMIT_SLOTS)
-            self._is_full = self._slots >= self._limit and not self._make_room()
+            if self._slots < self._limit:
+                new = self._limit - self._slots
+                _core.allocate(self.fd, self.offset(self._slots), new * self.slot_nbytes)
+            elif not self._make_room():
+                self._is_full = True
         if self._is_full:
             return None
         self._slots += 1

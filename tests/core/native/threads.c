@@ -26,6 +26,7 @@ typedef struct {
     zf_batch batch;
     zf_job jobs[JOBS];
     float *tensors;
+    uint8_t *pixels;
     char paths[JOBS][2][4096];
 } batch_of_files;
 
@@ -36,7 +37,8 @@ static void fill(batch_of_files *b, const zf_recipe *recipe, int number, const c
     size_t nbytes = zf_recipe_nbytes(recipe), stride = (nbytes + 4095) / 4096 * 4096;
     memset(b->jobs, 0, sizeof b->jobs);
     b->tensors = aligned_alloc(4096, stride * JOBS);
-    check(b->tensors != NULL, "no memory");
+    b->pixels = malloc(zf_pixels_nbytes(recipe) * JOBS);
+    check(b->tensors != NULL && b->pixels != NULL, "no memory");
     for (int i = 0; i < JOBS; i++) {
         char *tensor = (char *)b->tensors + stride * (size_t)i;
         snprintf(b->paths[i][0], sizeof b->paths[i][0], "%s/%d_%d.bin", folder, number, i);
@@ -52,7 +54,8 @@ static void fill(batch_of_files *b, const zf_recipe *recipe, int number, const c
                               .stored = {.fd = store,
                                          .offset = (uint64_t)(number * JOBS + i) * 8192}};
     }
-    b->batch = (zf_batch){.recipe = recipe, .jobs = b->jobs, .njobs = JOBS};
+    b->batch = (zf_batch){
+        .recipe = recipe, .jobs = b->jobs, .njobs = JOBS, .pixels = b->pixels};
 }
 
 static void run_pool(const char *folder, char **files, int nfiles)
@@ -98,6 +101,7 @@ static void run_pool(const char *folder, char **files, int nfiles)
                 done += status == ZF_OK;
             }
             free(batches[i].tensors);
+            free(batches[i].pixels);
         }
         check(round % 2 || done == BATCHES * JOBS, "a job was dropped");
     }
