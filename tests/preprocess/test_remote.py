@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import open_source
+from zoofast.preprocess.sources.remote import GROUP_BYTES
 
 pytestmark = pytest.mark.slow
 
@@ -177,6 +179,45 @@ def test_a_killed_run_goes_on(server: str, root: Path, tmp_path: Path) -> None:
     assert (report["resumed"], report["prepared"]) == (done, len(files) - done)
     expected, _ = outputs(root / "long.tar", tmp_path / "local")
     assert folders.sums(out, ".bin") == expected
+
+
+def test_a_killed_eval_gives_the_undisturbed_result(tmp_path: Path) -> None:
+    """Of a tar whose second half the server keeps back until the run is killed."""
+    pictures = [jpegs.jpeg(300, 400, i, quality=95) for i in range(20)]
+    files = {f"{i:03d}.JPEG": pictures[i % 20] for i in range(100)}
+    make_tar(tmp_path / "val.tar", files)
+    data = (tmp_path / "val.tar").read_bytes()
+    assert len(data) > 4 * GROUP_BYTES
+    models.write_model(tmp_path / "m.onnx")
+    folders.recipe_file(tmp_path, eval_case.SPEC)
+    eval_case.write_labels(tmp_path / "labels.txt", [Path(name).stem for name in files])
+    result, journal = tmp_path / "result.json", tmp_path / "result.json.journal"
+    is_listed = threading.Event()
+
+    def is_held(begin: int, end: int) -> bool:
+        held = is_listed.is_set() and begin >= len(data) / 2
+        if end == len(data):
+            is_listed.set()
+        return held
+
+    with web.serving({"/val.tar": data}) as server:
+        server.is_held = is_held
+        words = eval_case.words(tmp_path, "-o", result, "--batchsize", "4", "--quiet")
+        words[2] = f"{server.url}/val.tar"
+        with subprocess.Popen([eval_case.ZOOFAST, *words]) as run:
+            deadline = time.monotonic() + 60
+            while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+                assert run.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+            run.send_signal(signal.SIGKILL)
+        done = 4 * (journal.read_bytes().count(b"\n") - 1)
+        assert not result.exists() and done < len(files)
+        server.released.set()
+        ended = in_process.zoofast(*words, "--resume", "--json", tmp_path / "report.json")
+    assert ended.returncode == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["resumed"], report["images"]) == (done, len(files) - done)
+    assert result.read_text() == eval_case.result_of(files) and not journal.exists()
 
 
 def test_only_what_is_needed_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +21,7 @@ class Web(ThreadingHTTPServer):
     ("stall", n): the server will close the connection, and sends n bytes and then no more;
     ("chunks", n): the length is not told, and the connection ends before the last n chunks.
     requests: path with query, Range and Authorization of each GET. sent: bytes of content by path.
+    is_held: whether the bytes from its first to its second argument wait for `released`.
     """
 
     daemon_threads = True
@@ -30,6 +31,7 @@ class Web(ThreadingHTTPServer):
         self.files = files
         self.faults: deque[Any] = deque()
         self.has_ranges = True
+        self.is_held: Callable[[int, int], bool] = lambda begin, end: False
         self.stalled, self.released = threading.Event(), threading.Event()
         self.requests: list[tuple[str, str, str]] = []
         self.sent: Counter[str] = Counter()
@@ -75,6 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
             first, _, last = asked.removeprefix("bytes=").partition("-")
             begin = int(first) + (amount if fault == "shift" else 0)
             data = data[begin : int(last) + 1 if last else None]
+            if web.is_held(begin, begin + len(data)):
+                web.released.wait()
         self.send_response(206 if asked and web.has_ranges else 200)
         self.send_header("ETag", f'"{amount}"' if fault == "tag" else f'"{hash(path)}"')
         if asked and web.has_ranges:
