@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import eval_case, fetched, folders, in_process, jpegs, models, nginx, web
+from tests.support import eval_case, fetched, folders, hub, in_process, jpegs, models, nginx, web
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.loader import Loader
@@ -151,6 +152,40 @@ def test_eval_writes_the_same_result(
     done = in_process.zoofast(*words, "--journal", tmp_path / "journal")
     assert done.returncode == 1  # the bad files
     assert (tmp_path / "result.json").read_text() == eval_case.result_of(GOOD)
+
+
+def test_hugging_face_hub_gives_what_the_folder_gives(root: Path, tmp_path: Path) -> None:
+    """In a process of its own, since huggingface_hub reads its settings when it is imported."""
+    script = """if True:
+        import sys
+        from pathlib import Path
+        from tests.preprocess.test_remote import outputs
+        from tests.support import hub
+        from zoofast.errors import SourceError
+        from zoofast.preprocess.sources import open_source
+        root, out = Path(sys.argv[1]), Path(sys.argv[2])
+        for kind in ("val", "val.tar", "val.tar.gz", "rows"):
+            expected = outputs(root / kind, out / "local" / kind)
+            assert expected[0] and outputs(f"{hub.URL}/{kind}", out / "hub" / kind) == expected
+        for url in (f"{hub.URL}/gone.tar", "hf://datasets/me/gone/val.tar"):
+            try:
+                open_source(url)
+            except SourceError as error:
+                assert f"{url}: not found" in str(error), error
+            else:
+                raise AssertionError(url)
+    """
+    with web.serving(hub.answers(root)) as server:
+        environment = {"HF_ENDPOINT": server.url, "HF_TOKEN": "hf_1", "HF_HOME": str(tmp_path)}
+        subprocess.run(
+            [sys.executable, "-c", script, root, tmp_path],
+            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+        )
+        path = f"/datasets/{hub.REPOSITORY}/resolve/main/val.tar"
+        assert server.sent[path] <= 2 * len(server.files[path])  # to list it, and to read it
+        tokens = {token for asked, _, token in server.requests if asked == path}
+        assert tokens == {"Bearer hf_1"}
 
 
 def test_a_killed_run_goes_on(server: str, root: Path, tmp_path: Path) -> None:

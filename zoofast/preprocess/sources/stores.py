@@ -41,7 +41,16 @@ AHEAD_BYTES = 4 << 20  # that a file object reads at least where it is read forw
 MAX_VIEWED_BYTES = 4 << 20  # of an answer of HTTP of which parts are given as views
 PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
 # Of fsspec's info: what changes with a file's content, the best first.
-_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created")
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "blob_id",
+    "LastModified",
+    "Last-Modified",
+    "mtime",
+    "created",
+)
 
 T = TypeVar("T")
 
@@ -52,6 +61,7 @@ class Store:
     def __init__(self, url: str) -> None:
         with needs("remote", SourceError):
             import aiohttp  # noqa: F401  # what fsspec's HTTP needs
+            from fsspec import AbstractFileSystem
             from fsspec.core import url_to_fs
             from fsspec.implementations.http import HTTPFileSystem
         self.fs: Any
@@ -66,6 +76,7 @@ class Store:
         # With options of aiohttp, such as certificates, only fsspec itself reads the files.
         options = getattr(self.fs, "kwargs", {}).keys() - {"headers"}
         self.is_plain_http = self.is_http and not (options or self.fs.client_kwargs)
+        self.has_buffered_files = type(self.fs).cat_file is AbstractFileSystem.cat_file
         self.sleep: Callable[[float], object] | None = None  # in place of waiting
         self.dead = 0  # files in a row that could not be fetched
 
@@ -91,11 +102,19 @@ class Store:
         version = next((info[tag] for tag in _VERSIONS if info.get(tag)), "")
         return StoredFile(key, self.shown(key), info.get("size"), str(version))
 
-    def _list(self, call: Callable[[], T], key: str) -> T:
+    def info(self, key: str) -> StoredFile:
+        """What the store says of a file now. Raises what fsspec raises."""
         self.fs.invalidate_cache(key)
+        return self.listed(key, self.fs.info(key))
+
+    def _list(self, call: Callable[[], T], key: str) -> T:
+        def now() -> T:
+            self.fs.invalidate_cache(key)
+            return call()
+
         try:
             with Requests(self) as requests:
-                return requests.retried(call)
+                return requests.retried(now)
         except OSError as error:
             raise SourceError(f"{self.shown(key)}: {error.strerror}") from None
 
@@ -134,8 +153,7 @@ class Requests:
     def stat(self, key: str) -> StoredFile:
         """What the store says of a file now. Raises FetchError."""
         if self._http is None:
-            self.store.fs.invalidate_cache(key)
-            return self.store.listed(key, self.retried(lambda: self.store.fs.info(key)))
+            return self.retried(lambda: self.store.info(key))
         # A GET, since a signed URL is for one method; and it shows whether the server has ranges.
         http, file = self._http, StoredFile(key, self.store.shown(key), None)
 
@@ -267,7 +285,9 @@ class Requests:
         fs = self.store.fs
         data: bytes
         if not fs.async_impl:
-            data = fs.cat_file(key, start=start, end=end)
+            # fsspec's own cat_file, which stores such as hf:// have, would read 5 MB more.
+            exactly = {"cache_type": "none"} if self.store.has_buffered_files else {}
+            data = fs.cat_file(key, start=start, end=end, **exactly)
             return data
         work = fs._cat_file(key, start=start, end=end)
         future = asyncio.run_coroutine_threadsafe(work, fs.loop)
