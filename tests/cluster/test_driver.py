@@ -25,6 +25,7 @@ from zoofast.cluster.work import Done, EvalWork, Worker
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
+from zoofast.preprocess.bins import Packing
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.loader import Failure
 from zoofast.preprocess.sources import open_source
@@ -435,9 +436,9 @@ def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
             PrepOptions(resume=True),
             store=store_on(Nodes("c")),  # type: ignore[arg-type]
         )
-        for options in (PrepOptions(format="pack"),):
-            with pytest.raises(OutputError, match="--ray writes a file for each image"):
-                prepare_folder(source, tmp_path / "p", recipe, options, store=store_on(cluster))
+        options = PrepOptions(packing=Packing(2, names="{i}.bin"))
+        with pytest.raises(OutputError, match="--ray writes a file for each image, or a pack"):
+            prepare_folder(source, tmp_path / "p", recipe, options, store=store_on(cluster))
     assert lost and [node.lost for node in there.nodes] == ["", "b: the node is gone"]
     assert folders.sums(tmp_path / "there", ".bin") == folders.sums(tmp_path / "here", ".bin")
     assert not list((tmp_path / "there").glob("*.part"))
@@ -445,6 +446,37 @@ def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
         assert getattr(there, key) == getattr(here, key), key
     assert (again.prepared, again.resumed) == (0, len(files))
     assert [failure.name for failure in again.failures] == ["bad_cut", "bad_empty", "bad_text"]
+
+
+def test_a_pack_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
+    images = folders.write(tmp_path / "in", {**files, **folders.BAD_FILES})
+    recipe = load_recipe(folders.recipe_file(tmp_path))
+
+    def goes(node: str, call: int, answer: Any) -> Any:
+        if node == "a" and call == 1:  # so that the first images come last
+            cluster.alive = ["b"]
+            raise LostError("the node is gone")
+        if node == "b" and call == 6 and stops:
+            raise KeyboardInterrupt
+        return answer
+
+    with open_source(images) as source:
+        prepare_folder(source, tmp_path / "here", recipe, PrepOptions(format="pack"))
+        for stops in (True, False):
+            cluster: Any = Nodes("a", "b", change=goes)
+            options = PrepOptions(format="pack", resume=not stops)
+            try:
+                there = prepare_folder(
+                    source, tmp_path / "there", recipe, options, store=store_on(cluster)
+                )
+            except KeyboardInterrupt:
+                assert stops
+    assert there.resumed > 0 and there.prepared + there.resumed == len(files)
+    assert [failure.name for failure in there.failures] == ["bad_cut", "bad_empty", "bad_text"]
+    for name in ("pack.npy", "pack.names.txt"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    left = {path.name for path in (tmp_path / "there").iterdir()}
+    assert left == {path.name for path in (tmp_path / "here").iterdir()}
 
 
 def test_the_size_of_tasks() -> None:

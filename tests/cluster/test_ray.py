@@ -183,6 +183,13 @@ def test_prep(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:
     for key in ("prepared", "failures", "failures_by_cause", "names", "nbytes_in", "nbytes_out"):
         assert there[key] == here[key], key
     assert there["verified"]["equal"] == 5
+    words += ["--format", "pack"]
+    for pack in ([tmp_path / "pack"], [tmp_path / "ray_pack", "--ray", nodes.address]):
+        code, error = ended(start(*words, *pack))
+        assert code == 1, error
+    for name in ("pack.npy", "pack.names.txt"):
+        packs = [(tmp_path / folder / name).read_bytes() for folder in ("pack", "ray_pack")]
+        assert packs[0] == packs[1], name
     assert sum(node["images"] for node in there["nodes"]) == there["total"]
     assert len(there["nodes"]) == 3
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.files import write_errors
+from zoofast.base.rows import COPY_BYTES, NamedRows, names_path, read_named_rows
 from zoofast.base.sequences import Selection
 from zoofast.cluster.connection import RayCluster
-from zoofast.cluster.driver import Driver
+from zoofast.cluster.driver import Answer, Driver
 from zoofast.cluster.evaluate import images_of
 from zoofast.cluster.shared import shared_folder
-from zoofast.cluster.work import PrepWork
+from zoofast.cluster.work import Done, PrepWork
 from zoofast.errors import ImageError, OutputError
+from zoofast.evaluation.answers import Places
 from zoofast.preprocess.folder import PrepOptions, PrepReport, Progress, Store, choose
 from zoofast.preprocess.loader import Failure, Stats
-from zoofast.preprocess.sinks import FileSink, Sink
+from zoofast.preprocess.sinks import FileSink, PackSink, Sink
 from zoofast.preprocess.sources import Item, Source
 
 MARKED = ".zoofast-ray"  # a folder in that of the tensors, by which nodes know it; see shared
@@ -36,10 +40,10 @@ def store_on(cluster: RayCluster) -> Store:
         report: PrepReport,
         progress: Progress,
     ) -> None:
-        if not isinstance(sink, FileSink):
+        if not isinstance(sink, (FileSink, PackSink)):
             raise OutputError(
-                "--ray writes a file for each image: no --format pack, no --images-per-bin, no "
-                "--mirror; use --shard and zoofast merge instead"
+                "--ray writes a file for each image, or a pack: no --images-per-bin, no --mirror; "
+                "use --shard and zoofast merge instead"
             )
         if options.cache is not None:
             raise OutputError("--cache is for one machine, without --ray")
@@ -54,7 +58,14 @@ def store_on(cluster: RayCluster) -> Store:
             driver = stack.enter_context(Driver(cluster, work, chosen, _no_model, options.threads))
             try:
                 driver.open()
-                for places, done, _ in driver.results(np.asarray(items.places, np.int32)):
+                places_todo = np.asarray(items.places, np.int32)
+                answers = driver.results(places_todo)
+                if isinstance(sink, PackSink):
+                    stack.callback(sink.rows.close)
+                    answers = _in_order(answers, places_todo)
+                for places, done, _ in answers:
+                    if isinstance(sink, PackSink):
+                        _append(sink.rows, mark, done, [chosen[i].name for i in places.tolist()])
                     failed = places[~done.is_good].tolist()
                     failures += zip(failed, done.failures, strict=True)
                     stats.add_stats(done.stats)
@@ -70,13 +81,44 @@ def store_on(cluster: RayCluster) -> Store:
                 report.threads = sum(node.threads for node in driver.reports)
                 failures.sort(key=lambda pair: pair[0])
                 report.failures = [failure for _, failure in failures]
-        if driver.lost:
+        if isinstance(sink, PackSink):
+            sink.rows.finish()
+        elif driver.lost:
             sink.remove_unfinished(report.names)
 
     return store
 
 
-def _count(report: PrepReport, stats: Stats, sink: FileSink) -> None:
+def _in_order(answers: Iterator[Answer], places: Places) -> Iterator[Answer]:
+    """The answers in the order of `places`, of which each answer has some that follow one another.
+
+    What waits for its turn lies in shards, not in memory.
+    """
+    waiting: dict[int, Answer] = {}
+    begin = 0
+    for answer in answers:
+        waiting[int(answer[0][0])] = answer
+        while begin < len(places) and int(places[begin]) in waiting:
+            following = waiting.pop(int(places[begin]))
+            begin += len(following[0])
+            yield following
+
+
+def _append(rows: NamedRows, mark: str, done: Done, names: Sequence[str]) -> None:
+    """Moves the rows of a shard to the end of the pack. names: of the task's images."""
+    path = Path(mark).with_name(done.shard)
+    stored, tensors = read_named_rows(path)
+    if stored != [name for name, is_good in zip(names, done.is_good, strict=True) if is_good]:
+        raise OutputError(f"{path}: holds tensors of other images than its task")
+    each = max(1, COPY_BYTES // rows.nbytes_each)
+    for i in range(0, len(stored), each):
+        rows.append(stored[i : i + each], tensors[i : i + each])
+    with write_errors(path):
+        path.unlink()
+        names_path(path).unlink()
+
+
+def _count(report: PrepReport, stats: Stats, sink: FileSink | PackSink) -> None:
     report.nbytes_in = stats.nbytes_in
     report.nbytes_out = report.prepared * sink.nbytes_each
     report.stage_seconds, report.decoders = stats.stage_seconds, stats.decoders

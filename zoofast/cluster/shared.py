@@ -1,4 +1,4 @@
-"""A folder that the driver and all nodes see, and the shards of logits in it."""
+"""A folder that the driver and all nodes see, and the shards of logits or tensors in it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from zoofast.base.npy import map_npy
 from zoofast.errors import OutputError
 
 SHARD_BYTES = 64 << 20  # of the logits of a task, which a node holds in memory
+PACK_SHARD_BYTES = 512 << 20  # of the tensors of a task
 
 
 @contextmanager
@@ -52,10 +53,15 @@ def write_shard(mark: str, parts: Sequence[NDArray[np.float32]]) -> str:
 
     Returns the file's name. Raises OutputError.
     """
-    name = f"{secrets.token_hex(8)}.npy"
-    with atomic_output(Path(mark).with_name(name)) as part, part.open("wb") as file:
+    path = new_shard(mark)
+    with atomic_output(path) as part, part.open("wb") as file:
         np.save(file, np.concatenate(parts))
-    return name
+    return path.name
+
+
+def new_shard(mark: str) -> Path:
+    """The path of a shard beside `mark` that no other task writes."""
+    return Path(mark).with_name(f"{secrets.token_hex(8)}.npy")
 
 
 @contextmanager

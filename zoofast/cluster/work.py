@@ -11,7 +11,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -21,8 +21,15 @@ from numpy.typing import NDArray
 
 from zoofast.base.files import write_atomic
 from zoofast.base.provenance import file_sha256, sha256
+from zoofast.base.rows import NamedRows
 from zoofast.cluster.ranges import MAX_IMAGES
-from zoofast.cluster.shared import SHARD_BYTES, check_shared, write_shard
+from zoofast.cluster.shared import (
+    PACK_SHARD_BYTES,
+    SHARD_BYTES,
+    check_shared,
+    new_shard,
+    write_shard,
+)
 from zoofast.errors import BackendError, SourceError, ZoofastError
 from zoofast.evaluation.answers import Places
 from zoofast.evaluation.evaluate import check_output
@@ -160,7 +167,7 @@ class Worker:
         self._source: Source | None = None
         self._items: Sequence[Item] = []
         self._stack = ExitStack()
-        self._part: _EvalPart | _PrepPart | None = None
+        self._part: _EvalPart | _FilesPart | _PackPart | None = None
         self._ended: float | None = None  # the task before, monotonic
 
     def ping(self) -> None:
@@ -181,8 +188,10 @@ class Worker:
                     return refused
             source = self._source
             if isinstance(work, PrepWork):
-                self._part = _PrepPart(work, source, self._cpus)
-                return Opened(self._cpus, 0, 1)
+                check_shared(work.mark, work.folder)
+                part = _PackPart if work.format == "pack" else _FilesPart
+                self._part = part(work, source, self._cpus)
+                return Opened(self._cpus, 0, 1, most=self._part.most)
             path = _find_model(work, model)
             if path is None:
                 return Refused(f"{work.spec.model}: no such model file", missing_model=True)
@@ -319,13 +328,14 @@ class _EvalPart:
         )
 
 
-class _PrepPart:
+class _FilesPart:
     """The sink of a node. Its files have their final names when a task is done."""
+
+    most = MAX_IMAGES
 
     def __init__(self, work: PrepWork, source: Source, cpus: int) -> None:
         self._work, self._source, self._cpus = work, source, cpus
         self._tag = secrets.token_hex(4)
-        check_shared(work.mark, work.folder)
 
     def run(self, items: Sequence[Item]) -> Done:
         work, good, failures, sums = self._work, [], [], [Stats()]
@@ -338,3 +348,33 @@ class _PrepPart:
 
         sink.store(self._source, items, self._cpus, work.images.max_file_bytes, None, stored)
         return Done(np.concatenate(good), failures, None, sums[0])
+
+
+class _PackPart:
+    """Writes the tensors of each task to a shard, which the driver adds to the pack."""
+
+    def __init__(self, work: PrepWork, source: Source, cpus: int) -> None:
+        self._work, self._source, self._cpus = work, source, cpus
+        self.most = max(PACK_SHARD_BYTES // work.recipe.nbytes, 1)
+
+    def run(self, items: Sequence[Item]) -> Done:
+        work = self._work
+        path, recipe = new_shard(work.mark), work.recipe
+        rows = NamedRows(path, recipe.shape, recipe.dtype)
+        good, failures = [], []
+        with (
+            closing(rows),
+            Loader(
+                self._source,
+                recipe,
+                items=items,
+                threads=self._cpus,
+                max_file_bytes=work.images.max_file_bytes,
+            ) as loader,
+        ):
+            for batch in loader:
+                rows.append(batch.names, batch.array)
+                good.append(batch.is_good)
+                failures += batch.failures
+            rows.finish()
+        return Done(np.concatenate(good), failures, None, loader.stats, shard=path.name)

@@ -282,12 +282,13 @@ class BinSink:
 class PackSink:
     """One `pack.npy` of (N, *recipe.shape) with the names beside it; see zoofast.base.rows.
 
-    Rows are in the source's order. Images that failed have no row.
+    Rows are in the source's order. Images that failed have no row. rows: the file; `store` appends
+    to it and ends it.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._rows = NamedRows(folder / PACK, recipe.shape, recipe.dtype)
+        self.rows = NamedRows(folder / PACK, recipe.shape, recipe.dtype)
         self.nbytes_each = self.space_each = recipe.nbytes
 
     def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
@@ -300,10 +301,10 @@ class PackSink:
                 count += 1
             return count
 
-        return set(self._rows.reopen(in_order))
+        return set(self.rows.reopen(in_order))
 
     def clear(self, names: Iterable[str]) -> None:
-        self._rows.clear()
+        self.rows.clear()
 
     def store(
         self,
@@ -324,11 +325,11 @@ class PackSink:
                 cache=cache,
             ) as loader:
                 for batch in loader:
-                    self._rows.append(batch.names, batch.array)
+                    self.rows.append(batch.names, batch.array)
                     stored(batch, loader.stats)
-            self._rows.finish()
+            self.rows.finish()
         finally:
-            self._rows.close()
+            self.rows.close()
 
     def finish(self) -> None:
         """Nothing is left to do."""
