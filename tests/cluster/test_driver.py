@@ -368,6 +368,10 @@ def test_a_model_that_nodes_lack_is_sent_once(
     cluster.prepare = lacks
     check(evaluation := evaluated(cluster, run), files)
     assert evaluation.lost_nodes == {} and copy.exists()
+    copy.unlink()
+    monkeypatch.setattr("zoofast.cluster.evaluate.MAX_MODEL_BYTES", 1)
+    with pytest.raises(BackendError, match=r"m\.onnx: cannot be read: larger than 1 bytes$"):
+        evaluated(cluster, run)
 
     class Full:
         def put(self, data: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,11 @@ def evaluate_on(
     spec = options.specs[0]
 
     def read_model() -> NDArray[np.uint8]:
-        return np.frombuffer(read_file(spec.model, MAX_MODEL_BYTES), np.uint8)
+        with _model_errors(spec.model):
+            return np.frombuffer(read_file(spec.model, MAX_MODEL_BYTES), np.uint8)
+
+    with _model_errors(spec.model):
+        digest = file_sha256(spec.model) if Path(spec.model).is_file() else ""
 
     with ExitStack() as stack:
         lock_outputs(options, stack)
@@ -79,7 +83,7 @@ def evaluate_on(
             images_of(source, items, limit, shard, options.max_file_bytes),
             recipe,
             spec,
-            file_sha256(spec.model) if Path(spec.model).is_file() else "",
+            digest,
             options.depth,
             options.output_index,
             options.scoring.top_k,
@@ -96,6 +100,15 @@ def evaluate_on(
             finally:
                 evaluation.nodes, evaluation.lost_nodes = driver.reports, driver.lost
     return evaluation
+
+
+@contextmanager
+def _model_errors(model: str) -> Iterator[None]:
+    """Turns an OSError into a BackendError that names the model."""
+    try:
+        yield
+    except OSError as error:
+        raise BackendError(f"{model}: cannot be read: {error.strerror}") from error
 
 
 def _run_all(
