@@ -50,8 +50,10 @@ class _Origin(NamedTuple):
         try:
             port = url.port or _PORTS[url.scheme]
         except (KeyError, ValueError):
-            raise FetchError(errno.EIO, "a redirection to no web server") from None
-        return cls(url.scheme, url.hostname or "", port)
+            port = 0
+        if not url.hostname or url.scheme not in _PORTS or not port:
+            raise FetchError(errno.EIO, "a URL of no web server")
+        return cls(url.scheme, url.hostname, port)
 
     def trusts(self, other: _Origin) -> bool:
         """Whether a redirection from here to `other` takes credentials along."""

@@ -28,7 +28,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zoofast.base.cpus import usable_cpus
 
@@ -213,9 +213,7 @@ class _Running:
 
     left: int
     reserved: int
-
-    def __post_init__(self) -> None:
-        self.ready: deque[Fetched] = deque()
+    ready: deque[Fetched] = field(default_factory=deque)
 
 
 def nbytes_of(fetched: Fetched | None) -> int:
