@@ -411,6 +411,27 @@ def test_a_distant_tar_is_listed_by_large_requests(
         assert len(server.requests) < 20
 
 
+def test_labels_of_a_tar_come_with_its_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for one that is larger than what is read of the tar at once."""
+    monkeypatch.setattr("zoofast.preprocess.sources.remote.LIKELY_RATE", 0)  # a request costs 0 s
+    make_tar(tmp_path / "x.tar", {f"{i:02d}.JPEG": bytes(100_000) for i in range(10)})
+    long = json.dumps({"label": 7, "text": "x" * 50_000}).encode()
+    with tarfile.open(tmp_path / "x.tar", "a") as tar:
+        for member, content in (("long.JPEG", b"x"), ("long.json", long)):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    data = (tmp_path / "x.tar").read_bytes()
+    with web.serving({"/x.tar": data}) as server, open_source(f"{server.url}/x.tar") as source:
+        before = len(server.requests)
+        labels = {f"{i:02d}": i % models.CLASSES for i in range(10)} | {"long": 7}
+        assert source.read_labels() == labels
+        assert source.read_labels() == labels
+        assert len(server.requests) == before + 1
+
+
 def test_compressed_tars_one_after_the_other(root: Path, tmp_path: Path) -> None:
     """The end of a tar, which is not read, disturbs no other: a request reads each."""
     waits: list[float] = []

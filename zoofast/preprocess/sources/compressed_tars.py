@@ -27,9 +27,9 @@ from zoofast.preprocess.sources.tars import (
     TarSource,
     index,
     is_label,
+    label_or_error,
     member_prefix,
     open_tar,
-    read_label,
     tar_errors,
 )
 
@@ -40,13 +40,9 @@ _MAX_REST_BYTES = 1 << 20  # that are decompressed behind the end of a tar
 
 @dataclass
 class CompressedTarSource(TarSource, FetchedSource):
-    """Images of tars of which some are compressed.
-
-    labels: the class in each label member, by tar and offset, or why it cannot be read.
-    """
+    """Images of tars of which some are compressed. All labels are read with the listing."""
 
     paths: list[str] = field(default_factory=list)  # of the tars
-    labels: dict[tuple[int, int | None], int | SourceError | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()  # guards the pass
@@ -97,12 +93,6 @@ class CompressedTarSource(TarSource, FetchedSource):
     def content(self, archive: int) -> Forward:
         """A tar's bytes from its begin on."""
         return Forward(self.pread(archive), self.paths[archive])
-
-    def label_of(self, member: Item) -> int | None:
-        label = self.labels[member.archive, member.offset]
-        if isinstance(label, SourceError):
-            raise label
-        return label
 
 
 def _too_large(max_bytes: int) -> OSError:
@@ -190,7 +180,4 @@ def _label(item: Item, content: Forward) -> int | SourceError | None:
             raise _too_large(max_bytes)
         return content.pread(item.offset, item.nbytes)
 
-    try:
-        return read_label(item, read)
-    except SourceError as error:
-        return error
+    return label_or_error(item, read)

@@ -32,6 +32,8 @@ from zoofast.preprocess.sources.tars import (
     MAX_LABEL_BYTES,
     TarSource,
     index,
+    is_label,
+    label_or_error,
     member_prefix,
     read_label,
     tar_errors,
@@ -120,14 +122,13 @@ class RemoteTars(_RemoteSource, TarSource):
         )
 
     def read_labels(self) -> dict[str, int] | None:
-        labels = {}
-        members = list(self.label_members.items())
-        with self.open_reader([member for _, member in members], MAX_LABEL_BYTES) as reader:
-            for name, member in members:
+        members = self.label_members.values()
+        others = [each for each in members if (each.archive, each.offset) not in self.labels]
+        with self.open_reader(others, MAX_LABEL_BYTES) as reader:
+            for member in others:
                 label = read_label(member, lambda item, max_bytes: _bytes(reader.take()))
-                if label is not None:
-                    labels[name] = label
-        return labels or None
+                self.labels[member.archive, member.offset] = label
+        return super().read_labels()
 
 
 def from_url(where: str) -> Source:
@@ -214,11 +215,12 @@ def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
     with Requests(store) as requests:
         pool = ThreadPoolExecutor(min(TARS_AT_ONCE, len(keys)))
         try:
-            lists = pool.map(partial(_list, store, requests), keys)
-            for archive, (file, members) in enumerate(lists):
+            lists = pool.map(partial(_list, store, requests, len(keys)), keys)
+            for archive, (file, members, labels) in enumerate(lists):
                 source.tars.append(file)
                 source.stamps.append(file_stamp(file))
                 index(source, archive, member_prefix(file.shown, len(keys)), members)
+                source.labels.update(((archive, at), label) for at, label in labels.items())
         except BaseException:
             requests.cancel()
             raise
@@ -227,16 +229,29 @@ def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
     return source
 
 
-def _list(store: Store, requests: Requests, key: str) -> tuple[StoredFile, list[Member]]:
-    """A tar and its members."""
+_Labels = dict[int, "int | SourceError | None"]  # by the offset of the member
+
+
+def _list(
+    store: Store, requests: Requests, count: int, key: str
+) -> tuple[StoredFile, list[Member], _Labels]:
+    """A tar, its members, and the labels that came along with the headers. count: of tars."""
+    members: list[Member] = []
+    labels: _Labels = {}
     try:
         file = requests.stat(key)
         if file.nbytes is None or not file.has_ranges:
             raise FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
+        blocks, prefix = _Blocks(requests, file, file.nbytes), member_prefix(file.shown, count)
         with tar_errors(file.shown):
-            return file, list(list_members(_Blocks(requests, file, file.nbytes).pread, 512))
+            for member in list_members(blocks.pread, 512):
+                members.append(member)
+                if member.regular and is_label(member.name) and blocks.holds(member):
+                    item = Item.at(prefix + member.name, member.offset, member.nbytes)
+                    labels[member.offset] = label_or_error(item, blocks.read)
     except OSError as error:
         raise SourceError(f"{store.shown(key)}: {error.strerror}") from None
+    return file, members, labels
 
 
 class _Blocks:
@@ -269,6 +284,16 @@ class _Blocks:
                 self._seconds.append(time.monotonic() - begin_s)
             self._start, self._data, begin = offset, data, 0
         return self._data[begin : begin + size]
+
+    def holds(self, member: Member) -> bool:
+        """Whether the last block has all bytes of a member that holds a label."""
+        begin = member.offset - self._start
+        is_small = 0 <= member.nbytes <= MAX_LABEL_BYTES
+        return is_small and 0 <= begin <= begin + member.nbytes <= len(self._data)
+
+    def read(self, item: Item, max_bytes: int) -> bytes:
+        assert item.offset is not None
+        return self.pread(item.offset, item.nbytes)
 
     def _cheap(self) -> float:
         """Bytes that take no longer than another request."""

@@ -29,9 +29,14 @@ _LABEL_SUFFIXES = (".cls", ".json")  # the first is preferred
 
 @dataclass
 class TarSource(Source):
-    """Images of tars. label_members: the member with the class of each image, by its name."""
+    """Images of tars. label_members: the member with the class of each image, by its name.
+
+    labels: the class in label members that were read while the tars were listed, by tar and offset,
+    or why it cannot be read.
+    """
 
     label_members: dict[str, Item] = field(default_factory=dict)
+    labels: dict[tuple[int, int | None], int | SourceError | None] = field(default_factory=dict)
 
     def read_labels(self) -> dict[str, int] | None:
         """Reads the class of each image from its `cls` or `json` member."""
@@ -48,7 +53,12 @@ class TarSource(Source):
 
     def label_of(self, member: Item) -> int | None:
         """The class in a member; None for JSON without one. Raises SourceError."""
-        return read_label(member, self.read)
+        if (member.archive, member.offset) not in self.labels:
+            return read_label(member, self.read)
+        label = self.labels[member.archive, member.offset]
+        if isinstance(label, SourceError):
+            raise label
+        return label
 
 
 def from_tars(where: str, paths: Sequence[str]) -> Source:
@@ -168,6 +178,14 @@ def read_label(member: Item, read: Callable[[Item, int], bytes]) -> int | None:
         raise SourceError(f"{member.path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SourceError(f"{member.path}: holds no class: {error}") from error
+
+
+def label_or_error(member: Item, read: Callable[[Item, int], bytes]) -> int | SourceError | None:
+    """As read_label, but a SourceError is returned."""
+    try:
+        return read_label(member, read)
+    except SourceError as error:
+        return error
 
 
 def _label(path: str, content: bytes) -> int | None:
