@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WAKE_AFTER 8 /* jobs with pixels to store, unless a batch is complete before */
+
 struct zf_pool {
     pthread_mutex_t lock; /* guards all fields below, and the batches */
     pthread_cond_t submitted; /* a batch was queued, or the pool closes */
@@ -19,6 +21,7 @@ struct zf_pool {
     pthread_cond_t done;      /* all jobs of a batch are finished */
     zf_batch *head, *tail;    /* batches with jobs that have not begun */
     zf_job *unwritten, **unwritten_end; /* computed jobs with something to write */
+    int nquiet; /* jobs that became unwritten since a writer was woken */
     bool closing;      /* jobs that have not begun are cancelled */
     bool all_computed; /* no more jobs will need a writer */
     /* constant after zf_pool_open */
@@ -67,15 +70,21 @@ static void compute_job(zf_pool *pool, zf_job *job, int worker)
     job->result.worker = worker;
     pthread_mutex_lock(&pool->lock);
     zf_batch *batch = job->batch;
-    batch->has_copies |= job->is_copied;
-    job->ends_batch = ++batch->computed == batch->njobs && batch->has_copies;
+    bool ends_batch = ++batch->computed == batch->njobs;
     if (zf_must_write(job)) {
         job->link = NULL;
         *pool->unwritten_end = job;
         pool->unwritten_end = &job->link;
-        pthread_cond_signal(&pool->computed);
+        pool->nquiet++;
     } else {
         finish_job(pool, job);
+    }
+    /* A file is written at once, since its write may wait for the disk. Pixels go to the page
+     * cache: to wake a writer for each image would cost more than the delay. */
+    bool wakes = job->file_path || ends_batch || pool->nquiet == WAKE_AFTER;
+    if (pool->nquiet && wakes) {
+        pool->nquiet = 0;
+        pthread_cond_signal(&pool->computed);
     }
 }
 
@@ -166,7 +175,6 @@ zf_pool *zf_pool_open(int ncomputing, int nwriting, zf_level level)
 void zf_pool_submit(zf_pool *pool, zf_batch *batch)
 {
     batch->next = batch->computed = batch->finished = 0;
-    batch->has_copies = false;
     batch->link = NULL;
     if (batch->njobs == 0)
         return;

@@ -449,28 +449,24 @@ static bool must_write_file(const zf_job *job)
     return job->file_path && job->result.status == ZF_OK;
 }
 
-bool zf_must_write(const zf_job *job) { return job->ends_batch || must_write_file(job); }
+bool zf_must_write(const zf_job *job) { return job->is_copied || must_write_file(job); }
 
-/* Writes the pixels of all jobs that have been copied. */
-static void store_pixels(const zf_batch *batch)
+/* Writes the pixels of a job to their file. */
+static void store_pixels(const zf_batch *batch, zf_job *job)
 {
+    zf_stored *stored = &job->stored;
+    const uint8_t *pixels = pixels_of(batch, job);
     size_t nbytes = zf_pixels_nbytes(batch->recipe);
-    for (zf_job *job = batch->jobs; job < batch->jobs + batch->njobs; job++) {
-        zf_stored *stored = &job->stored;
-        if (!job->is_copied)
-            continue;
-        stored->checksum = zf_checksum(pixels_of(batch, job), nbytes);
-        job->store_errno =
-            zf_write_range(stored->fd, stored->offset, pixels_of(batch, job), nbytes);
-    }
+    stored->checksum = zf_checksum(pixels, nbytes);
+    job->store_errno = zf_write_range(stored->fd, stored->offset, pixels, nbytes);
 }
 
 void zf_write_job(zf_job *job)
 {
     zf_result *result = &job->result;
     uint64_t begin = zf_now();
-    if (job->ends_batch)
-        store_pixels(job->batch);
+    if (job->is_copied)
+        store_pixels(job->batch, job);
     if (must_write_file(job)) {
         result->sys_errno =
             zf_write_file(job->file_path, job->file_tmp, job->file_data, job->file_nbytes);

@@ -284,8 +284,7 @@ typedef struct zf_job {
     int store_errno;
     zf_result result;
     /* private to the pool */
-    bool is_copied;  /* the image's pixels are in batch->pixels */
-    bool ends_batch; /* the thread that writes this job writes the batch's pixels too */
+    bool is_copied; /* the image's pixels are in batch->pixels */
     struct zf_batch *batch;
     struct zf_job *link;
 } zf_job;
@@ -300,7 +299,6 @@ typedef struct zf_batch {
     uint8_t *pixels;
     /* private to the pool from submission until the batch is done */
     size_t next, computed, finished;
-    bool has_copies; /* some job's pixels are in `pixels` */
     struct zf_batch *link;
 } zf_batch;
 
