@@ -137,3 +137,14 @@ def mutant(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         del copy[rng.randrange(len(copy)) :]
     return bytes(copy)
+
+
+def make_labelled(path: Path, files: dict[str, bytes], classes: int = 6) -> None:
+    """A tar of images in WebDataset's layout; the class of image i is i modulo `classes`."""
+    with tarfile.open(path, "w") as tar:
+        for i, (name, data) in enumerate(files.items()):
+            label = str(i % classes).encode()
+            for member, content in ((name, data), (name.removesuffix(".JPEG") + ".cls", label)):
+                info = tarfile.TarInfo("val/" + member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
