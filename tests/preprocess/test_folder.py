@@ -22,7 +22,7 @@ from tests.support import folders, jpegs, oracle
 from zoofast.base.rows import npy_header
 from zoofast.errors import ImageError, OutputError, SourceError
 from zoofast.preprocess import folder as prep
-from zoofast.preprocess import recipe
+from zoofast.preprocess import recipe, sinks
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
@@ -363,6 +363,26 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(
     # tensors beyond the limit, which the interrupted run made, are of this recipe too
     run(images, tmp_path / "all", chosen, format=format)
     assert made.items() <= folders.sums(tmp_path / "all", *everything).items()
+
+
+@pytest.mark.parametrize(("format", "sink"), [("npy", sinks.FileSink), ("pack", sinks.PackSink)])
+def test_a_run_that_ends_while_it_removes_earlier_tensors(
+    images: Path,
+    tmp_path: Path,
+    chosen: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+    sink: type[object],
+) -> None:
+    run(images, tmp_path, chosen, format=format)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sink, "clear", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path, chosen, format=format, overwrite=True)
+    assert manifest(tmp_path)["state"] == "interrupted"
 
 
 def test_files_without_a_manifest_are_not_trusted(

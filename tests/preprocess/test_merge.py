@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support import folders, in_process
+from zoofast.errors import OutputError
+from zoofast.preprocess import merge
 from zoofast.preprocess.manifest import MANIFEST
 
 N = 3
@@ -71,6 +73,19 @@ def test_folders_become_what_one_machine_makes(
     assert list(manifest(merged)) == list(expected)
     done = in_process.zoofast("merge", merged, *parts)
     assert (done.returncode, "replace it with --overwrite" in done.stderr) == (2, True)
+
+
+def test_a_merge_that_cannot_remove_earlier_tensors(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: str, files: list[str]) -> None:
+        raise OutputError(f"{folder}: cannot be removed")
+
+    prep(images, tmp_path / "part", folders.recipe_file(tmp_path))
+    for expected in ("complete", "interrupted"):
+        done = in_process.zoofast("merge", tmp_path / "out", tmp_path / "part", "--overwrite")
+        assert manifest(tmp_path / "out")["state"] == expected, done.stderr
+        monkeypatch.setattr(merge, "remove_files", fail)
 
 
 def test_what_is_missing_or_double_is_named(images: Path, tmp_path: Path) -> None:

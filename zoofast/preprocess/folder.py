@@ -25,6 +25,7 @@ from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import BatchOutcome, Failure, Stats, prove
 from zoofast.preprocess.manifest import (
     Manifest,
+    mark_interrupted,
     packing_as_dict,
     read_manifest,
     write_manifest,
@@ -355,6 +356,7 @@ def _earlier_run(
     if options.overwrite and not options.resume:
         # All of it, before anything else: a tensor that stayed would count as this run's.
         sink = open_sink(earlier.format, folder, recipe, earlier.packing, earlier.bins)
+        mark_interrupted(folder)
         sink.clear(earlier.names)
         return None
     if not options.resume:

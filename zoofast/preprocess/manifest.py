@@ -59,6 +59,16 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     write_atomic(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
 
+def mark_interrupted(folder: Path) -> None:
+    """Says in the manifest of a folder that its tensors are not all there. Raises OutputError.
+
+    It is called before tensors are removed: a kill may come before a new manifest is written.
+    """
+    content = read_content(folder)
+    if content is not None:
+        write_manifest(folder, content[1] | {"state": "interrupted"})
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder; None where there is none.
 

@@ -30,6 +30,7 @@ from zoofast.preprocess.bins import Bin
 from zoofast.preprocess.manifest import (
     MANIFEST,
     Manifest,
+    mark_interrupted,
     packing_as_dict,
     read_content,
     read_manifest,
@@ -183,6 +184,7 @@ def _clear(out: Path, overwrite: bool) -> None:
         files = [f"{name}.{earlier.format}" for name in earlier.names]
     else:
         files = [file for bin in earlier.bins for file in bin.files]
+    mark_interrupted(out)
     remove_files(os.fspath(out), files)
 
 
