@@ -114,6 +114,7 @@ def test_a_kill_at_any_call(place: Place, call: str, at: int) -> None:
 def test_a_fault_while_another_geometry_is_removed(place: Place, at: int, what: str) -> None:
     """Unlinked are its index, its pixels and its lock, in this order."""
     place.clear()
+    place.cache.mkdir(exist_ok=True)
     size = 4096 + 25 * (4096 + 64)
     for name, nbytes in (("index", 4096 + 64 * 9), ("pixels", 9 * 4096)):
         (place.cache / f"{'0' * 16}.{name}").write_bytes(bytes(nbytes))

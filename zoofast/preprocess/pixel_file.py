@@ -264,16 +264,16 @@ class PixelFile:
 
     def _others(self) -> list[_Other]:
         """The folder's other geometries. Raises OSError: the folder was removed."""
-        found: dict[str, _Other] = {}
+        others: dict[str, _Other] = {}
         for path in self._folder.iterdir():
             match = _OURS.fullmatch(path.name)
             if match and match[1] != self.digest:
-                other = found.setdefault(match[1], _Other(match[1]))
+                other = others.setdefault(match[1], _Other(match[1]))
                 with suppress(FileNotFoundError):  # another process has removed it
                     status = path.stat()
                     other.nbytes += status.st_size
                     other.used = max(other.used, status.st_mtime_ns)
-        return list(found.values())
+        return list(others.values())
 
     def _make_room(self) -> bool:
         """Removes another geometry, if that may help and no process writes to it."""
