@@ -188,18 +188,16 @@ int zf_acl_enter_device(int device, acl_context *context, zf_acl_error *error)
     pthread_mutex_unlock(&lock);
     if (failed)
         return failed;
-    bool is_set = false;
     ZF_ACL_TRY(aclrtSetDevice, device);
-    is_set = true;
-    ZF_ACL_TRY(aclrtCreateContext, context, device);
+    /* zf_acl_finalize resets the device, also after an error: a reset here could meet another
+     * thread's aclrtSetDevice, and take the device away from that thread. */
     pthread_mutex_lock(&lock);
     uses[device]++;
     pthread_mutex_unlock(&lock);
+    ZF_ACL_TRY(aclrtCreateContext, context, device);
     zf_acl_take_exception(device);
     return 0;
 failed:
-    if (is_set)
-        zf_acl.aclrtResetDevice(device);
     pthread_mutex_lock(&lock);
     open_contexts--;
     pthread_mutex_unlock(&lock);
