@@ -67,6 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = [i % models.CLASSES for i in range(len(column))]
     rows = pyarrow.table({"image": column, "label": labels})
     (root / "rows").mkdir()
+    (root / "empty").mkdir()
     for i in range(2):
         part = rows.slice(13 * i, 13)
         parquet.write_table(part, root / "rows" / f"val-{i}.parquet", row_group_size=5)
@@ -241,7 +242,9 @@ def test_errors_of_stores_name_the_url(server: str, bucket: Any, tmp_path: Path)
     for where, words in {
         f"{server}/gone.tar": r"/gone.tar: not found \(HTTP status 404\)",
         f"{server}/gone-*.tar": r"/gone-\*.tar: no file matches",
-        f"{server}/val.tar.7z": "not found|no images",
+        f"{server}/val.tar.7z": r"/val.tar.7z: not found \(HTTP status 404\)",
+        f"{server}/gone/": r"/gone/: not found \(HTTP status 404\)",
+        f"{server}/empty/": "/empty/: no images",
         "s3://bucket/gone.tar": "s3://bucket/gone.tar: not found",
         "s3://bucket/nothing/": "s3://bucket/nothing/: no images",
         "s3://no-bucket/val/": "s3://no-bucket/val/?: (not found|no images)",

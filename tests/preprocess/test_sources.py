@@ -190,8 +190,11 @@ def test_a_list_of_paths(tmp_path: Path) -> None:
 
 def test_an_image_given_as_a_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.JPEG").write_bytes(jpegs.jpeg(9, 9))
-    with pytest.raises(SourceError, match=r"a\.JPEG: neither a folder, a \.tar nor a text file"):
+    with pytest.raises(SourceError, match=r"a\.JPEG: a single image is no source; name its folder"):
         open_source(tmp_path / "a.JPEG")
+    (tmp_path / "a.JPEG").rename(tmp_path / "model.onnx")
+    with pytest.raises(SourceError, match=r"model\.onnx: no folder, \.tar .* or text file"):
+        open_source(tmp_path / "model.onnx")
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 from zoofast.base.files import read_file
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.source import Source
+from zoofast.preprocess.sources.source import Source, is_image
 
 
 def from_list(where: str) -> Source:
@@ -14,8 +14,14 @@ def from_list(where: str) -> Source:
     try:
         lines = read_file(where, pipes=True).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
+        if is_image(where):
+            raise SourceError(
+                f"{where}: a single image is no source; name its folder, or a text file that "
+                "lists the image"
+            ) from error
         raise SourceError(
-            f"{where}: neither a folder, a .tar nor a text file of paths ({error.reason})"
+            f"{where}: no folder, .tar (also compressed), .parquet, CIFAR pickle or text file of "
+            "paths"
         ) from error
     source = Source(where)
     for line in lines:

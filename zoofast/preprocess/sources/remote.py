@@ -156,22 +156,14 @@ def from_url(where: str) -> Source:
 def _from_files(store: Store, keys: Sequence[str]) -> Source | None:
     """The images of tars, or of Parquet files; None for files of any other kind."""
     names = [store.name(key).lower() for key in keys]
-    if all(name.endswith(TAR) for name in names) and _has_ranges(store, keys[0]):
+    # Without ranges, a tar is read from begin to end, as a compressed one is.
+    if all(name.endswith(TAR) for name in names) and store.stat(keys[0]).has_ranges:
         return _from_tars(store, keys)
     if all(name.endswith(TARS) for name in names):
         return from_remote_compressed_tars(store, keys)
     if all(name.endswith(PARQUET) for name in names):
         return from_remote_parquet(store, keys)
     return None
-
-
-def _has_ranges(store: Store, key: str) -> bool:
-    """Whether members of a tar can be read by ranges; else it is read as a compressed one is."""
-    with Requests(store) as requests:
-        try:
-            return requests.stat(key).has_ranges
-        except OSError as error:
-            raise SourceError(f"{store.shown(key)}: {error.strerror}") from None
 
 
 def _expand(store: Store) -> list[str] | None:

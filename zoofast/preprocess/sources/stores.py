@@ -91,7 +91,13 @@ class Store:
         """All files below `key`. Raises SourceError."""
         listing: Mapping[str, Mapping[str, Any]]
         listing = self._list(lambda: self.fs.find(key, detail=True), key)
-        return [self.listed(key, info) for key, info in listing.items() if info["type"] == "file"]
+        # Of an empty folder over HTTP, fsspec gives the folder itself, without a type.
+        files = [
+            self.listed(key, info) for key, info in listing.items() if info.get("type") == "file"
+        ]
+        if not files and self.is_http:  # fsspec takes a refusal for an empty folder
+            self.stat(key)
+        return files
 
     def glob(self, key: str) -> list[str]:
         """The keys that match, sorted. Raises SourceError."""
@@ -106,6 +112,14 @@ class Store:
         """What the store says of a file now. Raises what fsspec raises."""
         self.fs.invalidate_cache(key)
         return self.listed(key, self.fs.info(key))
+
+    def stat(self, key: str) -> StoredFile:
+        """What the store says of a file now, after retries. Raises SourceError."""
+        with Requests(self) as requests:
+            try:
+                return requests.stat(key)
+            except OSError as error:
+                raise SourceError(f"{self.shown(key)}: {error.strerror}") from None
 
     def _list(self, call: Callable[[], T], key: str) -> T:
         def now() -> T:
