@@ -218,9 +218,16 @@ def test_devices_that_do_not_open(acl):
 
 
 def test_a_device_that_hangs_is_named_in_bounded_time(acl, monkeypatch):
-    monkeypatch.setattr(doctor, "DEVICE_SECONDS", 4.0)
+    """The processes that answer have all the time that they need on a busy machine."""
+    finish = doctor._finish
+
+    def patient(process, deadline):
+        return finish(process, deadline if "probe(1)" in process.args[-1] else deadline + 600)
+
+    monkeypatch.setattr(doctor, "_finish", patient)
+    monkeypatch.setattr(doctor, "DEVICE_SECONDS", 1.0)
     finding = acl("hang")
-    assert finding.detail == "1 of 2 open; device 1: no answer within 4 s"
+    assert finding.detail == "1 of 2 open; device 1: no answer within 1 s"
     assert finding.cure.startswith("see npu-smi info")
 
 

@@ -24,7 +24,9 @@ from zoofast import _core, load_recipe
 from zoofast.base.rows import read_named_rows
 from zoofast.cli import main
 from zoofast.errors import BackendError
+from zoofast.evaluation.result import EvalProgress
 from zoofast.inference.backends import open_backend
+from zoofast.inference.devices import Devices
 from zoofast.inference.remote import RemoteModel, kill_models
 from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.sources import open_source
@@ -36,6 +38,13 @@ def device_threads() -> list[threading.Thread]:
     for thread in threads:
         thread.join(timeout=30)
     return [thread for thread in threads if thread.is_alive()]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 # ---- several batches at the same time ------------------------------------------------
@@ -185,6 +194,11 @@ def test_a_device_that_hangs_is_lost(
 def test_each_device_has_its_own_clock(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Device 0 answers all the time, slowly; that device 1 hangs is noticed all the same."""
     freed = threading.Event()
+
+    def tell(state: EvalProgress) -> None:
+        if state.lost_devices:
+            freed.set()
+
     monkeypatch.setattr(
         ModelSpec,
         "open",
@@ -193,13 +207,40 @@ def test_each_device_has_its_own_clock(run: Path, monkeypatch: pytest.MonkeyPatc
         ),
     )
     with open_source(run / "images") as source:
-        source.items = list(source.items) * 4  # 4.6 seconds of work
-        evaluation = eval_case.evaluated(
-            run, source, eval_case.options(run, devices=2, timeout=2.0)
-        )
-    freed.set()
+        source.items = list(source.items) * 9  # 10 seconds of work
+        options = eval_case.options(run, devices=2, timeout=2.0)
+        evaluation = eval_case.evaluated(run, source, options, progress=tell)
     assert re.match(r"device 1 has not answered for \d+ s", evaluation.lost_devices[1])
-    assert evaluation.images == 4 * eval_case.COUNT
+    assert evaluation.images == 9 * eval_case.COUNT
+
+
+def test_a_device_is_lost_at_the_second_look(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop of the whole process, which is a leap of the clock, a device has time to
+    answer."""
+    freed = threading.Event()
+    monkeypatch.setattr(
+        ModelSpec, "open", lambda spec: eval_case.Wrapped(lambda call: freed.wait(60))
+    )
+    slots = _core.Batch(load_recipe(str(run / "recipe.toml")).plan(), 4)
+    with Devices([ModelSpec("m.onnx", device=i) for i in range(2)], 600.0) as devices:
+
+        def begin_and_leap() -> None:
+            for number in range(2):
+                devices.put(number, slots, 4)
+            wait_for(lambda: all(each.busy_since() for each in devices._devices))
+            devices._check_clocks(time.monotonic() + 1000)
+            assert not devices.lost
+
+        devices.begin([slots])
+        begin_and_leap()
+        freed.set()
+        assert sorted(devices.get()[0] for _ in range(2)) == [0, 1]
+        freed.clear()
+        devices._check_clocks(time.monotonic() + 1000)  # no device has a batch
+        begin_and_leap()
+        with pytest.raises(BackendError, match="device 1 has not answered for 1,000 s"):
+            devices._check_clocks(time.monotonic() + 1000)
+        freed.set()
 
 
 def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,9 +271,15 @@ def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch)
 def test_whoever_is_slow(run: Path, monkeypatch: pytest.MonkeyPatch, speeds: str) -> None:
     """Either side waits for the other; the shares say which."""
     if speeds == "device":
-        monkeypatch.setattr(
-            ModelSpec, "open", lambda spec: eval_case.Wrapped(lambda call: time.sleep(0.05))
-        )
+        ended = time.monotonic()
+
+        def compute(call: int) -> None:
+            """Takes at least twice as long as the device has waited, however slow the host is."""
+            nonlocal ended
+            time.sleep(max(0.05, 2 * (time.monotonic() - ended)))
+            ended = time.monotonic()
+
+        monkeypatch.setattr(ModelSpec, "open", lambda spec: eval_case.Wrapped(compute))
     else:
         from zoofast.preprocess.loader import Loader, Prepared
 
@@ -250,13 +297,12 @@ def test_whoever_is_slow(run: Path, monkeypatch: pytest.MonkeyPatch, speeds: str
 
 
 WATCHED = """
-import sys, time
+import itertools, sys, time
 from zoofast.inference.backends.null import NullModel
-calls = 0
+number = itertools.count(1)
 fast = NullModel.infer
 def infer(self, *batch, loop=1):
-    global calls
-    calls += 1
+    calls = next(number)  # threads of several devices call this
     {what}
     return fast(self, *batch, loop=loop)
 NullModel.infer = infer
@@ -399,9 +445,11 @@ def test_an_npu_that_dies(
     fault: str,
     reason: str,
 ) -> None:
-    fake_aclruntime.install(
-        tmp_path / "path", monkeypatch, at_run=f"if device and calls == 1: {fault}"
-    )
+    mark = str(tmp_path / "mark")
+    wait = f"while device == 0 and not os.path.exists({mark!r}): time.sleep(0.01)"
+    dying = f"if device and calls == 1: open({mark!r}, 'w').close(); {fault}"
+    # Device 0 waits, or it might compute everything before device 1 has its second batch.
+    fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run=f"{wait}\n        {dying}")
     timeout = "3" if "sleep" in fault or "STOP" in fault else "60"
     out = ["--device-timeout", timeout, "-o", tmp_path / "r.json", "--quiet"]
     arguments = eval_case.words(run, *out, "--device", "0,1")
@@ -452,13 +500,6 @@ def test_the_reason_of_acl_is_in_the_error(
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

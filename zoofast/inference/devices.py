@@ -224,7 +224,8 @@ class _Device(threading.Thread):
 
     def busy_since(self) -> float | None:
         """Since when the device has worked on a batch, in monotonic seconds; None: it waits."""
-        return min((each.busy_since for each in self.executors if each.busy_since), default=None)
+        # An executor may end its batch meanwhile, so its time is read once.
+        return min((since for each in self.executors if (since := each.busy_since)), default=None)
 
     def run(self) -> None:
         try:
@@ -283,6 +284,7 @@ class Devices:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._has_begun = False
         self._checked = 0.0  # when the devices' clocks were last looked at
+        self._late: set[_Device] = set()  # who was late then
         self.shared = any(spec.own_process for spec in specs)
         self._devices = [_Device(spec, self._tasks, self._events) for spec in specs]
         self._in_use = list(self._devices)
@@ -386,10 +388,16 @@ class Devices:
             return None
 
     def _check_clocks(self, now: float) -> None:
+        """Gives up the devices that are late at two looks in a row: where this process was stopped
+        for a while, as by Ctrl-Z, every device that worked is late at the first look."""
+        was_late, self._late = self._late, set()
         for device in list(self._in_use):
             since = device.busy_since() if device.loaded else self._opened
             limit = self._timeout if device.loaded else max(self._timeout, OPENING_SECONDS)
             if since is None or now - since <= limit:
+                continue
+            self._late.add(device)
+            if device not in was_late:
                 continue
             seconds = f"{now - since:,.0f} s"
             cure = f"a slow model may need a --device-timeout above {limit:g}"

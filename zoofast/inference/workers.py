@@ -72,6 +72,8 @@ class Workers(ABC):
         self._first: FirstResult | None = None  # of any device
         self._runs: dict[int, DeviceRun] = {}
         self._heard: list[float] = []  # when each worker last sent something, monotonic seconds
+        self._look_seconds = min(timeout / 4, CHECK_SECONDS)
+        self._late: dict[int, float] = {}  # index -> when a worker was first found late
 
     @abstractmethod
     def _start(self, index: int) -> None:
@@ -103,7 +105,7 @@ class Workers(ABC):
                 self._start(index)
                 self._heard.append(time.monotonic())
             while len(self._runs) < len(self._jobs):
-                for index, message in self._receive(min(self._timeout / 4, CHECK_SECONDS)):
+                for index, message in self._receive(self._look_seconds):
                     self._handle(index, message)
                 self._check_clocks()
             self._wait_for_end([i for i, run in self._runs.items() if run.lost is None])
@@ -155,16 +157,22 @@ class Workers(ABC):
         self._heard = [time.monotonic()] * len(self._jobs)
 
     def _check_clocks(self) -> None:
+        """Gives up the workers that are late, and still are a look later: where this process was
+        stopped for a while, as by Ctrl-Z, or could not write its progress, every worker is late at
+        first, and its message waits."""
         now = time.monotonic()
         limit = self._timeout if self._began else max(self._timeout, OPENING_SECONDS)
         for index, job in enumerate(self._jobs):
             waits = index in self._runs or (index in self._ready and not self._began)
-            if not waits and now - self._heard[index] > limit:
+            silent = now - self._heard[index]
+            if waits or silent <= limit:
+                self._late.pop(index, None)
+            elif now - self._late.setdefault(index, now) >= self._look_seconds:
                 what = "answered" if self._began else "loaded the model"
                 self._lose(
                     index,
-                    f"device {job.spec.device} has not {what} for {now - self._heard[index]:,.0f} "
-                    f"s; a slow model may need a --device-timeout above {limit:g}",
+                    f"device {job.spec.device} has not {what} for {silent:,.0f} s; a slow model "
+                    f"may need a --device-timeout above {limit:g}",
                 )
 
     def _lose(self, index: int, reason: str) -> None:

@@ -12,6 +12,8 @@ from zoofast.errors import BackendError
 from zoofast.inference.backends import BatchSize
 from zoofast.inference.backends.null import NullModel, parse_model
 
+MAX_OVERRUN_NS = 50_000_000  # of a sleep on a busy machine
+
 
 def load(
     model: str, device: int, batch: BatchSize, provider: str | None, concurrency: int
@@ -34,7 +36,8 @@ class SimModel(NullModel):
     """Returns the scores of NullModel after the time that an NPU of `fps` images a second takes.
 
     An execution lasts batch / fps seconds. A sleep may last longer than it was asked to; the next
-    execution is shorter by that time, because an NPU would not have lost it.
+    execution is shorter by that time, because an NPU would not have lost it. After more than
+    MAX_OVERRUN_NS the process was stopped, and the rest of that time is lost.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class SimModel(NullModel):
             outputs = super().infer(*batch)
             while (left := end - time.monotonic_ns()) > 0:
                 time.sleep(left / 1e9)
-            self._overrun_ns = -left
+            self._overrun_ns = min(-left, MAX_OVERRUN_NS)
             self._times.compute[-1] = self._ns / 1e6
         return outputs
 
