@@ -48,8 +48,11 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """argparse's, with errors of one line as all others of zoofast."""
 
+    chosen: str | None = None  # the name of the subcommand, which has the help for an error
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"zoofast: error: {redacted(message)} (see {self.prog} --help)\n")
+        program = self.chosen or self.prog
+        self.exit(2, f"zoofast: error: {redacted(message)} (see {program} --help)\n")
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -64,6 +67,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
             module = importlib.import_module(f"zoofast.commands.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+            parser.chosen = command.prog
     return parser
 
 

@@ -93,6 +93,20 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert out == "" and err.count("\n") == 1 and "'prepp'" in err
 
 
+def test_an_unknown_option_names_the_help_of_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "results", "labels.txt", "--outfmt", "TXT"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("--outfmt TXT (see zoofast score --help)\n")
+
+
+def test_labels_of_no_side_file_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prep", "val", "bins", "--recipe", "alexnet", "--labels", "labels.txt"]) == 2
+    assert "add --side-file FILE" in capsys.readouterr().err
+
+
 def test_the_page_lists_what_becomes_of_each_option_of_ais_bench() -> None:
     """docs/npu.md says what the parser does."""
     text = (paths.ROOT / "docs/npu.md").read_text(encoding="utf-8")

@@ -278,7 +278,7 @@ def test_shards_of_webdataset_with_their_own_labels(
     (tmp_path / "0.txt").write_text("x.JPEG\n")
     capsys.readouterr()
     assert main([*given[:3], "--labels-from", str(tmp_path / "0.txt"), *given[4:]]) == 2
-    assert "0.txt: holds no labels, as a pickle does" in capsys.readouterr().err
+    assert "0.txt: holds no labels (CIFAR" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", [2, 4, 7])

@@ -75,7 +75,7 @@ def test_what_is_missing_double_or_other_is_named(case: tuple[Path, list[str]]) 
     folder, words = case
     assert "1 of 3 shards are missing: 3/3" in said("s2", "s1")
     assert "are both shard 1/3; give one of them" in said("s1", "s2", "s1", "s3")
-    assert "there is no journal of a shard at" in said("s1", "none")
+    assert "none.json: no such shard: no folder, and no journal" in said("s1", "none")
     assert evaluate(folder, words, "k3", "--shard", "2/3", "--top-k", "3") == 1
     assert "is of another top-k (3) than" in said("s1", "k3", "s3")
     assert evaluate(folder, words, "first", "--shard", "2/3", "--limit", "2") == 1
@@ -129,5 +129,7 @@ def test_limits_and_labels(
     )
     assert "no image of the shards has a label" in done.stderr and done.returncode == 2
     assert (tmp_path / "m.json").read_text() == eval_case.result_of(first)
+    done = in_process.zoofast("merge", tmp_path / "m.json", *shards, tmp_path / "3.json")
+    assert "3.json: no such shard" in done.stderr and done.returncode == 2
     done = in_process.zoofast("merge", tmp_path / "m.json", run / "images", tmp_path / "1.json")
     assert "is a folder, and the other shards are files" in done.stderr

@@ -845,7 +845,7 @@ def test_too_little_space_is_said_before(tmp_path: Path, monkeypatch: pytest.Mon
     with open_backend("1x3x4x4", "null") as model:
         sink = ResultSink(tmp_path, "TXT", 1)
         sink.check_space(10, model.outputs, 1)
-        with pytest.raises(OutputError, match=r"need about \d+ MiB, 65 MiB are free"):
+        with pytest.raises(OutputError, match=r"need [\d,]+ bytes, .* and 68,157,440 are free"):
             sink.check_space(1000, model.outputs, 1)
 
 

@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     shards = [Path(shard) for shard in args.shards]
+    for shard in shards:
+        if not (shard.exists() or Path(f"{shard}.journal").exists()):
+            raise OutputError(f"{shard}: no such shard: no folder, and no journal {shard}.journal")
     folders = [shard for shard in shards if shard.is_dir()]
     if len(folders) == len(shards):
         return _merge_folders(args, shards)

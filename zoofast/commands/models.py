@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError, RecipeError
 from zoofast.preprocess.guides import TASKS, Guide, guides
 from zoofast.preprocess.recipe import DTYPES, Recipe, Size
-from zoofast.preprocess.recipe_file import load_recipe
+from zoofast.preprocess.recipe_file import load_recipe, nearest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -66,8 +65,7 @@ def _size(text: str) -> Size:
 
 def run(args: argparse.Namespace) -> int:
     if args.name is not None and args.name not in guides():
-        nearest = difflib.get_close_matches(args.name, guides(), n=1, cutoff=0.5)
-        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        hint = nearest(args.name, guides())
         raise ModelError(f"unknown model {args.name!r}{hint}; `zoofast models` lists all")
     chosen = [
         guide

@@ -124,6 +124,10 @@ def _options(args: argparse.Namespace) -> PrepOptions:
         "mirror": args.mirror,
     }
     packing = replace(packing, **{key: value for key, value in given.items() if value is not None})
+    if args.side_file is None and (args.side_line, args.labels) != (None, None):
+        raise OutputError(
+            "--side-line and --labels say what the file of --side-file holds; add --side-file FILE"
+        )
     return PrepOptions(
         format=args.format,
         packing=packing,

@@ -175,8 +175,8 @@ def print_score(
                 f"{name.replace('top', 'top-')} {value} %" for name, value in published.items()
             ]
             explain(
-                f"not compared with the published accuracy ({', '.join(named)}): that is of "
-                f"{ALL_OF_IMAGENET} images, this of {tally.images}"
+                f"not compared with the published accuracy ({', '.join(named)}): the published "
+                f"accuracy is of {ALL_OF_IMAGENET:,} images, this accuracy of {tally.images:,}"
             )
     print_problems(problems.lines())
     for index, files in score.other_outputs.items():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from zoofast import _logits
 from zoofast.base.files import write_atomic
 from zoofast.base.rows import npy_header
+from zoofast.base.text import counted
 from zoofast.errors import BackendError, OutputError
 from zoofast.inference.backends import TensorInfo
 
@@ -103,10 +104,11 @@ class ResultSink:
             text = size * TEXT_BYTES if self.fmt == "TXT" else 0
             nbytes += -(-max(text, info.nbytes // batch) // BLOCK_BYTES) * BLOCK_BYTES
         free = shutil.disk_usage(self.folder).free
-        if files * nbytes + RESERVED_BYTES > free:
+        needed = files * nbytes + RESERVED_BYTES
+        if needed > free:
             raise OutputError(
-                f"{self.folder}: {files} results need about {files * nbytes >> 20} MiB, "
-                f"{free >> 20} MiB are free"
+                f"{self.folder}: the results of {counted(files, 'file')} need {needed:,} bytes, "
+                f"with a reserve of {RESERVED_BYTES:,}, and {free:,} are free; free some space"
             )
 
 

@@ -239,7 +239,7 @@ def _prepare_locked(
     if needed > free:
         raise OutputError(
             f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
-            "prepare a part with --limit or --shard, or score without bins"
+            "prepare a part with --limit or --shard, or use `zoofast eval`, which writes no tensors"
         )
     if options.cache is not None:
         options = replace(options, cache=options.cache.beside(folder, needed))

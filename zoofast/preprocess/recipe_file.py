@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -118,8 +118,9 @@ def recipe_from_values(values: dict[str, Any], where: str) -> Recipe:
     return _RecipeReader(values, where).recipe()
 
 
-def nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown word: which known word may be meant, if any is similar."""
+    close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -130,8 +130,9 @@ def labels_from_source(source: Source, synsets: Path | str | None = None) -> Lab
     labels = source.read_labels()
     if labels is None:
         raise LabelError(
-            f"{source.where}: holds no labels, as a pickle does, Parquet files, and tars with "
-            "NAME.cls or NAME.json beside NAME.jpg; give the labels: LABELS or --labels-from SRC"
+            f"{source.where}: holds no labels (CIFAR's pickles, Parquet files, and tars with "
+            "NAME.cls or NAME.json beside NAME.jpg do); give the labels: LABELS or "
+            "--labels-from SRC"
         )
     return Labels(
         dict(labels),
