@@ -26,8 +26,9 @@ from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.preprocess.bins import Packing
-from zoofast.preprocess.folder import PrepOptions, prepare_folder
+from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.loader import Failure
+from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.sources import open_source
 from zoofast.report.data import Table
 from zoofast.report.eval import eval_report
@@ -440,9 +441,6 @@ def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
             PrepOptions(resume=True),
             store=store_on(Nodes("c")),  # type: ignore[arg-type]
         )
-        options = PrepOptions(packing=Packing(2, names="{i}.bin"))
-        with pytest.raises(OutputError, match="--ray writes a file for each image, or a pack"):
-            prepare_folder(source, tmp_path / "p", recipe, options, store=store_on(cluster))
     assert lost and [node.lost for node in there.nodes] == ["", "b: the node is gone"]
     assert folders.sums(tmp_path / "there", ".bin") == folders.sums(tmp_path / "here", ".bin")
     assert not list((tmp_path / "there").glob("*.part"))
@@ -481,6 +479,103 @@ def test_a_pack_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
     left = {path.name for path in (tmp_path / "there").iterdir()}
     assert left == {path.name for path in (tmp_path / "here").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        Packing(5, "zero", "in_{i:03d}.bin", mirror=True),
+        Packing(4, "drop", "{folder}/{i}.bin"),
+        Packing(1, "zero", "{i}.bin"),
+        Packing(1, "zero", "{name}.bin", mirror=True),
+    ],
+)
+def test_bins_on_nodes(files: dict[str, bytes], tmp_path: Path, packing: Packing) -> None:
+    """Three images fail, and no file can have the name of another one. The driver is killed. When
+    it continues, a node is lost, and one cannot read an image."""
+    bad = {name.replace("bad_", "img0006_"): data for name, data in folders.BAD_FILES.items()}
+    nameless = {"img0010" * 34 + "img.JPEG": files["img0000.JPEG"]}
+    images = folders.write(tmp_path / "in", {**files, **bad, **nameless})
+    recipe = load_recipe(folders.recipe_file(tmp_path))
+    labels = {Path(name).stem: i for i, name in enumerate({**files, **bad})}
+    victim, hidden = images / "img0003.JPEG", tmp_path / "hidden"
+    out = tmp_path / "there"
+
+    def prepared(resume: bool = False, store: Any = None) -> PrepReport:
+        to = tmp_path / "here" if store is None else out
+        side, line = f"{to}.txt", "{i} {bin} {labels}"
+        options = PrepOptions(packing=packing, side_file=side, side_line=line, resume=resume)
+        with open_source(images) as source:
+            return prepare_folder(source, to, recipe, options, labels=labels, store=store)
+
+    def blind(node: str, worker: Worker) -> None:
+        def run(places: Any) -> Any:
+            victim.rename(hidden)
+            try:
+                return Worker.run(worker, places)
+            finally:
+                hidden.rename(victim)
+
+        if node == "a":
+            worker.run = run  # type: ignore[method-assign]
+
+    def goes(node: str, call: int, answer: Any) -> Any:
+        if stops and (node, call) == ("c", 1):
+            raise KeyboardInterrupt
+        if not stops and (node, call) == ("b", 2):
+            cluster.alive.remove("b")
+            (out / f"{here.bins[-1].file}.0123abcd.part").write_bytes(b"half")  # type: ignore[index]
+            raise LostError("the node is gone")
+        return answer
+
+    def made(folder: Path) -> dict[str, bytes]:
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    here = prepared()
+    for stops in (True, False):
+        cluster: Any = Nodes("a", "b", "c", change=goes)
+        cluster.prepare = blind
+        try:
+            there = prepared(not stops, store_on(cluster))
+        except KeyboardInterrupt:
+            assert stops
+            held = packing.images > 1 or packing.mirror
+            assert any(name.endswith(".part") for name in made(out)) == held
+    assert [node.lost for node in there.nodes] == [
+        f"a: cannot read {victim}, which c can read",
+        "b: the node is gone",
+        "",
+    ]
+    assert there.resumed > 0 and there.prepared + there.resumed == here.prepared
+    assert made(out) == made(tmp_path / "here")
+    assert (tmp_path / "there.txt").read_text() == (tmp_path / "here.txt").read_text()
+    for key in ("failures", "names", "unnamed", "bins", "total", "state"):
+        assert getattr(there, key) == getattr(here, key), key
+
+
+def test_a_node_that_would_name_bins_otherwise(files: dict[str, bytes], tmp_path: Path) -> None:
+    """It has images of the same names, with other endings."""
+    images = folders.write(tmp_path / "in", files)
+    other = {name.replace("JPEG", "jpg"): data for name, data in files.items()}
+    there = folders.write(tmp_path / "there", other)
+
+    def elsewhere(node: str, worker: Worker) -> None:
+        if node == "b":
+            moved = replace(worker._work.images, where=str(there))
+            worker._work = replace(worker._work, images=moved)
+
+    cluster: Any = Nodes("a", "b")
+    cluster.prepare = elsewhere
+    recipe = load_recipe(folders.recipe_file(tmp_path))
+    for names, lost in (("{name}.bin", True), ("{stem}_{i}.bin", False)):
+        options = PrepOptions(packing=Packing(1, names=names), overwrite=True)
+        with open_source(images) as source:
+            to = tmp_path / "out"
+            report = prepare_folder(source, to, recipe, options, store=store_on(cluster))
+        reason = f"b: {there}: lists images of other paths, after which other bins would be named"
+        assert [node.lost for node in report.nodes] == ["", reason if lost else ""]
+        assert len(list((tmp_path / "out").glob("*.bin"))) == len(files)
 
 
 def test_the_size_of_tasks() -> None:

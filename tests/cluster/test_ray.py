@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,16 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def wait_for(lines: int, journal: Path, process: subprocess.Popen[str]) -> None:
+    wait_until(
+        lambda: journal.exists() and journal.read_bytes().count(b"\n") >= lines,
+        process,
+    )
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     try:
         until = time.monotonic() + 90
-        while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+        while not is_so():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -192,6 +199,48 @@ def test_prep(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:
         assert packs[0] == packs[1], name
     assert sum(node["images"] for node in there["nodes"]) == there["total"]
     assert len(there["nodes"]) == 3
+
+
+def test_bins_when_the_driver_and_a_node_are_killed(
+    tmp_path: Path, nodes: ray_cluster.Nodes
+) -> None:
+    large = [jpegs.jpeg(1500, 2000, i) for i in range(3)]
+    files = {f"img{i:04d}.JPEG": large[i % 3] for i in range(250)}
+    bad = {name.replace("bad_", "img0100_"): data for name, data in folders.BAD_FILES.items()}
+    images = folders.write(tmp_path / "images", {**files, **bad})
+    words = ["prep", images, "--recipe", folders.recipe_file(tmp_path), "--quiet", "--mirror"]
+    words += ["--images-per-bin", 4, "--bin-names", "{i}.bin"]
+    code, error = ended(start(*words, tmp_path / "here"))
+    assert code == 1, error
+    out = tmp_path / "there"
+    words += [out, "--ray", nodes.address]
+
+    def until(bins: int) -> subprocess.Popen[str]:
+        """Runs until there are so many bins, or to the end."""
+        process = start(*words)
+        wait_until(
+            lambda: process.poll() is not None or len(list(out.glob("*.bin"))) >= bins, process
+        )
+        return process
+
+    process = until(20)
+    kill(process)
+    process.communicate()
+    words.append("--resume")
+    process = until(60)
+    nodes.kill(nodes.nodes[-1])
+    code, error = ended(process)
+    nodes.nodes.append(nodes.add())
+    assert code == 1, error
+    here, there = (said(tmp_path / name / "zoofast-prep.json") for name in ("here", "there"))
+    for key in ("failures", "names", "packing", "total", "state"):
+        assert there[key] == here[key], key
+    assert there["prepared"] + there["resumed"] == here["prepared"] == len(files)
+    assert len(here["packing"]["bins"]) == 64
+    assert folders.sums(out, "") == folders.sums(tmp_path / "here", "") | {
+        "zoofast-prep.json": folders.sums(out, ".json")["zoofast-prep.json"]
+    }
+    assert not (out / ".zoofast-ray").exists()
 
 
 def test_a_node_without_the_images_and_a_model_that_nodes_lack(

@@ -17,12 +17,12 @@ from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Answer, Driver
 from zoofast.cluster.evaluate import images_of
 from zoofast.cluster.shared import shared_folder
-from zoofast.cluster.work import Done, PrepWork
+from zoofast.cluster.work import Done, PrepWork, bins_digests
 from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation.answers import Places
 from zoofast.preprocess.folder import PrepOptions, PrepReport, Progress, Store, choose
 from zoofast.preprocess.loader import Failure, Stats
-from zoofast.preprocess.sinks import FileSink, PackSink, Sink
+from zoofast.preprocess.sinks import BinSink, FileSink, PackSink, Sink
 from zoofast.preprocess.sources import Item, Source
 
 MARKED = ".zoofast-ray"  # a folder in that of the tensors, by which nodes know it; see shared
@@ -40,11 +40,6 @@ def store_on(cluster: RayCluster) -> Store:
         report: PrepReport,
         progress: Progress,
     ) -> None:
-        if not isinstance(sink, (FileSink, PackSink)):
-            raise OutputError(
-                "--ray writes a file for each image, or a pack: no --images-per-bin, no --mirror; "
-                "use --shard and zoofast merge instead"
-            )
         if options.cache is not None:
             raise OutputError("--cache is for one machine, without --ray")
         chosen = choose(source, options.limit, options.shard)
@@ -54,7 +49,9 @@ def store_on(cluster: RayCluster) -> Store:
         stats = Stats()
         with ExitStack() as stack:
             mark = stack.enter_context(shared_folder(Path(folder, MARKED)))
-            work = PrepWork(images, report.recipe, options.format, folder, mark, report.bins)
+            bins = bins_digests(chosen, options.packing)
+            recipe, packing = report.recipe, options.packing
+            work = PrepWork(images, recipe, options.format, folder, mark, packing, bins)
             driver = stack.enter_context(Driver(cluster, work, chosen, _no_model, options.threads))
             try:
                 driver.open()
@@ -66,6 +63,8 @@ def store_on(cluster: RayCluster) -> Store:
                 for places, done, _ in answers:
                     if isinstance(sink, PackSink):
                         _append(sink.rows, mark, done, [chosen[i].name for i in places.tolist()])
+                    elif isinstance(sink, BinSink):
+                        sink.held |= done.held
                     failed = places[~done.is_good].tolist()
                     failures += zip(failed, done.failures, strict=True)
                     stats.add_stats(done.stats)
@@ -83,7 +82,10 @@ def store_on(cluster: RayCluster) -> Store:
                 report.failures = [failure for _, failure in failures]
         if isinstance(sink, PackSink):
             sink.rows.finish()
-        elif driver.lost:
+        elif isinstance(sink, BinSink):
+            if driver.lost or failures:  # also of an answer that was left for another node's
+                sink.remove_unfinished()
+        elif isinstance(sink, FileSink) and driver.lost:
             sink.remove_unfinished(report.names)
 
     return store
@@ -118,7 +120,7 @@ def _append(rows: NamedRows, mark: str, done: Done, names: Sequence[str]) -> Non
         names_path(path).unlink()
 
 
-def _count(report: PrepReport, stats: Stats, sink: FileSink | PackSink) -> None:
+def _count(report: PrepReport, stats: Stats, sink: Sink) -> None:
     report.nbytes_in = stats.nbytes_in
     report.nbytes_out = report.prepared * sink.nbytes_each
     report.stage_seconds, report.decoders = stats.stage_seconds, stats.decoders

@@ -10,7 +10,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from zoofast.base.files import write_atomic
 from zoofast.base.provenance import file_sha256, sha256
 from zoofast.base.rows import NamedRows
+from zoofast.base.sequences import Selection
 from zoofast.cluster.ranges import MAX_IMAGES
 from zoofast.cluster.shared import (
     PACK_SHARD_BYTES,
@@ -37,11 +38,11 @@ from zoofast.inference.backends import TensorInfo
 from zoofast.inference.devices import Devices
 from zoofast.inference.spec import ModelSpec, check_recipe
 from zoofast.inference.stream import ring_depth, stream
-from zoofast.preprocess.bins import Bin
+from zoofast.preprocess.bins import Packing, bin_files, plan_bins
 from zoofast.preprocess.folder import choose
 from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, Stats
 from zoofast.preprocess.recipe import Recipe, resize_order
-from zoofast.preprocess.sinks import FileSink
+from zoofast.preprocess.sinks import BinSink, open_sink
 from zoofast.preprocess.sources import Item, Source, names_of, open_source
 from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import Timeline
@@ -56,9 +57,17 @@ def names_of_block(items: Sequence[Item], block: int) -> list[str]:
 
 def names_digests(items: Sequence[Item]) -> list[str]:
     """Identifies a list of images: the SHA-256 of the names of each block, in order."""
-    names = names_of(items)
+    return _digests(names_of(items))
+
+
+def bins_digests(items: Sequence[Item], packing: Packing) -> list[str]:
+    """Identifies the names of the images' bins: the SHA-256 of each block of names, in order."""
+    return [] if packing.is_plain else _digests(bin_files(items, packing))
+
+
+def _digests(names: Iterator[str]) -> list[str]:
     blocks = ("\n".join(block) for block in iter(lambda: list(islice(names, BLOCK_IMAGES)), []))
-    return [sha256(text.encode("utf-8", "surrogateescape")) for text in blocks]
+    return [sha256(text.encode("utf-8", "surrogatepass")) for text in blocks]
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,15 @@ class EvalWork:
 @dataclass(frozen=True)
 class PrepWork:
     """A preparation, as a node needs it. folder: on storage that all nodes share; mark: a file
-    there, see zoofast.cluster.shared."""
+    there, see zoofast.cluster.shared. bins: see bins_digests."""
 
     images: Images
     recipe: Recipe
     format: str
     folder: str
     mark: str
-    bins: list[Bin] | None
+    packing: Packing
+    bins: list[str]
 
 
 @dataclass(frozen=True)
@@ -125,8 +135,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Opened:
-    """A node is ready. input, classes: of the model; None and 0 for a preparation. most: images of
-    a task."""
+    """A node is ready. batch: a task has a multiple of it of images; most: about as many at most.
+    input, classes: of the model; None and 0 for a preparation."""
 
     threads: int
     devices: int
@@ -144,7 +154,8 @@ class Done:
 
     best: the answers of the good ones, None for a preparation. failures: of the others, in order.
     device_ns: (in computing, in waiting), summed over the executors of the node's devices. shard:
-    the file of the good ones' logits, "" if there is none.
+    the file of the good ones' logits or tensors, "" if there is none. held: bin that lacks an image
+    -> its temporary name; both in the folder of the tensors.
     """
 
     is_good: NDArray[np.bool_]
@@ -157,6 +168,7 @@ class Done:
     lost_devices: dict[int, str] = field(default_factory=dict)
     waited: float = 0.0  # seconds since the task before; 0 for the first
     shard: str = ""
+    held: dict[str, str] = field(default_factory=dict)
 
 
 class Worker:
@@ -189,9 +201,14 @@ class Worker:
             source = self._source
             if isinstance(work, PrepWork):
                 check_shared(work.mark, work.folder)
+                if bins_digests(self._items, work.packing) != work.bins:
+                    return Refused(
+                        f"{work.images.where}: lists images of other paths, after which other bins "
+                        "would be named"
+                    )
                 part = _PackPart if work.format == "pack" else _FilesPart
                 self._part = part(work, source, self._cpus)
-                return Opened(self._cpus, 0, 1, most=self._part.most)
+                return Opened(self._cpus, 0, work.packing.images, most=self._part.most)
             path = _find_model(work, model)
             if path is None:
                 return Refused(f"{work.spec.model}: no such model file", missing_model=True)
@@ -219,7 +236,7 @@ class Worker:
         begin = time.monotonic()
         waited = 0.0 if self._ended is None else begin - self._ended
         try:
-            done = self._part.run([self._items[place] for place in places.tolist()])
+            done = self._part.run(Selection(self._items, places))
         except (BackendError, SourceError) as error:
             return Refused(str(error))
         except ZoofastError as error:
@@ -296,7 +313,7 @@ class _EvalPart:
             cpus, len(specs), batch, concurrency, depth, self._devices.input, classes, most
         )
 
-    def run(self, items: Sequence[Item]) -> Done:
+    def run(self, items: Selection[Item]) -> Done:
         loader, k = self._loader, self._work.top_k + 1
         loader.stats = Stats()
         loader.restart(items)
@@ -329,7 +346,8 @@ class _EvalPart:
 
 
 class _FilesPart:
-    """The sink of a node. Its files have their final names when a task is done."""
+    """The sinks of a node. Their files have their final names when a task is done, but for bins
+    that lack an image."""
 
     most = MAX_IMAGES
 
@@ -337,9 +355,15 @@ class _FilesPart:
         self._work, self._source, self._cpus = work, source, cpus
         self._tag = secrets.token_hex(4)
 
-    def run(self, items: Sequence[Item]) -> Done:
+    def run(self, items: Selection[Item]) -> Done:
         work, good, failures, sums = self._work, [], [], [Stats()]
-        sink = FileSink(Path(work.folder), work.recipe, f".{work.format}", work.bins, self._tag)
+        packing, bins = work.packing, None
+        if not packing.is_plain:  # a task has whole bins
+            first = items.places[:: packing.images]
+            numbers = [int(place) // packing.images for place in first]
+            bins, _ = plan_bins(items, packing, numbers)
+        folder, tag = Path(work.folder), self._tag
+        sink = open_sink(work.format, folder, work.recipe, packing, bins, tag=tag)
 
         def stored(batch: BatchOutcome, stats: Stats) -> None:
             good.append(batch.is_good)
@@ -347,7 +371,8 @@ class _FilesPart:
             sums[0] = stats
 
         sink.store(self._source, items, self._cpus, work.images.max_file_bytes, None, stored)
-        return Done(np.concatenate(good), failures, None, sums[0])
+        held = sink.held if isinstance(sink, BinSink) else {}
+        return Done(np.concatenate(good), failures, None, sums[0], held=held)
 
 
 class _PackPart:
@@ -357,7 +382,7 @@ class _PackPart:
         self._work, self._source, self._cpus = work, source, cpus
         self.most = max(PACK_SHARD_BYTES // work.recipe.nbytes, 1)
 
-    def run(self, items: Sequence[Item]) -> Done:
+    def run(self, items: Selection[Item]) -> Done:
         work = self._work
         path, recipe = new_shard(work.mark), work.recipe
         rows = NamedRows(path, recipe.shape, recipe.dtype)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,22 +101,25 @@ class Bin:
         return [self.file, self.mirrored] if self.mirrored else [self.file]
 
 
-def plan_bins(items: Sequence[Item], packing: Packing) -> tuple[list[Bin], list[Item]]:
+def plan_bins(
+    items: Sequence[Item], packing: Packing, numbers: Sequence[int] | None = None
+) -> tuple[list[Bin], list[Item]]:
     """The bins of `items`, in order, and the items of the last bin if that is left out.
 
-    Raises OutputError for two bins of one name, or a name that no file can have.
+    numbers: of the bins, where `items` are some of the source's; None: 0, 1, 2 and so on. Raises
+    OutputError for two bins of one name, or a name that no file can have.
     """
     bins: list[Bin] = []
     dropped: list[Item] = []
     taken: set[str] = set()
-    for i in range(0, len(items), packing.images):
+    for k, i in enumerate(range(0, len(items), packing.images)):
         part = items[i : i + packing.images]
         if len(part) < packing.images and packing.fill == "drop":
             dropped = list(part)
             break
         if part[0].problem is not None and not packing.is_numbered:
             continue  # an image whose name cannot be a file's has no bin
-        file = packing.name(len(bins), part[0])
+        file = packing.name(k if numbers is None else numbers[k], part[0])
         problem = bin_problem(file)
         if problem is not None:
             raise OutputError(f"{part[0].path}: its bin cannot be named {file!r}: {problem}")
@@ -128,6 +131,12 @@ def plan_bins(items: Sequence[Item], packing: Packing) -> tuple[list[Bin], list[
             taken.add(each)
         bins.append(made)
     return bins, dropped
+
+
+def bin_files(items: Sequence[Item], packing: Packing) -> Iterator[str]:
+    """The names of the bins that the items would have, in order. It holds no list of them."""
+    for k, i in enumerate(range(0, len(items), packing.images)):
+        yield packing.name(k, items[i])
 
 
 def mirrored_name(file: str) -> str:

@@ -80,10 +80,9 @@ class FileSink:
     ) -> None:
         """tag: in the temporary names, where several processes may write the same file."""
         files = None if bins is None else {bin.images[0]: bin.file for bin in bins}
-        part = f".{tag}{PART}" if tag else PART
         prefix = npy_header(recipe.shape, recipe.dtype) if suffix == ".npy" else b""
         self._recipe = recipe
-        self._paths = OutputPaths(os.fspath(folder), suffix, files, part, prefix)
+        self._paths = OutputPaths(os.fspath(folder), suffix, files, _part(tag), prefix)
         self.nbytes_each = recipe.nbytes + len(prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
 
@@ -126,6 +125,11 @@ class FileSink:
         """Nothing is left to do: every file has its final name."""
 
 
+def _part(tag: str) -> str:
+    """Ends a file's temporary name."""
+    return f".{tag}{PART}" if tag else PART
+
+
 def _entries(folder: str, files: Iterable[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """The entries of `folder` and of its folders that `files` are in, each with its path there.
 
@@ -139,14 +143,16 @@ def _entries(folder: str, files: Iterable[str]) -> Iterator[tuple[str, os.DirEnt
                     yield os.path.join(part, entry.name), entry
 
 
-def _sizes(folder: str, files: Sequence[str]) -> dict[str, int]:
-    """The size of each of `files` that is in `folder`. Removes those that are not whole."""
+def _sizes(folder: str, files: Sequence[str], keep: Set[str] = frozenset()) -> dict[str, int]:
+    """The size of each of `files` that is in `folder`. Removes those that are not whole, apart from
+    the temporary names `keep`."""
     wanted = set(files)
     sizes: dict[str, int] = {}
     for file, entry in _entries(folder, files):
         if _is_unfinished(file, wanted):
-            with write_errors(entry.path):
-                os.unlink(entry.path)
+            if file not in keep:
+                with write_errors(entry.path):
+                    os.unlink(entry.path)
         elif file in wanted and entry.is_file(follow_symlinks=False):
             sizes[file] = entry.stat().st_size
     return sizes
@@ -193,15 +199,18 @@ class BinSink:
         packing: Packing,
         bins: Sequence[Bin],
         failed: frozenset[str],
+        tag: str = "",
     ) -> None:
+        """tag: in the temporary names, where several processes may write the same file."""
+        self._part = _part(tag)
         self._folder, self._recipe, self._packing = os.fspath(folder), recipe, packing
         self._bins, self._failed = bins, failed
-        self._held: list[str] = []
+        self.held: dict[str, str] = {}  # file that lacks an image -> its temporary name
         copies = 2 if packing.mirror else 1
         self.nbytes_each = self.space_each = recipe.nbytes * copies
 
     def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
-        sizes = _sizes(self._folder, [file for bin in self._bins for file in bin.files])
+        sizes = _sizes(self._folder, self._files())
         nbytes = self._recipe.nbytes * self._packing.images
         return {
             name
@@ -213,7 +222,14 @@ class BinSink:
         }
 
     def clear(self, names: Iterable[str]) -> None:
-        remove_files(self._folder, [file for bin in self._bins for file in bin.files])
+        remove_files(self._folder, self._files())
+
+    def _files(self) -> list[str]:
+        return [file for bin in self._bins for file in bin.files]
+
+    def remove_unfinished(self) -> None:
+        """Removes what other processes, which have ended, left unfinished, apart from `held`."""
+        _sizes(self._folder, self._files(), set(self.held.values()))
 
     def store(
         self,
@@ -224,8 +240,7 @@ class BinSink:
         cache: PixelCache | None,
         stored: Stored,
     ) -> None:
-        files = [file for bin in self._bins for file in bin.files]
-        _make_folders(self._folder, files)
+        _make_folders(self._folder, self._files())
         # Whole bins are left to be done, in order: `completed` says it of all images of a bin.
         names = {item.name for item in items if item.problem is None}
         todo = [bin for bin in self._bins if "" in bin.images or names.intersection(bin.images)]
@@ -263,20 +278,21 @@ class BinSink:
             data = rows if file == bin.file else rows[..., ::-1] if nchw else rows[:, :, ::-1]
             path = os.path.join(self._folder, file)
             with write_errors(path):
-                Path(path + PART).unlink(missing_ok=True)  # a killed run's, or somebody's link
-                with open(path + PART, "xb") as stream:
+                Path(path + self._part).unlink(missing_ok=True)  # a killed run's, or a link
+                with open(path + self._part, "xb") as stream:
                     stream.write(np.ascontiguousarray(data).data)
                 if is_whole:
-                    os.replace(path + PART, path)
+                    os.replace(path + self._part, path)
                 else:
-                    self._held.append(path)
+                    self.held[file] = file + self._part
 
     def finish(self) -> None:
         """Gives their final names to the bins that lack an image."""
-        for path in self._held:
+        for file, part in self.held.items():
+            path = os.path.join(self._folder, file)
             with write_errors(path):
-                os.replace(path + PART, path)
-        self._held.clear()
+                os.replace(os.path.join(self._folder, part), path)
+        self.held.clear()
 
 
 class PackSink:
@@ -342,11 +358,12 @@ def open_sink(
     packing: Packing = PLAIN,
     bins: Sequence[Bin] | None = None,
     failed: frozenset[str] = frozenset(),
+    tag: str = "",
 ) -> Sink:
     """The sink for one of FORMATS. bins: None where each image has a file of its own name. failed:
-    the images that an earlier run could not prepare."""
+    the images that an earlier run could not prepare. tag: as FileSink takes it."""
     if format == "pack":
         return PackSink(folder, recipe)
     if bins is not None and (packing.images > 1 or packing.mirror):
-        return BinSink(folder, recipe, packing, bins, failed)
-    return FileSink(folder, recipe, "." + format, bins)
+        return BinSink(folder, recipe, packing, bins, failed, tag)
+    return FileSink(folder, recipe, "." + format, bins, tag)
