@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,22 +33,21 @@ def serving(root: Path, work: Path) -> Iterator[str]:
     """The URL of a server whose root is `root`; it works in the folder `work`."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None, "apt-get install nginx-light"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     work.mkdir()
-    (work / "nginx.conf").write_text(_CONFIG.format(port=port, root=root))
     # An unprivileged worker of a server that root starts cannot read a test's folder.
     user = ["-g", "user root;"] if os.geteuid() == 0 else []
     command = [program, "-p", str(work), "-c", "nginx.conf", "-e", "error.log", *user]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+    # nginx inherits the socket: no other program gets its port, and clients wait until nginx runs.
+    with socket.create_server(("127.0.0.1", 0), backlog=511) as listener:
+        fd, port = listener.fileno(), listener.getsockname()[1]
+        (work / "nginx.conf").write_text(_CONFIG.format(port=port, root=root))
+        environment = {**os.environ, "NGINX": f"{fd};"}
+        server = subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, env=environment, pass_fds=[fd]
+        )
+    with server:
         try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert server.poll() is None, (work / "error.log").read_text()
-                time.sleep(0.05)
             yield f"http://127.0.0.1:{port}"
+            assert server.poll() is None, (work / "error.log").read_text()
         finally:
             server.terminate()
