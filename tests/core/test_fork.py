@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import folders, jpegs
 
-SECONDS = 60  # the children end at once; a child that hangs ends the test
+SECONDS = 300  # the children end at once; a child that hangs ends the test
 
 SETUP = """
 import os, sys, threading, time

@@ -44,7 +44,7 @@ def run(
         env=emulation.environment(FPS=4000, **settings),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("ThreadSanitizer does not run on this kernel")

@@ -73,7 +73,7 @@ class Place:
 
     def check(self, process: subprocess.Popen[str]) -> tuple[int, list[str]]:
         """How many images came from the cache, and the warnings. The tensors must be right."""
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == 0
         tensors, cached, said = json.loads(out)
         assert tensors == self.expected
@@ -104,7 +104,7 @@ def test_a_kill_at_any_call(place: Place, call: str, at: int) -> None:
     for what in ("kill", "killed"):  # before the call, after it
         place.clear()
         process = place.start(call=call, at=at, do=what, count=1)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL
     place.check_complete()
 
@@ -122,7 +122,7 @@ def test_a_fault_while_another_geometry_is_removed(place: Place, at: int, what: 
     if what == "eio":
         place.check(process)
     else:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL
     _, said = place.check(place.start(size))
     assert not any("is full" in text for text in said)

@@ -498,13 +498,14 @@ def test_files_need_a_writer(chosen: Recipe) -> None:
 
 
 def test_a_closed_pool_drops_what_has_not_begun(chosen: Recipe, tmp_path: Path) -> None:
-    pool, batch = _core.Pool(1), _core.Batch(chosen.plan(), 400)
+    count = 2000  # seconds of work, which end at once
+    pool, batch = _core.Pool(1), _core.Batch(chosen.plan(), count)
     image = write_jpeg(tmp_path, 400, 400)
-    for _ in range(400):
+    for _ in range(count):
         batch.add_path(image)
     pool.submit(batch)
     pool.close()
-    outcomes = [batch.outcome(i) for i in range(400)]
+    outcomes = [batch.outcome(i) for i in range(count)]
     statuses = {outcome.status for outcome in outcomes}
     assert _core.Status.CANCELLED in statuses
     assert statuses <= {_core.Status.OK, _core.Status.CANCELLED}

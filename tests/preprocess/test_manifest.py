@@ -201,7 +201,7 @@ def test_a_second_writer_ends_at_once_and_changes_nothing(
         before = folders.sums(out, ".bin", ".npy", ".part", ".json")
         for more in ("--resume", "--overwrite"):
             command = [*_prep(images, out, recipe, format), more]
-            second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            second = subprocess.run(command, capture_output=True, text=True, timeout=300)
             assert second.returncode == 2
             assert f"{out} is in use by process {first.pid} on " in second.stderr
             assert second.stderr.count("\n") == 1

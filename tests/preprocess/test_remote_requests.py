@@ -51,7 +51,7 @@ def test_a_killed_eval_gives_the_undisturbed_result(tmp_path: Path) -> None:
         words = eval_case.words(tmp_path, "-o", result, "--batchsize", "4", "--quiet")
         words[2] = f"{server.url}/val.tar"
         with subprocess.Popen([eval_case.ZOOFAST, *words]) as run:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
                 assert run.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)

@@ -73,6 +73,15 @@ def sums(folder: Path, *suffixes: str) -> dict[str, str]:
     }
 
 
+def open_below(folder: Path) -> list[str]:
+    """The files below `folder` that this process has open, also removed ones."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself, or of another thread
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [path for path in found if path.startswith(f"{folder}/")]
+
+
 @contextlib.contextmanager
 def without_privileges() -> Iterator[None]:
     """Permissions hold inside, for root too: it acts as nobody."""

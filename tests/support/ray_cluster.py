@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class Nodes:
         raylet = node.all_processes["raylet"][0].process.pid
         processes = [path for path in Path("/proc").glob("[0-9]*") if _parent(path) == raylet]
         for pid in (raylet, *(int(path.name) for path in processes)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended with the raylet
+                os.kill(pid, signal.SIGKILL)
         self.nodes.remove(node)
         return str(node.node_id)
 

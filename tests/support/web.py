@@ -35,6 +35,7 @@ class Web(ThreadingHTTPServer):
         self.stalled, self.released = threading.Event(), threading.Event()
         self.requests: list[tuple[str, str, str]] = []
         self.sent: Counter[str] = Counter()
+        self.lock = threading.Lock()  # guards `sent`
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -91,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if fault in ("cut", "stall"):
             data = data[:amount]
-        web.sent[path] += len(data)
+        with web.lock:
+            web.sent[path] += len(data)
         self.wfile.write(data)
         if fault == "stall":
             web.stalled.set()

@@ -19,9 +19,10 @@ typedef struct {
     const char *file;
     int device;
     pthread_t thread;
-    pthread_mutex_t lock; /* guards model */
+    pthread_mutex_t lock; /* guards model, answered and ended */
     zf_acl_model *model;
     int answered;
+    bool ended;
     zf_acl_error error; /* call and text are set if something failed */
     bool failed;
 } worker;
@@ -103,7 +104,9 @@ static int run_batches(worker *at)
         if (!failed) {
             check_outputs(at, at->answered, rows[at->answered], sample);
             zf_acl_release(at->model);
+            pthread_mutex_lock(&at->lock);
             at->answered++;
+            pthread_mutex_unlock(&at->lock);
         }
     }
     /* What is in flight may still be read: the memory is given back after the model is closed. */
@@ -126,19 +129,29 @@ static void *work(void *argument)
     at->model = model;
     pthread_mutex_unlock(&at->lock);
     at->failed = !model || run_batches(at);
+    pthread_mutex_lock(&at->lock);
+    at->ended = true;
+    pthread_mutex_unlock(&at->lock);
     return NULL;
 }
 
-/* Abandons models that answer nothing for a while. */
+/* Abandons models that answer nothing for a second, until all workers have ended. */
 static void abandon(worker *workers, int count)
 {
-    struct timespec pause = {.tv_sec = 1};
-    nanosleep(&pause, NULL);
-    for (int i = 0; i < count; i++) {
-        pthread_mutex_lock(&workers[i].lock);
-        if (workers[i].model)
-            zf_acl_abandon(workers[i].model);
-        pthread_mutex_unlock(&workers[i].lock);
+    int seen[MAX_THREADS], left = count;
+    memset(seen, -1, sizeof seen);
+    while (left > 0) {
+        struct timespec pause = {.tv_sec = 1};
+        nanosleep(&pause, NULL);
+        left = 0;
+        for (int i = 0; i < count; i++) {
+            pthread_mutex_lock(&workers[i].lock);
+            if (workers[i].model && workers[i].answered == seen[i])
+                zf_acl_abandon(workers[i].model);
+            seen[i] = workers[i].model ? workers[i].answered : -1;
+            left += !workers[i].ended;
+            pthread_mutex_unlock(&workers[i].lock);
+        }
     }
 }
 
