@@ -152,7 +152,11 @@ def test_links_inside_a_tar_are_said(tmp_path: Path) -> None:
         link = tarfile.TarInfo("b.JPEG")
         link.type, link.linkname = tarfile.SYMTYPE, "a.JPEG"
         archive.addfile(link)
-    assert listed(tmp_path / "a.tar") == (["a"], ["b.JPEG"])
+        link.name = "notes.txt"
+        archive.addfile(link)
+    assert listed(tmp_path / "a.tar") == (["a", "b"], ["notes.txt"])
+    with open_source(tmp_path / "a.tar") as source:
+        assert [source.read(item) for item in source.items] == [b"abc", b""]
 
 
 @pytest.mark.parametrize("cut", [300, 512, 700, 1100])

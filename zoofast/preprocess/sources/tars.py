@@ -121,10 +121,13 @@ def index(source: TarSource, archive: int, prefix: str, members: Iterable[Member
     others: list[tuple[str, int, int]] = []  # path, offset and size of members that are no images
     for name, offset, nbytes, regular in members:
         path = prefix + name
-        if not regular or _is_hidden(name):
+        if _is_hidden(name):
             source.skipped.append(path)
         elif is_image(name):
-            source.items.append(Item.at(path, offset, nbytes, archive))
+            # A link has no bytes of its own in the tar, and becomes an empty file, which fails.
+            source.items.append(Item.at(path, offset, nbytes if regular else 0, archive))
+        elif not regular:
+            source.skipped.append(path)
         else:
             others.append((path, offset, nbytes))
     samples = {_sample(item.path) for item in source.items[first_item:]} if others else set()
