@@ -9,14 +9,19 @@
 #include "zf_jpeg_bits.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
 /* Fields of an entry of zf_ac_table.entry. */
-#define TOTAL(e) ((int)(uint8_t)(e))
+#define TOTAL(e) (64 - ZF_AC_BITS - (int)(uint8_t)(e))
 #define STEP1(e) ((uint8_t)((e) >> 16))
 #define STEP2(e) ((uint32_t)(e) >> 24)
-#define VALUE2(e) ((int16_t)((e) >> 48))
+#define SIZE_AND_INDEX(e) ((e) >> 32 & 63)
+#define VALUE1(e) ((int)((e) >> 40)) /* in its low 16 bits */
+#define VALUE2(e) ((int8_t)((e) >> 56))
 
 /* ---- blocks --------------------------------------------------------------- */
 
@@ -46,17 +51,29 @@ INLINE int ac_rare(zf_bits *b, const zf_ac_table *table, int *value)
     return step;
 }
 
-/* Stores the coefficients of an entry behind zigzag position k. Returns the position of
- * the last of them. */
-INLINE size_t take(zf_bits *b, uint64_t entry, size_t k, int16_t *block)
+/* Returns the index of the entry behind `entry`, from the buffer before that entry's bits are
+ * dropped: this is a step less in the chain than the top bits of the buffer after that. *value
+ * gets the bits of a value of the stream, which lie above the index; 0: it is in the table. */
+typedef size_t split_fn(uint64_t buf, uint64_t entry, int *value);
+
+static inline size_t split(uint64_t buf, uint64_t entry, int *value)
 {
-    /* There is no branch on whether the value is in the table or in the stream, since
-     * it would be hard to predict. For a value in the table the shift leaves none of
-     * the stream's bits. (The lowest bit of buf is never valid, so it can be cleared.) */
-    uint64_t bits = (b->buf & ~(uint64_t)1) << (entry >> 8 & 63);
-    int negative = (int)~((int64_t)bits >> 63);
-    int value = (int)(bits >> (entry >> 48 & 63)) + ((int)(entry >> 32) & negative);
-    b->buf <<= entry & 63; /* TOTAL(entry), but one step less in the chain */
+    uint64_t bits = buf >> (entry & 63);
+    *value = (int)((bits & (((uint64_t)1 << SIZE_AND_INDEX(entry)) - 1)) >> ZF_AC_BITS);
+    return bits & ((1 << ZF_AC_BITS) - 1);
+}
+
+/* Stores the coefficients of an entry behind zigzag position k. Returns the position of
+ * the last of them. *index gets the index of the next entry. */
+INLINE size_t take(zf_bits *b, uint64_t entry, size_t k, int16_t *block, size_t *index,
+                   split_fn *split)
+{
+    /* There is no branch on whether the value is in the table or in the stream, since it would
+     * be hard to predict. */
+    int value;
+    *index = split(b->buf, entry, &value);
+    value += VALUE1(entry);
+    b->buf <<= (64 - ZF_AC_BITS - entry) & 63;
     b->left -= TOTAL(entry);
     k += STEP1(entry);
     /* the first value last: if there is no second, both have one index */
@@ -67,23 +84,25 @@ INLINE size_t take(zf_bits *b, uint64_t entry, size_t k, int16_t *block)
 
 /* Decodes the AC coefficients of a block. Returns the zigzag position of the last
  * coefficient, 64 if the stream is bad. The buffer has 25 bits at least. */
-INLINE int ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
+INLINE int ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block,
+                           split_fn *split)
 {
     size_t k = 0;
     int value;
     uint64_t entry;
 
     for (;;) {
+        size_t index = b->buf >> (64 - ZF_AC_BITS);
         do {
             /* The bits of two entries and the index of a third fit the buffer. It is
              * filled between the lookup and the shift, where it does not lengthen the chain. */
-            entry = table->entry[b->buf >> (64 - ZF_AC_BITS)];
+            entry = table->entry[index];
             refill(b);
-            k = take(b, entry, k, block);
+            k = take(b, entry, k, block, &index, split);
             if (k >= 63)
                 break;
-            entry = table->entry[b->buf >> (64 - ZF_AC_BITS)];
-            k = take(b, entry, k, block);
+            entry = table->entry[index];
+            k = take(b, entry, k, block, &index, split);
         } while (k < 63);
 
         if (__builtin_expect(k >= ZF_EOB && k < ZF_EOB + 63, 1))
@@ -111,7 +130,8 @@ INLINE int ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block)
     return 64;
 }
 
-INLINE bool decode_mcu(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *blocks, uint8_t *last)
+INLINE bool decode_mcu(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *blocks, uint8_t *last,
+                       split_fn *split)
 {
     zf_bits b = *bits; /* in registers */
     const zf_dc_table *next_dc = mcu->block[0].dc;
@@ -135,7 +155,7 @@ INLINE bool decode_mcu(zf_bits *bits, const zf_mcu *mcu, int dc[3], zf_block *bl
         if (dc[comp] != (int16_t)dc[comp])
             return false;
         blocks[i][0] = (int16_t)dc[comp];
-        int end = ac_coefficients(&b, ac_table, blocks[i]);
+        int end = ac_coefficients(&b, ac_table, blocks[i], split);
         if (end > 63)
             return false;
         last[i] = (uint8_t)end;
@@ -263,7 +283,7 @@ INLINE bool skip_mcus(zf_bits *bits, const uint8_t *end, const zf_mcu *mcu, int 
 
 /* ---- levels ------------------------------------------------------------------- */
 
-ZF_DECL_MCU(zf_mcu_scalar) { return decode_mcu(bits, mcu, dc, blocks, last); }
+ZF_DECL_MCU(zf_mcu_scalar) { return decode_mcu(bits, mcu, dc, blocks, last, split); }
 ZF_DECL_SKIP(zf_skip_scalar) { return skip_mcus(bits, end, mcu, dc, n); }
 
 #if defined(__x86_64__)
@@ -271,7 +291,13 @@ ZF_DECL_SKIP(zf_skip_scalar) { return skip_mcus(bits, end, mcu, dc, n); }
  * the count from any register. */
 #define BMI2 __attribute__((target("bmi,bmi2")))
 
-BMI2 ZF_DECL_MCU(zf_mcu_bmi2) { return decode_mcu(bits, mcu, dc, blocks, last); }
+BMI2 static inline size_t split_bmi2(uint64_t buf, uint64_t entry, int *value)
+{
+    *value = (int)(_bzhi_u64(buf >> (entry & 63), (uint32_t)(entry >> 32)) >> ZF_AC_BITS);
+    return __bextr_u64(buf, entry);
+}
+
+BMI2 ZF_DECL_MCU(zf_mcu_bmi2) { return decode_mcu(bits, mcu, dc, blocks, last, split_bmi2); }
 BMI2 ZF_DECL_SKIP(zf_skip_bmi2) { return skip_mcus(bits, end, mcu, dc, n); }
 #endif
 

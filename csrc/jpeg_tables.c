@@ -139,8 +139,8 @@ static inline int value_of(int bits, int size)
     return size == 0 || bits >> (size - 1) ? bits : bits + 1 - (1 << size);
 }
 
-/* For each string of nbits bits: the fields of the coefficient that it begins with, as the
- * second of an entry; 0 if its code and its value are longer. */
+/* For each string of nbits bits: the coefficient that it begins with, as the second of an
+ * entry; 0 if its code and its value are longer. */
 static void list_seconds(uint64_t *out, int nbits, const ac_symbols *list)
 {
     uint64_t *end = out + (1 << nbits);
@@ -152,14 +152,26 @@ static void list_seconds(uint64_t *out, int nbits, const ac_symbols *list)
         }
         for (int bits = 0; bits < 1 << size; bits++)
             out = put(out, 1 << (nbits - total),
-                      ZF_AC_ENTRY(total, 0, 0, list->symbol[s].step, 0, value_of(bits, size)));
+                      ZF_AC_SECOND(total, list->symbol[s].step, value_of(bits, size)));
     }
     memset(out, 0, (size_t)(end - out) * sizeof *out);
 }
 
+#define OTHER_ENTRY ZF_AC_ENTRY(0, 0, ZF_OTHER, 0)
+
+/* Puts the n entries of a code that ends the block, or whose value is longer than they are. */
+static inline uint64_t *put_one(uint64_t *out, int n, int total, int size, int step)
+{
+    if (step == ZF_EOB)
+        return put(out, n, ZF_AC_ENTRY(total, 0, ZF_EOB, 0));
+    if (n == 1 || total > ZF_MAX_TOTAL) /* 1: without the bit that says the sign */
+        return put(out, n, OTHER_ENTRY);
+    out = put(out, n / 2, ZF_AC_ENTRY(total, size, step, 1 - (1 << size)));
+    return put(out, n / 2, ZF_AC_ENTRY(total, size, step, 0));
+}
+
 static void fill_entries(zf_ac_table *table, const ac_symbols *list)
 {
-    const uint64_t other = ZF_AC_ENTRY(0, ZF_IN_TABLE, ZF_OTHER, 0, 0, 0);
     uint64_t entries[(1 << ZF_AC_BITS) + CHUNK], *out = entries;
     uint64_t seconds[(1 << ZF_AC_BITS) + CHUNK] = {0}; /* from 1 << nbits on: of nbits bits */
 
@@ -170,20 +182,17 @@ static void fill_entries(zf_ac_table *table, const ac_symbols *list)
         int length = list->symbol[s].length, total = list->symbol[s].total;
         int size = list->symbol[s].size, step = list->symbol[s].step;
         if (total > ZF_AC_BITS || step == ZF_EOB) {
-            uint64_t entry = ZF_AC_ENTRY(total, length, step, 0, 1 - (1 << size), 64 - size);
-            if (step == ZF_EOB)
-                entry = ZF_AC_ENTRY(total, ZF_IN_TABLE, step, 0, 0, 0);
-            out = put(out, 1 << (ZF_AC_BITS - length), total > ZF_MAX_TOTAL ? other : entry);
+            out = put_one(out, 1 << (ZF_AC_BITS - length), total, size, step);
             continue;
         }
         int n = 1 << (ZF_AC_BITS - total);
         for (int bits = 0; bits < 1 << size; bits++)
             out = put_sums(out, n,
-                           ZF_AC_ENTRY(total, ZF_IN_TABLE, step, 0, value_of(bits, size), 0),
+                           ZF_AC_ENTRY(total, 0, step, value_of(bits, size)),
                            seconds + n);
     }
     while (out < entries + (1 << ZF_AC_BITS))
-        *out++ = other;
+        *out++ = OTHER_ENTRY;
     memcpy(table->entry, entries, sizeof table->entry);
 }
 

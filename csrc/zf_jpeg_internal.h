@@ -86,22 +86,26 @@ typedef struct zf_dc_table {
 } zf_dc_table;
 
 /* An entry of the AC table says which coefficients the next ZF_AC_BITS bits
- * begin with: one or two. If a code and its value are too long for the table,
- * the value is read from the stream. From the lowest bits up:
- *    8 bits: the number of bits used; 0: the code is not in the table
- *    8 bits: if the value is read from the stream, the length of its code; else
- *            ZF_IN_TABLE, a shift that leaves none of the stream's bits
+ * begin with: one or two. If a code and its value are too long for the table, the
+ * table knows the value's sign, and the value is read from the stream. `total` is the
+ * number of bits used. From the lowest bits up:
+ *    8 bits: where the bits of the next entry's index lie in the 64-bit buffer:
+ *            64 - ZF_AC_BITS - total; a total of 0: the code is not in the table
+ *    8 bits: ZF_AC_BITS, so that these 16 bits control the instruction bextr
  *    8 bits: zigzag steps to the first coefficient; ZF_OTHER: the code is not in the table
  *    8 bits: zigzag steps from there to the second; 0: there is no second
- *   16 bits: the first value; or what to add to a negative value of the stream
- *   16 bits: the second value; or 64 less the length of the stream's value
+ *    8 bits: ZF_AC_BITS, more the bits of a value in the stream
+ *   16 bits: the first value; or what to add to the bits of the stream
+ *    8 bits: the second value
  * An end of block is stored as a coefficient 0 after ZF_EOB steps, so the loop
  * does not test for it. */
-#define ZF_AC_ENTRY(total, shift, step1, step2, value1, value2)                        \
-    ((uint64_t)(total) | (uint64_t)(shift) << 8 | (uint64_t)(step1) << 16 |            \
-     (uint64_t)(step2) << 24 | (uint64_t)(uint16_t)(value1) << 32 |                    \
-     (uint64_t)(uint16_t)(value2) << 48)
-#define ZF_IN_TABLE 63
+#define ZF_AC_ENTRY(total, size, step, value)                                          \
+    ((uint64_t)(64 - ZF_AC_BITS - (total)) | (uint64_t)ZF_AC_BITS << 8 |               \
+     (uint64_t)(step) << 16 | (uint64_t)(ZF_AC_BITS + (size)) << 32 |                  \
+     (uint64_t)(uint16_t)(value) << 40)
+/* To be added to an entry of one coefficient that is in the table. */
+#define ZF_AC_SECOND(total, step, value)                                               \
+    (((uint64_t)(step) << 24 | (uint64_t)(value) << 56) - (uint64_t)(total))
 #define ZF_EOB 128
 #define ZF_OTHER 192
 
