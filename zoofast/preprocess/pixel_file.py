@@ -337,7 +337,10 @@ def list_pixels(folder: Path) -> list[Listed]:
 
 
 def _list(folder: Path, digest: str) -> Listed:
-    statuses = [path.stat() for path in _files(folder, digest) if path.exists()]
+    statuses = []
+    for path in _files(folder, digest):
+        with suppress(FileNotFoundError):  # another process has removed it
+            statuses.append(path.stat())
     index = _read_index(folder / (digest + INDEX))
     return Listed(
         digest,
