@@ -66,7 +66,7 @@ def _chromium(folder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     if program is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     command = [program, *FLAGS, f"--user-data-dir={folder}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done
 

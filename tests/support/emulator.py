@@ -50,13 +50,13 @@ class Emulator:
         )
 
     def run(
-        self, *words: str | Path, timeout: float = 120, **settings: object
+        self, *words: str | Path, timeout: float = 600, **settings: object
     ) -> subprocess.CompletedProcess[str]:
         """`zoofast` with `words`."""
         return self.python(MAIN, *words, timeout=timeout, **settings)
 
     def python(
-        self, code: str, *words: str | Path, timeout: float = 120, **settings: object
+        self, code: str, *words: str | Path, timeout: float = 600, **settings: object
     ) -> subprocess.CompletedProcess[str]:
         """A Python program, which has `sys`.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# /slow/ sends 1 MB/s to a connection, /broken/ answers 503, and /plain/ sends no ranges.
+# /slow/ sends 0.5 MB/s to a connection, /broken/ answers 503, and /plain/ sends no ranges.
 _CONFIG = """
 daemon off; pid nginx.pid; error_log error.log; worker_processes 1;
 events {{ worker_connections 256; }}
@@ -20,7 +20,7 @@ http {{
     sendfile on; tcp_nopush on;  # as Debian sets them
     server {{
         listen 127.0.0.1:{port}; root {root}; autoindex on;
-        location /slow/ {{ alias {root}/; limit_rate 1m; }}
+        location /slow/ {{ alias {root}/; limit_rate 500k; }}
         location /plain/ {{ alias {root}/; max_ranges 0; }}
         location /broken/ {{ return 503; }}
     }}

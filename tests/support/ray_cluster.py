@@ -90,7 +90,7 @@ class Nodes:
     def close(self) -> None:
         """Ends all processes of the cluster, whatever happens."""
         try:
-            with limits.at_most(60):
+            with limits.at_most(300):
                 self._cluster.shutdown()
         finally:
             for process in self._processes:
