@@ -24,24 +24,24 @@ EXIT_SECONDS = 5.0  # after an interrupt, for threads to end
 # name -> one line of help; the module zoofast.commands.<name> has add_arguments(parser) and
 # run(args) -> int, and is imported only when its command is the one asked for.
 COMMANDS = {
-    "prep": "turn JPEGs into model-ready tensors, equal to the guides' scripts bit for bit",
-    "eval": "images in, accuracy out: preprocess, run and score at once, nothing on disk between",
-    "merge": "the shards of prep or eval, made on several machines, become one",
-    "infer": "run a model over prepared tensors, with ais_bench's options, files and numbers",
-    "bench": "throughput and latency of a model at several batch sizes",
-    "score": "accuracy of a folder of results, with the guides' result.json byte for byte",
-    "compare": "two results: accuracy, flipped images, how far the logits are apart; thresholds",
-    "profile": "what on this host holds the NPU back, in words, numbers, a trace and a page",
-    "export": "weights to ONNX, with the guides' names, sizes and opset",
-    "simplify": "fold what is constant in an ONNX, for a fixed or any batch size",
-    "optimize": "rewrite an ONNX so that NPUs run it faster, proven equal",
-    "aipp": "the configuration that lets the NPU crop and normalize 8-bit images",
-    "atc": "compile an ONNX for an NPU with the guide's command line, checked and explained",
-    "convert": "all of these, from weights to .om; a step is skipped when nothing changed",
-    "cache": "list, check or remove the images' pixels that --cache DIR keeps",
-    "recipe": "show, check, compare and save recipes, of zoofast, timm, torchvision, Hugging Face",
-    "doctor": "what this machine has for all of it, what is missing, and the cure",
-    "models": "the known models: source, input, recipe, the guides' accuracy and speed",
+    "prep": "turn images into a model's tensors, equal to those of the guides' scripts bit for bit",
+    "eval": "prepare images, run a model on them and score it, without files between",
+    "merge": "join what prep --shard or eval --shard made on several machines",
+    "infer": "run a model on prepared tensors, with ais_bench's options and files",
+    "bench": "measure a model's throughput and latency at several batch sizes",
+    "score": "compute the accuracy of a folder of results, as the guides' result.json has it",
+    "compare": "compare two results: accuracy, changed classes, difference of the logits",
+    "profile": "measure what on this host limits an NPU",
+    "export": "export weights to ONNX, with the guides' names, sizes and opset",
+    "simplify": "fold the constants of an ONNX model, for a fixed or any batch size",
+    "optimize": "rewrite an ONNX model so that NPUs run it faster, with equal outputs",
+    "aipp": "write the AIPP configuration, with which the NPU crops and normalizes 8-bit images",
+    "atc": "compile an ONNX model to .om with the guide's options of ATC",
+    "convert": "make an .om from weights: export, simplify, optimize, aipp and atc",
+    "cache": "list, check or remove the pixels that --cache DIR keeps",
+    "recipe": "show, check, compare or save a recipe of zoofast, timm, torchvision, Hugging Face",
+    "doctor": "list what zoofast can use on this machine, what is missing, and how to get it",
+    "models": "list the guides' models: input, recipe, accuracy and speed",
 }
 
 
@@ -59,7 +59,9 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="zoofast", description="Evaluate image classifiers on NPUs, fast and exactly."
     )
-    parser.add_argument("--version", action="store_true", help="versions and the CPU level in use")
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions and the CPU level in use"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)

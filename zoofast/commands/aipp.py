@@ -15,7 +15,11 @@ from zoofast.conversion.atc import AIPP_CONFIG
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_recipe_name(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(AIPP_CONFIG), help="default: %(default)s"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(AIPP_CONFIG),
+        help="file to write (default: %(default)s)",
     )
 
 

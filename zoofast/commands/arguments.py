@@ -24,10 +24,12 @@ MAX_THREADS = 1024
 MAX_BATCH_SIZE = 65_536
 MAX_DEVICE = 255
 SOURCE = (
-    "folder of images or of class folders, .tar, 'shard-{00..63}.tar' or 'shard-*.tar', URL of "
-    "these, CIFAR pickle, or text file of paths"
+    "images: a folder, .tar (also .gz, .bz2, .xz, .zst), .parquet, several of these as "
+    "'shard-{00..63}.tar' or 'shard-*.tar', a URL of these, a CIFAR pickle, or a text file of paths"
 )
-RECIPE = "name, .toml file, or timm:NAME, torchvision:WEIGHTS, hf:FOLDER, package.module:function"
+RECIPE = (
+    "a name, a .toml file, timm:NAME, torchvision:WEIGHTS, hf:FOLDER, or package.module:function"
+)
 SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -192,7 +194,9 @@ def add_recipe_name(parser: argparse.ArgumentParser) -> None:
 
 def add_test_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--test-size", action="store_true", help="of a model of timm: its larger size for tests"
+        "--test-size",
+        action="store_true",
+        help="use the larger test size that some models of timm have",
     )
 
 
@@ -201,7 +205,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=thread_count,
         metavar="N",
-        help="default: all CPUs that this process may use",
+        help="number of threads (default: all CPUs that this process may use)",
     )
 
 
@@ -213,7 +217,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         type=shard,
         default=(1, 1),
         metavar="I/N",
-        help="only every N-th image, from the I-th",
+        help="only every N-th image, beginning with the I-th",
     )
 
 
@@ -223,8 +227,8 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="share the work with the nodes of a Ray cluster: the one that this machine is a node "
-        "of, ray://HOST:10001, or local",
+        help="share the work with the nodes of a Ray cluster: HOST:6379, ray://HOST:10001, local "
+        "(starts Ray here), or no ADDRESS (the cluster that this machine is a node of)",
     )
 
 
@@ -235,7 +239,7 @@ def add_max_file_size(parser: argparse.ArgumentParser) -> None:
         type=size,
         default=MAX_FILE_BYTES,
         metavar="BYTES",
-        help="an image file above it is a failure; with K, M or G (default: 256,000,000)",
+        help="an image file that is larger is a failure; K, M, G are units (default: 256,000,000)",
     )
 
 
@@ -245,14 +249,15 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="keep the images' pixels here: recipes of the same geometry do not decode them again",
+        help="keep the images' pixels in DIR: later runs with the same resize and crop do not "
+        "decode them again",
     )
     parser.add_argument(
         "--cache-size",
         type=size,
         metavar="BYTES",
-        help="of all files in DIR, with K, M, G or T; the geometries that were not used for the "
-        "longest time are removed (default: any)",
+        help="limit of the size of all files in DIR; K, M, G, T are units; the pixels that were "
+        "not used for the longest time are removed (default: no limit)",
     )
 
 
@@ -272,17 +277,20 @@ def add_output_index(parser: argparse.ArgumentParser, default: int | None, text:
         type=count,
         default=default,
         metavar="N",
-        help=f"which output of the model, from 0 (default: {text})",
+        help=f"number of the model's output, from 0 (default: {text})",
     )
 
 
 def add_tensors(parser: argparse.ArgumentParser) -> None:
     """What the recipe leaves open of the tensors, and what to do at an image that gives none."""
-    parser.add_argument("--dtype", choices=DTYPES, help="default: the recipe's")
-    parser.add_argument("--layout", choices=LAYOUTS, help="default: the recipe's")
+    parser.add_argument("--dtype", choices=DTYPES, help="data type (default: the recipe's)")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="order of the axes (default: the recipe's)"
+    )
     parser.add_argument(
         "--on-error",
         choices=("skip", "stop"),
         default="skip",
-        help="at an image that cannot be decoded: go on and list it, or stop (default: skip)",
+        help="what to do at an image that cannot be decoded: list it and go on, or stop (default: "
+        "skip)",
     )

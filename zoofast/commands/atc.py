@@ -12,19 +12,27 @@ from zoofast.conversion.npu_smi import soc_version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="the ONNX; {batch} in the name stands for the batch size")
+    parser.add_argument("model", help="ONNX file; {batch} in the name stands for the batch size")
     arguments.add_recipe(parser)
     parser.add_argument(
-        "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
+        "--batchsize",
+        type=arguments.batch_sizes,
+        default=[1],
+        metavar="N,N,…",
+        help="batch sizes (default: 1)",
     )
     parser.add_argument(
         "-o",
         "--output",
-        help="the .om without its suffix, {batch} as above (default: the guide's name)",
+        help=".om file to write, without its suffix; {batch} as above (default: the guide's name)",
     )
-    parser.add_argument("--aipp", metavar="FILE", help="AIPP file (default: as in the guide)")
+    parser.add_argument(
+        "--aipp", metavar="FILE", help="AIPP configuration (default: as in the guide)"
+    )
     add_soc_and_options(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and end")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands of ATC, and run nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -35,31 +35,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batchsize",
         type=arguments.batch_sizes,
         metavar="N[,N…]",
-        help="{bs} in the model's path takes each (default: 1,4,8,16,32,64)",
+        help="batch sizes to measure; each replaces {bs} in the model's path (default: "
+        "1,4,8,16,32,64)",
     )
     parser.add_argument(
         "--concurrency",
         type=arguments.several(arguments.positive),
         default=[],
         metavar="N[,N…]",
-        help="batches under way at a time (default: 1, with the backend acl 1,2,4)",
+        help="batches that are under way at a time (default: 1; with the backend acl 1,2,4)",
     )
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
-        "-l", "--loop", type=arguments.positive, default=100, help="executions each (default: 100)"
+        "-l",
+        "--loop",
+        type=arguments.positive,
+        default=100,
+        help="executions of each measurement (default: 100)",
     )
     effort.add_argument(
-        "--duration", type=arguments.seconds, metavar="S", help="seconds each, instead of --loop"
+        "--duration",
+        type=arguments.seconds,
+        metavar="S",
+        help="seconds of each measurement, in place of --loop",
     )
     parser.add_argument(
         "--max-latency",
         type=arguments.real_number(0.001, 1e6),
         metavar="MS",
-        help="find the batch size of best throughput whose p99 latency from host to host is at "
-        "most this; without --batchsize, sizes are searched up to 1024",
+        help="find the batch size with the best throughput of those with a p99 latency, from host "
+        "to host, of at most MS; without --batchsize, up to 1024 is searched",
     )
     parser.add_argument(
-        "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
+        "-d",
+        "--device",
+        type=arguments.device,
+        default=0,
+        metavar="D",
+        help="number of the device (default: 0)",
     )
     arguments.add_result(parser, "--markdown", metavar="FILE", text="write the table")
     arguments.add_json_and_report(parser)

@@ -31,7 +31,7 @@ hold accuracies only. Samples are joined by name; LABELS give the accuracies."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}. {DESCRIPTION}"
     parser.add_argument("a", metavar="A", help="the reference")
-    parser.add_argument("b", metavar="B", help="what is compared with it")
+    parser.add_argument("b", metavar="B", help="the result that is compared with A")
     add_label_arguments(parser)
     add_read_arguments(parser)
     add_top_k(parser)
@@ -39,31 +39,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-accuracy-drop",
         type=arguments.real_number(-100, 100),
         metavar="POINTS",
-        help="fail when an accuracy of B is more percentage points below A's",
+        help="fail if an accuracy of B is more than POINTS percentage points below A's",
     )
     parser.add_argument(
         "--max-flips",
         type=arguments.count,
         metavar="N",
-        help="fail when more images change their class",
+        help="fail if the best class of more than N images changed",
     )
     parser.add_argument(
         "--min-cosine",
         type=arguments.real_number(-1, 1),
         metavar="C",
-        help="fail when the cosine of an image's logits is below C",
+        help="fail if the cosine similarity of an image's logits is below C",
     )
     parser.add_argument(
         "--max-difference",
         type=arguments.real_number(0, 1e12),
         metavar="D",
-        help="fail when a logit differs by more",
+        help="fail if a logit differs by more than D",
     )
     parser.add_argument(
-        "--allow-missing", action="store_true", help="exit 0 although not all could be compared"
+        "--allow-missing",
+        action="store_true",
+        help="exit code 0 even if some images could not be compared",
     )
     arguments.add_json_and_report(parser)
-    parser.add_argument("--quiet", action="store_true", help="only what fails")
+    parser.add_argument("--quiet", action="store_true", help="print only what fails")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a .pth, .bin or .safetensors file, or 'random' for a trial (required, but not where "
+        help="a .pth, .bin or .safetensors file, or 'random' for a trial (required, unless "
         "hf:FOLDER holds weights)",
     )
 
@@ -66,7 +66,9 @@ def weights_file(text: str | None, known: KnownModel | None) -> Path | None:
 def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
     """The arguments that go to ATC."""
     parser.add_argument(
-        "--soc", default="auto", help="chip, such as 310P3; auto asks npu-smi (default: auto)"
+        "--soc",
+        default="auto",
+        help="name of the chip, such as 310P3; auto asks npu-smi (default: auto)",
     )
     parser.add_argument(
         "--option",
@@ -74,7 +76,7 @@ def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="another option of ATC, or another value, e.g. op_select_implmode=high_precision",
+        help="add an option of ATC, or replace its value, e.g. op_select_implmode=high_precision",
     )
 
 

@@ -30,10 +30,19 @@ DEFAULT_CHIP = "310P3"  # of a printed command, where neither a guide nor the ma
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "--batchsize", type=arguments.batch_sizes, default=[1], metavar="N,N,…", help="default: 1"
+        "--batchsize",
+        type=arguments.batch_sizes,
+        default=[1],
+        metavar="N,N,…",
+        help="batch sizes (default: 1)",
     )
-    parser.add_argument("-o", "--output", type=Path, help="folder for all files [./MODEL]")
-    parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
+    parser.add_argument("-o", "--output", type=Path, help="folder for all files (default: ./MODEL)")
+    parser.add_argument(
+        "--opset",
+        type=arguments.positive,
+        default=OPSET,
+        help="opset of the ONNX (default: %(default)s)",
+    )
     add_soc_and_options(parser)
 
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(),
         metavar="FOLDER",
-        help="measure the disk of this folder [.]",
+        help="measure the disk of this folder (default: .)",
     )
     add_json_instead(parser, "the findings")
 

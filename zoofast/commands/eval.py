@@ -1,4 +1,4 @@
-"""`zoofast eval`: images in, accuracy out, nothing on disk in between."""
+"""`zoofast eval`: prepares images, runs a model on them and scores it, without files between."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=".om or .onnx; with --sim-device, a known model's name, or any name for the recipe's "
-        "model; with --sim-fps, any name",
+        help=".om or .onnx file; with --sim-device, the name of a guide's model, or any name for "
+        "the recipe's model; with --sim-fps, any name",
     )
     arguments.add_source(parser)
     add_label_arguments(parser, with_source=True)
@@ -71,21 +71,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=list(BACKENDS),
-        help="default: by suffix; sim simulates an NPU of a given speed, null one without delay",
+        help="what runs the model (default: by MODEL's suffix); sim takes the time of an NPU, null "
+        "takes no time, and both compute nothing",
     )
     parser.add_argument(
-        "--sim-device", metavar="CHIP", help="as fast as in the model's guide; 310P3"
+        "--sim-device",
+        metavar="CHIP",
+        help="simulate this NPU, such as 310P3, at the speed in the model's guide",
     )
-    parser.add_argument("--sim-fps", type=arguments.rate, metavar="N", help="images a second")
-    parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
     parser.add_argument(
-        "-d", "--device", type=arguments.devices, default=[0], metavar="D[,D…]", help="default: 0"
+        "--sim-fps", type=arguments.rate, metavar="N", help="simulate an NPU of N images/s"
+    )
+    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
+    parser.add_argument(
+        "-d",
+        "--device",
+        type=arguments.devices,
+        default=[0],
+        metavar="D[,D…]",
+        help="numbers of the devices (default: 0)",
     )
     parser.add_argument(
         "--batchsize",
         type=arguments.batch_size,
         metavar="N",
-        help=f"default: the model's; {DEFAULT_BATCH} for one that takes any",
+        help=f"images in a batch (default: the model's; {DEFAULT_BATCH} if it takes any number)",
     )
     arguments.add_output_index(parser, 0, "0")
     arguments.add_threads(parser)
@@ -93,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth",
         type=arguments.positive,
         metavar="N",
-        help="batches in the ring of buffers (default: enough to keep devices and host busy)",
+        help="batches in memory (default: enough to keep devices and host busy)",
     )
     arguments.add_selection(parser)
     arguments.add_ray(parser)
@@ -103,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_timeout(parser)
     add_score_arguments(parser)
     arguments.add_file(
-        parser, "--save-logits", "FILE.npy", "write all scores of all images, and their names"
+        parser, "--save-logits", "FILE.npy", "write the logits of all images, and their names"
     )
     parser.add_argument(
         "--journal",
@@ -115,10 +125,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="continue an evaluation that did not end"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="forget an evaluation that did not end"
+        "--overwrite",
+        action="store_true",
+        help="begin anew, and remove the journal of an evaluation that did not end",
     )
     arguments.add_file(parser, "--trace", "FILE.json", "write a Chrome trace, for ui.perfetto.dev")
-    parser.add_argument("--quiet", action="store_true", help="only the accuracy")
+    parser.add_argument("--quiet", action="store_true", help="print only the accuracy")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,19 +29,27 @@ from zoofast.preprocess.recipe_file import load_recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "; any name with --factory")
     parser.add_argument(
-        "-o", "--output", type=Path, help="ONNX to write [the guide's name, or MODEL.onnx]"
+        "-o",
+        "--output",
+        type=Path,
+        help="ONNX file to write (default: the guide's name, or MODEL.onnx)",
     )
     parser.add_argument(
         "--batchsize",
         type=arguments.batch_size,
         metavar="N",
-        help="images of a batch (default: any number, a dynamic axis)",
+        help="images in a batch (default: a dynamic axis, which takes any number)",
     )
-    parser.add_argument("--opset", type=arguments.positive, default=OPSET, help="[%(default)s]")
     parser.add_argument(
-        "--seed", type=arguments.count, default=0, help="seed of random weights [%(default)s]"
+        "--opset", type=arguments.positive, default=OPSET, help="default: %(default)s"
     )
-    proof = parser.add_argument_group("proof")
+    parser.add_argument(
+        "--seed",
+        type=arguments.count,
+        default=0,
+        help="seed of random weights (default: %(default)s)",
+    )
+    proof = parser.add_argument_group("check")
     proof.add_argument(
         "--check",
         action="store_true",
@@ -54,15 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count",
         type=arguments.positive,
         default=trial.IMAGES,
-        help="number of images [%(default)s]",
+        help="number of images (default: %(default)s)",
     )
     proof.add_argument(
         "--tolerance",
         type=arguments.real_number(0, 1e6),
         default=TOLERANCE,
-        help="allowed difference, as a share of the largest logit [%(default)s]",
+        help="allowed difference, as a share of the largest logit (default: %(default)s)",
     )
-    proof.add_argument("--recipe", metavar="NAME|FILE.toml", help="default: the known model's")
+    proof.add_argument(
+        "--recipe", metavar="NAME|FILE.toml", help="recipe of the images (default: the model's)"
+    )
     own = parser.add_argument_group("a model of your own")
     own.add_argument(
         "--factory", metavar="PACKAGE.MODULE:FUNCTION", help="function that builds the network"
@@ -70,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--size", type=arguments.positive, help="height and width of the input, in pixels"
     )
-    own.add_argument("--input-name", default=ExportTarget.input, help="[%(default)s]")
-    own.add_argument("--output-name", default=ExportTarget.output, help="[%(default)s]")
+    own.add_argument("--input-name", default=ExportTarget.input, help="default: %(default)s")
+    own.add_argument("--output-name", default=ExportTarget.output, help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ MAX_SHOWN = 5  # failures on the screen; --json has all
 
 DESCRIPTION = """\
 The options are ais_bench's. Those that are not listed are accepted with values that change no
-result. Without --input, the model runs on data without meaning, to be timed.
-Earlier results of the same files are replaced; --resume keeps those of the same model."""
+result. Without --input, the model runs on zeros or random numbers, and its speed is measured.
+Earlier results in the folder are replaced; --resume keeps the results of the same model."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-i",
         "--input",
         metavar="FOLDER|FILE[,…]",
-        help="folder of .bin or .npy files, or some of them; a folder for each input of the model",
+        help="folder of .bin or .npy files, or files with commas between them; a folder for each "
+        "input of the model",
     )
     parser.add_argument(
         "-o", "--output", help="parent of the result folder (default: no results are written)"
@@ -48,20 +49,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="result folder within --output (default: the time)",
     )
     parser.add_argument(
-        "--outfmt", default="BIN", choices=["BIN", "NPY", "TXT"], help="default: BIN"
+        "--outfmt",
+        default="BIN",
+        choices=["BIN", "NPY", "TXT"],
+        help="format of the result files (default: BIN)",
     )
     parser.add_argument(
-        "-l", "--loop", type=arguments.positive, default=1, help="executions per batch"
+        "-l", "--loop", type=arguments.positive, default=1, help="executions per batch (default: 1)"
     )
-    parser.add_argument("--batchsize", type=arguments.batch_size, help="default: the model's, or 1")
     parser.add_argument(
-        "-d", "--device", type=arguments.devices, default=[0], metavar="D[,D…]", help="default: 0"
+        "--batchsize",
+        type=arguments.batch_size,
+        help="images in a batch (default: the model's, or 1)",
+    )
+    parser.add_argument(
+        "-d",
+        "--device",
+        type=arguments.devices,
+        default=[0],
+        metavar="D[,D…]",
+        help="numbers of the devices (default: 0)",
     )
     parser.add_argument(
         "--images-per-file",
         type=arguments.positive,
         metavar="N",
-        help="for batch-packed files (default: found by the size of the first file)",
+        help="images in each input file (default: found by the size of the first file)",
     )
     parser.add_argument(
         *spellings("--display_all_summary"),
@@ -70,15 +83,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="1|0",
-        help="also the times of the copies (default: 0)",
+        help="also print the times of the copies (default: 0)",
     )
     add_unused_arguments(parser)
-    arguments.add_recipe(parser, "refuse a model that does not take the recipe's tensors")
+    arguments.add_recipe(parser, "check that the model takes the recipe's tensors")
     parser.add_argument(
         "--on-error",
         choices=["skip", "stop"],
         default="skip",
-        help="at a file that does not fit: leave it out and exit 1, or stop (default: skip)",
+        help="what to do at a file of the wrong size: leave it out and exit with 1, or stop "
+        "(default: skip)",
     )
     parser.add_argument("--resume", action="store_true", help="keep the results of an earlier run")
     arguments.add_result(parser, "--json", metavar="FILE", text="write the numbers and failures")

@@ -101,19 +101,20 @@ def add_unused_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `infer` and `bench` share."""
-    parser.add_argument("-m", "--model", required=True, help=".om, .onnx, or see --backend null")
+    parser.add_argument("-m", "--model", required=True, help=".om or .onnx file, or see --backend")
     parser.add_argument(
         "--backend",
         choices=list(BACKENDS),
-        help="default: by suffix; null computes nothing, MODEL is then 8x3x224x224:float32:1000; "
-        "sim simulates an NPU of FPS images/s, MODEL is then 8x3x224x224:float32:1000@FPS",
+        help="what runs the model (default: by MODEL's suffix); null computes nothing, and MODEL "
+        "is 8x3x224x224:float32:1000; sim takes the time of an NPU of FPS images/s, and MODEL is "
+        "8x3x224x224:float32:1000@FPS",
     )
-    parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
+    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
     parser.add_argument(
         *spellings("--pure_data_type"),
         choices=["zero", "random"],
         default="zero",
-        help="values of the data without --input (default: zero)",
+        help="input where no files are given: zeros or random numbers (default: zero)",
     )
     add_dynamic_arguments(parser)
     add_acl_library(parser)
@@ -123,7 +124,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.count,
         default=1,
         metavar="N",
-        help="default: %(default)s",
+        help="executions before the times are taken (default: %(default)s)",
     )
 
 
@@ -151,7 +152,7 @@ def add_dynamic_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(map(arguments.positive, text.split(","))),
         default=(),
         metavar="N[,N…]",
-        help="bytes of each output, where the model does not tell",
+        help="bytes of each output, if the model does not tell",
     )
     group.add_argument(
         *spellings("--aipp_config"), metavar="FILE", help="normalization by dynamic AIPP"
@@ -191,7 +192,7 @@ def add_acl_library(parser: argparse.ArgumentParser) -> None:
         *spellings("--acl_lib"),
         type=choose,
         metavar="FILE",
-        help="libascendcl.so, for .om (default: where CANN's set_env.sh says)",
+        help="path of libascendcl.so, for .om (default: found through CANN's set_env.sh)",
     )
 
 
@@ -202,6 +203,6 @@ def add_device_timeout(parser: argparse.ArgumentParser) -> None:
         type=arguments.seconds,
         default=DEVICE_TIMEOUT,
         metavar="S",
-        help="seconds that a device may take for a batch (default: %(default)g); to load the "
-        "model it has 60 at least",
+        help="seconds that a device may take for a batch (default: %(default)g); it may take 60 or "
+        "more to load the model",
     )

@@ -20,9 +20,9 @@ from zoofast.preprocess.manifest import MANIFEST
 MAX_SHOWN = 10  # failures on the screen
 
 DESCRIPTION = """\
-Shards are what --shard I/N made on several machines. Folders of `zoofast prep` become the folder
-OUT. Results of `zoofast eval`, each with its journal beside it, become the result OUT, which needs
-the labels. OUT is what one machine would have written. A missing or doubled shard is an error."""
+Folders of `zoofast prep` become the folder OUT. Results of `zoofast eval`, each with its journal
+beside it, become the result OUT, which needs the labels. OUT is what one machine would have
+written. A shard that is missing or given twice is an error."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "shards",
         metavar="SHARD",
         nargs="+",
-        help="a shard's folder; or its file of eval's -o, or its journal",
+        help="folder of prep --shard, or result or journal of eval --shard",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the tensors of an earlier run in OUT"
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(
         parser, "--save-logits", "FILE.npy", "join the logits of the shards and their names"
     )
-    parser.add_argument("--quiet", action="store_true", help="only the accuracy")
+    parser.add_argument("--quiet", action="store_true", help="print only the accuracy")
 
 
 def run(args: argparse.Namespace) -> int:

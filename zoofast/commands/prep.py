@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prepare N random images with Pillow too, and compare the tensors",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and write nothing"
+        "--dry-run", action="store_true", help="print what would be done, and write nothing"
     )
     arguments.add_result(parser, "--json", metavar="FILE", text="write the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
@@ -73,42 +73,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_bins(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "bins",
-        "What a bin holds and is called. The default is what the guide does that --recipe names. "
-        "Otherwise each image has a bin of its own, named after it.",
+        "What a bin holds, and its name. With the name of a guide as --recipe, the default is as "
+        "in the guide; else each image has a bin of its own, with the image's name.",
     )
     group.add_argument(
         "--images-per-bin",
         type=arguments.whole_number(1, MAX_IMAGES),
         metavar="N",
-        help="images in a bin, in the order of SRC",
+        help="number of images in a bin, in the order of SRC",
     )
     group.add_argument(
-        "--fill", choices=FILLS, help="a last bin that is not full: fill with zeros, or leave out"
+        "--fill",
+        choices=FILLS,
+        help="a last bin that is not full: fill it with zeros, or leave it out",
     )
     group.add_argument(
         "--bin-names",
         metavar="NAMES",
-        help="such as '{stem}.bin', '{name}.bin', '{folder}/{stem}.bin', 'input_{i:05d}.bin'",
+        help="names of the bins: '{stem}.bin', '{name}.bin', '{folder}/{stem}.bin', "
+        "'input_{i:05d}.bin' or similar",
     )
     group.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="a second bin NAME_flip.bin of the mirrored images",
+        help="write a second bin NAME_flip.bin of the mirrored images, or do not",
     )
     arguments.add_file(
-        group, "--side-file", "FILE", "write a line for each bin; FILE.npy: an array of the labels"
+        group,
+        "--side-file",
+        "FILE",
+        "write a text with a line for each bin; FILE.npy: an array of labels",
     )
     group.add_argument(
         "--side-line",
         metavar="LINE",
-        help="with {labels}, {bin}, {stem}, {path}, {i}, {height}, {width} (default: as the guide, "
-        "or '{stem} {labels}')",
+        help="the line of a bin, with {labels}, {bin}, {stem}, {path}, {i}, {height}, {width} "
+        "(default: as in the guide, or '{stem} {labels}')",
     )
     group.add_argument(
         "--labels",
         metavar="LABELS",
-        help="of the side file, in any form that score takes (default: those of SRC, a pickle or "
-        "class folders)",
+        help="labels for the side file, as zoofast score takes them (default: the labels that "
+        "SRC holds)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`zoofast profile`: what on this host holds the NPU back."""
+"""`zoofast profile`: measures what on this host limits an NPU."""
 
 from __future__ import annotations
 
@@ -51,13 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_max_file_size(parser)
     arguments.add_cache(parser)
     parser.add_argument(
-        "-m", "--model", help="evaluate this model too; .om, .onnx, or see --backend"
+        "-m", "--model", help="also run this model: .om or .onnx file, or see --backend"
     )
-    parser.add_argument("--backend", choices=list(BACKENDS), help="default: by suffix")
-    parser.add_argument("--provider", help="ONNX Runtime's (default: CPU)")
+    parser.add_argument("--backend", choices=list(BACKENDS), help="default: by MODEL's suffix")
+    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
     add_acl_library(parser)
     parser.add_argument(
-        "-d", "--device", type=arguments.device, default=0, metavar="D", help="default: 0"
+        "-d",
+        "--device",
+        type=arguments.device,
+        default=0,
+        metavar="D",
+        help="number of the device (default: 0)",
     )
     parser.add_argument(
         "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
@@ -67,14 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         default=Path("."),
-        help="where writing is measured; nothing stays there (default: the current folder)",
+        help="folder on the disk whose writing is measured; nothing stays there (default: the "
+        "current folder)",
     )
     parser.add_argument(
-        "--only-recipe", action="store_true", help="do not measure the known models' recipes"
+        "--only-recipe",
+        action="store_true",
+        help="do not measure the recipes of the guides' models",
     )
     arguments.add_file(parser, "--trace", "FILE.json", "write a Chrome trace, for ui.perfetto.dev")
     arguments.add_json_and_report(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the verdict")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no tables")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -36,15 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_label_arguments(parser)
     add_read_arguments(parser)
     parser.add_argument(
-        "--format", choices=["txt", "bin", "npy"], help="only these files (default: all three)"
+        "--format",
+        choices=["txt", "bin", "npy"],
+        help="read only files of this suffix (default: all three)",
     )
     add_score_arguments(parser)
     arguments.add_recipe(parser, "compare with its published accuracy")
     parser.add_argument(
-        "--images", metavar="SRC", help="the images; the report shows the mistakes among them"
+        "--images", metavar="SRC", help="the images, for the pictures of mistakes in the report"
     )
     arguments.add_threads(parser)
-    parser.add_argument("--quiet", action="store_true", help="only the line of the accuracy")
+    parser.add_argument("--quiet", action="store_true", help="print only the accuracy")
 
 
 def run(args: argparse.Namespace) -> int:

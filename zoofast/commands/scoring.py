@@ -36,13 +36,13 @@ def add_label_arguments(
     parser.add_argument(
         "--labels-from",
         metavar="SRC",
-        help="labels that SRC holds: class folders, tars of WebDataset, or a pickle"
+        help="source with labels: class folders, tars of WebDataset, .parquet, or a CIFAR pickle"
         + (f'; "{OF_SOURCE}" is the source of the images' if with_source else ""),
     )
     parser.add_argument(
         "--synsets",
         metavar="FILE",
-        help="all classes: meta.mat, or lines SYNSET [ILSVRC_ID] [WORDS]",
+        help="names of the classes: meta.mat, or a text with lines SYNSET [ILSVRC_ID] [WORDS]",
     )
     parser.add_argument(
         "--label-offset",
@@ -58,7 +58,7 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bin-dtype",
         choices=BIN_DTYPES,
-        help="element type of .bin files (default: as infer has recorded it, or float32)",
+        help="data type of .bin files (default: what zoofast infer recorded, else float32)",
     )
 
 
@@ -80,10 +80,12 @@ def add_score_outputs(parser: argparse.ArgumentParser) -> None:
         "--scores",
         default="auto",
         choices=["auto", "logits", "probabilities"],
-        help="what the numbers are, for the calibration error (default: look at them)",
+        help="what the outputs are, for the calibration error (default: found by the values)",
     )
     parser.add_argument(
-        "--allow-missing", action="store_true", help="exit 0 although not all could be scored"
+        "--allow-missing",
+        action="store_true",
+        help="exit code 0 even if some images could not be scored",
     )
     arguments.add_result(parser, "--per-class", metavar="CSV", text="write accuracy by class")
     parser.add_argument(
@@ -91,7 +93,7 @@ def add_score_outputs(parser: argparse.ArgumentParser) -> None:
         type=arguments.count,
         default=5,
         metavar="N",
-        help="confused pairs to show (default: 5)",
+        help="number of confused pairs to show (default: 5)",
     )
     arguments.add_result(parser, "--json", metavar="FILE", text="write all results as JSON")
 
@@ -102,7 +104,7 @@ def add_top_k(parser: argparse.ArgumentParser) -> None:
         type=arguments.whole_number(1, MAX_TOP_K),
         default=5,
         metavar="K",
-        help="default: %(default)s",
+        help="number of accuracies, top-1 to top-K (default: %(default)s)",
     )
 
 

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batchsize",
         type=arguments.batch_size,
         metavar="N",
-        help="fixed batch size of the result [as in MODEL]",
+        help="fixed batch size of the result (default: as in MODEL)",
     )
 
 

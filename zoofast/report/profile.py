@@ -11,7 +11,10 @@ from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Seri
 from zoofast.report.running import failure_table, thread_shares, throughput, timeline
 from zoofast.timing.timeline import WRITER
 
-WORKERS = "Workers compute."
+WORKERS = (
+    "Workers prepare images. The thread main takes the batches: wait is the time without a "
+    "finished batch, use is its other work."
+)
 WRITERS = "Writers write files; most of the time they wait for the disk."
 
 
