@@ -155,7 +155,11 @@ def test_a_run_accounts_for_every_image(images: Path) -> None:
 def test_a_run_stops_when_the_time_is_over(images: Path) -> None:
     with open_source(images) as source:
         run = run_pipeline(source, load_recipe("alexnet"), list(source.items) * 50, 1, 1e-9)
-    assert 0 < run.images + len(run.failures) <= 8  # one batch
+        assert 0 < run.images + len(run.failures) <= 8  # one batch
+        good, bad = source.items[0], source.items[-1]
+        for items, seconds in (([bad] * 20 + [good], 1e-9), ([good] + [bad] * 20, 1e9)):
+            run = run_pipeline(source, load_recipe("alexnet"), items, 1, seconds)
+            assert run.images == 1 and run.rate > 0  # else nothing can be said of the rate
 
 
 def test_the_rates_of_a_disk_are_of_the_files_bytes(images: Path, tmp_path: Path) -> None:

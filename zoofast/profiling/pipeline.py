@@ -42,7 +42,8 @@ def run_pipeline(
     cache: PixelCache | None = None,
     timeline: Timeline | None = None,
 ) -> PipelineRun:
-    """Prepares `items` until all are done, or until the first batch after `seconds`.
+    """Prepares `items` until all are done, or until the first batch after `seconds` and the first
+    image.
 
     With `paths` each tensor is also written to a file, as `zoofast prep` does.
     """
@@ -67,13 +68,13 @@ def run_pipeline(
                 timeline.prepared(number, batch, asked_ns)
                 timeline.span(CALLER, "use", got_ns, time.monotonic_ns(), number)
                 timeline.finish(number, len(batch.names), got_ns)
-            if got_ns - begin > seconds * 1e9:
+            if images and got_ns - begin > seconds * 1e9:
                 break
         nbytes_in = loader.stats.nbytes_in
         end, end_cpu = time.monotonic_ns(), time.process_time()
     elapsed = (end - begin) / 1e9
     rate = images / elapsed
-    if len(ends) > 2:
+    if len(ends) > 2 and ends[-1][1] > ends[0][1]:
         (first_ns, first_images), (last_ns, last_images) = ends[0], ends[-1]
         rate = (last_images - first_images) * 1e9 / (last_ns - first_ns)
     return PipelineRun(images, failures, elapsed, rate, end_cpu - begin_cpu, nbytes_in)
