@@ -77,6 +77,10 @@ class Nodes:
     def _note(self, node: Any) -> None:
         self._processes += [each.process for some in node.all_processes.values() for each in some]
 
+    def remove(self, node: Any) -> None:
+        """Ends a node that `add` returned."""
+        self._cluster.remove_node(node)
+
     def kill(self, node: Any) -> str:
         """SIGKILL to all processes of a node; returns its id."""
         raylet = node.all_processes["raylet"][0].process.pid
