@@ -353,7 +353,7 @@ class TestCommands:
         assert port.shape == SHAPE
         printed = capsys.readouterr().out
         assert ["Identity", "1", "0"] in [line.split() for line in printed.splitlines()]
-        assert "top-1 agreement 100.00%" in printed
+        assert "top-1 agreement 100.00 %" in printed
 
     @pytest.mark.parametrize("batch", ["0", "-3", "x", "9" * 5000])
     def test_batch_sizes_that_are_none(self, model, tmp_path, capsys, batch):

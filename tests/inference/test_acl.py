@@ -550,8 +550,8 @@ def test_bench_tells_what_the_copies_cost(
     assert all(level["host_latency_ms"]["min"] >= 30 for level in row["levels"])
     assert row["levels"][0]["images_per_second"] <= 4 / 0.03
     assert "copy in, median" in (tmp_path / "b.html").read_text()
-    assert "Each image is 192 bytes to the device." in done.stdout
-    assert "With AIPP the image is 48 bytes of 8-bit pixels" in done.stdout
+    assert "An image has 192 bytes." in done.stdout
+    assert "With AIPP an image has 48 bytes of 8-bit pixels" in done.stdout
     done = acl.run(*chosen, "--concurrency", "5", QUIET=1)
     assert done.returncode == 2
     assert "the device takes at most 4 batches at a time, not 5" in done.stderr
@@ -580,5 +580,5 @@ def test_profile_tells_what_the_copies_cost(
         assert transfer["to_device"] >= 5000 * nbytes / 192
         assert transfer["bus_share"] == pytest.approx(transfer["to_device"] / transfer["compute"])
         said = " ".join(done.stdout.split())
-        assert f"Each image is {nbytes} bytes to the device." in said
-        assert ("With AIPP the image is 48 bytes of 8-bit pixels" in said) == (nbytes == 192)
+        assert f"An image has {nbytes} bytes." in said
+        assert ("With AIPP an image has 48 bytes of 8-bit pixels" in said) == (nbytes == 192)

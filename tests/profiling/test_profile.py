@@ -102,8 +102,8 @@ def test_the_verdict_names_the_slowest_stage() -> None:
     assert verdict(_profile()) == [
         "This host prepares 180 images per second with alexnet on 2 threads.",
         "The bottleneck of the host is entropy decoding: 9,000 µs of the 10,000 µs that an image "
-        "takes in one thread (90%). Without it, the host would reach 1,800 images/s.",
-        "2 threads are 1.8 times as fast as one: the efficiency is 90%.",
+        "takes in one thread (90 %). Without it, the host would reach 1,800 images/s.",
+        "2 threads are 1.8 times as fast as one: the efficiency is 90 %.",
         "Reading alone reaches 200 MB/s, 2,000 images/s: more than the host prepares.",
         "Writing alone reaches 60 MB/s, 100 images/s: less than the host prepares, so a run that "
         "writes its tensors is slower.",
@@ -115,9 +115,9 @@ def test_the_verdict_of_a_host_that_waits() -> None:
     assert lines[0].endswith("on 2 threads and writes each tensor to a file.")
     assert lines[1] == (
         "The bottleneck of the host is the disk that stores the tensors: the workers compute only "
-        "50% of the time. Without writing, the host would reach 360 images/s."
+        "50 % of the time. Without writing, the host would reach 360 images/s."
     )
-    assert "the thread of the caller" in verdict(_profile(busy=0.5))[1]
+    assert "the main thread, which takes the batches" in verdict(_profile(busy=0.5))[1]
     assert "used only 1.5 of the 2 cores" in verdict(_profile(cores_used=1.5))[2]
 
 
@@ -127,7 +127,7 @@ def test_the_verdict_of_a_model() -> None:
     lines = verdict(_profile(stream=stream, demands=[demand]))
     assert lines[-2] == (
         "The evaluation of m.om reaches 150 images/s; the device alone would reach 400. The device "
-        "computes 40% of the time, so this host limits the rate."
+        "computes 40 % of the time, so this host limits the rate."
     )
     assert lines[-1] == (
         "ResNet34 on a 310P3 at batch size 8 processes 5,000 images/s; this host supplies 170. The "

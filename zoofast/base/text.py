@@ -11,6 +11,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share, of which 1 is all: "50 %" for 0.5. digits: after the decimal point."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def listed(names: Sequence[str], limit: int) -> str:
     """The first names with commas between them, and how many more there are."""
     more = len(names) - limit

@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         say(
             f"best throughput with a p99 latency of at most {args.max_latency:g} ms: "
             f"{within['images_per_second']:,.1f} images/s, batch size {within['batchsize']}, "
-            f"{within['concurrency']} at a time, p99 {within['host_latency_ms']['p99']:.3f} ms"
+            f"concurrency {within['concurrency']}, p99 {within['host_latency_ms']['p99']:.3f} ms"
         )
     elif args.max_latency is not None:
         warn(f"no batch size has a p99 latency of at most {args.max_latency:g} ms")
@@ -254,7 +254,7 @@ def _level_table(rows: list[dict[str, Any]]) -> Table:
     """Where the device's copies are timed, also their medians."""
     timed = any("copies_ms" in row for row in rows)
     copies = ["copy in ms", "copy out ms"] if timed else []
-    headings = ["batch size", "at a time", "img/s", "median ms", "p90 ms", "p99 ms", *copies]
+    headings = ["batch size", "concurrency", "img/s", "median ms", "p90 ms", "p99 ms", *copies]
     table = Table(*headings, title="From host to host", words=0)
     for row in rows:
         medians = [f"{times['median']:.3f}" for times in row.get("copies_ms", {}).values()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
+from zoofast.base.text import percent
 from zoofast.commands import arguments
 from zoofast.commands.console import Table, progress, say, warn, write_json, write_result
 from zoofast.commands.scoring import (
@@ -164,7 +165,7 @@ def print_summary(comparison: Comparison) -> None:
     if not comparison.has_logits:
         return
     images, flips = comparison.images, len(comparison.flips)
-    say(f"same best class: {images - flips} of {images} ({1 - flips / images:.2%})")
+    say(f"same best class: {images - flips} of {images} ({percent(1 - flips / images, 2)})")
     if comparison.identical:
         say("the logits are identical")
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.text import counted
+from zoofast.base.text import counted, percent
 from zoofast.commands import arguments
 from zoofast.commands.console import (
     Table,
@@ -302,7 +302,7 @@ def _notes(state: EvalProgress, top_k: int) -> list[str]:
             notes.append(f"top-{place} {100 * hits / state.scored:.2f} %")
     if state.failures:
         notes.append(f"{state.failures} failed")
-    return [*notes, f"device busy {state.device_busy:.0%}"]
+    return [*notes, f"device busy {percent(state.device_busy)}"]
 
 
 def _print_result(args: argparse.Namespace, evaluation: Evaluation, journal: Path | None) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.extras import needs
+from zoofast.base.text import percent
 from zoofast.commands import arguments, recipe_source
 from zoofast.commands.console import (
     Table,
@@ -151,7 +152,7 @@ def _stage_table(result: Profile) -> Table:
         "stage", "µs/image", "share", "if free", title=f"{result.recipe.name}, one thread"
     )
     for stage in result.stages:
-        share = "" if stage.share is None else f"{stage.share:.0%}"
+        share = "" if stage.share is None else percent(stage.share)
         free = "" if stage.rate_if_free is None else f"{stage.rate_if_free:,.0f}/s"
         table.add(stage.name, f"{stage.microseconds:,.0f}", share, free)
     return table
@@ -160,7 +161,7 @@ def _stage_table(result: Profile) -> Table:
 def _thread_table(result: Profile) -> Table:
     table = Table("threads", "images/s", "efficiency", title="Threads", words=0)
     for point in result.scaling:
-        table.add(str(point.threads), f"{point.rate:,.0f}", f"{point.efficiency:.0%}")
+        table.add(str(point.threads), f"{point.rate:,.0f}", percent(point.efficiency))
     return table
 
 
@@ -177,6 +178,6 @@ def _demand_table(result: Profile) -> Table:
     table = Table(*headings, title=title, words=2)
     for demand in result.demands:
         rates = (f"{demand.device_rate:,.0f}", f"{demand.host_rate:,.0f}")
-        part, cores = f"{demand.supplied:.0%}", str(demand.cores)
+        part, cores = percent(demand.supplied), str(demand.cores)
         table.add(demand.model, demand.chip, str(demand.batch), *rates, part, cores)
     return table

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
-from zoofast.base.text import counted, first_line
+from zoofast.base.text import counted, first_line, percent
 from zoofast.errors import ModelError
 
 MAX_RANDOM_VALUES = 1 << 28  # 1 GiB of float32
@@ -33,7 +33,7 @@ class Agreement:
         return (
             f"{counted(self.images, 'image')}: largest difference "
             f"{self.max_difference:.3g} (logits up to {self.max_logit:.3g}), "
-            f"top-1 agreement {self.top1:.2%}"
+            f"top-1 agreement {percent(self.top1, 2)}"
         )
 
 

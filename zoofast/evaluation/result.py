@@ -10,6 +10,7 @@ import numpy as np
 
 from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import model_digest, versions
+from zoofast.base.text import percent
 from zoofast.inference.backends import TensorInfo, Times, backend_of
 from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.loader import Failure, Stats
@@ -101,13 +102,13 @@ class Evaluation:
         """Whether the device waits for the host, or the host for the device: a sentence."""
         busy = self.device_share("infer")
         if self.nodes:
-            return f"The nodes' devices compute {busy:.0%} of the time."
+            return f"The nodes' devices compute {percent(busy)} of the time."
         which = "The device waits for this host"
         if busy >= HOST_BOUND:
             which = "Host and device are about equally fast"
         if busy >= DEVICE_BOUND:
             which = "This host waits for the device"
-        return f"{which}: the device computes {busy:.0%} of the time."
+        return f"{which}: the device computes {percent(busy)} of the time."
 
     def as_dict(self) -> dict[str, Any]:
         """Everything except the sampled spans, for JSON."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoofast.base.text import percent
 from zoofast.inference.backends import TensorInfo, Times
 
 
@@ -48,15 +49,15 @@ class Transfer:
     def sentences(self) -> Iterator[str]:
         """What the figures mean."""
         yield (
-            f"Each image is {self.nbytes:,} bytes to the device. Copying them takes "
-            f"{self.to_device:,.0f} µs, {self.share:.0%} of the {self.compute:,.0f} µs of the "
+            f"An image has {self.nbytes:,} bytes. Its copy to the device takes "
+            f"{self.to_device:,.0f} µs, {percent(self.share)} of the {self.compute:,.0f} µs of the "
             "computation"
             + (": the bus limits the device." if self.share > 1 else ", and may overlap with it.")
         )
         if self.nbytes_with_aipp < self.nbytes:
             parts = self.nbytes / self.nbytes_with_aipp
             yield (
-                f"With AIPP the image is {self.nbytes_with_aipp:,} bytes of 8-bit pixels: the copy "
+                f"With AIPP an image has {self.nbytes_with_aipp:,} bytes of 8-bit pixels: the copy "
                 f"takes about {self.to_device / parts:,.0f} µs, and the host normalizes nothing."
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zoofast.base.text import counted
+from zoofast.base.text import counted, percent
 from zoofast.profiling.disk import DiskRate
 from zoofast.profiling.results import MAX_IDLE, Profile
 
@@ -43,10 +43,12 @@ def _rate(profile: Profile) -> str:
 
 def _bottleneck(profile: Profile) -> str:
     if profile.workers_wait:
-        who = "the disk that stores the tensors" if profile.writes else "the thread of the caller"
+        who = "the main thread, which takes the batches"
+        if profile.writes:
+            who = "the disk that stores the tensors"
         text = (
-            f"The bottleneck of the host is {who}: the workers compute only {profile.busy:.0%} of "
-            "the time."
+            f"The bottleneck of the host is {who}: the workers compute only "
+            f"{percent(profile.busy)} of the time."
         )
         if profile.writes:
             rate = profile.rate / profile.busy
@@ -57,7 +59,8 @@ def _bottleneck(profile: Profile) -> str:
     total = sum(stage.microseconds for stage in computing)
     text = (
         f"The bottleneck of the host is {IN_WORDS[slowest.name]}: {slowest.microseconds:,.0f} µs "
-        f"of the {total:,.0f} µs that an image takes in one thread ({slowest.share:.0%})."
+        f"of the {total:,.0f} µs that an image takes in one thread "
+        f"({percent(slowest.share or 0.0)})."
     )
     if slowest.rate_if_free is not None:
         text += f" Without it, the host would reach {slowest.rate_if_free:,.0f} images/s."
@@ -77,7 +80,7 @@ def _scaling(profile: Profile) -> Iterator[str]:
         one, all_threads = profile.scaling[0], profile.scaling[-1]
         yield (
             f"{counted(all_threads.threads, 'thread')} are {all_threads.rate / one.rate:.1f} times "
-            f"as fast as one: the efficiency is {all_threads.efficiency:.0%}."
+            f"as fast as one: the efficiency is {percent(all_threads.efficiency)}."
         )
 
 
@@ -101,7 +104,7 @@ def _stream(profile: Profile) -> Iterator[str]:
         yield (
             f"The evaluation of {stream.model} reaches {stream.rate:,.0f} images/s; the device "
             f"alone would reach {stream.device_rate:,.0f}. The device computes "
-            f"{stream.device_busy:.0%} of the time, so {limit} limits the rate."
+            f"{percent(stream.device_busy)} of the time, so {limit} limits the rate."
         )
         if stream.transfer is not None:
             yield " ".join(stream.transfer.sentences())

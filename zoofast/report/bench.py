@@ -77,7 +77,7 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
     if within:
         summary = [
             f"{within['images_per_second']:,.0f} images/s from host to host at batch size "
-            f"{within['batchsize']}, {within['concurrency']} at a time: the best with a p99 "
+            f"{within['batchsize']} and concurrency {within['concurrency']}: the best with a p99 "
             f"latency of at most {numbers['max_latency_ms']:g} ms."
         ]
     effort = f"{numbers['loop']} executions" if numbers["loop"] else f"{numbers['duration']:g} s"
@@ -89,7 +89,7 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
 
 
 def _host_to_host(rows: Sequence[Mapping[str, Any]]) -> Section:
-    """Latency and throughput with the copies, at each number of batches under way at a time."""
+    """Latency and throughput with the copies, at each concurrency."""
     levels = [(row, level) for row in rows for level in row["levels"]]
     by_level: dict[int, list[tuple[float, float]]] = {}
     for _, level in levels:
@@ -98,7 +98,7 @@ def _host_to_host(rows: Sequence[Mapping[str, Any]]) -> Section:
 
     def series(concurrency: int, points: list[tuple[float, float]]) -> Series:
         xs, ys = zip(*sorted(points), strict=True)
-        return Series(f"{concurrency} at a time", xs, ys)
+        return Series(f"concurrency {concurrency}", xs, ys)
 
     plot = Lines(
         "Throughput over latency, a point for each batch size",
@@ -117,7 +117,7 @@ def _host_to_host(rows: Sequence[Mapping[str, Any]]) -> Section:
         "From host to host",
         [
             Column("batch size"),
-            Column("at a time"),
+            Column("concurrency"),
             Column("throughput", "images/s", 1),
             *(Column(name, "ms", 3) for name in QUANTILES),
             *(copies if timed else []),
