@@ -357,13 +357,15 @@ def test_infer_drives_two_devices_from_one_process(
 def test_an_interrupt_closes_in_order(
     acl: emulator.Emulator, run: Path, tmp_path: Path, command: str
 ) -> None:
-    """Ctrl-C in the middle of a slow run: what is queued ends, and everything is given back."""
-    models.write_inputs(tmp_path / "in", 23)
+    """Ctrl-C in the middle of a slow run: what is queued ends, and everything is given back.
+
+    A batch takes a third of a second, since what is queued has two seconds to end."""
+    models.write_inputs(tmp_path / "in", 60)
     chosen = words(run, "m4.om", "-o", tmp_path / "r.json")
     if command == "infer":
         chosen = ["infer", "-m", str(run / "m4.om"), "-i", str(tmp_path / "in")]
         chosen += ["-o", str(tmp_path), "--output_dirname", "out"]
-    process = acl.start(*chosen, FPS=8)
+    process = acl.start(*chosen, FPS=12)
     first = tmp_path / ("r.json.journal" if command == "eval" else "out/x0_0.bin")
     until = time.monotonic() + 300
     while not (first.exists() and (command == "infer" or first.read_bytes().count(b"\n") > 1)):
