@@ -109,7 +109,7 @@ INLINE int ac_coefficients(zf_bits *b, const zf_ac_table *table, int16_t *block,
             return (int)k - ZF_EOB;
         if (k == 63)
             return 63;
-        if (TOTAL(entry) != 0)
+        if (k < ZF_OTHER)
             break;
         int step = ac_rare(b, table, &value);
         if (step == 0)
@@ -266,17 +266,18 @@ INLINE bool skip_mcus(zf_bits *bits, const uint8_t *end, const zf_mcu *mcu, int 
             return false;
         if (!skip_blocks(bits, mcu, tables, count, dc_bits))
             return false;
-        for (size_t i = 0; i < count / 2; i++) {
-            size_t block = i % (size_t)mcu->nblocks;
-            int comp = mcu->block[block].comp, difference;
-            const zf_dc_table *table = mcu->block[block].dc;
-            zf_bits b = {.buf = dc_bits[2 * i]};
-            if (!dc_difference(&b, table, dc_entry(&b, table), &difference))
-                return false;
-            dc[comp] += difference;
-            if (dc[comp] != (int16_t)dc[comp])
-                return false;
-        }
+        const uint64_t *next = dc_bits;
+        for (int m = 0; m < most; m++)
+            for (int i = 0; i < mcu->nblocks; i++, next += 2) {
+                int comp = mcu->block[i].comp, difference;
+                const zf_dc_table *table = mcu->block[i].dc;
+                zf_bits b = {.buf = *next};
+                if (!dc_difference(&b, table, dc_entry(&b, table), &difference))
+                    return false;
+                dc[comp] += difference;
+                if (dc[comp] != (int16_t)dc[comp])
+                    return false;
+            }
     }
     return true;
 }

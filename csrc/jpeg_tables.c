@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-const uint8_t zf_zigzag_index[256] = {
+const uint8_t zf_zigzag_index[288] = {
     0, 8, 32, 16, 40, 4, 10, 36, 24, 33, 1, 41, 20, 42, 2, 12,
     34, 26, 37, 9, 48, 17, 56, 5, 43, 18, 44, 6, 14, 38, 28, 35,
     11, 52, 25, 49, 57, 21, 58, 3, 45, 22, 46, 30, 39, 13, 50, 27,
@@ -17,7 +17,7 @@ const uint8_t zf_zigzag_index[256] = {
     ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH,         \
         ZF_COEF_TRASH, ZF_COEF_TRASH, ZF_COEF_TRASH
 #define TRASH64 TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8, TRASH8
-    TRASH64, TRASH64, TRASH64,
+    TRASH64, TRASH64, TRASH64, TRASH8, TRASH8, TRASH8, TRASH8,
 };
 
 static bool same(const zf_huffman *a, const zf_huffman *b)

@@ -26,7 +26,7 @@ typedef int16_t zf_block[ZF_COEF_STRIDE];
 
 /* Zigzag position -> index in a block. Positions of 64 and more, which the
  * entropy decoder can reach before it notices, give ZF_COEF_TRASH. */
-extern const uint8_t zf_zigzag_index[256];
+extern const uint8_t zf_zigzag_index[288];
 
 /* ---- entropy decoding ----------------------------------------------------- */
 
@@ -107,7 +107,7 @@ typedef struct zf_dc_table {
 #define ZF_AC_SECOND(total, step, value)                                               \
     (((uint64_t)(step) << 24 | (uint64_t)(value) << 56) - (uint64_t)(total))
 #define ZF_EOB 128
-#define ZF_OTHER 192
+#define ZF_OTHER 208 /* no sum of other steps reaches it: 62 + 16 + ZF_EOB */
 
 typedef struct zf_ac_table {
     uint64_t entry[1 << ZF_AC_BITS];
