@@ -175,29 +175,41 @@ AVX512 static inline void spread_digits(const int32_t *k, int n, __m512i digit[3
     }
 }
 
+/* Adds the products of up to four rows, from pixel i on, to the sums. */
+AVX512 static inline __attribute__((always_inline)) void
+add_rows(__m512i low[4], __m512i mid[4], __m512i high[4], const uint8_t *const *rows, int nrows,
+         const __m512i digit[3], size_t i)
+{
+    __m512i row[4], pixels[4];
+    for (int j = 0; j < 4; j++)
+        row[j] = _mm512_loadu_si512(rows[zf_min(j, nrows - 1)] + i);
+    transpose4(row, pixels);
+    for (int v = 0; v < 4; v++) {
+        low[v] = _mm512_dpbusd_epi32(low[v], pixels[v], digit[0]);
+        mid[v] = _mm512_dpbusd_epi32(mid[v], pixels[v], digit[1]);
+        high[v] = _mm512_dpbusd_epi32(high[v], pixels[v], digit[2]);
+    }
+}
+
 AVX512 static ZF_DECL_RESAMPLE_V(resample_v)
 {
     if (needs_32bit) {
         zf_resample_v_scalar(dst, rows, k, ntaps, needs_32bit, n);
         return;
     }
+    __m512i digit[3];
+    spread_digits(k, zf_min(ntaps, 4), digit);
     for (size_t i = 0; i < n; i += 64) {
         __m512i low[4], mid[4], high[4];
         for (int v = 0; v < 4; v++) {
             low[v] = _mm512_set1_epi32(1 << 21);
             mid[v] = high[v] = _mm512_setzero_si512();
         }
-        for (int y = 0; y < ntaps; y += 4) {
-            __m512i row[4], pixels[4], digit[3];
-            spread_digits(k + y, zf_min(ntaps - y, 4), digit);
-            for (int j = 0; j < 4; j++)
-                row[j] = _mm512_loadu_si512(rows[zf_min(y + j, ntaps - 1)] + i);
-            transpose4(row, pixels);
-            for (int v = 0; v < 4; v++) {
-                low[v] = _mm512_dpbusd_epi32(low[v], pixels[v], digit[0]);
-                mid[v] = _mm512_dpbusd_epi32(mid[v], pixels[v], digit[1]);
-                high[v] = _mm512_dpbusd_epi32(high[v], pixels[v], digit[2]);
-            }
+        add_rows(low, mid, high, rows, ntaps, digit, i);
+        for (int y = 4; y < ntaps; y += 4) {
+            __m512i more[3];
+            spread_digits(k + y, zf_min(ntaps - y, 4), more);
+            add_rows(low, mid, high, rows + y, ntaps - y, more, i);
         }
         for (int v = 0; v < 4; v++)
             low[v] = _mm512_srai_epi32(recombine(low[v], mid[v], high[v]), 22);
