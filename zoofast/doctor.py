@@ -46,8 +46,21 @@ PACKAGES = {
         "InceptionV4, NASNet",
         "pip install 'zoofast[torch]'",
     ),
+    "timm": ("timm", "recipes and networks timm:NAME", "pip install 'zoofast[timm]'"),
+    "transformers": (
+        "transformers",
+        "recipes and networks hf:FOLDER",
+        "pip install 'zoofast[hf]'",
+    ),
+    "safetensors": ("safetensors", "weights in .safetensors", "pip install 'zoofast[safetensors]'"),
     "jinja2": ("jinja2", "pages of --report", "pip install 'zoofast[report]'"),
     "matplotlib": ("matplotlib", "charts of --report", "pip install 'zoofast[report]'"),
+    "fsspec": ("fsspec", "images at a URL", "pip install 'zoofast[remote]'"),
+    "aiohttp": ("aiohttp", "images at http:// and https://", "pip install 'zoofast[remote]'"),
+    "s3fs": ("s3fs", "images at s3://", "pip install 'zoofast[remote]'"),
+    "pyarrow": ("pyarrow", "Parquet files of images", "pip install 'zoofast[remote]'"),
+    "zstandard": ("zstandard", ".tar.zst files of images", "pip install 'zoofast[remote]'"),
+    "ray": ("ray", "--ray of prep and eval", "pip install 'zoofast[ray]'"),
     "aclruntime": (
         "aclruntime",
         "runs .om where libascendcl.so cannot be used",
@@ -137,7 +150,7 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
             redirect_stderr(io.StringIO()),
         ):
             warnings.simplefilter("ignore")
-            if module.startswith(("torchvision", "pretrainedmodels")):
+            if module.startswith(("torchvision", "pretrainedmodels", "timm")):
                 define_missing_operators()
             imported = importlib.import_module(module)
     except Exception as error:  # a broken package may raise anything
