@@ -77,9 +77,10 @@ def _version_line() -> str:
     from zoofast import _core
     from zoofast.base import provenance
 
-    versions = provenance.versions()
+    versions, commit = provenance.versions(), provenance.commit()
+    source = f"commit {commit}" if commit else "a checkout"
     return (
-        f"zoofast {versions['zoofast']} (commit {provenance.commit() or 'of a checkout'}, built by "
+        f"zoofast {versions['zoofast']} ({source}, built by "
         f"{_core.COMPILER}, CPU level {_core.isa()} of {', '.join(_core.isa_names())}, JPEG "
         f"decoders {', '.join(_core.DECODERS[1:-1])} and Pillow {versions['pillow']})"
     )

@@ -79,7 +79,9 @@ def test_profile_measures_the_cache(place: Path) -> None:
 def test_list_verify_and_clear(place: Path) -> None:
     (place / "cache").mkdir()
     (place / "cache" / "notes.txt").write_text("mine")
-    assert cache(place, "list").returncode == 0
+    done = cache(place, "list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "cache: no pixels are kept here" in done.stderr
     prep(place, "a", "float", "--cache", place / "cache")
     other = oracle.Spec(size=(40, 40), crop=(30, 30))
     folders.recipe_file(place / "other", other)

@@ -127,7 +127,7 @@ def test_the_version_says_what_was_built_and_what_runs() -> None:
     compiler = r"(Clang|GCC) \d+\.\d+.*"
     levels = "scalar of " + ", ".join(_core.isa_names())
     assert re.fullmatch(
-        rf"zoofast {version('zoofast')} \(commit of a checkout, built by {compiler}, "
+        rf"zoofast {version('zoofast')} \(a checkout, built by {compiler}, "
         rf"CPU level {levels}, JPEG decoders baseline, progressive and "
         rf"Pillow {version('pillow')}\)\n",
         done.stdout,

@@ -312,7 +312,7 @@ def test_the_users_own_function(
         assert (recipe.resize_size, recipe.size) == ((40, 40), (32, 32))
     with pytest.raises(RecipeError, match=r"mine_15:broken: KeyError: 'no\\nsuch'"):
         load_recipe("mine_15:broken")
-    with pytest.raises(RecipeError, match="ModuleNotFoundError"):
+    with pytest.raises(RecipeError, match="no module no_such_module in this folder"):
         load_recipe("no_such_module:x")
 
 

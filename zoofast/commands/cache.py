@@ -21,12 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("folder", type=Path, metavar="DIR", help="the folder of --cache")
         return command
 
-    listed = action("list", "the geometries, and how many images each has")
+    listed = action("list", "list the geometries, and how many images each has")
     arguments.add_json_instead(listed, "the list")
     verify = action("verify", "read all pixels and check them; exit code 1 if any are damaged")
-    verify.add_argument("--quiet", action="store_true", help="no progress, only damage")
+    verify.add_argument(
+        "--quiet", action="store_true", help="no progress; print only what is damaged"
+    )
     clear = action("clear", "remove the pixels of all geometries, or of those that are named")
-    clear.add_argument("geometries", nargs="*", metavar="GEOMETRY", help="as list names it")
+    clear.add_argument(
+        "geometries", nargs="*", metavar="GEOMETRY", help="as `zoofast cache list` names it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,14 +42,18 @@ def _list(args: argparse.Namespace) -> int:
     geometries = list_pixels(args.folder)
     if args.json is not None:
         console.write_json(args.json, [asdict(each) for each in geometries])
-    if args.json is not console.STDOUT:
-        headings = ("geometry", "what it is", "used last", "images", "MB")
-        table = console.Table(*headings, title=str(args.folder), words=3)
-        for each in geometries:
-            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
-            megabytes = f"{each.nbytes / 1e6:,.1f}"
-            table.add(each.digest, _in_words(each), day, f"{each.images:,}", megabytes)
-        table.print()
+    if args.json is console.STDOUT:
+        return 0
+    if not geometries:
+        console.warn(f"{args.folder}: no pixels are kept here")
+        return 0
+    headings = ("geometry", "what it is", "used last", "images", "MB")
+    table = console.Table(*headings, title=str(args.folder), words=3)
+    for each in geometries:
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
+        megabytes = f"{each.nbytes / 1e6:,.1f}"
+        table.add(each.digest, _in_words(each), day, f"{each.images:,}", megabytes)
+    table.print()
     return 0
 
 

@@ -66,6 +66,12 @@ def _value_at(name: str) -> Any:
         if importlib.util.find_spec("torch") is not None:
             define_missing_operators()
         return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _error(name, error) from error  # the module is there, and imports another one
+        raise RecipeError(
+            f"{name}: no module {error.name} in this folder, $PYTHONPATH or the installed packages"
+        ) from error
     except Exception as error:
         raise _error(name, error) from error
 

@@ -78,7 +78,8 @@ def _registered(name: str) -> dict[str, Any]:
     except RuntimeError:
         known = timm.list_pretrained() + timm.list_models()
         raise RecipeError(
-            f"timm {timm.__version__} has no model {name!r}{nearest(name, known)}"
+            f"timm {timm.__version__} has no model {name!r}{nearest(name, known)}; "
+            "timm.list_pretrained() lists its models"
         ) from None
     config: dict[str, Any] = pretrained.to_dict()
     return config
