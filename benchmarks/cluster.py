@@ -20,7 +20,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -40,13 +40,13 @@ from zoofast import Loader, load_recipe
 from zoofast.cluster.connection import RayCluster, connect
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.commands.arguments import positive
-from zoofast.evaluation.answers import Answers
 from zoofast.evaluation.evaluate import evaluate
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
+from zoofast.evaluation.run import Run
 from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.sources import Source, open_source
-from zoofast.scoring.labels import Labels
+from zoofast.scoring.labels import Labels, load_labels
 from zoofast.scoring.topk import TopK
 
 RECIPE = load_recipe("alexnet")
@@ -108,19 +108,25 @@ def overhead(evaluation: Evaluation) -> tuple[int, float]:
     return tasks, sum(node.waited for node in evaluation.nodes) / max(tasks - NODES, 1)
 
 
-def driver_bytes(where: Path) -> tuple[float, float]:
-    """Bytes an image that the driver holds: of the answers, and of the list of images."""
+def driver_bytes(where: Path, label_file: Path) -> tuple[float, float]:
+    """Bytes an image that the driver holds when all answers are there: of all, and of the list of
+    images alone."""
     tracemalloc.start()
-    with open_source(where) as source:
-        n, k = len(source.items), OPTIONS.scoring.top_k + 1
+    with open_source(where) as source, ExitStack() as stack:
+        items, k = source.items, OPTIONS.scoring.top_k + 1
         listed = tracemalloc.get_traced_memory()[0]
-        answers = Answers(source.items)
-        for i in range(0, n, BATCH):
-            places = np.arange(i, min(i + BATCH, n), dtype=np.int32)
-            answers.add(places, TopK.empty(len(places), k))
-        held = tracemalloc.get_traced_memory()[0] - listed
+        label_file.write_text("".join(f"{item.name}.JPEG 7\n" for item in items))
+        evaluation = Evaluation(RECIPE, source.where, OPTIONS.specs, len(items), 0)
+        labels = load_labels(label_file)
+        run = Run(evaluation, items, labels, OPTIONS, lambda state: None, stack)
+        run.begin(classes=1000)
+        for i in range(0, len(items), BATCH):
+            places = run.todo[i : i + BATCH]
+            best = TopK.of_logits(np.zeros((len(places), 1000), np.float32), k)
+            run.add(places, np.ones(len(places), bool), best, [])
+        held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return held / n, listed / n
+    return held / len(items), listed / len(items)
 
 
 @contextmanager
@@ -142,9 +148,13 @@ def cluster_of(count: int) -> Iterator[RayCluster]:
 def run(args: argparse.Namespace) -> int:
     images, note = find_images(args.images, args.limit), load_note()
     loader, nodes, runs = Timing(), Timing(), list[Evaluation]()
-    with tempfile.TemporaryDirectory() as folder, cluster_of(NODES) as cluster:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as other,
+        cluster_of(NODES) as cluster,
+    ):
         links(images.paths, Path(folder), args.count)
-        held, listed = driver_bytes(Path(folder))
+        held, listed = driver_bytes(Path(folder), Path(other, "labels.txt"))
         with open_source(folder) as source:
             verify(cluster, source)
             prepare(source, Timing())  # reads the files into the page cache
@@ -173,8 +183,7 @@ def run(args: argparse.Namespace) -> int:
     )
     costs = (
         f"The last round had {tasks} tasks; a node waited {seconds * 1e3:.1f} ms for each. The "
-        f"driver holds {held:.0f} bytes of answers an image, and {listed:.0f} bytes of the list of "
-        "images."
+        f"driver holds {held:.0f} bytes an image, {listed:.0f} of them for the list of images."
     )
     table = Table(["", "ms/image", "min…max", "images/s", ""], rows)
     figures = {
@@ -182,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
         "ratio": ratio,
         "tasks": tasks,
         "seconds_waited_for_a_task": seconds,
-        "bytes_of_answers": held,
+        "bytes_of_driver": held,
         "bytes_of_list": listed,
     }
     publish(args, "cluster", {"Cluster": table}, about, figures, [costs])

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import matfiles
 from zoofast.errors import LabelError
-from zoofast.scoring.labels import labels_from_folders, load_labels, load_synsets
+from zoofast.scoring.labels import Labels, labels_from_folders, load_labels, load_synsets
 from zoofast.scoring.matfile import read_struct_array
 
 # Three classes; ILSVRC numbers them in another order than that of their ids.
@@ -54,6 +54,13 @@ def test_golden_labels(shared: Path) -> None:
 def test_name_class_lines(tmp_path: Path, text: str) -> None:
     (tmp_path / "val_map.txt").write_bytes(text.encode())
     assert load_labels(tmp_path / "val_map.txt").by_name == {"a": 0, "b": 7}
+
+
+def test_a_class_that_no_model_has() -> None:
+    """A source may say any number, such as a pickle."""
+    assert Labels({"a": 2**31 - 1}, "here").by_name["a"] == 2**31 - 1
+    with pytest.raises(LabelError, match=r"^here: a class is no whole number of 31 bits$"):
+        Labels({"a": 2**31}, "here")
 
 
 def test_hiai_folder(tmp_path: Path) -> None:

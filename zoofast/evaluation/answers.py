@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ from zoofast.preprocess.sources import Item, names_of
 from zoofast.scoring.topk import TopK
 
 Places = NDArray[np.int32]  # numbers of images in a list of images
+MAX_INT16 = 32_767
 
 
 class Names(Sequence[str]):
@@ -37,34 +39,12 @@ class Names(Sequence[str]):
         return names_of(self._items)
 
 
-class NameIndex:
-    """Finds items by their names. It takes 16 bytes an item, a fifth of a dictionary's."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-        hashes = np.fromiter(map(hash, names_of(items)), np.int64, len(items))
-        self._order = np.argsort(hashes)
-        self._hashes = hashes[self._order]
-
-    def places(self, names: Sequence[str]) -> Places:
-        """Raises KeyError for a name that is not among the items."""
-        hashes = np.fromiter(map(hash, names), np.int64, len(names))
-        first, end = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
-        rows = zip(names, first.tolist(), end.tolist(), strict=True)
-        return np.array([self._place(name, self._order[i:j]) for name, i, j in rows], np.int32)
-
-    def _place(self, name: str, candidates: NDArray[Any]) -> int:
-        for place in candidates.tolist():
-            if self._items[place].name == name:
-                return int(place)
-        raise KeyError(name)
-
-
 class Answers:
     """The best classes of the images that are done, each at the place of its image in `items`."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
+        self.names_of_items = Names(items)
         self._order = np.empty(len(items), np.int32)  # the places in the order of the answers
         self.count = 0
         self._best: TopK | None = None
@@ -74,7 +54,9 @@ class Answers:
         # Allocated once, for all images: many small arrays that outlive large ones fragment the
         # heap.
         if self._best is None:
-            self._best = TopK.empty(len(self._items), best.classes.shape[1])
+            self._best = TopK.empty(len(self._items), best.classes.shape[1], np.int16)
+        if self._best.classes.dtype == np.int16 and best.classes.max() > MAX_INT16:
+            self._best = replace(self._best, classes=self._best.classes.astype(np.int32))
         # The images of a batch are in the source's order, mostly without a gap.
         first, end = int(places[0]), int(places[-1]) + 1
         is_run = end - first == len(places) and bool((np.diff(places) == 1).all())
@@ -100,10 +82,10 @@ class Answers:
         """The names of the images in the order of their answers."""
         return [self._items[place].name for place in self.order.tolist()]
 
-    def classes(self, first: int = 0) -> NDArray[np.int32]:
+    def classes(self, first: int = 0) -> NDArray[np.signedinteger[Any]]:
         """(n, k): the best classes of the answers from number `first` on, in their order."""
         if self._best is None:
-            return np.empty((0, 1), np.int32)
+            return np.empty((0, 1), np.int16)
         return self._best.classes[self.order[first:]]
 
     def in_source_order(self) -> tuple[Sequence[str], TopK] | None:
@@ -111,6 +93,6 @@ class Answers:
         if self._best is None:
             return None
         if self.count == len(self._items):
-            return Names(self._items), self._best
+            return self.names_of_items, self._best
         places = np.sort(self.order)
         return Names(Selection(self._items, places)), self._best[places]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.by_name import NameIndex
 from zoofast.base.lock import output_lock
 from zoofast.base.rows import read_named_rows, write_by_place
 from zoofast.base.shards import (
@@ -22,7 +23,7 @@ from zoofast.base.shards import (
     shard_total,
 )
 from zoofast.errors import OutputError, ResultError
-from zoofast.evaluation.answers import NameIndex
+from zoofast.evaluation.answers import Names
 from zoofast.evaluation.journal import JournalContent
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import score_answers
@@ -45,7 +46,9 @@ def shard_record(
     """What `read_shard` needs besides the journal's batches. items: of the shard. images: of the
     whole source. Raises OutputError."""
     names = [name for names, _ in JournalContent(journal).batches for name in names]
-    places = NameIndex(items).places(names).astype("<i4")
+    places = NameIndex(Names(items)).places(names).astype("<i4")
+    if (places < 0).any():
+        raise OutputError(f"{journal}: holds images that are not of this run")
     return {
         "shard": f"{shard[0]}/{shard[1]}",
         "limit": limit,

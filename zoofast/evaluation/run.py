@@ -6,25 +6,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.by_name import NameIndex
 from zoofast.base.lock import output_lock
 from zoofast.base.provenance import model_digest
 from zoofast.base.rows import NamedRows
+from zoofast.base.sequences import Selection
 from zoofast.errors import ImageError, LabelError, OutputError, ZoofastError
-from zoofast.evaluation.answers import Answers, NameIndex, Places
+from zoofast.evaluation.answers import Answers, Places
 from zoofast.evaluation.journal import Journal
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import EvalProgress, Evaluation
 from zoofast.inference.backends import backend_of
 from zoofast.preprocess.loader import Failure
 from zoofast.preprocess.recipe import resize_order
-from zoofast.preprocess.sources import Item, names_of
+from zoofast.preprocess.sources import Item
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import (
     Predictions,
@@ -38,7 +39,6 @@ from zoofast.scoring.score import (
 from zoofast.scoring.topk import TopK
 
 PROGRESS_NS = 100_000_000  # between two reports of progress
-LABELS_AT_ONCE = 65_536  # that are looked up, so that few names are in memory
 
 # Called when everything is loaded, then after batches, every PROGRESS_NS at most.
 Progress = Callable[[EvalProgress], None]
@@ -81,11 +81,17 @@ class Run:
         self._counted = 0  # answers that self.state.hits includes
         self._reported_ns = 0  # when progress was last reported, monotonic
         self._truth = np.full(len(items), -1, np.int32)  # (n,): the class of the model; -1: none
-        if labels is not None and not any(item.name in labels.by_name for item in items):
-            raise LabelError(
-                f"{labels.source}: no image has a label: the names do not match "
-                f"({items[0].name} against {next(iter(labels.by_name))})"
-            )
+        if labels is not None:
+            labels.by_name.share(self.answers.names_of_items)
+            if not self._has_label(labels).any():
+                raise LabelError(
+                    f"{labels.source}: no image has a label: the names do not match "
+                    f"({items[0].name} against {next(iter(labels.by_name))})"
+                )
+
+    def _has_label(self, labels: Labels) -> NDArray[np.bool_]:
+        """Which of the images have a label, (n,)."""
+        return labels.by_name.places(self.answers.names_of_items) >= 0
 
     def _resume(self, path: Path, stack: ExitStack) -> None:
         """Opens the journal and takes the answers that it holds."""
@@ -94,15 +100,16 @@ class Run:
         )
         stack.callback(self._journal.close)
         resumed, self._journal.resumed = self._journal.resumed, []  # freed when taken
-        index = NameIndex(self._items if resumed else [])
+        index = NameIndex(self.answers.names_of_items if resumed else [])
         for names, best in resumed:
-            try:
-                self.answers.add(index.places(names), best)
-            except KeyError as error:
+            places = index.places(names)
+            if (places < 0).any():
                 raise OutputError(
-                    f"{path}: holds {error.args[0]}, which is not among this run's images; "
-                    "resume with the same source and choice, or begin anew with --overwrite"
-                ) from None
+                    f"{path}: holds {names[int(np.argmin(places))]}, which is not among this "
+                    "run's images; resume with the same source and choice, or begin anew with "
+                    "--overwrite"
+                )
+            self.answers.add(places, best)
 
     def _run_description(self) -> dict[str, Any]:
         """What a run must have in common with the run that it resumes."""
@@ -182,7 +189,7 @@ class Run:
                 f"{path}: has not the logits of the {len(done)} images that are done; begin "
                 "anew with --overwrite"
             )
-        self.answers.reorder(NameIndex(self._items).places(names))
+        self.answers.reorder(NameIndex(self.answers.names_of_items).places(names))
         return rows
 
     def must_stop(self) -> bool:
@@ -244,15 +251,12 @@ class Run:
         no time."""
         if self._labels is None:
             return
-        classes, by_name = self._evaluation.classes, self._labels.by_name
+        classes, has_label = self._evaluation.classes, self._has_label(self._labels)
         offset = self.options.scoring.offset(classes)
-        all_names = names_of(self._items)
-        for begin in range(0, len(self._items), LABELS_AT_ONCE):
-            names = list(islice(all_names, LABELS_AT_ONCE))
-            known = np.array([name in by_name for name in names])
-            labelled = [name for name in names if name in by_name]
-            truth = self._truth[begin : begin + LABELS_AT_ONCE]
-            truth[known] = true_classes(labelled, self._labels, classes, offset)
+        names: Sequence[str] = self.answers.names_of_items
+        if not has_label.all():
+            names = Selection(names, np.flatnonzero(has_label))
+        self._truth[has_label] = true_classes(names, self._labels, classes, offset)
 
     def _finish(self) -> None:
         """Scores the images that are done."""
@@ -267,7 +271,8 @@ class Run:
         labels_of_run = labels
         if evaluation.state != "complete":
             labels_of_run = labels.of(failed.keys() | set(names))
-        unlabelled = {name for name in names_of(self._items) if name not in labels.by_name}
+        without = np.flatnonzero(~self._has_label(labels)).tolist()
+        unlabelled = {self._items[place].name for place in without}
         samples = len(labels.by_name) + len(unlabelled)
         predictions = Predictions(names, best, evaluation.classes, self.options.output_index)
         evaluation.score = score_answers(
@@ -285,10 +290,11 @@ def score_answers(
     """Scores the answers that have a label; None when none has. failed: image -> why it could not
     be prepared. samples: how many have a label or a result."""
     names, problems = predictions.names, Problems(failed=failed)
-    usable = np.flatnonzero(match_labels(names, failed, labels, problems))
-    if not len(usable):
+    has_label = match_labels(names, failed, labels, problems)
+    if not has_label.any():
         return None
-    if len(usable) < len(names):
+    if not has_label.all():
+        usable = np.flatnonzero(has_label)
         predictions = replace(
             predictions,
             names=[names[i] for i in usable.tolist()],

@@ -6,16 +6,21 @@ framework. A model with a background class in front needs an offset, which scori
 
 from __future__ import annotations
 
+import codecs
 import re
 import stat
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from array import array
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from zoofast.base.by_name import NumbersByName
 from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.names import stem
 from zoofast.base.parsing import parse_json
+from zoofast.base.sequences import Strings
 from zoofast.errors import LabelError
 from zoofast.preprocess.sources import Source
 from zoofast.scoring.class_names import name_of_synset
@@ -29,19 +34,44 @@ HIAI_INDEX = "HiAI_label.json"  # the only file of a HiAI folder that is not abo
 VALIDATION_NAME = "ILSVRC2012_val_{:08d}"  # the image of line i in a list without names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Labels:
     """Class index by sample name (the image's name up to its first dot)."""
 
-    by_name: dict[str, int]
+    by_name: NumbersByName
     source: str  # the file or folder, in words
-    class_names: dict[int, str] = field(default_factory=dict)
-    class_count: int | None = None  # None: the layout does not say it
+    class_names: dict[int, str]
+    class_count: int | None  # None: the layout does not say it
+
+    def __init__(
+        self,
+        by_name: Mapping[str, int],
+        source: str,
+        class_names: dict[int, str] | None = None,
+        class_count: int | None = None,
+    ) -> None:
+        """Raises LabelError for a class that no model has."""
+        if not isinstance(by_name, NumbersByName):
+            by_name = _numbers(by_name.items(), source)
+        vars(self).update(
+            by_name=by_name,
+            source=source,
+            class_names=class_names or {},
+            class_count=class_count,
+        )
 
     def of(self, names: Container[str]) -> Labels:
         """The labels of `names` alone."""
-        by_name = {name: label for name, label in self.by_name.items() if name in names}
-        return replace(self, by_name=by_name)
+        ours = self.by_name
+        pairs = zip(ours, ours.numbers.tolist(), strict=True)
+        return replace(self, by_name=NumbersByName(pair for pair in pairs if pair[0] in names))
+
+
+def _numbers(pairs: Iterable[tuple[str, int]], source: str) -> NumbersByName:
+    try:
+        return NumbersByName(pairs)
+    except OverflowError as error:
+        raise LabelError(f"{source}: a class is no whole number of 31 bits") from error
 
 
 @dataclass(frozen=True)
@@ -101,19 +131,20 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
     index = (
         synset_list.index() if synset_list else {folder.name: i for i, folder in enumerate(folders)}
     )
-    pairs = []
-    for folder in folders:
-        if folder.name not in index:
-            raise LabelError(f"{folder}: is no class of {synsets}")
-        pairs += [
-            (entry.name, index[folder.name])
-            for entry in _list_folder(folder)
-            if entry.is_file() and not entry.name.startswith(".")
-        ]
-    if not pairs:
+
+    def pairs() -> Iterator[tuple[str, int]]:
+        for folder in folders:
+            if folder.name not in index:
+                raise LabelError(f"{folder}: is no class of {synsets}")
+            for entry in _list_folder(folder):
+                if entry.is_file() and not entry.name.startswith("."):
+                    yield entry.name, index[folder.name]
+
+    by_name = _by_name(pairs(), path)
+    if not by_name:
         raise LabelError(f"{path}: holds no labels: neither JSON files nor class folders of images")
     return Labels(
-        _by_name(pairs, path),
+        by_name,
         f"{len(folders)} class folders of {path}",
         synset_list.class_names()
         if synset_list
@@ -135,7 +166,7 @@ def labels_from_source(source: Source, synsets: Path | str | None = None) -> Lab
             "--labels-from SRC"
         )
     return Labels(
-        dict(labels),
+        labels,
         source.where,
         load_synsets(synsets).class_names() if synsets else {},
     )
@@ -203,22 +234,28 @@ def _synsets_of_devkit(path: Path) -> Synsets:
     return Synsets(sorted(words), words, by_id)
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    """(line number from 1, text) of the lines that are not blank."""
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, text) of the lines that are not blank, at least one."""
+    number = count = nbytes = 0
     try:
         with path.open("rb") as file:  # not read_file: labels may come through a pipe
-            data = file.read(MAX_FILE_BYTES + 1)
-        text = data.decode("utf-8-sig")
+            while data := file.readline(MAX_FILE_BYTES + 1 - nbytes):
+                if not nbytes:
+                    data = data.removeprefix(codecs.BOM_UTF8) or b"\n"
+                nbytes += len(data)
+                if nbytes > MAX_FILE_BYTES:
+                    raise LabelError(f"{path}: is larger than {MAX_FILE_BYTES:,} bytes")
+                for line in data.decode().splitlines():
+                    number += 1
+                    if text := line.strip():
+                        count += 1
+                        yield number, text
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: is no text file") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise LabelError(f"{path}: is larger than {MAX_FILE_BYTES:,} bytes")
-    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
+    if not count:
         raise LabelError(f"{path}: is empty")
-    return lines
 
 
 def _whole_number(text: str) -> int:
@@ -235,11 +272,37 @@ def _quoted(text: str) -> str:
 
 
 def _from_text(path: Path, synsets: Synsets | None) -> Labels:
-    rows = [(number, line.split()) for number, line in _lines(path)]
-    if all(len(words) == 1 for _, words in rows):
-        return _from_ordered_list(path, [words[0] for _, words in rows], synsets)
+    rows = ((number, line.split()) for number, line in _lines(path))
+    first = next(rows)
+    if len(first[1]) == 1:
+        return _from_ordered_list(path, Strings(_single_words(path, first, rows)), synsets)
+    numbers = array("I")  # of the lines
+    pairs = _pairs(path, chain([first], rows), synsets, numbers)
+    by_name = NumbersByName(pairs)
+    place = by_name.repeated()
+    if place >= 0:
+        name = by_name.names[place]
+        raise LabelError(f"{path}, line {numbers[place]}: {name} has a label already")
+    return Labels(by_name, str(path), synsets.class_names() if synsets else {})
+
+
+_Row = tuple[int, list[str]]  # the number of a line, and its words
+
+
+def _single_words(path: Path, first: _Row, rows: Iterable[_Row]) -> Iterator[str]:
+    """The words of lines of one word."""
+    yield first[1][0]
+    for _, words in rows:
+        if len(words) != 1:
+            raise LabelError(f"{path}, line {first[0]}: has 1 words, not NAME CLASS")
+        yield words[0]
+
+
+def _pairs(
+    path: Path, rows: Iterable[_Row], synsets: Synsets | None, numbers: array[int]
+) -> Iterator[tuple[str, int]]:
+    """Name and class of each line, whose number it adds to `numbers`."""
     index = synsets.index() if synsets else {}
-    by_name: dict[str, int] = {}
     for number, words in rows:
         if len(words) != 2:
             raise LabelError(f"{path}, line {number}: has {len(words)} words, not NAME CLASS")
@@ -257,10 +320,8 @@ def _from_text(path: Path, synsets: Synsets | None) -> Labels:
                 raise LabelError(f"{path}, line {number}: the class {error}") from error
         if not name:
             raise LabelError(f"{path}, line {number}: {_quoted(words[0])} is no image's name")
-        if name in by_name:
-            raise LabelError(f"{path}, line {number}: {name} has a label already")
-        by_name[name] = value
-    return Labels(by_name, str(path), synsets.class_names() if synsets else {})
+        numbers.append(number)
+        yield name, value
 
 
 def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | None) -> Labels:
@@ -271,7 +332,7 @@ def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | Non
         missing = next((label for label in labels if label not in index), None)
         if missing:
             raise LabelError(f"{path}: {missing} is not in the list of synsets")
-        classes = [index[label] for label in labels]
+        classes = (index[label] for label in labels)
         class_names = {i: name_of_synset(synset) for i, synset in enumerate(ids)}
         if synsets:
             class_names = synsets.class_names()
@@ -290,19 +351,19 @@ def _from_ordered_list(path: Path, labels: Sequence[str], synsets: Synsets | Non
             )
         index = synsets.index()
         by_id = {number: index[synset] for number, synset in synsets.by_ilsvrc_id.items()}
-        try:
-            ilsvrc_ids = [_whole_number(label) for label in labels]
-        except ValueError as error:
-            raise LabelError(f"{path}: the ILSVRC id {error}") from error
-        unknown = next((number for number in ilsvrc_ids if number not in by_id), None)
-        if unknown is not None:
-            raise LabelError(f"{path}: ILSVRC id {unknown} is not in the list of synsets")
-        classes = [by_id[number] for number in ilsvrc_ids]
+        for label in labels:
+            try:
+                number = _whole_number(label)
+            except ValueError as error:
+                raise LabelError(f"{path}: the ILSVRC id {error}") from error
+            if number not in by_id:
+                raise LabelError(f"{path}: ILSVRC id {number} is not in the list of synsets")
+        classes = (by_id[int(label)] for label in labels)
         ids, class_names = synsets.ids, synsets.class_names()
     else:
         raise LabelError(f"{path}: is neither NAME CLASS lines nor a list of ids of one kind")
-    by_name = {VALIDATION_NAME.format(i): value for i, value in enumerate(classes, 1)}
-    return Labels(by_name, str(path), class_names, len(ids))
+    pairs = ((VALIDATION_NAME.format(i), value) for i, value in enumerate(classes, 1))
+    return Labels(NumbersByName(pairs), str(path), class_names, len(ids))
 
 
 def _from_hiai(path: Path) -> Labels:
@@ -343,11 +404,11 @@ def _category_index(value: Any) -> int:
     return _whole_number(value.strip())
 
 
-def _by_name(pairs: Iterable[tuple[str, int]], path: Path) -> dict[str, int]:
-    by_name: dict[str, int] = {}
-    for file, label in pairs:
-        name = stem(file)
-        if name in by_name:
-            raise LabelError(f"{path}: two files are named {name} (up to the first dot)")
-        by_name[name] = label
+def _by_name(pairs: Iterable[tuple[str, int]], path: Path) -> NumbersByName:
+    by_name = NumbersByName((stem(file), label) for file, label in pairs)
+    place = by_name.repeated()
+    if place >= 0:
+        raise LabelError(
+            f"{path}: two files are named {by_name.names[place]} (up to the first dot)"
+        )
     return by_name

@@ -25,6 +25,7 @@ from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
 
 ALL_OF_IMAGENET = 50_000  # a published accuracy is of all of them
+TALLIED_AT_ONCE = 1 << 18  # images, so that little else is in memory
 MAX_CONFUSIONS = 15  # pairs of classes in Score.confusions
 
 
@@ -198,18 +199,19 @@ class Score:
 
 def true_classes(
     names: Sequence[str], labels: Labels, classes: int, label_offset: int
-) -> NDArray[np.int64]:
-    """The model's class of each name, (n,). Raises LabelError for a class out of range."""
-    known = (labels.by_name[name] for name in names)
-    truth = np.fromiter(known, np.int64, len(names)) + label_offset
+) -> NDArray[np.int32]:
+    """The model's class of each name, (n,). All have a label. Raises LabelError for a class out of
+    range."""
+    numbers = labels.by_name.numbers[labels.by_name.places(names)]
+    truth = numbers.astype(np.int64) + label_offset
     outside = np.flatnonzero((truth < 0) | (truth >= classes))
     if len(outside):
         name = names[int(outside[0])]
         raise LabelError(
-            f"{labels.source}: the label of {name} is {labels.by_name[name]}, with offset "
+            f"{labels.source}: the label of {name} is {numbers[outside[0]]}, with offset "
             f"{label_offset} outside the model's {classes} classes; set --label-offset"
         )
-    return truth
+    return truth.astype(np.int32)
 
 
 Progress = Callable[[int, int], None]  # files read so far, all files
@@ -301,14 +303,15 @@ def match_labels(
 
     not_ranked: samples whose results cannot be ranked; their labels are not missed.
     """
-    unlabelled = [name for name in names if name not in labels.by_name]
-    problems.no_label += unlabelled
-    without = set(labels.by_name)  # holds no other texts, unlike a set of all names
-    without.difference_update(names, not_ranked)
-    problems.no_result += sorted(without)
-    has_label = np.ones(len(names), bool)
-    if unlabelled:
-        has_label[:] = [name in labels.by_name for name in names]
+    by_name = labels.by_name
+    places = by_name.places(names)
+    has_label = places >= 0
+    problems.no_label += [names[i] for i in np.flatnonzero(~has_label).tolist()]
+    has_result = np.zeros(len(by_name) + 1, bool)  # the last one is for the place -1, of no label
+    has_result[places] = True
+    has_result[by_name.places(list(not_ranked))] = True
+    without = np.flatnonzero(~has_result[:-1])
+    problems.no_result += sorted(by_name.names[i] for i in without.tolist())
     return has_label
 
 
@@ -340,7 +343,9 @@ def score_predictions(
     problems.nan_scores += [names[i] for i in np.flatnonzero(np.isnan(best_score)).tolist()]
     confidence = best_score if scores == "probabilities" else best.confidence
     tally = Tally(classes, options.top_k)
-    tally.add(truth, best.classes, best.values, confidence)
+    for i in range(0, len(names), TALLIED_AT_ONCE):
+        part = slice(i, i + TALLIED_AT_ONCE)
+        tally.add(truth[part], best.classes[part], best.values[part], confidence[part])
     return Score(
         tally,
         problems,

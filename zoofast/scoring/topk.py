@@ -22,7 +22,7 @@ class TopK:
     score (NaN where that score is not finite), the sum, and the smallest score.
     """
 
-    classes: NDArray[np.int32]
+    classes: NDArray[np.signedinteger[Any]]
     values: NDArray[np.float32]
     confidence: NDArray[np.float32]
     total: NDArray[np.float32]
@@ -39,10 +39,10 @@ class TopK:
         return cls(*best, *_logits.confidence(logits))
 
     @classmethod
-    def empty(cls, n: int, k: int) -> TopK:
-        """Uninitialized arrays for n images; `put` fills them."""
+    def empty(cls, n: int, k: int, dtype: type[np.signedinteger[Any]] = np.int32) -> TopK:
+        """Uninitialized arrays for n images; `put` fills them. dtype: of the classes."""
         per_image = [np.empty(n, np.float32) for _ in range(3)]
-        return cls(np.empty((n, k), np.int32), np.empty((n, k), np.float32), *per_image)
+        return cls(np.empty((n, k), dtype), np.empty((n, k), np.float32), *per_image)
 
     def put(self, places: slice | NDArray[np.integer[Any]], part: TopK) -> None:
         """Copies the images of `part` to `places`, one place for each image.

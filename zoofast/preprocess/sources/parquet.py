@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import errno
 import os
+from array import array
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +20,12 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from zoofast.base.by_name import NumbersByName
 from zoofast.base.extras import needs
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.items import Item
+from zoofast.preprocess.sources.items import Item, names_of
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
 from zoofast.preprocess.sources.stored import FetchError, too_large
@@ -110,13 +112,14 @@ class ParquetSource(FetchedSource):
     """Images of Parquet files; an item's offset is its row. problem: why labels cannot be read."""
 
     files: list[_File] = field(default_factory=list)
-    labels: dict[str, int] = field(default_factory=dict)
+    classes: array[int] = field(default_factory=lambda: array("i"))  # of the items; -1: none
     problem: str | None = None
 
-    def read_labels(self) -> dict[str, int] | None:
+    def read_labels(self) -> NumbersByName | None:
         if self.problem is not None:
             raise SourceError(self.problem)
-        return self.labels or None
+        pairs = zip(names_of(self.items), self.classes, strict=True)
+        return NumbersByName(pair for pair in pairs if pair[1] >= 0) or None
 
     def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """The item's bytes. It reads the item's row group up to the item."""
@@ -246,10 +249,10 @@ def list_rows(
             source.items.append(item)
             row += 1
             if label is None or label < 0:
-                continue  # its class is unknown, as in a set for tests
-            if label > MAX_CLASS:
-                problem = f"{item.path}: its label is more than {MAX_CLASS}"
-            source.labels[item.name] = label
+                label = -1  # its class is unknown, as in a set for tests
+            elif label > MAX_CLASS:
+                problem, label = f"{item.path}: its label is more than {MAX_CLASS}", -1
+            source.classes.append(label)
     if row != file.rows:
         raise SourceError(f"{path}: has {row:,} rows, but says that it has {file.rows:,}")
     source.problem = source.problem or problem
