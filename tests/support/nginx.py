@@ -29,8 +29,12 @@ http {{
 
 
 @contextmanager
-def serving(root: Path, work: Path) -> Iterator[str]:
-    """The URL of a server whose root is `root`; it works in the folder `work`."""
+def serving(root: Path, work: Path, congestion: str | None = None) -> Iterator[str]:
+    """The URL of a server whose root is `root`; it works in the folder `work`.
+
+    congestion: TCP's congestion control of what it sends, in place of the machine's own. Raises
+    OSError for one that this machine lacks, or reserves for root.
+    """
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None, "apt-get install nginx-light"
     work.mkdir()
@@ -39,6 +43,8 @@ def serving(root: Path, work: Path) -> Iterator[str]:
     command = [program, "-p", str(work), "-c", "nginx.conf", "-e", "error.log", *user]
     # nginx inherits the socket: no other program gets its port, and clients wait until nginx runs.
     with socket.create_server(("127.0.0.1", 0), backlog=511) as listener:
+        if congestion is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
         fd, port = listener.fileno(), listener.getsockname()[1]
         (work / "nginx.conf").write_text(_CONFIG.format(port=port, root=root))
         environment = {**os.environ, "NGINX": f"{fd};"}
