@@ -98,7 +98,7 @@ def test_what_is_missing_double_or_other_is_named(case: tuple[Path, list[str]]) 
     (folder / "other.json.journal").write_text("\n".join([*batches, ""]))
     assert "has not ended; continue it with --resume" in said("s1", "other", "s3")
     (folder / "other.json.journal").write_text("\n".join([*batches, '{"ended": true}', ""]))
-    assert "is of no shard" in said("s1", "other", "s3")
+    assert "not the journal of a shard" in said("s1", "other", "s3")
     first, mine = (
         json.loads((folder / f"{name}.json.journal").read_text().splitlines()[1])["names"][0]
         for name in ("s1", "s2")

@@ -362,7 +362,7 @@ def test_models_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         open_backend(str(tmp_path / "bad.onnx"))
     with pytest.raises(BackendError, match="no such model file"):
         open_backend(str(tmp_path / "absent.onnx"))
-    with pytest.raises(BackendError, match=r"is no \.onnx or \.om file; name its backend"):
+    with pytest.raises(BackendError, match=r"not an \.onnx or \.om file; name its backend"):
         open_backend(str(tmp_path / "model.pth"))
     with pytest.raises(BackendError, match="no such backend; there are onnxruntime, acl"):
         open_backend("m.onnx", "tensorrt")
@@ -431,7 +431,7 @@ def test_odd_npy_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert infer(tmp_path) == 1
     error = capsys.readouterr().err
     assert "y.npy (float64[3, 4, 4], 384 bytes, not 1 * 192 bytes" in error
-    assert "z.npy (is no .npy file of numbers)" in error
+    assert "z.npy (not a .npy file of numbers)" in error
 
 
 def test_inputs_that_are_none(tmp_path: Path) -> None:

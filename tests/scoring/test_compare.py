@@ -187,7 +187,7 @@ def test_accuracies_from_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for arguments, said in (
         ([ours, saved], "give LABELS"),
         ([ours, guide, "--max-flips", "0"], "--max-flips needs the logits of both"),
-        ([labels, guide], "is no folder of results, no .npy of logits and no .json"),
+        ([labels, guide], "not a folder of results, a .npy of logits or a .json"),
         ([tmp_path / "c.json", guide], "is neither a result.json nor"),
         ([tmp_path / "none.json", guide], "none.json: No such file"),
         ([tmp_path / "none.npy", saved], "none.names.txt: No such file"),

@@ -367,7 +367,7 @@ def test_unreadable_things_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.txt")  # must not hang
     with pytest.raises(ResultError, match="Invalid argument"):
         read_logits(tmp_path / "fifo.txt")
-    with pytest.raises(ResultError, match=r"no \.txt, \.bin or \.npy"):
+    with pytest.raises(ResultError, match=r"not a \.txt, \.bin or \.npy"):
         read_logits(tmp_path / "a.csv")
 
 

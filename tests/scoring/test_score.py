@@ -174,7 +174,7 @@ def test_what_is_not_scored_is_named_and_counted(
         "zoofast: sample with several results: 1: b (b_0.npy, b_0.txt)",
         "zoofast: result file that cannot be read: 1: c_0.txt (no number in its first row)",
         "zoofast: result with another number of classes: 1: d_0.txt (2 values)",
-        "zoofast: file that is no result: 1: thumbs.db",
+        "zoofast: file that is not a result: 1: thumbs.db",
     ]
     assert shown.out.endswith("scored 1 of 6\n")
     assert json.loads((run / "all.json").read_text())["problems"] == {
@@ -197,7 +197,7 @@ def test_an_unrecognized_file_alone_is_no_failure(
     (run / "results" / "notes.md").touch()
     (run / "results" / "sqz_summary.json").write_text("{}")
     assert score(run) == 0
-    assert capsys.readouterr().err == "zoofast: file that is no result: 1: notes.md\n"
+    assert capsys.readouterr().err == "zoofast: file that is not a result: 1: notes.md\n"
 
 
 def test_rows_of_nan_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000  # as in NumPy; Python's parser takes long for large texts
-NOT_NPY = "is no .npy file of numbers"
+NOT_NPY = "not a .npy file of numbers"
 
 
 def map_npy(path: Path | str) -> NDArray[Any]:

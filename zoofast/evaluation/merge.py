@@ -98,7 +98,7 @@ def read_shard(path: Path) -> Shard:
     if content.end is None:
         raise OutputError(f"{journal}: the evaluation has not ended; continue it with --resume")
     if "shard" not in content.end:
-        raise OutputError(f"{journal}: is of no shard; evaluate with --shard I/N")
+        raise OutputError(f"{journal}: not the journal of a shard; evaluate with --shard I/N")
     try:
         return _shard(journal, content, content.end)
     except (ValueError, LookupError, TypeError, OverflowError) as error:

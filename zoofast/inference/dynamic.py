@@ -111,8 +111,8 @@ def read_aipp_config(path: str) -> Aipp:
         raise BackendError(f"{path}: {error.strerror}") from error
     except KeyError as error:
         raise BackendError(
-            f"{path}: is no configuration of dynamic AIPP: {error} is missing"
+            f"{path}: not a configuration of dynamic AIPP: {error} is missing"
         ) from (error)
     except (configparser.Error, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise BackendError(f"{path}: is no configuration of dynamic AIPP: {reason}") from error
+        raise BackendError(f"{path}: not a configuration of dynamic AIPP: {reason}") from error

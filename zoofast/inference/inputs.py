@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.names import stem
+from zoofast.base.npy import NOT_NPY
 from zoofast.errors import BackendError, ResultError, SourceError
 from zoofast.inference.backends import Allocate, TensorInfo
 from zoofast.inference.packs import PackReader, is_pack, list_rows
@@ -137,7 +138,7 @@ class InputReader:
         except ResultError as error:
             return str(error)
         except ValueError:
-            return "is no .npy file of numbers"
+            return NOT_NPY
         if array.dtype != self.info.dtype or array.nbytes != self.file_nbytes:
             return f"{array.dtype}{list(array.shape)}, {array.nbytes} bytes, not {wanted}"
         return None

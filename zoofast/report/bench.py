@@ -27,7 +27,7 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
     figures = [
         Figure("best throughput", best["images_per_second"], "images/s"),
         Figure("at batch size", best["batchsize"]),
-        Figure("median latency there", best["latency_ms"]["median"], "ms", 3),
+        Figure("median latency at this size", best["latency_ms"]["median"], "ms", 3),
     ]
     sizes = [row["batchsize"] for row in rows]
     throughput = Lines(
@@ -103,7 +103,7 @@ def _host_to_host(rows: Sequence[Mapping[str, Any]]) -> Section:
     plot = Lines(
         "Throughput over latency, a point for each batch size",
         [series(concurrency, points) for concurrency, points in by_level.items()],
-        "p99 latency from host to host, ms",
+        "p99 latency, ms",
         "images/s",
         digits=3,
     )

@@ -143,7 +143,7 @@ def open_results(
         return SavedLogits(path)
     if path.suffix == ".json":
         return read_accuracies(path)
-    raise ResultError(f"{path}: is no folder of results, no .npy of logits and no .json")
+    raise ResultError(f"{path}: not a folder of results, a .npy of logits or a .json")
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def labels_from_folders(path: Path | str, synsets: Path | str | None = None) -> 
     def pairs() -> Iterator[tuple[str, int]]:
         for folder in folders:
             if folder.name not in index:
-                raise LabelError(f"{folder}: is no class of {synsets}")
+                raise LabelError(f"{folder}: not a class of {synsets}")
             for entry in _list_folder(folder):
                 if entry.is_file() and not entry.name.startswith("."):
                     yield entry.name, index[folder.name]
@@ -253,7 +253,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: is no text file") from error
+        raise LabelError(f"{path}: not a text file") from error
     if not count:
         raise LabelError(f"{path}: is empty")
 

@@ -55,7 +55,7 @@ def read_struct_array(path: Path | str, name: str) -> list[dict[str, Any]]:
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data.startswith(b"MATLAB 7.3"):
         raise LabelError(f"{path}: is a MAT 7.3 file; save it with MATLAB's -v7")
     if len(data) < _HEADER or data[126:128] not in (b"IM", b"MI"):
-        raise LabelError(f"{path}: is no MAT 5 file")
+        raise LabelError(f"{path}: not a MAT 5 file")
     try:
         reader = _Reader("<" if data[126:128] == b"IM" else ">")
         for variable, value in reader.variables(data[_HEADER:]):

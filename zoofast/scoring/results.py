@@ -168,7 +168,7 @@ def read_logits(
     file = Path(file)
     kind = kind or file.suffix[1:].lower()
     if kind not in KINDS:
-        raise ResultError(f"{file}: is no .txt, .bin or .npy")
+        raise ResultError(f"{file}: not a .txt, .bin or .npy file")
     result, row = _logits.read_file(
         _logits.CWD, os.fsencode(file), KINDS[kind], bin_dtype=bin_dtype
     )

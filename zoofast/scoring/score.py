@@ -98,7 +98,7 @@ class Problems:
             ("result file that cannot be read", unreadable),
             ("result with another number of classes", lengths),
             ("result whose best score is NaN", self.nan_scores),
-            ("file that is no result", self.unrecognized_files),
+            ("file that is not a result", self.unrecognized_files),
         ]
         return [(what, names) for what, names in kinds if names]
 

@@ -195,7 +195,7 @@ def backend_of(model: str, backend: str | None = None) -> str:
         suffix = Path(model).suffix.lower()
         if suffix not in BY_SUFFIX:
             known = " or ".join(BY_SUFFIX)
-            raise BackendError(f"{model}: is no {known} file; name its backend with --backend")
+            raise BackendError(f"{model}: not an {known} file; name its backend with --backend")
         backend = BY_SUFFIX[suffix]
         return "aclruntime" if backend == "acl" and acl_library.problem() else backend
     if backend not in BACKENDS:
