@@ -104,7 +104,7 @@ typedef enum { ZF_NCHW, ZF_NHWC } zf_layout;
  * change while it is in use. */
 typedef struct zf_recipe {
     zf_resize resize;
-    int resize_w, resize_h; /* EXACT: the size. SHORT, HEIGHT: twice the given side */
+    int resize_w, resize_h; /* EXACT: the size. SHORT, HEIGHT: both hold the given side */
     zf_side_rounding resize_rounding;
     zf_filter filter;
     zf_pass_order pass_order;

@@ -16,7 +16,7 @@ int main(int argc, char **argv)
     for (int c = 0; c < 3; c++)
         for (int x = 0; x < 256; x++)
             table[c][x] = ((float)x / 255 - mean[c]) / std[c];
-    zf_recipe recipe = {.resize = ZF_RESIZE_SHORT, .resize_w = 2 * 256, .resize_h = 2 * 256,
+    zf_recipe recipe = {.resize = ZF_RESIZE_SHORT, .resize_w = 256, .resize_h = 256,
                         .filter = ZF_BILINEAR, .pass_order = ZF_PASS_ORDER_PILLOW_13_0,
                         .crop_w = 224, .crop_h = 224, .out_w = 224, .out_h = 224,
                         .layout = ZF_NCHW, .channel_index = {0, 1, 2},

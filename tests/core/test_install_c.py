@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import folders, jpegs, oracle, paths
 
-ALEXNET = oracle.Spec(size=(512, 512), crop=(224, 224))  # twice the short side
+ALEXNET = oracle.Spec(size=(256, 256), crop=(224, 224))
 
 
 @pytest.mark.slow

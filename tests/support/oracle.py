@@ -23,7 +23,7 @@ class Spec:
     """One way of preparing images; sizes are (height, width)."""
 
     mode: str = "short"  # short, height, exact, none
-    size: tuple[int, int] = (32, 32)  # short, height: twice the side
+    size: tuple[int, int] = (32, 32)  # short, height: both are the side
     side_rounding: str = "down"
     filter: str = "bilinear"
     crop: tuple[int, int] | None = (24, 24)
