@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ pytest.importorskip("onnxruntime")
 
 from tests.support import eval_case, folders
 from zoofast import load_recipe
-from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster
+from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster, connect
 from zoofast.cluster.driver import START_SECONDS
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
@@ -598,3 +599,16 @@ def test_the_size_of_tasks() -> None:
     first.failed_on = {"a", "b"}
     ranges.put_back(first)
     assert ranges.take(1, "a", ["a", "b"]) is first and ranges.left == 0
+
+
+@pytest.mark.parametrize("address", ["nowhere:6379", "ray://nowhere:10001"])
+def test_a_host_that_is_not_known(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*address: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with (
+        pytest.raises(BackendError, match="the host nowhere was not found"),
+        connect(address),
+    ):
+        pass

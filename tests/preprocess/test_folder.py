@@ -616,7 +616,7 @@ def test_a_folder_that_vanishes(images: Path, tmp_path: Path, chosen: Recipe) ->
 
 def test_a_folder_that_is_a_file(images: Path, tmp_path: Path, chosen: Recipe) -> None:
     (tmp_path / "out").write_text("x")
-    with pytest.raises(OutputError, match="out: cannot be written to: File exists"):
+    with pytest.raises(OutputError, match="out: a file has this name; name a folder"):
         run(images, tmp_path / "out", chosen)
     with pytest.raises(OutputError, match="Not a directory"):
         run(images, tmp_path / "out" / "deeper", chosen)

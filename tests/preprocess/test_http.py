@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -235,6 +236,17 @@ def test_a_store_that_is_dead_ends_the_run(web: webs.Web) -> None:
                 requests.read(file, 0, 10)
         with pytest.raises(SourceError, match="8 requests in a row failed: HTTP status 503, 6"):
             requests.read(file, 0, 10)
+
+
+def test_a_host_that_is_not_known(web: webs.Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*address: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    store: Any = FakeStore(web)
+    with Requests(store) as requests, pytest.raises(FetchError) as error:
+        requests.stat("http://nowhere.invalid/val.tar")
+    assert error.value.strerror == f"the host's address was not found, {ATTEMPTS} times"
 
 
 def test_cancelled_requests_do_not_wait(web: webs.Web) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from zoofast.cluster.work import EvalWork, PrepWork, Worker
 from zoofast.errors import BackendError
 
 LOCAL = "local"  # as an address: a cluster of this machine alone, for this run
+OWN = "auto"  # the cluster that this machine is a node of
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,10 @@ class RayCluster:
 def connect(address: str) -> Iterator[RayCluster]:
     """A connection to the cluster at `address`, which ends with the block.
 
-    address: as ray.init takes it: "auto" for the cluster that this machine is a node of,
-    "ray://HOST:10001", or LOCAL. Raises BackendError.
+    address: as ray.init takes it: OWN, "HOST:6379", "ray://HOST:10001", or LOCAL. Raises
+    BackendError.
     """
+    _check_host(address)
     with needs("ray", BackendError):
         import ray
         import ray.exceptions
@@ -137,11 +141,28 @@ def connect(address: str) -> Iterator[RayCluster]:
             include_dashboard=False if address == LOCAL else None,
         )
     except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
+        where = "on this machine" if address in (OWN, LOCAL) else f"at {address}"
         raise BackendError(
-            f"no Ray cluster answers at {address} ({first_line(error)}); start one with "
+            f"no Ray cluster answers {where} ({first_line(error)}); start one with "
             "`ray start --head`, or give its address: --ray ADDRESS"
         ) from error
     try:
         yield RayCluster(ray)
     finally:
         ray.shutdown()
+
+
+def _check_host(address: str) -> None:
+    """Raises BackendError for a host that has no address: Ray would try for minutes."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return  # Ray says what an address is
+    if host is None or port is None:
+        return
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BackendError(f"--ray {address}: the host {host} was not found: {reason}") from error

@@ -197,6 +197,10 @@ def prepare_folder(
     prove(recipe, source, choose(source, options.limit, options.shard))
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{folder}: a file has this name; name a folder for the tensors"
+        ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{folder}: cannot be written to: {reason}") from error

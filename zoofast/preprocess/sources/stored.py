@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import socket
 from dataclasses import dataclass, field
 
 from zoofast.base.urls import redacted
@@ -84,6 +85,8 @@ def fetch_error(error: Exception) -> FetchError:
         return FetchError(errno.ETIMEDOUT, "no answer in time", True)
     if isinstance(error, (ConnectionError, http.client.HTTPException)):
         return FetchError(errno.EIO, "the connection was cut or refused", True)
+    if isinstance(error, socket.gaierror):
+        return FetchError(errno.EIO, "the host's address was not found", True)
     is_final = "Credential" in type(error).__name__ or isinstance(
         error, (ImportError, NotImplementedError, ValueError, TypeError)
     )
