@@ -36,19 +36,29 @@ class Status(enum.IntEnum):
     SIZE = 5
     CANCELLED = 6
 
-class Outcome(NamedTuple):
+class Outcome:
     """What happened to one image."""
 
-    status: int  # a Status
-    errno: int  # for READ and WRITE
-    size: tuple[int, int]  # for SIZE: the tensor's size if it were accepted
-    decoder: int  # index into DECODERS
-    nbytes_in: int  # bytes of the image file
-    stage_ns: tuple[int, ...]  # time of each stage, in the order of STAGES
-    begin_ns: int  # when a thread of the pool began to compute it
-    worker: int  # which of the computing threads, from 0
-    write_begin_ns: int  # of a job with a file: when a thread began to write it
-    writer: int  # which of the writing threads, from 0
+    @property
+    def status(self) -> int: ...  # a Status
+    @property
+    def errno(self) -> int: ...  # for READ and WRITE
+    @property
+    def size(self) -> tuple[int, int]: ...  # for SIZE: the tensor's size if it were accepted
+    @property
+    def decoder(self) -> int: ...  # index into DECODERS
+    @property
+    def nbytes_in(self) -> int: ...  # bytes of the image file
+    @property
+    def stage_ns(self) -> tuple[int, ...]: ...  # time of each stage, in the order of STAGES
+    @property
+    def begin_ns(self) -> int: ...  # when a thread of the pool began to compute it
+    @property
+    def worker(self) -> int: ...  # which of the computing threads, from 0
+    @property
+    def write_begin_ns(self) -> int: ...  # of a job with a file: when a thread began to write it
+    @property
+    def writer(self) -> int: ...  # which of the writing threads, from 0
 
 class Totals(NamedTuple):
     """Sums over the images of a batch."""

@@ -156,17 +156,49 @@ cdef class Plan:
         return zf_pixels_nbytes(&self.c)
 
 
-class Outcome(NamedTuple):
-    status: int
-    errno: int
-    size: tuple
-    decoder: int
-    nbytes_in: int
-    stage_ns: tuple
-    begin_ns: int
-    worker: int
-    write_begin_ns: int
-    writer: int
+cdef class Outcome:
+
+    cdef zf_result c  # its fields become objects when they are asked for: few are, of most images
+
+    @property
+    def status(self):
+        return self.c.status
+
+    @property
+    def errno(self):
+        return self.c.sys_errno
+
+    @property
+    def size(self):
+        return self.c.got_h, self.c.got_w
+
+    @property
+    def decoder(self):
+        return self.c.decoder
+
+    @property
+    def nbytes_in(self):
+        return self.c.nbytes_in
+
+    @property
+    def stage_ns(self):
+        return stage_ns(&self.c)
+
+    @property
+    def begin_ns(self):
+        return self.c.begin_ns
+
+    @property
+    def worker(self):
+        return self.c.worker
+
+    @property
+    def write_begin_ns(self):
+        return self.c.write_begin_ns
+
+    @property
+    def writer(self):
+        return self.c.writer
 
 
 class Totals(NamedTuple):
@@ -195,9 +227,10 @@ cdef tuple stage_ns(const zf_result *r):
     return tuple(ns)
 
 
-cdef object outcome(const zf_result *r):
-    return Outcome(r.status, r.sys_errno, (r.got_h, r.got_w), r.decoder, r.nbytes_in,
-                   stage_ns(r), r.begin_ns, r.worker, r.write_begin_ns, r.writer)
+cdef Outcome outcome(const zf_result *r):
+    cdef Outcome of_image = Outcome.__new__(Outcome)
+    of_image.c = r[0]
+    return of_image
 
 
 cdef class Workspace:

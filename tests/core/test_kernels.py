@@ -71,7 +71,7 @@ def test_equals_scalar(
     made = []
     for level, poison in (("scalar", 0x00), (isa, 0xFF)):
         out = np.full(plan.nbytes, poison, np.uint8)
-        assert _core.Workspace(level).prepare_rgb(rgb, plan, out)[0] == _core.Status.OK
+        assert _core.Workspace(level).prepare_rgb(rgb, plan, out).status == _core.Status.OK
         made.append(out)
     assert np.array_equal(*made)
 
@@ -99,13 +99,13 @@ def test_nothing_beyond_the_buffers_is_touched(
         wanted = oracle.tensor(rgb, spec).reshape(-1).view(np.uint8)
         source, out = guarded(rgb.size).reshape(rgb.shape), guarded(plan.nbytes)
         source[:] = rgb
-        assert workspace.prepare_rgb(source, plan, out)[0] == _core.Status.OK
+        assert workspace.prepare_rgb(source, plan, out).status == _core.Status.OK
         assert np.array_equal(out, wanted)
 
         data = np.frombuffer(jpegs.craft(3, side, jpegs.SAMPLINGS["4:2:0"], side), np.uint8)
         file = guarded(data.size)
         file[:] = data
-        assert workspace.prepare(file, plan, out)[0] == _core.Status.OK
+        assert workspace.prepare(file, plan, out).status == _core.Status.OK
         wanted = oracle.tensor(oracle.pixels(data.tobytes()), spec)
         assert np.array_equal(out, wanted.reshape(-1).view(np.uint8))
 
@@ -126,7 +126,7 @@ def test_a_workspace_carries_nothing_over(isa: str) -> None:
         spec, data = specs[rng.integers(len(specs))], images[rng.integers(len(images))]
         plan = plan_of(spec)
         out = np.empty(plan.nbytes, np.uint8)
-        assert workspace.prepare(data, plan, out)[0] == _core.Status.OK
+        assert workspace.prepare(data, plan, out).status == _core.Status.OK
         wanted = oracle.tensor(oracle.pixels(data), spec)
         assert np.array_equal(out, wanted.reshape(-1).view(np.uint8))
 

@@ -55,7 +55,7 @@ def specs(draw: st.DrawFn) -> oracle.Spec:
 def from_rgb(rgb: NDArray[np.uint8], spec: oracle.Spec, isa: str) -> NDArray[np.uint8]:
     plan = parse_recipe(spec.toml(), "test").plan()
     out = np.full(plan.nbytes, 0xA5, np.uint8)
-    status, *_ = _core.Workspace(isa).prepare_rgb(rgb, plan, out)
+    status = _core.Workspace(isa).prepare_rgb(rgb, plan, out).status
     assert status == _core.Status.OK
     return out
 
@@ -169,7 +169,7 @@ def test_every_small_ratio(isa: str, source: int, filter: str) -> None:
         )
         plan = parse_recipe(spec.toml(), "test").plan()
         out = np.empty(plan.nbytes, np.uint8)
-        assert workspace.prepare_rgb(rgb, plan, out)[0] == _core.Status.OK
+        assert workspace.prepare_rgb(rgb, plan, out).status == _core.Status.OK
         assert np.array_equal(out, expected(rgb, spec)), (source, target)
 
 
@@ -274,7 +274,7 @@ def test_torchvision_agrees(isa: str) -> None:
         image = Image.open(io.BytesIO(data)).convert("RGB")
         wanted = steps(image).numpy()
         out = np.empty(chosen.nbytes, np.uint8)
-        status, *_ = _core.Workspace(isa).prepare(data, chosen.plan(), out)
+        status = _core.Workspace(isa).prepare(data, chosen.plan(), out).status
         assert status == _core.Status.OK
         assert out.tobytes() == np.ascontiguousarray(wanted).tobytes()
         assert reference.prepare_image(image, chosen).tobytes() == out.tobytes()
