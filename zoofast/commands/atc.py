@@ -6,7 +6,7 @@ import argparse
 
 from zoofast.commands import arguments, recipe_source
 from zoofast.commands.console import say
-from zoofast.commands.conversion import add_soc_and_options, print_at_once
+from zoofast.commands.conversion import add_batch_sizes, add_soc_and_options, print_at_once
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
 
@@ -14,13 +14,7 @@ from zoofast.conversion.npu_smi import soc_version
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="ONNX file; {batch} in the name stands for the batch size")
     arguments.add_recipe(parser)
-    parser.add_argument(
-        "--batchsize",
-        type=arguments.batch_sizes,
-        default=[1],
-        metavar="N,N,…",
-        help="batch sizes (default: 1)",
-    )
+    add_batch_sizes(parser)
     parser.add_argument(
         "-o",
         "--output",

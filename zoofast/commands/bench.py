@@ -20,7 +20,7 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import add_model_arguments, dynamic_of
+from zoofast.commands.inference import add_device, add_model_arguments, dynamic_of
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
 
@@ -66,14 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find the batch size with the best throughput of those with a p99 latency, from host "
         "to host, of at most MS; without --batchsize, up to 1024 is searched",
     )
-    parser.add_argument(
-        "-d",
-        "--device",
-        type=arguments.device,
-        default=0,
-        metavar="D",
-        help="number of the device (default: 0)",
-    )
+    add_device(parser)
     arguments.add_result(parser, "--markdown", metavar="FILE", text="write the table")
     arguments.add_json_and_report(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")

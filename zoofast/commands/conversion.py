@@ -63,6 +63,17 @@ def weights_file(text: str | None, known: KnownModel | None) -> Path | None:
     raise ModelError(f"{problem}{source}; --weights random tries without")
 
 
+def add_batch_sizes(parser: argparse.ArgumentParser) -> None:
+    """The batch sizes for each of which there is an .om."""
+    parser.add_argument(
+        "--batchsize",
+        type=arguments.batch_sizes,
+        default=[1],
+        metavar="N,N,…",
+        help="batch sizes (default: 1)",
+    )
+
+
 def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
     """The arguments that go to ATC."""
     parser.add_argument(

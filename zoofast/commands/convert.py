@@ -11,6 +11,7 @@ from zoofast.base.lock import output_lock
 from zoofast.commands import arguments
 from zoofast.commands.console import say, warn, working
 from zoofast.commands.conversion import (
+    add_batch_sizes,
     add_model,
     add_soc_and_options,
     named_model,
@@ -29,13 +30,7 @@ DEFAULT_CHIP = "310P3"  # of a printed command, where neither a guide nor the ma
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument(
-        "--batchsize",
-        type=arguments.batch_sizes,
-        default=[1],
-        metavar="N,N,…",
-        help="batch sizes (default: 1)",
-    )
+    add_batch_sizes(parser)
     parser.add_argument("-o", "--output", type=Path, help="folder for all files (default: ./MODEL)")
     parser.add_argument(
         "--opset",

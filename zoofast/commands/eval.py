@@ -24,7 +24,12 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import add_acl_library, add_device_timeout
+from zoofast.commands.inference import (
+    add_acl_library,
+    add_device_timeout,
+    add_devices,
+    add_provider,
+)
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_score_arguments,
@@ -82,15 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sim-fps", type=arguments.rate, metavar="N", help="simulate an NPU of N images/s"
     )
-    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
-    parser.add_argument(
-        "-d",
-        "--device",
-        type=arguments.devices,
-        default=[0],
-        metavar="D[,D…]",
-        help="numbers of the devices (default: 0)",
-    )
+    add_provider(parser)
+    add_devices(parser)
     parser.add_argument(
         "--batchsize",
         type=arguments.batch_size,

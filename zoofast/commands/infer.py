@@ -11,6 +11,7 @@ from zoofast.base.text import listed
 from zoofast.commands import arguments
 from zoofast.commands.console import progress, say, warn, write_json
 from zoofast.commands.inference import (
+    add_devices,
     add_model_arguments,
     add_unused_arguments,
     boolean,
@@ -62,14 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.batch_size,
         help="images in a batch (default: the model's, or 1)",
     )
-    parser.add_argument(
-        "-d",
-        "--device",
-        type=arguments.devices,
-        default=[0],
-        metavar="D[,D…]",
-        help="numbers of the devices (default: 0)",
-    )
+    add_devices(parser)
     parser.add_argument(
         "--images-per-file",
         type=arguments.positive,

@@ -109,7 +109,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "is 8x3x224x224:float32:1000; sim takes the time of an NPU of FPS images/s, and MODEL is "
         "8x3x224x224:float32:1000@FPS",
     )
-    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
+    add_provider(parser)
     parser.add_argument(
         *spellings("--pure_data_type"),
         choices=["zero", "random"],
@@ -125,6 +125,32 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="executions before the times are taken (default: %(default)s)",
+    )
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-d",
+        "--device",
+        type=arguments.device,
+        default=0,
+        metavar="D",
+        help="number of the device (default: 0)",
+    )
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-d",
+        "--device",
+        type=arguments.devices,
+        default=[0],
+        metavar="D[,D…]",
+        help="numbers of the devices (default: 0)",
     )
 
 

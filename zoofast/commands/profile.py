@@ -16,7 +16,7 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import add_acl_library
+from zoofast.commands.inference import add_acl_library, add_device, add_provider
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.dynamic import of_recipe
@@ -55,16 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-m", "--model", help="also run this model: .om or .onnx file, or see --backend"
     )
     parser.add_argument("--backend", choices=list(BACKENDS), help="default: by MODEL's suffix")
-    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
+    add_provider(parser)
     add_acl_library(parser)
-    parser.add_argument(
-        "-d",
-        "--device",
-        type=arguments.device,
-        default=0,
-        metavar="D",
-        help="number of the device (default: 0)",
-    )
+    add_device(parser)
     parser.add_argument(
         "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
     )
