@@ -157,6 +157,10 @@ def test_links_inside_a_tar_are_said(tmp_path: Path) -> None:
     assert listed(tmp_path / "a.tar") == (["a", "b"], ["notes.txt"])
     with open_source(tmp_path / "a.tar") as source:
         assert [source.read(item) for item in source.items] == [b"abc", b""]
+        with Loader(source, load_recipe("alexnet"), items=source.items[1:], threads=1) as loader:
+            (failure,) = [failure for batch in loader for failure in batch.failures]
+    assert (failure.name, failure.cause) == ("b", "empty")
+    assert failure.reason == "the file is empty, or a link in a tar"
 
 
 @pytest.mark.parametrize("cut", [300, 512, 700, 1100])

@@ -36,7 +36,7 @@ def decode_with_pillow(data: bytes, decoder: str = "pillow") -> NDArray[np.uint8
     decode to other pixels is refused.
     """
     if not data:
-        return Refusal("empty", "the file is empty")
+        return Refusal("empty", "the file is empty, or a link in a tar")
     try:
         with Image.open(io.BytesIO(data)) as image:
             if decoder == "cv2":
