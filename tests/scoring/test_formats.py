@@ -167,7 +167,7 @@ def test_results_of_another_run_are_refused(
         assert "other_0.bin is not of its images" in error
         assert "run infer into an empty folder, or delete the record" in error
     stray.rename(folder / "i3_0.txt")
-    assert "(i3_0.txt not a .bin file)" in hostile.refused(capsys, "score", folder, labels)
+    assert "(i3_0.txt is not a .bin file)" in hostile.refused(capsys, "score", folder, labels)
     hostile.refused(capsys, "score", folder, labels, "--format", "txt")
     assert main(["score", str(folder), str(labels), "--format", "bin"]) == 0
     (folder / "i3_0.txt").unlink()

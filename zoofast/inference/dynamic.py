@@ -112,7 +112,7 @@ def read_aipp_config(path: str) -> Aipp:
     except KeyError as error:
         raise BackendError(
             f"{path}: not a configuration of dynamic AIPP: {error} is missing"
-        ) from (error)
+        ) from error
     except (configparser.Error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"{path}: not a configuration of dynamic AIPP: {reason}") from error

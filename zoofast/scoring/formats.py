@@ -102,7 +102,7 @@ def _check_one_run(listing: ResultFolder, record: RunRecord) -> None:
     files = [*listing.files, *(file for files in listing.duplicates.values() for file in files)]
     suffix = f".{record.outfmt.lower()}"
     others = [file for file in files if not file.lower().endswith(suffix)]
-    reason = f"not a {suffix} file"
+    reason = f"is not a {suffix} file"
     if not others and record.samples:
         samples = set(record.samples)
         others = [
