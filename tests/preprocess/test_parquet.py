@@ -180,7 +180,7 @@ def test_damage_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -> None
                 source.open_reader(source.items, 1 << 20) as reader,
             ):
                 for _ in source.items:
-                    fetched = reader.take()
+                    (fetched,) = reader.take()
                     if isinstance(fetched, OSError):
                         assert fetched.strerror and "\n" not in fetched.strerror
         except SourceError as error:
@@ -202,7 +202,7 @@ source = open_source(sys.argv[1])
 listed = peak()
 with source.open_reader(source.items, 1 << 28) as reader:
     for i in range(2000):
-        assert reader.take() == i.to_bytes(4, "big") * 25_000
+        assert reader.take() == [i.to_bytes(4, "big") * 25_000]
 print(peak() - listed)
 """
     images = [i.to_bytes(4, "big") * 25_000 for i in range(2000)]

@@ -95,7 +95,9 @@ def test_leaving_ends_threads_that_wait_for_the_store() -> None:
     assert source.fetched == [] or len(source.fetched) <= 3
 
 
-def streams_of(sizes: list[list[int]], began: list[int], reserve: bool) -> Generator[Stream]:
+def streams_of(
+    sizes: list[list[int]], began: list[int], reserve: bool, together: int
+) -> Generator[Stream]:
     """Streams of items of these sizes; the first bytes of an item are its number."""
     number = 0
     for i, items in enumerate(sizes):
@@ -103,57 +105,65 @@ def streams_of(sizes: list[list[int]], began: list[int], reserve: bool) -> Gener
 
         def produce(
             i: int = i, items: list[int] = items, first: int = first
-        ) -> Generator[Fetched, None, None]:
+        ) -> Generator[list[Fetched], None, None]:
             began.append(i)
-            for k, size in enumerate(items):
-                yield (first + k).to_bytes(4, "big").ljust(size, b".")
+            made = [
+                (first + k).to_bytes(4, "big").ljust(size, b".") for k, size in enumerate(items)
+            ]
+            for k in range(0, len(made), together):
+                yield list(made[k : k + together])
 
         yield Stream(len(items), produce, sum(items) if reserve else 0)
 
 
 @pytest.mark.parametrize("reserve", [False, True])
+@pytest.mark.parametrize("together", [1, 3])
 @pytest.mark.parametrize(
     ("threads", "max_bytes", "max_items"), [(1, 100, 9), (4, 40, 3), (4, 4, 1)]
 )
-def test_order_and_bounds(reserve: bool, threads: int, max_bytes: int, max_items: int) -> None:
+def test_order_and_bounds(
+    reserve: bool, together: int, threads: int, max_bytes: int, max_items: int
+) -> None:
     """Whatever the bounds, all items come in order; what waits is bounded."""
     sizes = [[(i * 7 + k * 5) % 23 + 4 for k in range(i % 5)] for i in range(60)]
     flat = [size for items in sizes for size in items]
     began: list[int] = []
-    reader = ReadAhead(
-        streams_of(sizes, began, reserve), threads, max_bytes=max_bytes, max_items=max_items
-    )
-    with reader:
-        for number, size in enumerate(flat):
-            data = reader.take()
-            assert isinstance(data, bytes) and len(data) == size
-            assert int.from_bytes(data[:4], "big") == number
-            with reader._arrived:  # one more than the bounds: what the next take needs
+    streams = streams_of(sizes, began, reserve, together)
+    number = 0
+    with ReadAhead(streams, threads, max_bytes=max_bytes, max_items=max_items) as reader:
+        while number < len(flat):
+            taken = reader.take(1 + number % 4)
+            assert 1 <= len(taken) <= 1 + number % 4
+            for data in taken:
+                assert isinstance(data, bytes) and len(data) == flat[number]
+                assert int.from_bytes(data[:4], "big") == number
+                number += 1
+            with reader._arrived:  # more than the bounds: what the next take needs
                 ready = [d for run in reader._running.values() for d in run.ready]
-                assert len(ready) <= max_items + 1
-                assert sum(map(len, ready)) <= max_bytes + 27 + (100 if reserve else 0)
+                assert len(ready) <= max_items + together
+                assert sum(map(len, ready)) <= max_bytes + 27 * together + (100 if reserve else 0)
         with pytest.raises(IndexError, match="no items are left"):
             reader.take()
     assert sorted(began) == [i for i in range(60) if i % 5]  # the others are of no items
     assert not fetched.threads()
 
 
-def broken() -> Generator[Fetched, None, None]:
-    yield b"a"
+def broken() -> Generator[list[Fetched], None, None]:
+    yield [b"a"]
     raise ValueError("a defect")
 
 
-def short() -> Generator[Fetched, None, None]:
-    yield b"a"
+def short() -> Generator[list[Fetched], None, None]:
+    yield [b"a"]
 
 
 def test_errors_are_not_swallowed() -> None:
     with ReadAhead([Stream(2, broken)], 1) as reader:
-        assert reader.take() == b"a"
+        assert reader.take() == [b"a"]
         with pytest.raises(ValueError, match="a defect"):
             reader.take()
     with ReadAhead([Stream(2, short)], 1) as reader:
-        assert reader.take() == b"a"
+        assert reader.take() == [b"a"]
         with pytest.raises(RuntimeError, match="a stream of 2 items gave 1"):
             reader.take()
 
@@ -168,4 +178,4 @@ def test_a_child_process_is_told() -> None:
                 os._exit(7)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-        assert reader.take() == b"a"
+        assert reader.take() == [b"a"]

@@ -31,14 +31,16 @@ class DictSource(FetchedSource):
         streams = (Stream(len(part), partial(self._produce, part, max_bytes)) for part in parts)
         return ReadAhead(streams, 3, on_close=self.gate.set)
 
-    def _produce(self, items: Sequence[Item], max_bytes: int) -> Generator[Fetched, None, None]:
+    def _produce(
+        self, items: Sequence[Item], max_bytes: int
+    ) -> Generator[list[Fetched], None, None]:
         for item in items:
             self.gate.wait()
             data = self.files[item.path]
             self.fetched.append(item.name)
             if isinstance(data, OSError):
                 raise data
-            yield OSError(errno.EFBIG, "large") if len(data) > max_bytes else data
+            yield [OSError(errno.EFBIG, "large") if len(data) > max_bytes else data]
 
 
 def threads() -> list[str]:

@@ -159,10 +159,7 @@ class _Queued:
     batch: _core.Batch
     items: list[Item]
     fetched: list[Fetched | None] | None  # None of an image whose pixels the cache has
-
-    @property
-    def nbytes(self) -> int:
-        return sum(map(nbytes_of, self.fetched or []))
+    nbytes: int  # of them
 
     def error(self, i: int) -> OSError | None:
         """Why image i could not be fetched."""
@@ -300,7 +297,7 @@ class Ring(ABC, Generic[T]):
             batch = self._free.pop()
             self._next_item += len(items)
             self._submit(batch, items, fetched)
-            self._queue.append(_Queued(batch, items, fetched))
+            self._queue.append(_Queued(batch, items, fetched, nbytes_of(fetched or ())))
 
     def _fetch(self, items: list[Item], wait: bool) -> bool:
         """Takes the bytes of `items` from the reader; False when they are not all there."""
@@ -308,11 +305,16 @@ class Ring(ABC, Generic[T]):
         if sum(queued.nbytes for queued in self._queue) > MAX_QUEUED_BYTES:
             return False
         first = self._next_item
-        for is_fetched in self._is_fetched[first + len(self._fetched) : first + len(items)]:
-            fetched = self._reader.take(wait) if is_fetched else None
-            if is_fetched and fetched is None:
-                return False
-            self._fetched.append(fetched)
+        flags = self._is_fetched[first + len(self._fetched) : first + len(items)]
+        for is_fetched, run in itertools.groupby(flags):
+            count = len(list(run))
+            while is_fetched and count:
+                fetched = self._reader.take(count, wait)
+                if not fetched:
+                    return False
+                self._fetched += fetched
+                count -= len(fetched)
+            self._fetched += [None] * count
         return True
 
     def _must_fetch(self, item: Item) -> bool:

@@ -57,9 +57,11 @@ def measure_reading(source: Source, items: Sequence[Item], threads: int) -> Disk
 def _measure_fetching(source: FetchedSource, items: Sequence[Item]) -> DiskRate:
     begin, nbytes = time.monotonic(), 0
     with source.open_reader(items, MAX_FILE_BYTES) as reader:
-        for _ in items:
-            fetched = reader.take()
+        left = len(items)
+        while left:
+            fetched = reader.take(left)
             nbytes += nbytes_of(fetched)
+            left -= len(fetched)
     seconds = time.monotonic() - begin
     return DiskRate(nbytes / seconds, len(items) / seconds, f"{len(items)} images, read ahead")
 

@@ -70,13 +70,13 @@ class CompressedTarSource(TarSource, FetchedSource):
 
     def _produce(
         self, archive: int, items: Sequence[Item], max_bytes: int
-    ) -> Generator[Fetched, None, None]:
+    ) -> Generator[list[Fetched], None, None]:
         with closing(_Pass(self, archive)) as tar:
             for item in items:
                 if item.nbytes > max_bytes:
-                    yield _too_large(max_bytes)
+                    yield [_too_large(max_bytes)]
                 else:
-                    yield tar.read(item)
+                    yield [tar.read(item)]
 
     def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """The item's bytes. It decompresses the tar up to them, from the last item read on."""

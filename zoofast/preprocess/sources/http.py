@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
@@ -57,8 +58,30 @@ class _Origin(NamedTuple):
 
     def trusts(self, other: _Origin) -> bool:
         """Whether a redirection from here to `other` takes credentials along."""
+        if other == self:
+            return True
         upgraded = _Origin("https", self.host, _PORTS["https"])
-        return other == self or (other == upgraded and self[::2] == ("http", _PORTS["http"]))
+        return other == upgraded and self[::2] == ("http", _PORTS["http"])
+
+
+class _Target(NamedTuple):
+    """What a request for a URL needs. path: with the query. authorization: the header for the user
+    and password that the URL names."""
+
+    origin: _Origin
+    path: str
+    authorization: Mapping[str, str]
+
+
+@lru_cache(maxsize=256)
+def _target(url: str) -> _Target:
+    """Raises FetchError for a URL of no web server."""
+    parts = urlsplit(url)
+    origin = _Origin.of(parts)
+    path = quote(parts.path or "/", safe=_SAFE)
+    if parts.query:
+        path += "?" + quote(parts.query, safe=_SAFE)
+    return _Target(origin, path, _authorization(parts))
 
 
 class HttpClient:
@@ -116,13 +139,13 @@ class HttpClient:
 
     def _follow(self, url: str, asked: str, headers: Mapping[str, str]) -> tuple[Answer, str]:
         """The answer for `url`, and the URL that gave it. asked: whose host gets credentials."""
-        first = urlsplit(asked)
+        first = _target(asked)
         plain = {**headers, "Accept-Encoding": "identity"}
-        secret = {**self._headers, **_authorization(first), **plain}
+        secret = {**self._headers, **first.authorization, **plain}
         for _ in range(MAX_REDIRECTS):
-            parts = urlsplit(url)
-            is_trusted = _Origin.of(first).trusts(_Origin.of(parts))
-            answer = self._answer(parts, secret if is_trusted else plain)
+            target = _target(url)
+            is_trusted = first.origin.trusts(target.origin)
+            answer = self._answer(target, secret if is_trusted else plain)
             where = answer.header("location")
             if answer.status not in (301, 302, 303, 307, 308) or not where:
                 return answer, url
@@ -130,17 +153,13 @@ class HttpClient:
             url = urljoin(url, where)
         raise FetchError(errno.EIO, f"more than {MAX_REDIRECTS} redirections")
 
-    def _answer(self, url: SplitResult, headers: Mapping[str, str]) -> Answer:
-        path = quote(url.path or "/", safe=_SAFE)
-        if url.query:
-            path += "?" + quote(url.query, safe=_SAFE)
-        origin = _Origin.of(url)
+    def _answer(self, target: _Target, headers: Mapping[str, str]) -> Answer:
         while True:
-            connection, is_new = self._connection(origin)
+            connection, is_new = self._connection(target.origin)
             try:
                 if is_new:
                     self._connect(connection)
-                return Answer(self, connection, connection.get(path, headers))
+                return Answer(self, connection, connection.get(target.path, headers))
             except BaseException as error:
                 self.give_back(connection, False)
                 # A server closes a connection that was not used for a while.

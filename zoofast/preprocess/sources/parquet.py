@@ -127,7 +127,7 @@ class ParquetSource(FetchedSource):
             raise OSError(errno.EINVAL, item.problem)
         (part,) = self._parts([item])
         with closing(self._produce(part, max_bytes)) as produced:
-            data = next(produced)
+            data = next(data for some in produced for data in some)
         if isinstance(data, OSError):
             raise data
         return bytes(data)
@@ -156,7 +156,7 @@ class ParquetSource(FetchedSource):
                 parts.append(_Part(file, group, [row]))
         return parts
 
-    def _produce(self, part: _Part, max_bytes: int) -> Generator[Fetched, None, None]:
+    def _produce(self, part: _Part, max_bytes: int) -> Generator[list[Fetched], None, None]:
         file = part.file
         first, end = file.first_rows[part.group : part.group + 2]
         nbytes = file.metadata.row_group(part.group).total_byte_size
@@ -167,10 +167,10 @@ class ParquetSource(FetchedSource):
                 column = _leaf(batch.column(0))
                 stop = bisect.bisect_left(part.rows, first + len(column), given)
                 rows = [row - first for row in part.rows[given:stop]]
-                # What is not copied keeps the memory of the whole batch.
-                is_view = 2 * len(rows) >= len(column)
-                for data in _contents(column, rows, max_bytes) if rows else ():
-                    yield data if is_view or isinstance(data, OSError) else bytes(data)
+                contents = list(_contents(column, rows, max_bytes)) if rows else []
+                if 2 * len(rows) < len(column):  # a view keeps the memory of the whole batch
+                    contents = [d if isinstance(d, OSError) else bytes(d) for d in contents]
+                yield contents
                 first += len(column)
                 given = stop
                 if given == len(part.rows):

@@ -6,12 +6,13 @@ of a compressed tar, rows of a Parquet file. A new one is written so:
 1. Derive a class from FetchedSource, and give each item its `nbytes`, if known.
 2. Write `open_reader(items, max_bytes)`: part `items` into streams, and return
    `ReadAhead(streams, threads)`. A stream gives its items' bytes in order, or the OSError that says
-   why an item has none: a `ValueError` or any other exception ends the run. What a memoryview shows
-   must not change; the memory that it keeps is not counted.
+   why an item has none: a `ValueError` or any other exception ends the run. It gives together the
+   items that it has at once, since each time costs a lock. What a memoryview shows must not change;
+   the memory that it keeps is not counted.
    - Items that can be fetched independently, such as objects: a stream for each few items, and
      `threads` as many as requests may be under way.
    - Items that come one after the other, such as members of a compressed tar: a stream for each
-     file. It gives each item as soon as it has it, and waits where the reader is full. For local
+     file. It gives items as soon as it has them, and waits where the reader is full. For local
      files, `read_local(streams)` chooses how many threads.
 3. Write `read(item, max_bytes)` for a single image.
 4. Write `cache_key(item)` if something tells that an item's bytes have changed, such as an ETag: a
@@ -42,14 +43,15 @@ Fetched = bytes | memoryview | OSError
 
 @dataclass(frozen=True)
 class Stream:
-    """Fetches `count` items in a thread: `produce()` gives each one's bytes, or its OSError.
+    """Fetches `count` items in a thread: `produce()` gives the bytes, or the OSError, of some items
+    at a time, in order.
 
     An OSError that `produce` raises is that of all items that it has not given. nbytes: what it has
     in memory at once before it gives the first item; 0 for a stream that has one item at a time.
     """
 
     count: int
-    produce: Callable[[], Generator[Fetched, None, None]]
+    produce: Callable[[], Generator[Sequence[Fetched], None, None]]
     nbytes: int = 0
 
 
@@ -57,8 +59,8 @@ class ReadAhead:
     """What `streams` fetch, in their order, by `threads` threads: a context manager.
 
     At most `max_bytes` bytes and `max_items` items are fetched and not yet taken, and those that
-    the next item to be taken needs. `close` waits for the threads; `on_close` is called before, and
-    ends what they wait for; `on_closed` is called after.
+    the next item to be taken needs, with what its stream gives together. `close` waits for the
+    threads; `on_close` is called before, and ends what they wait for; `on_closed` is called after.
     """
 
     def __init__(
@@ -110,10 +112,11 @@ class ReadAhead:
             self._on_closed()
         self._running.clear()
 
-    def take(self, wait: bool = True) -> Fetched | None:
-        """The next item's bytes, or its OSError; None if it is not there yet and not waited for.
+    def take(self, count: int = 1, wait: bool = True) -> list[Fetched]:
+        """The bytes of the next items, or their OSErrors: those that are there of `count`.
 
-        Raises what a stream raised, but for an OSError; IndexError after the last item.
+        There are none only if none is there yet and `wait` is False. Raises what a stream raised,
+        but for an OSError; IndexError after the last item.
         """
         if os.getpid() != self._process:
             raise RuntimeError("a reader's threads are not in a process made by fork")
@@ -124,12 +127,16 @@ class ReadAhead:
                 if head is None and self._upcoming is None:
                     raise IndexError("no items are left")
                 if not wait:
-                    return None
+                    return []
                 self._arrived.wait()
-            fetched = head.ready.popleft()
-            head.left -= 1
+            if len(head.ready) <= count:
+                fetched = list(head.ready)
+                head.ready.clear()
+            else:
+                fetched = [head.ready.popleft() for _ in range(count)]
+            head.left -= len(fetched)
             self._nbytes -= nbytes_of(fetched)
-            self._items -= 1
+            self._items -= len(fetched)
             if head.left == 0:
                 del self._running[self._head]
                 self._head += 1
@@ -172,8 +179,8 @@ class ReadAhead:
             self._nbytes += stream.nbytes
             return number, stream
 
-    def _put(self, number: int, fetched: Fetched) -> bool:
-        """Keeps an item of a stream once there is space for it; False when the reader is closed."""
+    def _put(self, number: int, fetched: Sequence[Fetched]) -> bool:
+        """Keeps items of a stream once there is space; False when the reader is closed."""
         nbytes = nbytes_of(fetched)
         with self._space_freed:
             running = self._running[number]
@@ -184,9 +191,9 @@ class ReadAhead:
                     break
                 self._space_freed.wait()
             running.reserved -= nbytes - more
-            running.ready.append(fetched)
+            running.ready += fetched
             self._nbytes += more
-            self._items += 1
+            self._items += len(fetched)
             if len(running.ready) == running.left:  # the last one
                 self._nbytes -= running.reserved
                 running.reserved = 0
@@ -216,22 +223,22 @@ class _Running:
     ready: deque[Fetched] = field(default_factory=deque)
 
 
-def nbytes_of(fetched: Fetched | None) -> int:
-    """The bytes of an item; 0 for an error, and for what was not fetched."""
-    return 0 if fetched is None or isinstance(fetched, OSError) else len(fetched)
+def nbytes_of(fetched: Sequence[Fetched | None]) -> int:
+    """The bytes of items; an error, and what was not fetched, have none."""
+    return sum([len(each) for each in fetched if each and not isinstance(each, OSError)])
 
 
-def _all_of(stream: Stream) -> Generator[Fetched, None, None]:
+def _all_of(stream: Stream) -> Generator[Sequence[Fetched], None, None]:
     """The stream's results. After an OSError, it is the result of each item that is left."""
     left = stream.count
     try:
         with closing(stream.produce()) as results:
             for fetched in results:
-                left -= 1
+                left -= len(fetched)
                 yield fetched
     except OSError as error:
-        while left > 0:
-            left -= 1
-            yield error
+        if left > 0:
+            yield [error] * left
+            left = 0
     if left != 0:
         raise RuntimeError(f"a stream of {stream.count} items gave {stream.count - left}")

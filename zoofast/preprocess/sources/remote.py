@@ -64,7 +64,7 @@ class _RemoteSource(FetchedSource):
         if item.problem is not None:
             raise OSError(errno.EINVAL, item.problem)
         with self.open_reader([item], max_bytes) as reader:
-            return _bytes(reader.take())
+            return _bytes(reader.take()[0])
 
 
 @dataclass
@@ -79,8 +79,8 @@ class RemoteFolder(_RemoteSource):
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         requests = Requests(self.store)
 
-        def produce(item: Item) -> Generator[Fetched, None, None]:
-            yield requests.read_whole(self.files[item.path], max_bytes)
+        def produce(item: Item) -> Generator[list[Fetched], None, None]:
+            yield [requests.read_whole(self.files[item.path], max_bytes)]
 
         # A file that is too large is not fetched.
         streams = (Stream(1, partial(produce, i), min(i.nbytes, max_bytes)) for i in items)
@@ -98,19 +98,19 @@ class RemoteTars(_RemoteSource, TarSource):
         requests = Requests(self.store)
         checked: set[int] = set()
 
-        def produce(group: Sequence[Item]) -> Generator[Fetched, None, None]:
+        def produce(group: Sequence[Item]) -> Generator[Sequence[Fetched], None, None]:
             archive = group[0].archive
             if group[0].nbytes > max_bytes:
                 raise too_large(max_bytes)
             if archive not in checked:
                 requests.check(self.tars[archive])
                 checked.add(archive)
-            yield from requests.spans(self.tars[archive], [_extent([item]) for item in group])
+            yield from requests.spans(self.tars[archive], list(map(_extent, group)))
 
         def streams() -> Iterator[Stream]:
             for group in _groups(items, max_bytes):
-                begin, end = _extent(group)
-                nbytes = 0 if group[0].nbytes > max_bytes else end - begin
+                is_too_large = group[0].nbytes > max_bytes
+                nbytes = 0 if is_too_large else _extent(group[-1])[1] - _extent(group[0])[0]
                 yield Stream(len(group), partial(produce, group), nbytes)
 
         return ReadAhead(
@@ -126,7 +126,7 @@ class RemoteTars(_RemoteSource, TarSource):
         others = [each for each in members if (each.archive, each.offset) not in self.labels]
         with self.open_reader(others, MAX_LABEL_BYTES) as reader:
             for member in others:
-                label = read_label(member, lambda item, max_bytes: _bytes(reader.take()))
+                label = read_label(member, lambda item, max_bytes: _bytes(reader.take()[0]))
                 self.labels[member.archive, member.offset] = label
         return super().read_labels()
 
@@ -296,28 +296,30 @@ class _Blocks:
 def _groups(items: Iterable[Item], max_bytes: int) -> Iterator[list[Item]]:
     """Parts of `items` that one request each fetches."""
     group: list[Item] = []
+    begin = end = 0  # of the group's bytes
     for item in items:
-        if group and not _follows(group, item, max_bytes):
+        offset, nbytes = item.offset or 0, item.nbytes
+        if group and not (
+            item.archive == group[0].archive
+            and nbytes <= max_bytes
+            and group[0].nbytes <= max_bytes
+            and 0 <= offset - end <= GAP_BYTES
+            and offset + nbytes - begin <= GROUP_BYTES
+        ):
             yield group
             group = []
+        if not group:
+            begin = offset
         group.append(item)
+        end = offset + nbytes
     if group:
         yield group
 
 
-def _follows(group: Sequence[Item], item: Item, max_bytes: int) -> bool:
-    begin, end = _extent(group)
-    return (
-        item.archive == group[0].archive
-        and max(item.nbytes, group[0].nbytes) <= max_bytes
-        and 0 <= (item.offset or 0) - end <= GAP_BYTES
-        and (item.offset or 0) + item.nbytes - begin <= GROUP_BYTES
-    )
-
-
-def _extent(group: Sequence[Item]) -> tuple[int, int]:
-    """The first byte of the first member, and the end of the last one."""
-    return group[0].offset or 0, (group[-1].offset or 0) + group[-1].nbytes
+def _extent(item: Item) -> tuple[int, int]:
+    """The first byte of a member, and its end."""
+    begin = item.offset or 0
+    return begin, begin + item.nbytes
 
 
 def _bytes(fetched: Fetched | None) -> bytes:

@@ -190,8 +190,9 @@ class Requests:
 
     def spans(
         self, file: StoredFile, spans: Sequence[tuple[int, int]]
-    ) -> Generator[bytes | memoryview, None, None]:
-        """The bytes [start, end) for each of `spans`, which do not overlap and are in order.
+    ) -> Generator[Sequence[bytes | memoryview], None, None]:
+        """The bytes [start, end) for each of `spans`, which do not overlap and are in order: some
+        at a time.
 
         One request brings them all, with the bytes between them. Raises FetchError.
         """
@@ -200,20 +201,26 @@ class Requests:
             if isinstance(body, HttpBody) and last - first <= MAX_VIEWED_BYTES:
                 # Far fewer calls than to read each span alone. NumPy does not clear the memory.
                 view = np.empty(last - first, np.uint8).data
-                for start, end in spans:
-                    if body.at < end:
-                        self._read_into(body, view, first, end)
-                    yield view[start - first : end - first]
+                given = 0
+                while given < len(spans):
+                    self._read_into(body, view, first, spans[given][1])
+                    arrived = [
+                        view[start - first : end - first]
+                        for start, end in spans[given:]
+                        if end <= body.at
+                    ]
+                    yield arrived
+                    given += len(arrived)
                 return
             for start, end in spans:
                 while body.at < start:
                     self.read_of(body, min(start - body.at, PART_BYTES))
-                yield self.read_of(body, end - start)
+                yield [self.read_of(body, end - start)]
 
     def read(self, file: StoredFile, start: int, end: int) -> bytes:
         """The bytes [start, end) of a file. Raises FetchError."""
         with closing(self.spans(file, [(start, end)])) as contents:
-            return bytes(next(contents))
+            return bytes(next(contents)[0])
 
     def read_whole(self, file: StoredFile, max_bytes: int) -> bytes:
         """A file of at most `max_bytes` bytes; FetchError with EFBIG for a larger one."""
