@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from zoofast.base.files import atomic_output, part_path, read_file, write_atomic
+from zoofast.base import files
+from zoofast.base.files import atomic_output, part_path, read_file, text_lines, write_atomic
 from zoofast.errors import OutputError
 
 
@@ -111,3 +113,37 @@ def test_reading_a_file_of_any_kind(tmp_path: Path) -> None:
             read_file(other)
     with pytest.raises(IsADirectoryError):
         read_file(tmp_path)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_lines_are_those_of_the_whole_text(tmp_path: Path, start: bytes) -> None:
+    """Whatever ends them: Python knows ten ends of a line."""
+    path, rng = tmp_path / "text", random.Random(5)
+    parts = ["a", "é", "日本", "\n", "\r\n", "\r", "\v", "\x0c", "\x1c", "\x85", "\u2028", " ", ""]
+    for _ in range(300):
+        text = "".join(rng.choices(parts, k=rng.randrange(30)))
+        path.write_bytes(start + text.encode())
+        assert list(text_lines(path)) == text.splitlines()
+
+
+def test_lines_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text"
+    longest = "é" * (files.MAX_LINE_BYTES // 2 - 1) + "a\n"
+    path.write_text(longest * 2)
+    assert list(text_lines(path)) == [longest[:-1]] * 2
+    path.write_text("one\n" + longest[:-1] + "aa\n")
+    with pytest.raises(OSError, match="line 2 has more than 65,536 bytes"):
+        list(text_lines(path))
+    path.write_bytes(b"one\n\xff\n")
+    lines = text_lines(path)
+    assert next(lines) == "one"
+    with pytest.raises(UnicodeDecodeError):
+        next(lines)
+    with pytest.raises(OSError, match="not a regular file"):
+        list(text_lines("/dev/zero"))
+    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 10)
+    path.write_text("1234\n" * 2)
+    assert list(text_lines(path)) == ["1234"] * 2
+    path.write_text("1234\n" * 2 + "\n")
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        list(text_lines(path))

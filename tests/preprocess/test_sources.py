@@ -422,7 +422,7 @@ def test_an_unreadable_folder_is_named(tmp_path: Path, open_folder: Path) -> Non
 def test_a_list_of_any_size_and_kind(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as sparse:
         sparse.truncate(100 << 30)
-    with pytest.raises(SourceError, match="huge: larger than 256,000,000 bytes"):
+    with pytest.raises(SourceError, match="huge: line 1 has more than 65,536 bytes"):
         open_source(tmp_path / "huge")
     with pytest.raises(SourceError, match="/dev/zero: not a regular file"):
         open_source("/dev/zero")

@@ -84,10 +84,10 @@ def test_label_files_of_other_kinds(
     huge = tmp_path / "huge.txt"
     with huge.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    assert "huge.txt: is larger than 256,000,000 bytes" in hostile.refused(
+    assert "huge.txt: cannot be read: line 1 has more than 65,536 bytes" in hostile.refused(
         capsys, "score", results, huge
     )
-    assert "is larger than 256,000,000 bytes" in hostile.refused(
+    assert "/dev/zero: cannot be read: not a regular file" in hostile.refused(
         capsys, "score", results, "/dev/zero"
     )
     for path in (tmp_path / ("x" * 300), tmp_path / "labels" / "none", results / "a_0.txt" / "b"):

@@ -7,18 +7,22 @@ run that writes NAME.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from zoofast.base.lock import HeldError, claim, release
 from zoofast.errors import OutputError
 
 PART = ".part"  # ends the name of a file that is not whole
 MAX_FILE_BYTES = 256_000_000  # of an input file, unless the user sets another limit
+MAX_TEXT_BYTES = 8_000_000_000  # of a text that is read by lines: more than 100 million names
+MAX_LINE_BYTES = 65_536  # of a line of it
 
 
 @contextmanager
@@ -77,20 +81,47 @@ def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None)
         part.write_bytes(data)
 
 
-def read_file(
-    path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES, pipes: bool = False
-) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other.
+def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other."""
+    with _opened(path, pipes=False) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise _too_large(path, max_bytes)
+    return data
 
-    pipes: a pipe is read, too, such as the shell's `<(command)`.
+
+def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The lines of a UTF-8 text without their ends: of a regular file, or of a pipe such as the
+    shell's `<(command)`.
+
+    Raises OSError for any other, or for a text or a line that is too long; UnicodeDecodeError.
     """
+    nbytes = count = 0
+    with _opened(path, pipes=True) as file:
+        while data := file.readline(MAX_LINE_BYTES + 1):
+            text = data.removeprefix(codecs.BOM_UTF8) if nbytes == 0 else data
+            nbytes += len(data)
+            if nbytes > MAX_TEXT_BYTES:
+                raise _too_large(path, MAX_TEXT_BYTES)
+            lines = text.decode().splitlines()
+            if len(data) > MAX_LINE_BYTES:
+                reason = f"line {count + 1} has more than {MAX_LINE_BYTES:,} bytes"
+                raise OSError(errno.EFBIG, reason, os.fspath(path))
+            count += len(lines)
+            yield from lines
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], pipes: bool) -> Iterator[BinaryIO]:
+    """A regular file, or also a pipe, to be read. Raises OSError for any other."""
     # O_NONBLOCK: without it, opening a pipe waits for a writer
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if pipes else os.O_NONBLOCK))
     with open(fd, "rb") as file:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", os.fspath(path))
-    return data
+        yield file
+
+
+def _too_large(path: str | os.PathLike[str], max_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", os.fspath(path))

@@ -6,7 +6,6 @@ framework. A model with a background class in front needs an offset, which scori
 
 from __future__ import annotations
 
-import codecs
 import re
 import stat
 from array import array
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.by_name import NumbersByName
-from zoofast.base.files import MAX_FILE_BYTES, read_file
+from zoofast.base.files import read_file, text_lines
 from zoofast.base.names import stem
 from zoofast.base.parsing import parse_json
 from zoofast.base.sequences import Strings
@@ -236,25 +235,17 @@ def _synsets_of_devkit(path: Path) -> Synsets:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of the lines that are not blank, at least one."""
-    number = count = nbytes = 0
+    is_empty = True
     try:
-        with path.open("rb") as file:  # not read_file: labels may come through a pipe
-            while data := file.readline(MAX_FILE_BYTES + 1 - nbytes):
-                if not nbytes:
-                    data = data.removeprefix(codecs.BOM_UTF8) or b"\n"
-                nbytes += len(data)
-                if nbytes > MAX_FILE_BYTES:
-                    raise LabelError(f"{path}: is larger than {MAX_FILE_BYTES:,} bytes")
-                for line in data.decode().splitlines():
-                    number += 1
-                    if text := line.strip():
-                        count += 1
-                        yield number, text
+        for number, line in enumerate(text_lines(path), 1):
+            if text := line.strip():
+                is_empty = False
+                yield number, text
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: not a text file") from error
-    if not count:
+    if is_empty:
         raise LabelError(f"{path}: is empty")
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 
-from zoofast.base.files import read_file
+from zoofast.base.files import text_lines
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.source import Source, is_image
 
 
 def from_list(where: str) -> Source:
-    folder = os.path.dirname(where)
+    folder, source = os.path.dirname(where), Source(where)
     try:
-        lines = read_file(where, pipes=True).decode("utf-8").splitlines()
+        for line in text_lines(where):
+            line = line.strip()
+            if line and not line.startswith("#"):
+                source.add(os.path.join(folder, line))
     except UnicodeDecodeError as error:
         if is_image(where):
             raise SourceError(
@@ -23,9 +26,4 @@ def from_list(where: str) -> Source:
             f"{where}: no folder, .tar (also compressed), .parquet, CIFAR pickle or text file of "
             "paths"
         ) from error
-    source = Source(where)
-    for line in lines:
-        line = line.strip()
-        if line and not line.startswith("#"):
-            source.add(os.path.join(folder, line))
     return source
