@@ -207,7 +207,7 @@ def test_a_label_that_the_end_of_the_tar_cuts_is_refused(tmp_path: Path) -> None
     """Of `123`, the first digit alone would be another class."""
     make_tar(tmp_path / "0.tar", {"a.jpg": b"x", "a.cls": b"123"})
     with open_source(tmp_path / "0.tar") as source:
-        os.truncate(tmp_path / "0.tar", source.label_members["a"].offset + 1)
+        os.truncate(tmp_path / "0.tar", source.label_members.items[0].offset + 1)
         with pytest.raises(SourceError, match=r"a\.cls: holds no class: the tar ends within it"):
             source.read_labels()
 
@@ -225,3 +225,23 @@ def test_the_index_does_not_keep_what_tarfile_lists(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500 * 20_000
+
+
+def test_images_and_labels_of_samples_take_little_memory(tmp_path: Path) -> None:
+    """Shards of millions of samples are listed by the one driver of a cluster."""
+    import tracemalloc
+
+    count = 4000
+    for shard in range(2):
+        members = {}
+        for i in range(shard * count, (shard + 1) * count):
+            members |= {f"{i:09d}.jpg": b"x", f"{i:09d}.cls": str(i % 1000).encode()}
+        make_tar(tmp_path / f"{shard}.tar", members)
+    tracemalloc.start()
+    with open_source(tmp_path / "{0..1}.tar") as source:
+        labels = source.read_labels()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert labels is not None and len(labels) == len(source.items) == 2 * count
+        assert labels["000004321"] == 321
+    assert held < 75 * 2 * count

@@ -202,16 +202,16 @@ def true_classes(
 ) -> NDArray[np.int32]:
     """The model's class of each name, (n,). All have a label. Raises LabelError for a class out of
     range."""
-    numbers = labels.by_name.numbers[labels.by_name.places(names)]
-    truth = numbers.astype(np.int64) + label_offset
-    outside = np.flatnonzero((truth < 0) | (truth >= classes))
+    truth = labels.by_name.numbers[labels.by_name.places(names)]
+    outside = np.flatnonzero((truth < -label_offset) | (truth >= classes - label_offset))
     if len(outside):
         name = names[int(outside[0])]
         raise LabelError(
-            f"{labels.source}: the label of {name} is {numbers[outside[0]]}, with offset "
+            f"{labels.source}: the label of {name} is {truth[outside[0]]}, with offset "
             f"{label_offset} outside the model's {classes} classes; set --label-offset"
         )
-    return truth.astype(np.int32)
+    truth += label_offset  # in place: there may be millions
+    return truth
 
 
 Progress = Callable[[int, int], None]  # files read so far, all files
@@ -335,16 +335,19 @@ def score_predictions(
             "give the list of all synsets with --synsets"
         )
     truth = true_classes(names, labels, classes, offset)
+    parts = [slice(i, i + TALLIED_AT_ONCE) for i in range(0, len(names), TALLIED_AT_ONCE)]
     scores = options.scores
     if scores == "auto":
-        distribution = (best.min_score >= 0) & (np.abs(best.total - 1) < 1e-3)
-        scores = "probabilities" if distribution.all() else "logits"
+        is_distribution = all(
+            ((best.min_score[part] >= 0) & (np.abs(best.total[part] - 1) < 1e-3)).all()
+            for part in parts
+        )
+        scores = "probabilities" if is_distribution else "logits"
     best_score, predicted = best.values[:, 0], best.classes[:, 0]
     problems.nan_scores += [names[i] for i in np.flatnonzero(np.isnan(best_score)).tolist()]
     confidence = best_score if scores == "probabilities" else best.confidence
     tally = Tally(classes, options.top_k)
-    for i in range(0, len(names), TALLIED_AT_ONCE):
-        part = slice(i, i + TALLIED_AT_ONCE)
+    for part in parts:
         tally.add(truth[part], best.classes[part], best.values[part], confidence[part])
     return Score(
         tally,

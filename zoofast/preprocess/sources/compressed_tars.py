@@ -17,13 +17,13 @@ from itertools import groupby
 
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES
-from zoofast.errors import SourceError
 from zoofast.preprocess.sources.decompress import Forward
 from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
+    Label,
     TarSource,
     index,
     is_label,
@@ -147,8 +147,8 @@ def list_tars(source: CompressedTarSource) -> None:
     pool = ThreadPoolExecutor(_threads(count))
     try:
         listed = pool.map(lambda archive: _list(source, archive, stop), range(count))
-        for archive, members in enumerate(listed):
-            index(source, archive, member_prefix(source.paths[archive], count), members)
+        for archive, (members, labels) in enumerate(listed):
+            index(source, archive, member_prefix(source.paths[archive], count), members, labels)
     except BaseException:
         stop.set()
         raise
@@ -156,24 +156,28 @@ def list_tars(source: CompressedTarSource) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def _list(source: CompressedTarSource, archive: int, stop: threading.Event) -> list[Member]:
-    """The members of a tar. Reads those that may be labels."""
+def _list(
+    source: CompressedTarSource, archive: int, stop: threading.Event
+) -> tuple[list[Member], dict[int, Label]]:
+    """The members of a tar, and what those that may be labels say, by their offsets."""
     path = source.paths[archive]
     prefix = member_prefix(path, len(source.paths))
     members: list[Member] = []
+    labels: dict[int, Label] = {}
     with closing(source.content(archive)) as content, tar_errors(path):
         for member in list_members(content.pread, _NEAR):
             if stop.is_set():
-                return members
+                break
             members.append(member)
             if member.regular and is_label(member.name):
                 item = Item.at(prefix + member.name, member.offset, member.nbytes, archive)
-                source.labels[archive, member.offset] = _label(item, content)
-        content.drain(_MAX_REST_BYTES)  # behind the tar's end lie sums that are to be checked
-    return members
+                labels[member.offset] = _label(item, content)
+        if not stop.is_set():
+            content.drain(_MAX_REST_BYTES)  # behind the tar's end lie sums that are to be checked
+    return members, labels
 
 
-def _label(item: Item, content: Forward) -> int | SourceError | None:
+def _label(item: Item, content: Forward) -> Label:
     def read(item: Item, max_bytes: int) -> bytes:
         assert item.offset is not None
         if item.nbytes > max_bytes:

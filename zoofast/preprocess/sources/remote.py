@@ -30,12 +30,12 @@ from zoofast.preprocess.sources.stores import Requests, Store
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
     MAX_LABEL_BYTES,
+    Label,
     TarSource,
     index,
     is_label,
     label_or_error,
     member_prefix,
-    read_label,
     tar_errors,
 )
 
@@ -121,14 +121,9 @@ class RemoteTars(_RemoteSource, TarSource):
             on_closed=requests.close,
         )
 
-    def read_labels(self) -> dict[str, int] | None:
-        members = self.label_members.values()
-        others = [each for each in members if (each.archive, each.offset) not in self.labels]
-        with self.open_reader(others, MAX_LABEL_BYTES) as reader:
-            for member in others:
-                label = read_label(member, lambda item, max_bytes: _bytes(reader.take()[0]))
-                self.labels[member.archive, member.offset] = label
-        return super().read_labels()
+    def _labels(self) -> Iterator[tuple[str, int]]:
+        with self.open_reader(self.label_members.unread(), MAX_LABEL_BYTES) as reader:
+            yield from self.label_members.read(lambda item, max_bytes: _bytes(reader.take()[0]))
 
 
 def from_url(where: str) -> Source:
@@ -211,8 +206,8 @@ def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
             for archive, (file, members, labels) in enumerate(lists):
                 source.tars.append(file)
                 source.stamps.append(file_stamp(file))
-                index(source, archive, member_prefix(file.shown, len(keys)), members)
-                source.labels.update(((archive, at), label) for at, label in labels.items())
+                prefix = member_prefix(file.shown, len(keys))
+                index(source, archive, prefix, members, labels)
         except BaseException:
             requests.cancel()
             raise
@@ -221,15 +216,13 @@ def _from_tars(store: Store, keys: Sequence[str]) -> RemoteTars:
     return source
 
 
-_Labels = dict[int, "int | SourceError | None"]  # by the offset of the member
-
-
 def _list(
     store: Store, requests: Requests, count: int, key: str
-) -> tuple[StoredFile, list[Member], _Labels]:
-    """A tar, its members, and the labels that came along with the headers. count: of tars."""
+) -> tuple[StoredFile, list[Member], dict[int, Label]]:
+    """A tar, its members, and the labels that came along with the headers, by the offset of the
+    member. count: of tars."""
     members: list[Member] = []
-    labels: _Labels = {}
+    labels: dict[int, Label] = {}
     try:
         file = requests.stat(key)
         if file.nbytes is None or not file.has_ranges:

@@ -12,53 +12,87 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from zoofast.base.by_name import NumbersByName
 from zoofast.base.parsing import parse_json
+from zoofast.base.sequences import Selection
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.items import Item
+from zoofast.preprocess.sources.items import Item, Items
 from zoofast.preprocess.sources.source import Source, archive_stamp, is_image
 from zoofast.preprocess.sources.tar_headers import Member, Pread, list_members
 
 MAX_LABEL_BYTES = 1 << 20  # of a member that holds a label
 MAX_CLASS = 999_999_999
 _LABEL_SUFFIXES = (".cls", ".json")  # the first is preferred
+_UNREAD, _NO_CLASS = -1, -2  # in place of a class
+
+# What a member that holds a label says, see read_label; or why it cannot be read.
+Label = int | SourceError | None
+# Gives a member's bytes, of at most as many as its second argument, or raises OSError.
+Read = Callable[[Item, int], bytes]
+
+
+class LabelMembers:
+    """The members of tars that hold the classes of images, one for an image, and the classes.
+
+    It takes 5.5 bytes for each besides the file's name, and 16 for its place.
+    """
+
+    def __init__(self) -> None:
+        self.items = Items()
+        self._classes = array("i")  # of each, or one of the constants above
+        self._unreadable: dict[int, SourceError] = {}  # why, by the place in `items`
+
+    def append(self, item: Item, label: Label = _UNREAD) -> None:
+        """label: if the member was read while its tar was listed."""
+        if isinstance(label, SourceError):
+            self._unreadable[len(self.items)] = label
+            label = None
+        self._classes.append(_NO_CLASS if label is None else label)
+        self.items.append(item)
+
+    def unread(self) -> Selection[Item]:
+        """The members whose classes `read` would read, in its order."""
+        return Selection(self.items, np.flatnonzero(np.array(self._classes) == _UNREAD))
+
+    def read(self, read: Read) -> Iterator[tuple[str, int]]:
+        """The name and the class of each image that has one. Raises SourceError."""
+        for place, item in enumerate(self.items):
+            if place in self._unreadable:
+                raise self._unreadable[place]
+            label: int | None = self._classes[place]
+            if label == _UNREAD:
+                label = read_label(item, read)
+            if label is not None and label != _NO_CLASS:
+                yield item.name, label
 
 
 @dataclass
 class TarSource(Source):
-    """Images of tars. label_members: the member with the class of each image, by its name.
+    """Images of tars, and the members with their classes, until these are read."""
 
-    labels: the class in label members that were read while the tars were listed, by tar and offset,
-    or why it cannot be read.
-    """
+    label_members: LabelMembers = field(default_factory=LabelMembers)
+    labels: NumbersByName | None = None
 
-    label_members: dict[str, Item] = field(default_factory=dict)
-    labels: dict[tuple[int, int | None], int | SourceError | None] = field(default_factory=dict)
-
-    def read_labels(self) -> dict[str, int] | None:
+    def read_labels(self) -> NumbersByName | None:
         """Reads the class of each image from its `cls` or `json` member."""
-        labels = {}
-        for name, member in self.label_members.items():
-            label = self.label_of(member)
-            if label is not None:
-                labels[name] = label
-        return labels or None
+        if self.labels is None:
+            self.labels = NumbersByName(self._labels())
+            self.label_members = LabelMembers()
+        return self.labels or None
+
+    def _labels(self) -> Iterator[tuple[str, int]]:
+        return self.label_members.read(self.read)
 
     def pread(self, archive: int) -> Pread:
         fd = self.fds[archive]
         return lambda offset, size: os.pread(fd, size, offset)
-
-    def label_of(self, member: Item) -> int | None:
-        """The class in a member; None for JSON without one. Raises SourceError."""
-        if (member.archive, member.offset) not in self.labels:
-            return read_label(member, self.read)
-        label = self.labels[member.archive, member.offset]
-        if isinstance(label, SourceError):
-            raise label
-        return label
 
 
 def from_tars(where: str, paths: Sequence[str]) -> Source:
@@ -115,8 +149,15 @@ def open_tar(path: str, count: int) -> int:
     return fd
 
 
-def index(source: TarSource, archive: int, prefix: str, members: Iterable[Member]) -> None:
-    """Adds the members of the tar number `archive`. prefix: of their paths."""
+def index(
+    source: TarSource,
+    archive: int,
+    prefix: str,
+    members: Iterable[Member],
+    labels: Mapping[int, Label] = {},
+) -> None:
+    """Adds the members of the tar number `archive`. prefix: of their paths. labels: those that were
+    read with the headers, by the offset of the member."""
     first_item = len(source.items)
     others: list[tuple[str, int, int]] = []  # path, offset and size of members that are no images
     for name, offset, nbytes, regular in members:
@@ -131,14 +172,18 @@ def index(source: TarSource, archive: int, prefix: str, members: Iterable[Member
         else:
             others.append((path, offset, nbytes))
     samples = {_sample(item.path) for item in source.items[first_item:]} if others else set()
+    holding: dict[str, Item] = {}  # the member with the label of each image, by its name
     for path, offset, nbytes in others:
         if _sample(path) not in samples:
             source.skipped.append(path)
         elif is_label(path):
             item = Item.at(path, offset, nbytes, archive)
-            known = source.label_members.get(item.name)
+            known = holding.get(item.name)
             if known is None or _rank(path) < _rank(known.path):
-                source.label_members[item.name] = item
+                holding[item.name] = item
+    for item in holding.values():
+        assert item.offset is not None
+        source.label_members.append(item, labels.get(item.offset, _UNREAD))
 
 
 def _is_hidden(name: str) -> bool:
@@ -165,11 +210,8 @@ def is_label(path: str) -> bool:
     return path.lower().endswith(_LABEL_SUFFIXES)
 
 
-def read_label(member: Item, read: Callable[[Item, int], bytes]) -> int | None:
-    """The class in a member; None for JSON without one. Raises SourceError.
-
-    read: gives a member's bytes, of at most as many as its second argument, or raises OSError.
-    """
+def read_label(member: Item, read: Read) -> int | None:
+    """The class in a member; None for JSON without one. Raises SourceError."""
     try:
         if member.nbytes < 0:
             raise ValueError(f"its size is {member.nbytes} bytes")
@@ -183,7 +225,7 @@ def read_label(member: Item, read: Callable[[Item, int], bytes]) -> int | None:
         raise SourceError(f"{member.path}: holds no class: {error}") from error
 
 
-def label_or_error(member: Item, read: Callable[[Item, int], bytes]) -> int | SourceError | None:
+def label_or_error(member: Item, read: Read) -> Label:
     """As read_label, but a SourceError is returned."""
     try:
         return read_label(member, read)
