@@ -315,8 +315,7 @@ def _extent(item: Item) -> tuple[int, int]:
     return begin, begin + item.nbytes
 
 
-def _bytes(fetched: Fetched | None) -> bytes:
-    assert fetched is not None
+def _bytes(fetched: Fetched) -> bytes:
     if isinstance(fetched, OSError):
         raise fetched
     return bytes(fetched)
