@@ -404,3 +404,19 @@ def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> 
     counts = [int(count) for count in re.findall(r"(\d+)/700", resumed)]
     assert counts[-1] == 700
     assert min(count for count in counts if count) >= 600
+
+
+def test_what_a_cluster_has_not_is_refused_before_ray_starts(
+    images: Path, recipe_file: str, tmp_path: Path
+) -> None:
+    arguments = ("--recipe", recipe_file, "--ray", "local", "--cache", tmp_path / "cache")
+    ended = prep(images, tmp_path / "out", *arguments)
+    assert ended.returncode == 2
+    assert "--cache is for one machine, without --ray" in one_line(ended.stderr)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("img0000.JPEG 1\n")
+    for option in ("--cache", "--trace"):
+        other = (*arguments[:4], option, tmp_path / "x")
+        ended = in_process.zoofast("eval", "m.onnx", images, labels, *other)
+        assert ended.returncode == 2
+        assert "--trace and --cache are for one machine" in one_line(ended.stderr)

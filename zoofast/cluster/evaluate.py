@@ -44,6 +44,12 @@ def images_of(
     return Images(where, limit, shard, digests, resize_order(), os.getcwd(), max_file_bytes)
 
 
+def check_options(options: EvalOptions) -> None:
+    """Raises OutputError for options that a cluster has not."""
+    if options.trace or options.cache:
+        raise OutputError("--trace and --cache are for one machine, without --ray")
+
+
 def evaluate_on(
     cluster: RayCluster,
     source: Source,
@@ -61,8 +67,7 @@ def evaluate_on(
     and uses all its devices; `options.threads` are of each node. The result is the same, byte for
     byte. A node that is lost is in the result's lost_nodes. Raises what evaluate raises.
     """
-    if options.trace or options.cache:
-        raise OutputError("--trace and --cache are for one machine, without --ray")
+    check_options(options)
     evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
     spec = options.specs[0]
 

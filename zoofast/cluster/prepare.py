@@ -28,6 +28,12 @@ from zoofast.preprocess.sources import Item, Source
 MARKED = ".zoofast-ray"  # a folder in that of the tensors, by which nodes know it; see shared
 
 
+def check_options(options: PrepOptions) -> None:
+    """Raises OutputError for options that a cluster has not."""
+    if options.cache is not None:
+        raise OutputError("--cache is for one machine, without --ray")
+
+
 def store_on(cluster: RayCluster) -> Store:
     """What zoofast.preprocess.folder.prepare_folder takes as `store`, to use the nodes of
     `cluster`."""
@@ -40,8 +46,7 @@ def store_on(cluster: RayCluster) -> Store:
         report: PrepReport,
         progress: Progress,
     ) -> None:
-        if options.cache is not None:
-            raise OutputError("--cache is for one machine, without --ray")
+        check_options(options)
         chosen = choose(source, options.limit, options.shard)
         images = images_of(source, chosen, options.limit, options.shard, options.max_file_bytes)
         folder = os.path.abspath(report.folder)

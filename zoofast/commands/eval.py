@@ -270,7 +270,9 @@ def _evaluate(
         cluster = None
         if args.ray is not None:
             from zoofast.cluster.connection import connect
+            from zoofast.cluster.evaluate import check_options
 
+            check_options(options)
             cluster = stack.enter_context(connect(args.ray))
         meter = stack.enter_context(progress("eval", len(items), args.quiet))
 
