@@ -239,12 +239,8 @@ def _prepare_locked(
     is_todo = (item.problem is not None or item.name not in completed for item in items)
     todo = Selection(items, np.flatnonzero(np.fromiter(is_todo, bool, len(items))))
     report.resumed = len(items) - len(todo)
-    needed, free = len(todo) * sink.space_each, free_space(folder)
-    if needed > free:
-        raise OutputError(
-            f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
-            "prepare a part with --limit or --shard, or use `zoofast eval`, which writes no tensors"
-        )
+    needed = len(todo) * sink.space_each
+    _check_space(folder, needed)
     if options.cache is not None:
         options = replace(options, cache=options.cache.beside(folder, needed))
     write_manifest(folder, report.as_dict())
@@ -266,18 +262,7 @@ def _prepare_locked(
         report.seconds = time.monotonic() - begin
         report.state = "complete"
         if options.verify:
-            without = {failure.name for failure in report.failures}
-            stored = [item for item in items if not (item.problem or item.name in without)]
-            report.verified = verify(
-                source,
-                stored,
-                folder,
-                recipe,
-                options.format,
-                options.verify,
-                options.max_file_bytes,
-                report.bins,
-            )
+            report.verified = _verify(source, items, folder, report)
     finally:
         if report.state != "complete":
             report.seconds = time.monotonic() - begin
@@ -288,6 +273,33 @@ def _prepare_locked(
             if report.state == "complete":
                 raise
     return report
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Raises OutputError unless `needed` bytes are free."""
+    free = free_space(folder)
+    if needed > free:
+        raise OutputError(
+            f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
+            "prepare a part with --limit or --shard, or use `zoofast eval`, which writes no tensors"
+        )
+
+
+def _verify(source: Source, items: Sequence[Item], folder: Path, report: PrepReport) -> Verified:
+    """Compares some of the tensors of `items` with the reference."""
+    options = report.options
+    without = {failure.name for failure in report.failures}
+    stored = [item for item in items if not (item.problem or item.name in without)]
+    return verify(
+        source,
+        stored,
+        folder,
+        report.recipe,
+        options.format,
+        options.verify,
+        options.max_file_bytes,
+        report.bins,
+    )
 
 
 def _dropped_reason(count: int, options: PrepOptions) -> str:
