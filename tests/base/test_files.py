@@ -131,9 +131,10 @@ def test_lines_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     longest = "é" * (files.MAX_LINE_BYTES // 2 - 1) + "a\n"
     path.write_text(longest * 2)
     assert list(text_lines(path)) == [longest[:-1]] * 2
-    path.write_text("one\n" + longest[:-1] + "aa\n")
-    with pytest.raises(OSError, match="line 2 has more than 65,536 bytes"):
-        list(text_lines(path))
+    for line in (longest[:-1] + "aa", "é" * files.MAX_LINE_BYTES, "a" + "é" * files.MAX_LINE_BYTES):
+        path.write_text(f"one\n{line}\n")
+        with pytest.raises(OSError, match="line 2 has more than 65,536 bytes"):
+            list(text_lines(path))
     path.write_bytes(b"one\n\xff\n")
     lines = text_lines(path)
     assert next(lines) == "one"

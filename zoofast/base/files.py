@@ -99,14 +99,14 @@ def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     nbytes = count = 0
     with _opened(path, pipes=True) as file:
         while data := file.readline(MAX_LINE_BYTES + 1):
+            if len(data) > MAX_LINE_BYTES:
+                reason = f"line {count + 1} has more than {MAX_LINE_BYTES:,} bytes"
+                raise OSError(errno.EFBIG, reason, os.fspath(path))
             text = data.removeprefix(codecs.BOM_UTF8) if nbytes == 0 else data
             nbytes += len(data)
             if nbytes > MAX_TEXT_BYTES:
                 raise _too_large(path, MAX_TEXT_BYTES)
             lines = text.decode().splitlines()
-            if len(data) > MAX_LINE_BYTES:
-                reason = f"line {count + 1} has more than {MAX_LINE_BYTES:,} bytes"
-                raise OSError(errno.EFBIG, reason, os.fspath(path))
             count += len(lines)
             yield from lines
 
