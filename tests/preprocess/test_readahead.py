@@ -107,11 +107,11 @@ def streams_of(
             i: int = i, items: list[int] = items, first: int = first
         ) -> Generator[list[Fetched], None, None]:
             began.append(i)
-            made = [
+            made: list[Fetched] = [
                 (first + k).to_bytes(4, "big").ljust(size, b".") for k, size in enumerate(items)
             ]
             for k in range(0, len(made), together):
-                yield list(made[k : k + together])
+                yield made[k : k + together]
 
         yield Stream(len(items), produce, sum(items) if reserve else 0)
 

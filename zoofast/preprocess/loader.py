@@ -307,14 +307,16 @@ class Ring(ABC, Generic[T]):
         first = self._next_item
         flags = self._is_fetched[first + len(self._fetched) : first + len(items)]
         for is_fetched, run in itertools.groupby(flags):
-            count = len(list(run))
-            while is_fetched and count:
-                fetched = self._reader.take(count, wait)
+            left = len(list(run))
+            if not is_fetched:
+                self._fetched += [None] * left
+                continue
+            while left:
+                fetched = self._reader.take(left, wait)
                 if not fetched:
                     return False
                 self._fetched += fetched
-                count -= len(fetched)
-            self._fetched += [None] * count
+                left -= len(fetched)
         return True
 
     def _must_fetch(self, item: Item) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 from zoofast.base.by_name import NumbersByName
@@ -127,7 +127,7 @@ class ParquetSource(FetchedSource):
             raise OSError(errno.EINVAL, item.problem)
         (part,) = self._parts([item])
         with closing(self._produce(part, max_bytes)) as produced:
-            data = next(data for some in produced for data in some)
+            data = next(chain.from_iterable(produced))
         if isinstance(data, OSError):
             raise data
         return bytes(data)
@@ -167,10 +167,11 @@ class ParquetSource(FetchedSource):
                 column = _leaf(batch.column(0))
                 stop = bisect.bisect_left(part.rows, first + len(column), given)
                 rows = [row - first for row in part.rows[given:stop]]
-                contents = list(_contents(column, rows, max_bytes)) if rows else []
-                if 2 * len(rows) < len(column):  # a view keeps the memory of the whole batch
-                    contents = [d if isinstance(d, OSError) else bytes(d) for d in contents]
-                yield contents
+                if rows:
+                    contents = list(_contents(column, rows, max_bytes))
+                    if 2 * len(rows) < len(column):  # a view keeps the memory of the whole batch
+                        contents = [d if isinstance(d, OSError) else bytes(d) for d in contents]
+                    yield contents
                 first += len(column)
                 given = stop
                 if given == len(part.rows):

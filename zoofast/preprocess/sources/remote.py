@@ -121,9 +121,9 @@ class RemoteTars(_RemoteSource, TarSource):
             on_closed=requests.close,
         )
 
-    def _labels(self) -> Iterator[tuple[str, int]]:
+    def _read_classes(self) -> Iterator[tuple[str, int]]:
         with self.open_reader(self.label_members.unread(), MAX_LABEL_BYTES) as reader:
-            yield from self.label_members.read(lambda item, max_bytes: _bytes(reader.take()[0]))
+            yield from self.label_members.classes(lambda item, max_bytes: _bytes(reader.take()[0]))
 
 
 def from_url(where: str) -> Source:

@@ -58,10 +58,10 @@ class LabelMembers:
         self.items.append(item)
 
     def unread(self) -> Selection[Item]:
-        """The members whose classes `read` would read, in its order."""
+        """The members that `classes` reads, in its order."""
         return Selection(self.items, np.flatnonzero(np.array(self._classes) == _UNREAD))
 
-    def read(self, read: Read) -> Iterator[tuple[str, int]]:
+    def classes(self, read: Read) -> Iterator[tuple[str, int]]:
         """The name and the class of each image that has one. Raises SourceError."""
         for place, item in enumerate(self.items):
             if place in self._unreadable:
@@ -75,7 +75,7 @@ class LabelMembers:
 
 @dataclass
 class TarSource(Source):
-    """Images of tars, and the members with their classes, until these are read."""
+    """Images of tars. label_members: what `labels` are read from; empty when they are read."""
 
     label_members: LabelMembers = field(default_factory=LabelMembers)
     labels: NumbersByName | None = None
@@ -83,12 +83,13 @@ class TarSource(Source):
     def read_labels(self) -> NumbersByName | None:
         """Reads the class of each image from its `cls` or `json` member."""
         if self.labels is None:
-            self.labels = NumbersByName(self._labels())
-            self.label_members = LabelMembers()
+            self.labels = NumbersByName(self._read_classes())
+            self.label_members = LabelMembers()  # for the memory
         return self.labels or None
 
-    def _labels(self) -> Iterator[tuple[str, int]]:
-        return self.label_members.read(self.read)
+    def _read_classes(self) -> Iterator[tuple[str, int]]:
+        """The name and the class of each image that has one."""
+        return self.label_members.classes(self.read)
 
     def pread(self, archive: int) -> Pread:
         fd = self.fds[archive]
