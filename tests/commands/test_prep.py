@@ -406,9 +406,13 @@ def test_a_terminal_sees_a_bar(many: Path, tmp_path: Path, recipe_file: str) -> 
     assert min(count for count in counts if count) >= 600
 
 
-def test_what_a_cluster_has_not_is_refused_before_ray_starts(
-    images: Path, recipe_file: str, tmp_path: Path
+def test_options_for_one_machine_are_refused_before_ray_starts(
+    images: Path, recipe_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def connect(address: str) -> None:
+        raise AssertionError(f"connects to {address}")
+
+    monkeypatch.setattr("zoofast.cluster.connection.connect", connect)
     arguments = ("--recipe", recipe_file, "--ray", "local", "--cache", tmp_path / "cache")
     ended = prep(images, tmp_path / "out", *arguments)
     assert ended.returncode == 2

@@ -45,7 +45,7 @@ def images_of(
 
 
 def check_options(options: EvalOptions) -> None:
-    """Raises OutputError for options that a cluster has not."""
+    """Raises OutputError for options that need one machine."""
     if options.trace or options.cache:
         raise OutputError("--trace and --cache are for one machine, without --ray")
 

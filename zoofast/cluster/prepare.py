@@ -29,7 +29,7 @@ MARKED = ".zoofast-ray"  # a folder in that of the tensors, by which nodes know 
 
 
 def check_options(options: PrepOptions) -> None:
-    """Raises OutputError for options that a cluster has not."""
+    """Raises OutputError for options that need one machine."""
     if options.cache is not None:
         raise OutputError("--cache is for one machine, without --ray")
 
