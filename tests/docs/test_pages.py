@@ -36,7 +36,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import zoofast
-from tests.support import fake_aclruntime, jpegs, paths
+from tests.support import fake_aclruntime, folders, jpegs, paths
 from zoofast.cli import COMMANDS, main
 
 PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
@@ -141,6 +141,7 @@ def make_data(folder: Path) -> None:
         name = f"ILSVRC2012_val_{i + 1:08d}.JPEG"
         (folder / "imagenet/val" / name).write_bytes(jpegs.jpeg(300, 280 + i, i))
         lines.append(f"{name} {i}\n")
+    folders.age(folder / "imagenet/val")
     (folder / "imagenet/val_label.txt").write_text("".join(lines))
     with tarfile.open(folder / "imagenet/val.tar", "w") as archive:
         archive.add(folder / "imagenet/val", "val")

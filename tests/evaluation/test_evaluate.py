@@ -60,6 +60,7 @@ def test_a_pickle_of_cifar_has_its_labels(tmp_path, capsys):
 def test_pixels_of_the_cache_give_the_same_answers(
     run: Path, files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    folders.age(run / "images")
     for out in ("fills", "reads"):
         words = ["--cache", tmp_path / "cache", "-o", tmp_path / out]
         assert main(eval_case.words(run, *words, "--json", tmp_path / "all.json")) == 0
