@@ -29,7 +29,7 @@ RECIPE = parse_recipe(folders.SPEC.toml(), "test")
 
 def test_a_killed_eval_gives_the_undisturbed_result(tmp_path: Path) -> None:
     """Of a tar whose second half the server keeps back until the run is killed."""
-    pictures = [jpegs.jpeg(300, 400, i, quality=95) for i in range(20)]
+    pictures = [jpegs.jpeg(420, 560, i, quality=95) for i in range(20)]
     files = {f"{i:03d}.JPEG": pictures[i % 20] for i in range(100)}
     tars.make_labelled(tmp_path / "val.tar", files)
     data = (tmp_path / "val.tar").read_bytes()
