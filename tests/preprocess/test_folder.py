@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import parse_recipe
-from zoofast.preprocess.sources import open_source
+from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.preprocess.verify import verify
 
 FORMATS = ("bin", "npy", "pack")
@@ -650,3 +651,21 @@ def test_an_image_that_vanishes_after_listing(tmp_path: Path, chosen: Recipe) ->
     assert report.prepared == 4
     assert [failure.cause for failure in report.failures] == ["unreadable"]
     assert not (tmp_path / "out" / "img0002.bin").exists()
+
+
+def test_memory_of_many_images(tmp_path: Path, chosen: Recipe) -> None:
+    """The names, and the manifest while it is written, take less than 50 bytes an image."""
+    count = 20_000
+    lines = (f"/nowhere/ILSVRC2012_val_{i:08d}.JPEG\n" for i in range(count))
+    (tmp_path / "list.txt").write_text("".join(lines))
+
+    def store(source: Source, items: Sequence[Item], options: PrepOptions, *rest: object) -> None:
+        assert len(items) == count
+
+    with open_source(tmp_path / "list.txt") as source:
+        tracemalloc.start()
+        report = prepare_folder(source, tmp_path / "out", chosen, store=store)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert len(report.names) == count
+    assert peak < 50 * count + 300_000

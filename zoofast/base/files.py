@@ -11,7 +11,7 @@ import codecs
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -79,6 +79,16 @@ def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None)
     """Writes `data` to `path`, whole or not at all. Raises OutputError that names `path`."""
     with atomic_output(path, part_folder) as part:
         part.write_bytes(data)
+
+
+def write_pieces(path: Path | str, pieces: Iterable[str]) -> None:
+    """Writes a text in UTF-8, whole or not at all. What UTF-8 has not, such as a byte of a file
+    name, becomes an escape. Raises OutputError that names `path`."""
+    with (
+        atomic_output(path) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        file.writelines(pieces)
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:

@@ -34,6 +34,11 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return self._count
 
+    def __eq__(self, other: object) -> bool:
+        return is_same(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __iter__(self) -> Iterator[str]:
         for block in range(len(self._begins)):
             for text in self._block(block):

@@ -8,17 +8,17 @@ from __future__ import annotations
 import codecs
 import errno
 import io
-import json
 import os
 import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
-from zoofast.base.files import write_atomic
+from zoofast.base.files import write_pieces
+from zoofast.base.json_text import json_pieces
 from zoofast.base.nodes import NodeReport
 from zoofast.base.text import escaped, shown
 from zoofast.errors import OutputError
@@ -136,17 +136,22 @@ _data_stream: TextIO | None = None
 
 def write_result(path: str, text: str) -> None:
     """Writes to a file, whole or not at all; to standard output where path is STDOUT."""
-    if path is STDOUT:
-        stream = _data_stream or sys.stdout
-        stream.write(text)
-        stream.flush()
-    else:
-        write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    _write(path, [text])
 
 
 def write_json(path: str, content: Any) -> None:
-    """`content` as JSON, as `write_result` writes it."""
-    write_result(path, json.dumps(content, indent=1) + "\n")
+    """`content` as JSON, as `write_result` writes it. Its values may be Strings."""
+    _write(path, json_pieces(content))
+
+
+def _write(path: str, pieces: Iterable[str]) -> None:
+    if path is STDOUT:
+        stream = _data_stream or sys.stdout
+        for piece in pieces:
+            stream.write(piece)
+        stream.flush()
+    else:
+        write_pieces(path, pieces)
 
 
 # ---- lines and tables --------------------------------------------------------------------

@@ -185,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
             return 130
     if args.json:
         try:
-            console.write_json(args.json, report.as_dict())
+            console.write_json(args.json, report.content())
         except OutputError as error:
             raise OutputError(f"{error}; {args.folder}/{MANIFEST} says the same") from error
     if not args.quiet:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from zoofast.base.files import MAX_FILE_BYTES, write_atomic
 from zoofast.base.lock import output_lock
 from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import versions
-from zoofast.base.sequences import Selection
+from zoofast.base.sequences import Selection, Strings
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
 from zoofast.preprocess.cache import PixelCache
@@ -76,7 +76,7 @@ class PrepReport:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     decoders: dict[str, int] = field(default_factory=dict)
     verified: Verified | None = None
-    names: list[str] = field(default_factory=list)  # of all images that the folder is about
+    names: Strings = field(default_factory=Strings)  # of all images that the folder is about
     bins: list[Bin] | None = None  # None where each image has a file that is named after it
     unnamed: list[int] = field(default_factory=list)  # places of images without a usable name
     nodes: list[NodeReport] = field(default_factory=list)  # of a cluster; [] on this machine alone
@@ -93,6 +93,10 @@ class PrepReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
+        return self.content() | {"names": list(self.names)}
+
+    def content(self) -> dict[str, Any]:
+        """Everything, for `json_pieces`: the names are Strings, since a list takes more memory."""
         options = asdict(replace(self.options, cache=None))
         options["cache"] = self.options.cache and os.fspath(self.options.cache.folder)
         options["shard"] = f"{self.options.shard[0]}/{self.options.shard[1]}"
@@ -225,25 +229,24 @@ def _prepare_locked(
     )
     report.threads = options.threads or usable_cpus()
     report.bins, dropped = _bins(items, options)
-    report.names = [item.name for item in items if item.problem is None]
+    report.names = Strings(item.name for item in items if item.problem is None)
     report.unnamed = [i for i, item in enumerate(items) if item.problem is not None]
     side = _side_file(options, report, labels)
     earlier = _earlier_run(folder, recipe, options, report.bins)
     failed = earlier.failed if earlier is not None else frozenset()
     sink = open_sink(options.format, folder, recipe, options.packing, report.bins, failed)
     items = items[: len(items) - len(dropped)]
-    completed: set[str] = set()
+    todo = Selection(items, np.arange(len(items), dtype=np.int32))
     if earlier is not None:  # without a manifest nobody knows what the files in the folder hold
-        report.names = list(dict.fromkeys(earlier.names + report.names))
-        completed = sink.completed(items, report.names)
-    is_todo = (item.problem is not None or item.name not in completed for item in items)
-    todo = Selection(items, np.flatnonzero(np.fromiter(is_todo, bool, len(items))))
+        if report.names != earlier.names:
+            report.names = Strings(dict.fromkeys([*earlier.names, *report.names]))
+        todo = _without(items, sink.completed(items, report.names))
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
     _check_space(folder, needed)
     if options.cache is not None:
         options = replace(options, cache=options.cache.beside(folder, needed))
-    write_manifest(folder, report.as_dict())
+    write_manifest(folder, report.content())
     progress(report)
     begin = time.monotonic()
     try:
@@ -255,7 +258,7 @@ def _prepare_locked(
             ]
             progress(report)
         if report.failures:
-            write_manifest(folder, report.as_dict())  # before the bins that lack an image
+            write_manifest(folder, report.content())  # before the bins that lack an image
         sink.finish()
         if side is not None and options.side_file is not None:
             write_atomic(options.side_file, side)
@@ -268,11 +271,17 @@ def _prepare_locked(
             report.seconds = time.monotonic() - begin
             report.state = "interrupted"
         try:
-            write_manifest(folder, report.as_dict())
+            write_manifest(folder, report.content())
         except OutputError:
             if report.state == "complete":
                 raise
     return report
+
+
+def _without(items: Sequence[Item], names: Set[str]) -> Selection[Item]:
+    """The items that have none of these names."""
+    is_left = (item.problem is not None or item.name not in names for item in items)
+    return Selection(items, np.flatnonzero(np.fromiter(is_left, bool, len(items))))
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -289,7 +298,8 @@ def _verify(source: Source, items: Sequence[Item], folder: Path, report: PrepRep
     """Compares some of the tensors of `items` with the reference."""
     options = report.options
     without = {failure.name for failure in report.failures}
-    stored = [item for item in items if not (item.problem or item.name in without)]
+    is_stored = (not (item.problem or item.name in without) for item in items)
+    stored = Selection(items, np.flatnonzero(np.fromiter(is_stored, bool, len(items))))
     return verify(
         source,
         stored,

@@ -6,15 +6,16 @@ that `--overwrite` removes: those that `zoofast prep` writes for the images that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoofast.base.files import read_file, write_atomic
+from zoofast.base.files import read_file, write_pieces
+from zoofast.base.json_text import json_pieces
 from zoofast.base.names import name_problem
 from zoofast.base.parsing import parse_json
+from zoofast.base.sequences import Strings
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, bin_problem, mirrored_name
 from zoofast.preprocess.sinks import FORMATS
@@ -32,7 +33,7 @@ class Manifest:
     recipe_digest: str
     format: str  # one of FORMATS
     resize_order: str
-    names: list[str]  # of the images that the folder is about
+    names: Strings  # of the images that the folder is about
     failed: frozenset[str]  # names of images that could not be prepared
     bins: list[Bin] | None  # None where each image has a file that is named after it
     packing: Packing
@@ -56,7 +57,7 @@ class Manifest:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Writes the manifest, whole or not at all. Raises OutputError."""
-    write_atomic(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+    write_pieces(folder / MANIFEST, json_pieces(content))
 
 
 def mark_interrupted(folder: Path) -> None:
@@ -110,7 +111,7 @@ def _manifest(content: Any) -> Manifest:
         _get(recipe, "digest", str),
         format,
         _get(content, "resize_order", str),
-        names,
+        Strings(names),
         frozenset(failures),
         bins,
         packing,
