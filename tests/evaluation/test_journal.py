@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ def test_a_disk_that_fails(
         with pytest.raises(OutputError, match=os.strerror(number)):
             end_journal(tmp_path / "j", keep=False)
         return
-    journal = Journal(tmp_path / "j", {}, resume=False)
+    journal = Journal(tmp_path / "j", {}, None)
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Failing(path, mode))
     with pytest.raises(OutputError, match=f"j: cannot be written: {os.strerror(number)}"):
         journal.append(["a"], best_of(1))
@@ -293,6 +294,23 @@ def test_a_disk_that_fails(
 def best_of(images: int) -> TopK:
     rng = np.random.default_rng(images)
     return TopK.of_logits(rng.standard_normal((images, models.CLASSES)).astype(np.float32), 6)
+
+
+class Taken:
+    """The names of the batches that a journal gives."""
+
+    def __init__(self) -> None:
+        self.names: list[list[str]] = []
+
+    def __call__(self, names: list[str], best: TopK) -> None:
+        assert len(best.classes) == len(names)
+        self.names.append(names)
+
+
+def opened(path: Path) -> tuple[Journal, list[list[str]]]:
+    """A journal to be resumed, and the names of its batches."""
+    taken = Taken()
+    return Journal(path, {}, taken), taken.names
 
 
 def entry(**changes: Any) -> bytes:
@@ -318,7 +336,6 @@ MALFORMED: dict[str, bytes] = {
     "a name too many": entry(names=["a", "b", "c"]),
     "no names": entry(names=None),
     "a name twice": entry(names=["a", "a"]),
-    "a name of another line": entry(names=["first", "b"]),
     "no total": entry(total=None),
     "total is a text": entry(total="x"),
     "total is ragged": entry(total=[[1], [1, 2]]),
@@ -338,15 +355,16 @@ def test_a_malformed_line_is_one_error(tmp_path: Path, line: bytes, resume: bool
     path = tmp_path / "j"
     content = b"".join([b"{}\n", entry(names=["first", "second"]), line, entry(names=["c", "d"])])
     path.write_bytes(content)
+    take = Taken() if resume else None
     with pytest.raises(OutputError, match=r"j: line 3 is damaged \(.*begin anew") as raised:
-        Journal(path, {}, resume)
+        Journal(path, {}, take)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 500
     assert path.read_bytes() == content  # nothing is cut off
     if not line.startswith(b"{") or b"9" * 5000 in line:
         path.write_bytes(line)
         with pytest.raises(OutputError, match="j: line 1 is damaged"):
-            Journal(path, {}, resume)
+            Journal(path, {}, take)
 
 
 @pytest.mark.parametrize(
@@ -367,19 +385,58 @@ def test_classes_of_another_model(
     assert "holds other classes than the model's 6" in error
 
 
+@pytest.mark.parametrize("command", ["eval", "merge"])
+def test_an_image_of_two_batches(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    result, journal = tmp_path / "r.json", tmp_path / "r.json.journal"
+    arguments = eval_case.words(run, "-o", result, "--shard", "1/2", "--batchsize", "2")
+    assert main(arguments) == 0
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], lines[1], *lines[2:]]))
+    before = result.read_bytes()
+    capsys.readouterr()
+    if command == "merge":
+        labels = ["--labels", str(run / "labels.txt")]
+        assert main(["merge", str(tmp_path / "all.json"), str(result), *labels]) == 2
+    else:
+        assert main([*arguments, "--resume"]) == 2
+    name = json.loads(lines[1])["names"][0]
+    assert f"line 3 is damaged ({name} stands in it twice)" in capsys.readouterr().err
+    assert result.read_bytes() == before
+
+
+def test_batches_are_not_held(tmp_path: Path) -> None:
+    """Millions of images are resumed: a journal is read line by line."""
+    path, best = tmp_path / "j", best_of(100)
+    journal = Journal(path, {}, None)
+    for i in range(100):
+        journal.append([f"ILSVRC2012_val_{i:04d}{k:04d}" for k in range(100)], best)
+    journal.close()
+    count = 0
+
+    def take(names: list[str], best: TopK) -> None:
+        nonlocal count
+        count += len(names)
+
+    tracemalloc.start()
+    Journal(path, {}, take).close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 10_000
+    assert peak < 20 * count
+
+
 def test_lines_that_are_cut_off_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "j"
     whole = b"{}\n" + entry(names=["a", "b"])
     for cut in (b"", b'{"names"', entry(names=["c", "d"])[:-1]):
         path.write_bytes(whole + cut)
-        journal = Journal(path, {}, resume=True)
-        assert [names for names, _ in journal.resumed] == [["a", "b"]]
+        journal, names = opened(path)
+        assert names == [["a", "b"]]
         journal.append(["e", "f"], best_of(2))
         journal.close()
-        assert [names for names, _ in Journal(path, {}, resume=True).resumed] == [
-            ["a", "b"],
-            ["e", "f"],
-        ]
+        assert opened(path)[1] == [["a", "b"], ["e", "f"]]
 
 
 def test_the_end_of_a_run(tmp_path: Path) -> None:
@@ -390,10 +447,10 @@ def test_the_end_of_a_run(tmp_path: Path) -> None:
     path.write_bytes(b"{}\n" + entry())
     end_journal(path, keep=True)
     assert json.loads(path.read_bytes().splitlines()[-1]) == END
-    assert Journal(path, {}, resume=False).resumed == []  # does not refuse
-    journal = Journal(path, {}, resume=True)
-    assert [names for names, _ in journal.resumed] == [["a", "b"]]
+    Journal(path, {}, None)  # does not refuse
+    journal, names = opened(path)
+    assert names == [["a", "b"]]
     journal.append(["c", "d"], best_of(2))
     journal.close()
     with pytest.raises(OutputError, match="of an evaluation that did not end"):
-        Journal(path, {}, resume=False)
+        Journal(path, {}, None)

@@ -23,7 +23,8 @@ class NameIndex:
         self._names = names
         # Equal names stay in order, so that the first of them is found.
         self._order = np.argsort(hashes, kind="stable").astype(np.int32)
-        self._hashes = hashes[self._order]
+        hashes.sort()
+        self._hashes = hashes
 
     def place(self, name: str) -> int:
         """The place of `name`, from 0; -1 if it is not there."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,25 +35,29 @@ END = {"ended": True}
 MAX_LINE_BYTES = 64 << 20  # a batch of 65,536 images has some 10 MB
 
 
-class JournalContent:
-    """What the complete lines of a journal hold.
+# Takes the names and answers of a batch. A ValueError says that the line is damaged.
+Take = Callable[[list[str], TopK], None]
 
-    description: the first line. batches: names and answers. end: the last line, if it says that the
-    run has ended, else None. nbytes: of the complete lines.
+
+class JournalContent:
+    """What the complete lines of a journal hold, besides the batches.
+
+    description: the first line. batches: how many there are. end: the last line, if it says that
+    the run has ended, else None. nbytes: of the complete lines.
     """
 
-    def __init__(self, path: Path, expected: Mapping[str, Any] | None = None) -> None:
-        """Reads the journal `path`, if there is one.
+    def __init__(self, path: Path, take: Take, expected: Mapping[str, Any] | None = None) -> None:
+        """Reads the journal `path`, if there is one. take: called for each batch.
 
         expected: what the description must hold if there is a batch; None: anything. Raises
-        OutputError for a journal that is damaged or of another run; OSError.
+        OutputError for a journal that is damaged or of another run; OSError; what `take` raises.
         """
-        self.path, self._expected = path, expected
+        self.path, self._take, self._expected = path, take, expected
         self.description: dict[str, Any] = {}
-        self.batches: list[tuple[list[str], TopK]] = []
+        self.batches = 0
         self.end: dict[str, Any] | None = None
         self.nbytes = 0
-        self._names: set[str] = set()
+        self._k = 0  # classes of each image
         try:
             with path.open("rb") as file:
                 number = 0
@@ -100,25 +105,31 @@ class JournalContent:
         names = entry["names"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("its names are no list of texts")
-        twice = next((name for name in names if name in self._names), None)
-        if twice is not None or len(set(names)) < len(names):
-            raise ValueError(f"{twice or 'a name'} stands in it twice")
-        self._names.update(names)
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands in it twice")
         columns: dict[str, Any] = {
             name: np.array(entry[name], kind) for name, kind in FIELDS.items()
         }
         k = columns["classes"].shape[-1] if columns["classes"].ndim == 2 else 0
-        if k < 1 or (self.batches and k != self.batches[0][1].classes.shape[1]):
+        if k < 1 or (self.batches and k != self._k):
             raise ValueError("its classes are no table of the right width")
         for name, column in columns.items():
             width = (k,) if name in ("classes", "values") else ()
             if column.shape != (len(names), *width):
                 raise ValueError(f"its names and its {name} differ in length")
-        self.batches.append((names, TopK(**columns)))
+        self._take(names, TopK(**columns))
+        self._k = k
+        self.batches += 1
+
+
+def check_new(names: Sequence[str], are_known: Sequence[bool]) -> None:
+    """For `take`. Raises ValueError if one of the names is known from an earlier batch."""
+    if any(are_known):
+        raise ValueError(f"{next(compress(names, are_known))} stands in it twice")
 
 
 class Journal:
-    """An open journal. resumed: the names and answers of the batches that it held when opened.
+    """An open journal.
 
     The file is made with the first batch: a run that ends before leaves no journal.
     """
@@ -127,20 +138,19 @@ class Journal:
         self,
         path: str | os.PathLike[str],
         description: Mapping[str, Any],
-        resume: bool,
+        take: Take | None,
         overwrite: bool = False,
-    ):
-        """Begins a journal at `path`, or with `resume` continues one that exists.
+    ) -> None:
+        """Begins a journal at `path`, or continues one that exists: `take` gets its batches.
 
         Hold the lock of `path`. overwrite: whatever `path` holds is not read; `begin` removes it.
 
         description: what a run must have in common with the run that it resumes. A journal without
-        a batch is begun anew, and without `resume` also the journal of a run that has ended. Raises
-        OutputError: not writable, damaged, of another run, or, without `resume`, of a run that has
-        not ended.
+        a batch is begun anew, and without `take` also the journal of a run that has ended. Raises
+        OutputError: not writable, damaged, of another run, or, without `take`, of a run that has
+        not ended; and what `take` raises.
         """
         self.path = Path(path)
-        self.resumed: list[tuple[list[str], TopK]] = []
         self._description = dict(description)
         self._file: BinaryIO | None = None
         self._complete_bytes = 0
@@ -148,15 +158,17 @@ class Journal:
         if overwrite:
             return
         with write_errors(self.path):
-            content = JournalContent(self.path, self._description if resume else None)
-        if not resume and content.batches and content.end is None:
+            content = JournalContent(
+                self.path, take or _pass, None if take is None else self._description
+            )
+        if take is None and content.batches and content.end is None:
             raise OutputError(
                 f"{path}: is the journal of an evaluation that did not end; continue it with "
                 "--resume, or begin anew with --overwrite"
             )
-        if not resume or not content.batches:
+        if take is None or not content.batches:
             return
-        self.resumed, self._complete_bytes = content.batches, content.nbytes
+        self._complete_bytes = content.nbytes
         if self.path.stat().st_size > self._complete_bytes:  # an incomplete line
             with write_errors(self.path):
                 os.truncate(self.path, self._complete_bytes)
@@ -193,6 +205,10 @@ class Journal:
         if file is not None:
             with write_errors(self.path):
                 file.close()
+
+
+def _pass(names: list[str], best: TopK) -> None:
+    pass
 
 
 def end_journal(path: Path, keep: bool, record: Mapping[str, Any] | None = None) -> None:

@@ -23,8 +23,8 @@ from zoofast.base.shards import (
     shard_total,
 )
 from zoofast.errors import OutputError, ResultError
-from zoofast.evaluation.answers import Names
-from zoofast.evaluation.journal import JournalContent
+from zoofast.evaluation.answers import Names, Places
+from zoofast.evaluation.journal import JournalContent, check_new
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import score_answers
 from zoofast.preprocess.loader import Failure
@@ -45,8 +45,9 @@ def shard_record(
 ) -> dict[str, Any]:
     """What `read_shard` needs besides the journal's batches. items: of the shard. images: of the
     whole source. Raises OutputError."""
-    names = [name for names, _ in JournalContent(journal).batches for name in names]
-    places = NameIndex(Names(items)).places(names).astype("<i4")
+    index, found = NameIndex(Names(items)), list[Places]()
+    JournalContent(journal, lambda names, best: found.append(index.places(names)))
+    places = np.concatenate(found or [np.empty(0, np.int32)]).astype("<i4")
     if (places < 0).any():
         raise OutputError(f"{journal}: holds images that are not of this run")
     return {
@@ -89,8 +90,16 @@ def read_shard(path: Path) -> Shard:
     journal = path.with_name(path.name + ".journal")
     if not journal.exists():
         journal = path
+    names, bests, known = list[str](), list[TopK](), set[str]()
+
+    def take(of_batch: list[str], best: TopK) -> None:
+        check_new(of_batch, [name in known for name in of_batch])
+        known.update(of_batch)
+        names.extend(of_batch)
+        bests.append(best)
+
     try:
-        content = JournalContent(journal)
+        content = JournalContent(journal, take)
     except OSError as error:
         raise OutputError(f"{journal}: cannot be read: {error.strerror}") from error
     if not content.batches and content.end is None:
@@ -100,13 +109,18 @@ def read_shard(path: Path) -> Shard:
     if "shard" not in content.end:
         raise OutputError(f"{journal}: not the journal of a shard; evaluate with --shard I/N")
     try:
-        return _shard(journal, content, content.end)
+        return _shard(journal, content.description, content.end, names, bests)
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise OutputError(f"{journal}: the last line is damaged ({error!r})") from error
 
 
-def _shard(path: Path, content: JournalContent, end: dict[str, Any]) -> Shard:
-    names = [name for names, _ in content.batches for name in names]
+def _shard(
+    path: Path,
+    description: dict[str, Any],
+    end: dict[str, Any],
+    names: list[str],
+    bests: list[TopK],
+) -> Shard:
     shard, limit, images = parse_shard(end["shard"]), end["limit"], int(end["images"])
     answered = np.frombuffer(base64.b64decode(end["places"], validate=True), "<i4")
     failures = [Failure(**each) for each in end["failures"]]
@@ -117,10 +131,10 @@ def _shard(path: Path, content: JournalContent, end: dict[str, Any]) -> Shard:
     if not names or answered.min() < 0:
         raise ValueError("no image has an answer, or its place is none")
     order = np.argsort(answered)
-    columns = [vars(best).values() for _, best in content.batches]
+    columns = [vars(best).values() for best in bests]
     return Shard(
         path,
-        content.description,
+        description,
         shard,
         limit,
         images,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from zoofast.base.rows import NamedRows
 from zoofast.base.sequences import Selection
 from zoofast.errors import ImageError, LabelError, OutputError, ZoofastError
 from zoofast.evaluation.answers import Answers, Places
-from zoofast.evaluation.journal import Journal
+from zoofast.evaluation.journal import Journal, check_new
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import EvalProgress, Evaluation
 from zoofast.inference.backends import backend_of
@@ -69,6 +70,8 @@ class Run:
         self.answers = Answers(items)
         self._journal: Journal | None = None
         self._logits: NamedRows | None = None
+        if labels is not None:
+            labels.by_name.share(self.answers.names_of_items)
         if options.journal is not None:
             self._resume(options.journal, stack)
         is_todo = np.ones(len(items), bool)
@@ -81,35 +84,38 @@ class Run:
         self._counted = 0  # answers that self.state.hits includes
         self._reported_ns = 0  # when progress was last reported, monotonic
         self._truth = np.full(len(items), -1, np.int32)  # (n,): the class of the model; -1: none
-        if labels is not None:
-            labels.by_name.share(self.answers.names_of_items)
-            if not self._has_label(labels).any():
-                raise LabelError(
-                    f"{labels.source}: no image has a label: the names do not match "
-                    f"({items[0].name} against {next(iter(labels.by_name))})"
-                )
+        if labels is not None and not self._has_label(labels).any():
+            raise LabelError(
+                f"{labels.source}: no image has a label: the names do not match "
+                f"({items[0].name} against {next(iter(labels.by_name))})"
+            )
 
     def _has_label(self, labels: Labels) -> NDArray[np.bool_]:
         """Which of the images have a label, (n,)."""
         return labels.by_name.places(self.answers.names_of_items) >= 0
 
     def _resume(self, path: Path, stack: ExitStack) -> None:
-        """Opens the journal and takes the answers that it holds."""
-        self._journal = Journal(
-            path, self._run_description(), self.options.resume, self.options.overwrite
-        )
-        stack.callback(self._journal.close)
-        resumed, self._journal.resumed = self._journal.resumed, []  # freed when taken
-        index = NameIndex(self.answers.names_of_items if resumed else [])
-        for names, best in resumed:
-            places = index.places(names)
+        """Opens the journal, and with --resume takes the answers that it holds."""
+        index = cache(lambda: NameIndex(self.answers.names_of_items))
+        is_done = np.zeros(len(self._items), bool)
+
+        def take(names: list[str], best: TopK) -> None:
+            places = index().places(names)
             if (places < 0).any():
                 raise OutputError(
                     f"{path}: holds {names[int(np.argmin(places))]}, which is not among this "
                     "run's images; resume with the same source and choice, or begin anew with "
                     "--overwrite"
                 )
+            check_new(names, is_done[places].tolist())
+            is_done[places] = True
             self.answers.add(places, best)
+
+        options = self.options
+        self._journal = Journal(
+            path, self._run_description(), take if options.resume else None, options.overwrite
+        )
+        stack.callback(self._journal.close)
 
     def _run_description(self) -> dict[str, Any]:
         """What a run must have in common with the run that it resumes."""
