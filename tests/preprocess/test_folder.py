@@ -532,7 +532,11 @@ def test_too_little_space_is_said_before_anything_is_written(
     monkeypatch.setattr(prep, "free_space", lambda folder: 20 * chosen.nbytes - 1)
     with pytest.raises(OutputError, match="245,760 bytes are needed and 245,759 are free"):
         run(images, tmp_path / "out", chosen)
-    assert not list((tmp_path / "out").glob("*.bin"))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="are needed and"):
+        run(images, tmp_path / "out", chosen)
+    assert (tmp_path / "out").is_dir()  # it was there before
     # tensors of an earlier run need no space
     monkeypatch.setattr(prep, "free_space", lambda folder: 20 * chosen.nbytes)
     run(images, tmp_path / "out", chosen, limit=10)

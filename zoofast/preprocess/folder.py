@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,7 @@ def prepare_folder(
     path = Path(folder)
     _refuse_image_folder(source, path)
     prove(recipe, source, choose(source, options.limit, options.shard))
+    is_new = not os.path.lexists(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -208,10 +210,16 @@ def prepare_folder(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{folder}: cannot be written to: {reason}") from error
-    with output_lock(path):
-        return _prepare_locked(
-            source, path, recipe, options, progress, labels or {}, store or _store
-        )
+    try:
+        with output_lock(path):
+            return _prepare_locked(
+                source, path, recipe, options, progress, labels or {}, store or _store
+            )
+    except OutputError:
+        if is_new:
+            with suppress(OSError):
+                path.rmdir()  # only if it is empty: the run was refused
+        raise
 
 
 def _prepare_locked(
