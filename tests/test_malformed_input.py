@@ -31,6 +31,12 @@ from zoofast.scoring.compare import read_accuracies
 from zoofast.scoring.labels import load_labels, load_synsets
 from zoofast.scoring.matfile import read_struct_array
 from zoofast.scoring.results import read_logits
+from zoofast.scoring.topk import TopK
+
+
+def ignore(names: list[str], best: TopK) -> None:
+    """Takes a journal's batches."""
+
 
 SHAPES: dict[str, bytes] = {
     "empty": b"",
@@ -104,7 +110,7 @@ READERS = {
     "a list of images": Reader("list.txt", lambda folder: open_source(folder / "list.txt")),
     "a tar": Reader("x.tar", lambda folder: open_source(folder / "x.tar")),
     "a manifest": Reader(MANIFEST, read_manifest),
-    "a journal": Reader("j", lambda folder: Journal(folder / "j", {"model": "m"}, True)),
+    "a journal": Reader("j", lambda folder: Journal(folder / "j", {"model": "m"}, ignore)),
     "a record": Reader("r_run.json", lambda folder: RunRecord.read(folder / "r")),
     "a step cache": Reader(CACHE_NAME, StepCache),
     "an ONNX model": Reader("m.onnx", lambda folder: read_onnx(folder / "m.onnx")),
@@ -212,19 +218,19 @@ def test_a_journal_with_one_value_replaced(
     first = json.dumps(description)
     for _, content in replaced(description):
         path.write_text(json.dumps(content) + "\n" + json.dumps(good) + "\n")
-        check(lambda: Journal(path, description, True), capsys)
+        check(lambda: Journal(path, description, ignore), capsys)
     for _, content in replaced(good):
         path.write_text(first + "\n" + json.dumps(content) + "\n")
-        check(lambda: Journal(path, description, True), capsys)
+        check(lambda: Journal(path, description, ignore), capsys)
 
 
 def test_the_journal_of_these_tests_is_one(written: Path, tmp_path: Path) -> None:
     """Otherwise every replaced value would be refused for another reason."""
     good = (written / "batch.json").read_text()
     (tmp_path / "j").write_text('{"model": "m"}\n' + good + "\n")
-    journal = Journal(tmp_path / "j", {"model": "m"}, True)
-    journal.close()
-    assert [names for names, _ in journal.resumed] == [["a"]]
+    taken = []
+    Journal(tmp_path / "j", {"model": "m"}, lambda names, best: taken.append(names)).close()
+    assert taken == [["a"]]
 
 
 def test_a_models_configuration_with_one_value_replaced(

@@ -72,20 +72,32 @@ class JournalContent:
 
     def _read_line(self, line: bytes, number: int) -> None:
         try:
-            entry = parse_json(line)
-            if not isinstance(entry, dict):
-                raise ValueError("it is no object")
-            if number == 1:
-                # Of another run: an error only if there is a batch, which would be lost.
-                self.description = entry
-            elif entry.get("ended") is True:
-                self.end = entry
-            else:
-                self._check_description()
-                self.end = None
-                self._add(entry)
+            batch = self._parse(line, number)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise self._damaged(number, str(error)) from error
+        if batch is None:
+            return
+        try:
+            self._take(*batch)
+        except ValueError as error:
+            raise self._damaged(number, str(error)) from error
+        self.batches += 1
+
+    def _parse(self, line: bytes, number: int) -> tuple[list[str], TopK] | None:
+        """The batch of a line; None for a line that has none."""
+        entry = parse_json(line)
+        if not isinstance(entry, dict):
+            raise ValueError("it is no object")
+        if number == 1:
+            # Of another run: an error only if there is a batch, which would be lost.
+            self.description = entry
+        elif entry.get("ended") is True:
+            self.end = entry
+        else:
+            self._check_description()
+            self.end = None
+            return self._batch(entry)
+        return None
 
     def _damaged(self, number: int, reason: str) -> OutputError:
         return OutputError(
@@ -101,7 +113,7 @@ class JournalContent:
                     "with the same one, or begin anew with --overwrite"
                 )
 
-    def _add(self, entry: dict[str, Any]) -> None:
+    def _batch(self, entry: dict[str, Any]) -> tuple[list[str], TopK]:
         names = entry["names"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("its names are no list of texts")
@@ -117,9 +129,8 @@ class JournalContent:
             width = (k,) if name in ("classes", "values") else ()
             if column.shape != (len(names), *width):
                 raise ValueError(f"its names and its {name} differ in length")
-        self._take(names, TopK(**columns))
         self._k = k
-        self.batches += 1
+        return names, TopK(**columns)
 
 
 def check_new(names: Sequence[str], are_known: Sequence[bool]) -> None:
