@@ -526,11 +526,19 @@ def test_verify_says_when_a_source_file_is_gone(tmp_path: Path, chosen: Recipe) 
 # ---- the disk ------------------------------------------------------------------
 
 
+def _interrupt(folder: Path) -> int:
+    raise KeyboardInterrupt
+
+
 def test_too_little_space_is_said_before_anything_is_written(
     images: Path, tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prep, "free_space", lambda folder: 20 * chosen.nbytes - 1)
     with pytest.raises(OutputError, match="245,760 bytes are needed and 245,759 are free"):
+        run(images, tmp_path / "out", chosen)
+    assert not (tmp_path / "out").exists()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(prep, "free_space", _interrupt)
         run(images, tmp_path / "out", chosen)
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -215,7 +215,7 @@ def prepare_folder(
             return _prepare_locked(
                 source, path, recipe, options, progress, labels or {}, store or _store
             )
-    except OutputError:
+    except BaseException:
         if is_new:
             with suppress(OSError):
                 path.rmdir()  # only if it is empty: the run was refused
@@ -288,8 +288,12 @@ def _prepare_locked(
 
 def _without(items: Sequence[Item], names: Set[str]) -> Selection[Item]:
     """The items that have none of these names."""
-    is_left = (item.problem is not None or item.name not in names for item in items)
-    return Selection(items, np.flatnonzero(np.fromiter(is_left, bool, len(items))))
+    return _where(items, (item.problem is not None or item.name not in names for item in items))
+
+
+def _where(items: Sequence[Item], are_chosen: Iterable[bool]) -> Selection[Item]:
+    places = np.flatnonzero(np.fromiter(are_chosen, bool, len(items)))
+    return Selection(items, places.astype(np.int32))
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -306,8 +310,7 @@ def _verify(source: Source, items: Sequence[Item], folder: Path, report: PrepRep
     """Compares some of the tensors of `items` with the reference."""
     options = report.options
     without = {failure.name for failure in report.failures}
-    is_stored = (not (item.problem or item.name in without) for item in items)
-    stored = Selection(items, np.flatnonzero(np.fromiter(is_stored, bool, len(items))))
+    stored = _where(items, (not (item.problem or item.name in without) for item in items))
     return verify(
         source,
         stored,
