@@ -46,7 +46,9 @@ class JournalContent:
     the run has ended, else None. nbytes: of the complete lines.
     """
 
-    def __init__(self, path: Path, take: Take, expected: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: Path, take: Take | None, expected: Mapping[str, Any] | None = None
+    ) -> None:
         """Reads the journal `path`, if there is one. take: called for each batch.
 
         expected: what the description must hold if there is a batch; None: anything. Raises
@@ -77,10 +79,11 @@ class JournalContent:
             raise self._damaged(number, str(error)) from error
         if batch is None:
             return
-        try:
-            self._take(*batch)
-        except ValueError as error:
-            raise self._damaged(number, str(error)) from error
+        if self._take is not None:
+            try:
+                self._take(*batch)
+            except ValueError as error:
+                raise self._damaged(number, str(error)) from error
         self.batches += 1
 
     def _parse(self, line: bytes, number: int) -> tuple[list[str], TopK] | None:
@@ -169,9 +172,8 @@ class Journal:
         if overwrite:
             return
         with write_errors(self.path):
-            content = JournalContent(
-                self.path, take or _pass, None if take is None else self._description
-            )
+            expected = None if take is None else self._description
+            content = JournalContent(self.path, take, expected)
         if take is None and content.batches and content.end is None:
             raise OutputError(
                 f"{path}: is the journal of an evaluation that did not end; continue it with "
@@ -216,10 +218,6 @@ class Journal:
         if file is not None:
             with write_errors(self.path):
                 file.close()
-
-
-def _pass(names: list[str], best: TopK) -> None:
-    pass
 
 
 def end_journal(path: Path, keep: bool, record: Mapping[str, Any] | None = None) -> None:

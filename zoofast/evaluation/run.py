@@ -72,10 +72,9 @@ class Run:
         self._logits: NamedRows | None = None
         if labels is not None:
             labels.by_name.share(self.answers.names_of_items)
-        if options.journal is not None:
-            self._resume(options.journal, stack)
         is_todo = np.ones(len(items), bool)
-        is_todo[self.answers.order] = False
+        if options.journal is not None:
+            self._resume(options.journal, is_todo)
         # (n,): the places of the images without an answer
         self.todo: Places = np.flatnonzero(is_todo).astype(np.int32)
         self._failed: list[int] = []  # the places of evaluation.failures
@@ -94,10 +93,10 @@ class Run:
         """Which of the images have a label, (n,)."""
         return labels.by_name.places(self.answers.names_of_items) >= 0
 
-    def _resume(self, path: Path, stack: ExitStack) -> None:
-        """Opens the journal, and with --resume takes the answers that it holds."""
+    def _resume(self, path: Path, is_todo: NDArray[np.bool_]) -> None:
+        """Opens the journal, and with --resume takes the answers that it holds. is_todo (n,): of
+        the images; becomes False for those that have an answer."""
         index = cache(lambda: NameIndex(self.answers.names_of_items))
-        is_done = np.zeros(len(self._items), bool)
 
         def take(names: list[str], best: TopK) -> None:
             places = index().places(names)
@@ -107,15 +106,15 @@ class Run:
                     "run's images; resume with the same source and choice, or begin anew with "
                     "--overwrite"
                 )
-            check_new(names, is_done[places].tolist())
-            is_done[places] = True
+            check_new(names, (~is_todo[places]).tolist())
+            is_todo[places] = False
             self.answers.add(places, best)
 
         options = self.options
         self._journal = Journal(
             path, self._run_description(), take if options.resume else None, options.overwrite
         )
-        stack.callback(self._journal.close)
+        self._stack.callback(self._journal.close)
 
     def _run_description(self) -> dict[str, Any]:
         """What a run must have in common with the run that it resumes."""
