@@ -82,8 +82,10 @@ def write_atomic(path: Path | str, data: bytes, part_folder: Path | None = None)
 
 
 def write_pieces(path: Path | str, pieces: Iterable[str]) -> None:
-    """Writes a text in UTF-8, whole or not at all. What UTF-8 has not, such as a byte of a file
-    name, becomes an escape. Raises OutputError that names `path`."""
+    """Writes a text in UTF-8, whole or not at all. Raises OutputError that names `path`.
+
+    What UTF-8 cannot encode, such as the bytes of some file names, becomes an escape.
+    """
     with (
         atomic_output(path) as part,
         part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,

@@ -1,4 +1,4 @@
-"""JSON as it is written: of millions of names, without a text of all of them."""
+"""JSON that is written in pieces: millions of names do not become one text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoofast.base.sequences import Strings
 
 
 def json_pieces(content: Any) -> Iterator[str]:
-    """The pieces of `content` as JSON, indented by 1, with a line's end behind it.
+    """`content` as JSON in pieces: the text of json.dumps(content, indent=1) and a line break.
 
     The values of an object may be Strings, which become arrays. They are written text by text.
     """

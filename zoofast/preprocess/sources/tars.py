@@ -84,7 +84,7 @@ class TarSource(Source):
         """Reads the class of each image from its `cls` or `json` member."""
         if self.labels is None:
             self.labels = NumbersByName(self._read_classes())
-            self.label_members = LabelMembers()  # for the memory
+            self.label_members = LabelMembers()  # frees their memory
         return self.labels or None
 
     def _read_classes(self) -> Iterator[tuple[str, int]]:
