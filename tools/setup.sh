@@ -57,7 +57,8 @@ case " $* " in
     install --no-compile 'setuptools>=77' 'cython>=3.1' torch==2.13.0
     install --no-compile --no-build-isolation --no-deps \
         torchvision==0.28.0 pretrainedmodels munch tqdm six
-    install --no-compile --no-build-isolation -e ".[$extras]"
+    # Named once more: pip replaces what is installed while it looks for versions that fit together.
+    install --no-compile --no-build-isolation -e ".[$extras]" torch==2.13.0 torchvision==0.28.0
     ;;
 *)
     install -e ".${extras:+[$extras]}"
