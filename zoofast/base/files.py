@@ -21,7 +21,7 @@ from zoofast.errors import OutputError
 
 PART = ".part"  # ends the name of a file that is not whole
 MAX_FILE_BYTES = 256_000_000  # of an input file, unless the user sets another limit
-MAX_TEXT_BYTES = 8_000_000_000  # of a text that is read by lines: more than 100 million names
+MAX_TEXT_BYTES = 8_000_000_000  # of a text that is read in parts: more than 100 million names
 MAX_LINE_BYTES = 65_536  # of a line of it
 
 
@@ -95,10 +95,10 @@ def write_pieces(path: Path | str, pieces: Iterable[str]) -> None:
 
 def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a regular file of at most `max_bytes`. Raises OSError for any other."""
-    with _opened(path, pipes=False) as file:
+    with opened(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise _too_large(path, max_bytes)
+        raise too_large(path, max_bytes)
     return data
 
 
@@ -109,7 +109,7 @@ def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     Raises OSError for any other, or for a text or a line that is too long; UnicodeDecodeError.
     """
     nbytes = count = 0
-    with _opened(path, pipes=True) as file:
+    with opened(path, pipes=True) as file:
         while data := file.readline(MAX_LINE_BYTES + 1):
             if len(data) > MAX_LINE_BYTES:
                 reason = f"line {count + 1} has more than {MAX_LINE_BYTES:,} bytes"
@@ -117,14 +117,14 @@ def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
             text = data.removeprefix(codecs.BOM_UTF8) if nbytes == 0 else data
             nbytes += len(data)
             if nbytes > MAX_TEXT_BYTES:
-                raise _too_large(path, MAX_TEXT_BYTES)
+                raise too_large(path, MAX_TEXT_BYTES)
             lines = text.decode().splitlines()
             count += len(lines)
             yield from lines
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], pipes: bool) -> Iterator[BinaryIO]:
+def opened(path: str | os.PathLike[str], pipes: bool = False) -> Iterator[BinaryIO]:
     """A regular file, or also a pipe, to be read. Raises OSError for any other."""
     # O_NONBLOCK: without it, opening a pipe waits for a writer
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if pipes else os.O_NONBLOCK))
@@ -135,5 +135,6 @@ def _opened(path: str | os.PathLike[str], pipes: bool) -> Iterator[BinaryIO]:
         yield file
 
 
-def _too_large(path: str | os.PathLike[str], max_bytes: int) -> OSError:
+def too_large(path: str | os.PathLike[str], max_bytes: int) -> OSError:
+    """The error for a file of more than `max_bytes` bytes."""
     return OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", os.fspath(path))

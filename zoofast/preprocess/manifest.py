@@ -6,15 +6,14 @@ that `--overwrite` removes: those that `zoofast prep` writes for the images that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoofast.base.files import read_file, write_pieces
-from zoofast.base.json_text import json_pieces
+from zoofast.base.files import write_pieces
+from zoofast.base.json_text import json_pieces, read_json
 from zoofast.base.names import name_problem
-from zoofast.base.parsing import parse_json
 from zoofast.base.sequences import Strings
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, bin_problem, mirrored_name
@@ -83,7 +82,7 @@ def read_content(folder: Path) -> tuple[Manifest, dict[str, Any]] | None:
     """As read_manifest, with all that the manifest says."""
     path = folder / MANIFEST
     try:
-        content = parse_json(read_file(path))
+        content = read_json(path)
         return _manifest(content), content
     except FileNotFoundError:
         return None
@@ -97,12 +96,13 @@ def read_content(folder: Path) -> tuple[Manifest, dict[str, Any]] | None:
 
 def _manifest(content: Any) -> Manifest:
     recipe, options = _get(content, "recipe", dict), _get(content, "options", dict)
-    format, names = _get(options, "format", str), _get(content, "names", list)
+    format = _get(options, "format", str)
     if format not in FORMATS:
         raise ValueError(f"'format' is none of {', '.join(FORMATS)}")
-    for name in names:
-        if not isinstance(name, str) or name_problem(name):
-            raise ValueError("'names' has one that no image can have")
+    names = content.get("names")
+    has_other = not isinstance(names, Strings) and _get(content, "names", list)
+    if has_other or any(map(name_problem, names)):
+        raise ValueError("'names' has one that no image can have")
     failures = [_get(failure, "name", str) for failure in _get(content, "failures", list)]
     packing, bins = _packing(content, names)
     return Manifest(
@@ -111,7 +111,7 @@ def _manifest(content: Any) -> Manifest:
         _get(recipe, "digest", str),
         format,
         _get(content, "resize_order", str),
-        Strings(names),
+        Strings() if names == [] else names,
         frozenset(failures),
         bins,
         packing,
@@ -123,7 +123,7 @@ def packing_as_dict(packing: Packing, bins: Sequence[Bin]) -> dict[str, Any]:
     return {**asdict(packing), "bins": {bin.file: list(bin.images) for bin in bins}}
 
 
-def _packing(content: Any, names: list[str]) -> tuple[Packing, list[Bin] | None]:
+def _packing(content: Any, names: Iterable[str]) -> tuple[Packing, list[Bin] | None]:
     if content.get("packing") is None:
         return PLAIN, None
     said = _get(content, "packing", dict)
