@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zoofast.base.sequences import Selection
 
 MAX_MISTAKES = 24
 MAX_EXAMPLES = 3  # of each confused pair
@@ -50,7 +53,8 @@ def most_confident_mistakes(
     if len(wrong) > limit:  # sort only what can be among the first, ties at the end included
         lowest = np.partition(confidence[wrong], len(wrong) - limit)[len(wrong) - limit]
         wrong = wrong[confidence[wrong] >= lowest]
-    order = sorted(wrong.tolist(), key=lambda i: (-float(confidence[i]), names[i]))[:limit]
+    # All may be equal: there is no list of them.
+    order = nsmallest(limit, map(int, wrong), key=lambda i: (-float(confidence[i]), names[i]))
     return [
         Mistake(names[i], int(truth[i]), int(predicted[i]), float(confidence[i])) for i in order
     ]
@@ -69,7 +73,7 @@ def confusions(
     for true, other, images in pairs:
         of_pair = np.flatnonzero((truth == true) & (predicted == other))
         examples = most_confident_mistakes(
-            [names[i] for i in of_pair.tolist()],
+            Selection(names, of_pair),
             truth[of_pair],
             predicted[of_pair],
             confidence[of_pair],
