@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from zoofast.base import rows as module
 from zoofast.base.rows import NamedRows, read_named_rows
@@ -107,7 +108,9 @@ def test_a_finished_output_stays_until_the_next_is_finished(tmp_path: Path) -> N
     names, array = read_named_rows(path)
     assert names == NAMES and np.array_equal(array, ROWS)
     again = NamedRows(path, (33,), "float32")
-    assert again.reopen(len) == NAMES[:3]
+    left: list[str] = []
+    assert again.reopen(lambda names: left.extend(names) or len(names)) == 3
+    assert left == NAMES[:3]
     again.append(NAMES[3:5], -ROWS[3:5])
     again.finish()
     names, array = read_named_rows(path)
@@ -117,14 +120,14 @@ def test_a_finished_output_stays_until_the_next_is_finished(tmp_path: Path) -> N
 def test_a_finished_output_stays_where_nothing_of_it_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     write(path)
-    assert NamedRows(path, (33,), "float32").reopen(lambda names: 0) == []
+    assert NamedRows(path, (33,), "float32").reopen(lambda names: 0) == 0
     assert read_named_rows(path)[0] == NAMES
 
 
-@pytest.mark.parametrize("order", [None, [2, 0, 1]])
+@pytest.mark.parametrize("order", [None, np.array([2, 0, 1])])
 @pytest.mark.parametrize("step", range(6))
 def test_a_kill_while_an_output_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, order: list[int] | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, order: NDArray[np.int64] | None
 ) -> None:
     """Whenever the process ends in finish(), no new row stands beside an old name, and the new
     rows can be had."""
@@ -163,7 +166,7 @@ def test_a_kill_while_an_output_is_replaced(
     assert not (finished and step < 3)  # there are at least three steps
     if not finished:
         again = NamedRows(path, (33,), "float32")
-        assert sorted(again.reopen(len)) == ["a", "b", "c"]
+        assert again.reopen(lambda names: 3 * (sorted(names) == ["a", "b", "c"])) == 3
         again.finish()
     names, array = read_named_rows(path)
     for name, row in zip(names, array, strict=True):

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.base.files import PART, atomic_output, write_atomic, write_errors
+from zoofast.base.files import PART, atomic_output, write_errors
 from zoofast.base.npy import map_npy
+from zoofast.base.sequences import Strings
 from zoofast.errors import ResultError
 
 HEADER_BYTES = 4096  # before the rows, so that rows begin on a page
 COPY_BYTES = 8 << 20  # of rows that are copied at once
+NAMES_AT_ONCE = 65_536  # that are copied
 
 
 def npy_header(shape: tuple[int, ...], dtype: str, length: int | None = None) -> bytes:
@@ -60,12 +63,12 @@ class NamedRows:
         self._fd = self._names_fd = -1
         self._rows = 0
 
-    def reopen(self, count_valid: Callable[[Sequence[str]], int]) -> list[str]:
-        """Takes over what an earlier writer left, finished or not. Returns the names it keeps.
+    def reopen(self, count_valid: Callable[[Collection[str]], int]) -> int:
+        """Takes over what an earlier writer left, finished or not. Returns how many rows it keeps.
 
-        count_valid: given the names of the complete rows, how many of them, from the first, the
-        caller keeps. Rows and names behind these are cut off. A finished output of which the
-        caller keeps nothing stays as it is until `finish` replaces it.
+        count_valid: given the names of the complete rows, in order, how many of them, from the
+        first, the caller keeps. Rows and names behind these are cut off. A finished output of which
+        the caller keeps nothing stays as it is until `finish` replaces it.
         """
         with write_errors(self._data_part):
             # finish() renames the data first. Wherever it was killed, these two renames undo it.
@@ -77,21 +80,22 @@ class NamedRows:
                 for final, part in ((self._data, self._data_part), (self._names, self._names_part))
             )
             if not (data.exists() and names_file.exists()):
-                return []
+                return 0
             nbytes = data.stat().st_size - HEADER_BYTES
-            names = _read_names(names_file)[: max(nbytes // self.nbytes_each, 0)]
-            names = names[: count_valid(names)]
+            names = _NamesFile(names_file, max(nbytes // self.nbytes_each, 0))
+            count = count_valid(names)
             finished = (data, names_file) == (self._data, self._names)
-            if finished and not names:
-                return []
+            if finished and not count:
+                return 0
+            names_nbytes = names.nbytes(count)
             for final, part in pairs:
                 if final.exists() and not has_parts:
                     os.replace(final, part)
-            self._rows = len(names)
-            _truncate(self._names_part, len(_encode_names(names)))
+            self._rows = count
+            _truncate(self._names_part, names_nbytes)
             if nbytes >= 0:
                 _truncate(self._data_part, HEADER_BYTES + self._rows * self.nbytes_each)
-        return names
+        return count
 
     def clear_parts(self) -> None:
         """Removes what an earlier writer did not finish. A finished output stays until `finish`."""
@@ -131,13 +135,13 @@ class NamedRows:
             _write(self._names_fd, _encode_names(names))
         self._rows += len(names)
 
-    def finish(self, order: Sequence[int] | None = None) -> None:
+    def finish(self, order: NDArray[np.integer[Any]] | None = None) -> None:
         """Ends the writing: the data gets its header, both files their final names.
 
         order: numbers of rows, from 0 in the order of writing; the files get this order. None: the
         order of writing.
         """
-        if order is not None and list(order) != list(range(self._rows)):
+        if order is not None and not np.array_equal(order, np.arange(self._rows)):
             self._finish_reordered(order)
             return
         with write_errors(self._data):
@@ -153,10 +157,11 @@ class NamedRows:
             os.replace(self._data_part, self._data)
             os.replace(self._names_part, self._names)
 
-    def _finish_reordered(self, order: Sequence[int]) -> None:
+    def _finish_reordered(self, order: NDArray[np.integer[Any]]) -> None:
         """Writes both files anew. The parts go last: until then they are what `reopen` takes."""
         self.close()
-        names = _read_names(self._names_part)
+        with write_errors(self._names_part):
+            names = Strings(_NamesFile(self._names_part, self._rows))
         self._remove(self._names)
         with atomic_output(self._data) as path, path.open("wb") as file:
             rows = np.memmap(
@@ -165,8 +170,10 @@ class NamedRows:
             file.write(npy_header((len(order), *self._shape), self._dtype, HEADER_BYTES))
             each = max(1, COPY_BYTES // self.nbytes_each)
             for i in range(0, len(order), each):
-                file.write(rows[list(order[i : i + each])].data)
-        write_atomic(self._names, _encode_names([names[i] for i in order]))
+                file.write(rows[order[i : i + each]].data)
+        with atomic_output(self._names) as path, path.open("wb") as file:
+            for i in range(0, len(order), NAMES_AT_ONCE):
+                file.write(_encode_names([names[row] for row in order[i : i + NAMES_AT_ONCE]]))
         with write_errors(self._data):
             self._data_part.unlink()
             self._names_part.unlink()
@@ -198,6 +205,37 @@ def _write(fd: int, data: bytes | memoryview) -> None:
 
 def _encode_names(names: Sequence[str]) -> bytes:
     return os.fsencode("".join(name + "\n" for name in names))
+
+
+class _NamesFile(Collection[str]):
+    """The first `most` names of a names file, in order. It holds none of them.
+
+    Each is a complete line: a last line without its end was cut off. Raises OSError, also when it
+    is iterated.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        self._path, self._most = path, most
+        self._count = sum(1 for _ in self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            for line in islice(file, self._most):
+                if line.endswith(b"\n"):
+                    yield line
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return (os.fsdecode(line[:-1]) for line in self._lines())
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == each for each in self)
+
+    def nbytes(self, count: int) -> int:
+        """Of the lines of the first `count` names."""
+        return sum(map(len, islice(self._lines(), count)))
 
 
 def _read_names(path: Path) -> list[str]:

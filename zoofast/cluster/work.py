@@ -10,7 +10,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
@@ -43,7 +43,7 @@ from zoofast.preprocess.folder import choose
 from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, Stats
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sinks import BinSink, open_sink
-from zoofast.preprocess.sources import Item, Source, names_of, open_source
+from zoofast.preprocess.sources import Item, Names, Source, open_source
 from zoofast.scoring.topk import TopK
 from zoofast.timing.timeline import Timeline
 
@@ -57,7 +57,7 @@ def names_of_block(items: Sequence[Item], block: int) -> list[str]:
 
 def names_digests(items: Sequence[Item]) -> list[str]:
     """Identifies a list of images: the SHA-256 of the names of each block, in order."""
-    return _digests(names_of(items))
+    return _digests(Names(items))
 
 
 def bins_digests(items: Sequence[Item], packing: Packing) -> list[str]:
@@ -65,7 +65,8 @@ def bins_digests(items: Sequence[Item], packing: Packing) -> list[str]:
     return [] if packing.is_plain else _digests(bin_files(items, packing))
 
 
-def _digests(names: Iterator[str]) -> list[str]:
+def _digests(names: Iterable[str]) -> list[str]:
+    names = iter(names)
     blocks = ("\n".join(block) for block in iter(lambda: list(islice(names, BLOCK_IMAGES)), []))
     return [sha256(text.encode("utf-8", "surrogatepass")) for text in blocks]
 

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.sequences import Selection
-from zoofast.preprocess.sources import Item, names_of
+from zoofast.preprocess.sources import Item, Names
 from zoofast.scoring.topk import TopK
 
 Places = NDArray[np.int32]  # numbers of images in a list of images
 MAX_INT16 = 32_767
-
-
-class Names(Sequence[str]):
-    """The names of items. It holds no copy of them."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Names: ...
-    def __getitem__(self, index: int | slice) -> str | Names:
-        if isinstance(index, slice):
-            return Names(self._items[index])
-        return self._items[index].name
-
-    def __iter__(self) -> Iterator[str]:
-        return names_of(self._items)
+AT_ONCE = 65_536  # answers whose classes are copied
 
 
 class Answers:
@@ -73,20 +52,21 @@ class Answers:
         """Takes the answers in another order. places (n,): as of `order`."""
         self._order[: self.count] = places
 
-    def source_order(self) -> list[int]:
-        """Numbers of the answers, sorted by the place of the image."""
-        order: list[int] = np.argsort(self.order).tolist()
-        return order
+    def source_order(self) -> NDArray[np.intp]:
+        """(n,): numbers of the answers, sorted by the place of the image."""
+        return np.argsort(self.order)
 
-    def names(self) -> list[str]:
+    def names(self) -> Names:
         """The names of the images in the order of their answers."""
-        return [self._items[place].name for place in self.order.tolist()]
+        return Names(Selection(self._items, self.order))
 
-    def classes(self, first: int = 0) -> NDArray[np.signedinteger[Any]]:
-        """(n, k): the best classes of the answers from number `first` on, in their order."""
-        if self._best is None:
-            return np.empty((0, 1), np.int16)
-        return self._best.classes[self.order[first:]]
+    def classes(self, first: int = 0) -> Iterator[tuple[Places, NDArray[np.signedinteger[Any]]]]:
+        """The answers from number `first` on, in their order, some at a time: the places of their
+        images (n,), and their best classes (n, k)."""
+        if self._best is not None:
+            for begin in range(first, self.count, AT_ONCE):
+                places = self.order[begin : begin + AT_ONCE]
+                yield places, self._best.classes[places]
 
     def in_source_order(self) -> tuple[Sequence[str], TopK] | None:
         """All names and answers; None when there is no answer."""

@@ -23,12 +23,12 @@ from zoofast.base.shards import (
     shard_total,
 )
 from zoofast.errors import OutputError, ResultError
-from zoofast.evaluation.answers import Names, Places
+from zoofast.evaluation.answers import Places
 from zoofast.evaluation.journal import JournalContent, check_new
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import score_answers
 from zoofast.preprocess.loader import Failure
-from zoofast.preprocess.sources import Item
+from zoofast.preprocess.sources import Item, Names
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import Predictions, Score, ScoreOptions
 from zoofast.scoring.topk import TopK

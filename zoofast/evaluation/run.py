@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import islice
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +162,16 @@ class Run:
 
     def _check_resumed(self) -> None:
         """Raises OutputError when the journal's classes cannot be of this model."""
-        classes = self.answers.classes()
         k = min(self.options.scoring.top_k + 1, self._evaluation.classes)
-        if classes.size and not (
-            classes.shape[1] == k
-            and -1 <= classes.min() <= classes.max() < self._evaluation.classes
-        ):
-            raise OutputError(
-                f"{self.options.journal}: holds other classes than the model's "
-                f"{self._evaluation.classes}; begin anew with --overwrite"
-            )
+        for _, classes in self.answers.classes():
+            if not (
+                classes.shape[1] == k
+                and -1 <= classes.min() <= classes.max() < self._evaluation.classes
+            ):
+                raise OutputError(
+                    f"{self.options.journal}: holds other classes than the model's "
+                    f"{self._evaluation.classes}; begin anew with --overwrite"
+                )
 
     def finish_logits(self) -> None:
         """Call this after the last `add`: writes the file of all logits, in source order, if there
@@ -183,18 +185,25 @@ class Run:
         if not self.answers.count:
             rows.clear_parts()
             return rows
-        done = set(self.answers.names())
+        count = self.answers.count
 
-        def as_in_journal(names: Sequence[str]) -> int:
-            return len(done) if set(names[: len(done)]) == done else 0
+        def as_in_journal(names: Collection[str]) -> int:
+            """All, if these are the images that are done, whose order becomes theirs."""
+            first = islice(names, count)
+            if len(names) >= count and all(map(eq, self.answers.names(), first)):
+                return count
+            index = NameIndex(self.answers.names_of_items)
+            places = index.places(names)[:count]
+            if not np.array_equal(np.sort(places), np.sort(self.answers.order)):
+                return 0
+            self.answers.reorder(places)
+            return count
 
-        names = rows.reopen(as_in_journal)
-        if len(names) < len(done):
+        if rows.reopen(as_in_journal) < count:
             raise OutputError(
-                f"{path}: has not the logits of the {len(done)} images that are done; begin "
-                "anew with --overwrite"
+                f"{path}: has not the logits of the {count} images that are done; begin anew with "
+                "--overwrite"
             )
-        self.answers.reorder(NameIndex(self.answers.names_of_items).places(names))
         return rows
 
     def must_stop(self) -> bool:
@@ -238,12 +247,13 @@ class Run:
     def report_progress(self) -> None:
         """Tells `progress` how far the run is."""
         evaluation, state = self._evaluation, self.state
-        classes = self.answers.classes(self._counted)[:, : self.options.scoring.top_k]
-        truth = self._truth[self.answers.order[self._counted :]]
-        hits = (classes == truth[:, None]) & (truth >= 0)[:, None]
-        top1, top_k = state.hits
-        state.hits = (top1 + int(hits[:, 0].sum()), top_k + int(hits.any(axis=1).sum()))
-        state.scored += int((truth >= 0).sum())
+        for places, classes in self.answers.classes(self._counted):
+            truth = self._truth[places]
+            is_best = classes[:, : self.options.scoring.top_k] == truth[:, None]
+            hits = is_best & (truth >= 0)[:, None]
+            top1, top_k = state.hits
+            state.hits = (top1 + int(hits[:, 0].sum()), top_k + int(hits.any(axis=1).sum()))
+            state.scored += int((truth >= 0).sum())
         self._counted = self.answers.count
         state.failures = len(evaluation.failures)
         state.nbytes_in = evaluation.stats.nbytes_in

@@ -6,14 +6,16 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoofast.base.by_name import NameIndex
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, write_atomic
 from zoofast.base.lock import output_lock
@@ -247,8 +249,11 @@ def _prepare_locked(
     todo = Selection(items, np.arange(len(items), dtype=np.int32))
     if earlier is not None:  # without a manifest nobody knows what the files in the folder hold
         if report.names != earlier.names:
-            report.names = Strings(dict.fromkeys([*earlier.names, *report.names]))
-        todo = _without(items, sink.completed(items, report.names))
+            is_new = NameIndex(earlier.names).places(report.names) < 0
+            report.names = Strings(chain(earlier.names, compress(report.names, is_new)))
+        del earlier  # its names take memory
+        completed = zip(items, sink.completed(items, report.names), strict=True)
+        todo = _where(items, (item.problem is not None or not done for item, done in completed))
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
     _check_space(folder, needed)
@@ -284,11 +289,6 @@ def _prepare_locked(
             if report.state == "complete":
                 raise
     return report
-
-
-def _without(items: Sequence[Item], names: Set[str]) -> Selection[Item]:
-    """The items that have none of these names."""
-    return _where(items, (item.problem is not None or item.name not in names for item in items))
 
 
 def _where(items: Sequence[Item], are_chosen: Iterable[bool]) -> Selection[Item]:

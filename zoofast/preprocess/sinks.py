@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoofast import _core
+from zoofast.base.by_name import NameIndex
 from zoofast.base.files import PART, write_errors
 from zoofast.base.rows import NamedRows, npy_header
 from zoofast.errors import OutputError
@@ -19,7 +20,7 @@ from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.file_writer import FileWriter
 from zoofast.preprocess.loader import BatchOutcome, Loader, OutputPaths, Stats
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.sources import Item, Source
+from zoofast.preprocess.sources import Item, Names, Source
 
 PACK = "pack.npy"
 FORMATS = ("bin", "npy", "pack")
@@ -39,13 +40,13 @@ class Sink(Protocol):
     def space_each(self) -> int:
         """Bytes that one image's output takes on disk."""
 
-    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
-        """Names of the items that an earlier run stored.
+    def completed(self, items: Sequence[Item], names: Sequence[str]) -> NDArray[np.bool_]:
+        """(n,): which of the items an earlier run stored. It says nothing of items with a problem.
 
         Removes what an earlier run of the images `names` left unfinished.
         """
 
-    def clear(self, names: Iterable[str]) -> None:
+    def clear(self, names: Sequence[str]) -> None:
         """Removes all that an earlier run of the images `names` stored or left unfinished."""
 
     def store(
@@ -86,18 +87,20 @@ class FileSink:
         self.nbytes_each = recipe.nbytes + len(prefix)
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
 
-    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
-        paths = self._paths
-        sizes = _sizes(paths.folder, [paths.file(name) for name in names])
-        files = [(item.name, paths.file(item.name)) for item in items]
-        return {name for name, file in files if sizes.get(file) == self.nbytes_each}
+    def completed(self, items: Sequence[Item], names: Sequence[str]) -> NDArray[np.bool_]:
+        files = NameIndex(_FilesOf(names, self._paths))
+        is_whole = _sizes(self._paths.folder, files) == self.nbytes_each
+        places = files.places(_FilesOf(Names(items), self._paths))
+        is_whole = np.append(is_whole, False)  # for the place -1
+        completed: NDArray[np.bool_] = is_whole[places]
+        return completed
 
-    def clear(self, names: Iterable[str]) -> None:
-        remove_files(self._paths.folder, [self._paths.file(name) for name in names])
+    def clear(self, names: Sequence[str]) -> None:
+        remove_files(self._paths.folder, _FilesOf(names, self._paths))
 
-    def remove_unfinished(self, names: Iterable[str]) -> None:
+    def remove_unfinished(self, names: Sequence[str]) -> None:
         """Removes what other processes, which have ended, left unfinished."""
-        _sizes(self._paths.folder, [self._paths.file(name) for name in names])
+        _sizes(self._paths.folder, NameIndex(_FilesOf(names, self._paths)))
 
     def store(
         self,
@@ -125,6 +128,28 @@ class FileSink:
         """Nothing is left to do: every file has its final name."""
 
 
+class _FilesOf(Sequence[str]):
+    """The files of images, by their names. It holds no copy of them."""
+
+    def __init__(self, names: Sequence[str], paths: OutputPaths) -> None:
+        self._names, self._paths = names, paths
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> _FilesOf: ...
+    def __getitem__(self, index: int | slice) -> str | _FilesOf:
+        if isinstance(index, slice):
+            return _FilesOf(self._names[index], self._paths)
+        return self._paths.file(self._names[index])
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._paths.file, self._names)
+
+
 def _part(tag: str) -> str:
     """Ends a file's temporary name."""
     return f".{tag}{PART}" if tag else PART
@@ -143,34 +168,33 @@ def _entries(folder: str, files: Iterable[str]) -> Iterator[tuple[str, os.DirEnt
                     yield os.path.join(part, entry.name), entry
 
 
-def _sizes(folder: str, files: Sequence[str], keep: Set[str] = frozenset()) -> dict[str, int]:
-    """The size of each of `files` that is in `folder`. Removes those that are not whole, apart from
-    the temporary names `keep`."""
-    wanted = set(files)
-    sizes: dict[str, int] = {}
-    for file, entry in _entries(folder, files):
-        if _is_unfinished(file, wanted):
+def _sizes(folder: str, files: NameIndex, keep: Set[str] = frozenset()) -> NDArray[np.int64]:
+    """(n,): the size of each of `files`, -1 for one that is not in `folder`. Removes those that are
+    not whole, apart from the temporary names `keep`."""
+    sizes = np.full(len(files), -1, np.int64)
+    for file, entry in _entries(folder, files.names):
+        if _is_unfinished(file, files):
             if file not in keep:
                 with write_errors(entry.path):
                     os.unlink(entry.path)
-        elif file in wanted and entry.is_file(follow_symlinks=False):
-            sizes[file] = entry.stat().st_size
+        elif (place := files.place(file)) >= 0 and entry.is_file(follow_symlinks=False):
+            sizes[place] = entry.stat().st_size
     return sizes
 
 
-def _is_unfinished(file: str, files: Set[str]) -> bool:
+def _is_unfinished(file: str, files: NameIndex) -> bool:
     """Whether `file` is the temporary name of one of `files`, with a tag or without."""
     if not file.endswith(PART):
         return False
     name = file.removesuffix(PART)
-    return name in files or name.rpartition(".")[0] in files
+    return files.place(name) >= 0 or files.place(name.rpartition(".")[0]) >= 0
 
 
 def remove_files(folder: str, files: Sequence[str]) -> None:
     """Removes `files` of `folder`, whole or unfinished, and nothing else."""
-    ours = set(files)
+    ours = NameIndex(files)
     for file, entry in _entries(folder, files):
-        if file in ours or _is_unfinished(file, ours):
+        if ours.place(file) >= 0 or _is_unfinished(file, ours):
             with write_errors(entry.path):
                 os.unlink(entry.path)
 
@@ -209,19 +233,17 @@ class BinSink:
         copies = 2 if packing.mirror else 1
         self.nbytes_each = self.space_each = recipe.nbytes * copies
 
-    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
-        sizes = _sizes(self._folder, self._files())
+    def completed(self, items: Sequence[Item], names: Sequence[str]) -> NDArray[np.bool_]:
         nbytes = self._recipe.nbytes * self._packing.images
-        return {
-            name
-            for bin in self._bins
-            if all(sizes.get(file) == nbytes for file in bin.files)
-            and not self._failed.intersection(bin.images)
-            and "" not in bin.images
-            for name in bin.images
-        }
+        is_whole = iter((_sizes(self._folder, NameIndex(self._files())) == nbytes).tolist())
+        completed: set[str] = set()
+        for bin in self._bins:
+            of_bin = [next(is_whole) for _ in bin.files]
+            if all(of_bin) and "" not in bin.images and not self._failed.intersection(bin.images):
+                completed.update(bin.images)
+        return np.fromiter((name in completed for name in Names(items)), bool, len(items))
 
-    def clear(self, names: Iterable[str]) -> None:
+    def clear(self, names: Sequence[str]) -> None:
         remove_files(self._folder, self._files())
 
     def _files(self) -> list[str]:
@@ -229,7 +251,7 @@ class BinSink:
 
     def remove_unfinished(self) -> None:
         """Removes what other processes, which have ended, left unfinished, apart from `held`."""
-        _sizes(self._folder, self._files(), set(self.held.values()))
+        _sizes(self._folder, NameIndex(self._files()), set(self.held.values()))
 
     def store(
         self,
@@ -307,19 +329,24 @@ class PackSink:
         self.rows = NamedRows(folder / PACK, recipe.shape, recipe.dtype)
         self.nbytes_each = self.space_each = recipe.nbytes
 
-    def completed(self, items: Sequence[Item], names: Iterable[str]) -> set[str]:
-        expected = iter([item.name for item in items])
+    def completed(self, items: Sequence[Item], names: Sequence[str]) -> NDArray[np.bool_]:
+        completed = np.zeros(len(items), bool)
 
-        def in_order(names: Sequence[str]) -> int:
+        def in_order(stored: Iterable[str]) -> int:
             """How many names, from the first, are of these items in this order."""
-            count = 0
-            while count < len(names) and names[count] in expected:
+            left, count = enumerate(Names(items)), 0
+            for name in stored:
+                place = next((place for place, each in left if each == name), None)
+                if place is None:
+                    break
+                completed[place] = True
                 count += 1
             return count
 
-        return set(self.rows.reopen(in_order))
+        self.rows.reopen(in_order)
+        return completed
 
-    def clear(self, names: Iterable[str]) -> None:
+    def clear(self, names: Sequence[str]) -> None:
         self.rows.clear()
 
     def store(

@@ -20,14 +20,14 @@ import numpy as np
 from zoofast.base.urls import is_url, shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.folder import from_folder
-from zoofast.preprocess.sources.items import Item, Items, names_of
+from zoofast.preprocess.sources.items import Item, Items, Names
 from zoofast.preprocess.sources.lists import from_list
 from zoofast.preprocess.sources.patterns import PARQUET, TAR, TARS, expand
 from zoofast.preprocess.sources.pickles import from_pickle, is_pickle
 from zoofast.preprocess.sources.source import SUFFIXES, FetchedSource, Source
 from zoofast.preprocess.sources.tars import from_tars
 
-__all__ = ["SUFFIXES", "FetchedSource", "Item", "Items", "Source", "names_of", "open_source"]
+__all__ = ["SUFFIXES", "FetchedSource", "Item", "Items", "Names", "Source", "open_source"]
 
 
 def open_source(where: str | os.PathLike[str]) -> Source:
@@ -115,7 +115,7 @@ def _list_files(where: str, paths: list[str]) -> Source | None:
 def _check_duplicates(items: Items | list[Item]) -> None:
     """Raises SourceError when two images have one name."""
     # Hashes take less memory than a dictionary of the names.
-    hashes = np.fromiter(map(hash, names_of(items)), np.int64, len(items))
+    hashes = np.fromiter(map(hash, Names(items)), np.int64, len(items))
     ordered = np.sort(hashes)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[str, Item] = {}

@@ -117,6 +117,25 @@ class Items(Sequence[Item]):
         )
 
 
-def names_of(items: Sequence[Item]) -> Iterator[str]:
-    """The names of items, in order; of Items without making each item."""
-    return items.names() if isinstance(items, Items) else (item.name for item in items)
+class Names(Sequence[str]):
+    """The names of items. It holds no copy of them."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+    def __getitem__(self, index: int | slice) -> str | Names:
+        if isinstance(index, slice):
+            return Names(self._items[index])
+        return self._items[index].name
+
+    def __iter__(self) -> Iterator[str]:
+        items = self._items
+        # Items are not made for their names alone.
+        return items.names() if isinstance(items, Items) else (item.name for item in items)

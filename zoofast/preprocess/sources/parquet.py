@@ -25,7 +25,7 @@ from zoofast.base.extras import needs
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.items import Item, names_of
+from zoofast.preprocess.sources.items import Item, Names
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
 from zoofast.preprocess.sources.stored import FetchError, too_large
@@ -118,7 +118,7 @@ class ParquetSource(FetchedSource):
     def read_labels(self) -> NumbersByName | None:
         if self.problem is not None:
             raise SourceError(self.problem)
-        pairs = zip(names_of(self.items), self.classes, strict=True)
+        pairs = zip(Names(self.items), self.classes, strict=True)
         return NumbersByName(pair for pair in pairs if pair[1] >= 0) or None
 
     def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
