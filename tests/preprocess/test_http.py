@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from tests.support import fetched
@@ -20,7 +21,13 @@ from zoofast.errors import SourceError
 from zoofast.preprocess.sources.http import _Origin
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.stored import FetchError, StoredFile
-from zoofast.preprocess.sources.stores import ATTEMPTS, MAX_DEAD, Requests
+from zoofast.preprocess.sources.stores import (
+    ATTEMPTS,
+    MAX_DEAD,
+    MIN_REUSED_BYTES,
+    Memory,
+    Requests,
+)
 
 DATA = random.Random(3).randbytes(300_000)
 
@@ -303,3 +310,63 @@ def test_urls_are_shown_without_secrets() -> None:
     assert redacted("--labels-from=s3://u:p@b/k") == "--labels-from=s3://b/k"
     text = redacted("GET 'https://u:p@h/v?sig=1' failed: s3://b/k?x=2 (3)")
     assert text == "GET 'https://h/v' failed: s3://b/k (3)"
+
+
+# ---- memory --------------------------------------------------------------------
+
+
+def address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).ctypes.data)
+
+
+def test_memory_is_used_again_only_when_no_view_is_left() -> None:
+    memory, nbytes = Memory(), MIN_REUSED_BYTES + 5
+    first = memory.take(nbytes)
+    first_at, part = address(first), first[100:200]
+    part[:] = bytes(range(100))
+    del first
+    second = memory.take(nbytes)
+    assert len(second) == nbytes and address(second) != first_at
+    second[:] = b"x" * nbytes
+    assert bytes(part) == bytes(range(100))
+    array = np.frombuffer(part, np.uint8)  # a view of a view
+    del part
+    third = memory.take(nbytes)
+    assert address(third) not in (first_at, address(second))
+    assert array.tolist() == list(range(100))
+    del array
+    fourth = memory.take(nbytes + 7)
+    assert address(fourth) == first_at and len(fourth) == nbytes + 7
+    assert not fourth.readonly
+
+
+def test_memory_that_is_too_small_is_not_used_again() -> None:
+    memory = Memory()
+    del_first = memory.take(MIN_REUSED_BYTES)
+    del del_first
+    larger = memory.take(3 * MIN_REUSED_BYTES)
+    assert len(larger) == 3 * MIN_REUSED_BYTES
+    small = [memory.take(MIN_REUSED_BYTES - 1) for _ in range(2)]
+    assert address(small[0]) != address(small[1])
+    del memory, larger  # the memory of views outlives what gave it
+    assert small[1][-1] in range(256)
+
+
+def test_members_that_are_kept_do_not_change(web: webs.Web) -> None:
+    """Of a file that is fetched by many requests into memory that is used again."""
+    data = random.Random(5).randbytes(12 * MIN_REUSED_BYTES)
+    web.files["/large"] = data
+    _, requests, _ = opened(web)
+    file = requests.stat(f"{web.url}/large")
+    kept: list[tuple[int, memoryview | bytes]] = []
+    step = MIN_REUSED_BYTES // 3
+    with requests:
+        for round in range(3):
+            for begin in range(0, len(data), 4 * step):
+                ends = range(begin, min(begin + 4 * step, len(data)), step)
+                spans = [(at, min(at + step, len(data))) for at in ends]
+                parts = [part for some in requests.spans(file, spans) for part in some]
+                kept += [pair for pair in zip(ends, parts, strict=True) if pair[0] % 7 == round]
+    assert len(kept) > 5
+    for at, part in kept:
+        assert part == data[at : at + len(part)]
