@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -21,12 +24,13 @@ from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster,
 from zoofast.cluster.driver import START_SECONDS
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
-from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, task_images
+from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
 from zoofast.cluster.work import Done, EvalWork, Worker
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
 from zoofast.preprocess.bins import Packing
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.loader import Failure
 from zoofast.preprocess.manifest import MANIFEST
@@ -285,7 +289,7 @@ def test_nodes_that_differ_are_not_used(
         evaluated(cluster, run)
     with pytest.raises(BackendError, match="has no node with a CPU"):
         evaluated(Nodes(), run)
-    with pytest.raises(OutputError, match="--trace and --cache are for one machine"):
+    with pytest.raises(OutputError, match="--trace is for one machine"):
         evaluated(cluster, run, trace=tmp_path / "trace.json")
 
 
@@ -586,7 +590,7 @@ def test_the_size_of_tasks() -> None:
     assert task_images(1e9, 10**6, 3, 1, 3) == 3
     assert task_images(0, 10**6, 3, 8) == 8
     assert [task_images(0, left, 2, 1) for left in (100, 16, 12, 5, 1, 0)] == [4, 4, 3, 2, 1, 1]
-    ranges = Ranges(np.arange(3, 8))
+    ranges = Ranges({"": np.arange(3, 8, dtype=np.int32)})
     first, second = ranges.take(4), ranges.take(4)
     assert first is not None and second is not None and ranges.take(4) is None
     assert [first.places.tolist(), second.places.tolist()] == [[3, 4, 5, 6], [7]]
@@ -599,6 +603,91 @@ def test_the_size_of_tasks() -> None:
     first.failed_on = {"a", "b"}
     ranges.put_back(first)
     assert ranges.take(1, "a", ["a", "b"]) is first and ranges.left == 0
+
+
+@given(
+    todo=st.sets(st.integers(0, 99)),
+    shares=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    batch=st.integers(1, 7),
+    asked=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40)), max_size=30),
+)
+def test_parts_of_nodes(
+    todo: set[int], shares: list[int], batch: int, asked: list[tuple[int, int]]
+) -> None:
+    """Each image is in one part and is taken once, in ranges that follow one another."""
+    places = np.array(sorted(todo), np.int32)
+    parts = parts_of(places, 100, {str(i): share for i, share in enumerate(shares)}, batch)
+    assert np.concatenate(list(parts.values())).tolist() == places.tolist()
+    whole = parts_of(np.arange(100, dtype=np.int32), 100, dict(enumerate(shares)), 1)  # type: ignore[arg-type]
+    for number, share in enumerate(shares):
+        assert abs(len(whole[number]) - 100 * share / sum(shares)) <= 1  # type: ignore[index]
+        first = parts[str(number)][:1].tolist()
+        assert not first or places.tolist().index(first[0]) % batch == 0
+    ranges, taken = Ranges(parts), list[int]()
+    for node, images in [*asked, *[(0, 100)] * (len(shares) + 1)]:
+        own = len(parts.get(str(node), ())) and {*parts[str(node)].tolist()} - {*taken}
+        each = ranges.take(images, str(node))
+        if each is not None:
+            got = each.places.tolist()
+            at = places.tolist().index(got[0])
+            assert places[at : at + len(got)].tolist() == got and len(got) <= images
+            assert not own or own.issuperset(got)
+            taken += got
+        assert ranges.left == len(todo) - len(taken)
+    assert sorted(taken) == places.tolist() and ranges.take(1, "0") is None
+
+
+def on_own_disks(folder: Path) -> Callable[[str, Worker], None]:
+    """For Nodes.prepare: the caches of the nodes are in folders of their own."""
+
+    def prepare(node: str, worker: Worker) -> None:
+        assert worker._work.cache is not None
+        cache = replace(worker._work.cache, folder=str(folder / node))
+        worker._work = replace(worker._work, cache=cache)
+
+    return prepare
+
+
+def test_a_cache_on_each_node(run: Path, files: dict[str, bytes], tmp_path: Path) -> None:
+    """The next runs find most pixels, whichever node asks first; but at the end, a node may take
+    images of another's part."""
+    told: list[str] = []
+    cache, count = PixelCache(tmp_path / "cache", warn=told.append), eval_case.COUNT
+    for names, least in (("ba", 0), ("ab", count - 8)):
+        cluster = Nodes(*names)
+        cluster.prepare = on_own_disks(tmp_path)
+        evaluation = evaluated(cluster, run, cache=cache)
+        check(evaluation, files)
+        assert least <= evaluation.stats.decoders["cache"] <= 3 * least
+        assert all(cluster.runs.values())
+    recipe = load_recipe(str(run / "recipe.toml"))
+    with open_source(run / "images") as source:
+        for form in ("bin", "pack"):
+            prepare_folder(source, tmp_path / form / "here", recipe, PrepOptions(format=form))
+            cluster = Nodes("b", "a")
+            cluster.prepare = on_own_disks(tmp_path)
+            options, to = PrepOptions(format=form, cache=cache), tmp_path / form / "there"
+            report = prepare_folder(source, to, recipe, options, store=store_on(cluster))  # type: ignore[arg-type]
+            assert report.decoders["cache"] >= count - 8 and report.prepared == count
+            suffixes = ".bin", ".npy", ".txt"
+            assert folders.sums(to, *suffixes) == folders.sums(to.with_name("here"), *suffixes)
+    assert told == []
+
+
+def test_what_the_nodes_caches_tell(run: Path, files: dict[str, bytes], tmp_path: Path) -> None:
+    told: list[str] = []
+    cache = PixelCache(tmp_path / "cache", 1, warn=told.append)
+    cluster = Nodes("a", "b")
+    cluster.prepare = on_own_disks(tmp_path)
+    check(evaluated(cluster, run, cache=cache), files)
+    assert len(told) == 2
+    for node, text in zip("ab", sorted(told), strict=True):
+        assert text.startswith(f"{node}: {tmp_path / node} is full: its limit is 1 bytes")
+    (tmp_path / "file").write_text("precious")
+    cluster = Nodes("a")
+    reason = f"a: {tmp_path / 'file'}: cannot be written to"
+    with pytest.raises(BackendError, match=re.escape(reason)):
+        evaluated(cluster, run, cache=PixelCache(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("address", ["nowhere:6379", "ray://nowhere:10001"])

@@ -201,6 +201,23 @@ def test_prep(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:
     assert len(there["nodes"]) == 3
 
 
+def test_a_cache(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) -> None:
+    """The nodes share this machine's disk, where one of them at a time fills the cache."""
+    words = ["prep", case / "images", "--recipe", folders.recipe_file(tmp_path), "--quiet"]
+    code, error = ended(start(*words, tmp_path / "here"))
+    assert code == 1, error
+    words += ["--ray", nodes.address, "--cache", tmp_path / "cache"]
+    cached = []
+    for out in (tmp_path / "first", tmp_path / "second"):
+        code, error = ended(start(*words, out))
+        assert code == 1, error
+        assert folders.sums(out, ".bin") == folders.sums(tmp_path / "here", ".bin")
+        cached.append(said(out / "zoofast-prep.json")["decoders"]["cache"])
+    assert cached[0] == 0 < cached[1]
+    code, error = ended(start("cache", "verify", tmp_path / "cache"))
+    assert code == 0, error
+
+
 def test_bins_when_the_driver_and_a_node_are_killed(
     tmp_path: Path, nodes: ray_cluster.Nodes
 ) -> None:

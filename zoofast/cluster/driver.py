@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zoofast.base.nodes import NodeReport
 from zoofast.base.text import counted
 from zoofast.cluster.connection import FailedError, LostError, Node, RayCluster
-from zoofast.cluster.ranges import MAX_ATTEMPTS, Range, Ranges, task_images
+from zoofast.cluster.ranges import MAX_ATTEMPTS, Range, Ranges, parts_of, task_images
 from zoofast.cluster.work import (
     BLOCK_IMAGES,
     Done,
@@ -31,6 +31,7 @@ from zoofast.cluster.work import (
 )
 from zoofast.errors import BackendError
 from zoofast.evaluation.answers import Places
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.sources import Item
 
 IN_FLIGHT = 2  # tasks of a node
@@ -75,15 +76,18 @@ class Driver:
         items: Sequence[Item],
         read_model: Callable[[], NDArray[np.uint8]],
         threads: int | None = None,
+        cache: PixelCache | None = None,
     ) -> None:
         """items: all that the work is about. read_model: reads the model's file, if a node lacks
-        it. threads: of each node; None for the CPUs that Ray counts there."""
+        it. threads: of each node; None for the CPUs that Ray counts there. cache: tells what the
+        nodes' caches tell."""
         self._cluster, self._work, self._items = cluster, work, items
-        self._read_model, self._threads = read_model, threads
+        self._read_model, self._threads, self._cache = read_model, threads, cache
+        self._told: set[str] = set()  # of what caches told
         self._model: Any = None  # in Ray's object store
         self._members: dict[str, _Member] = {}
         self._joined = 0.0  # when nodes were last looked for, monotonic
-        self._ranges = Ranges(np.empty(0, np.int32))
+        self._ranges = Ranges({})
         self._first: Opened | None = None
         self.lost_devices: dict[str, str] = {}  # node and device -> why
 
@@ -125,12 +129,20 @@ class Driver:
 
         Raises BackendError: no node is left, or a range has failed three times.
         """
-        self._ranges = Ranges(places)
+        self._ranges = Ranges({"": places} if self._cache is None else self._parts(places))
         while self._ranges.left or any(member.tasks for member in self._members.values()):
             self._join()
             self._give()
             yield from self._step()
             self._check_any_left()
+
+    def _parts(self, places: Places) -> dict[str, Places]:
+        """What each node takes first: the same images in each run, whose pixels its cache has."""
+        in_play = [member for member in self._members.values() if member.in_play]
+        in_play.sort(key=lambda member: member.node.name)
+        shares = {member.node.id: self._cpus(member) for member in in_play}
+        batch = 1 if self._first is None else self._first.batch
+        return parts_of(places, len(self._items), shares, batch)
 
     def _join(self) -> None:
         """Starts a process on each node that is new."""
@@ -269,6 +281,10 @@ class Driver:
         report.seconds += answer.seconds
         report.waited += answer.waited
         report.nbytes_in += answer.stats.nbytes_in
+        for text in answer.warnings:
+            if self._cache is not None and text not in self._told:
+                self._told.add(text)
+                self._cache.tell(f"{report.name}: {text}")
         for device, why in answer.lost_devices.items():
             self.lost_devices[f"{report.name}, device {device}"] = f"{report.name}: {why}"
         yield done_range.places, answer, report

@@ -17,7 +17,7 @@ from zoofast.base.provenance import file_sha256
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
 from zoofast.cluster.shared import read_shard, shared_folder
-from zoofast.cluster.work import Done, EvalWork, Images, names_digests
+from zoofast.cluster.work import CacheWork, Done, EvalWork, Images, names_digests
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.answers import Places
 from zoofast.evaluation.options import EvalOptions
@@ -46,8 +46,8 @@ def images_of(
 
 def check_options(options: EvalOptions) -> None:
     """Raises OutputError for options that need one machine."""
-    if options.trace or options.cache:
-        raise OutputError("--trace and --cache are for one machine, without --ray")
+    if options.trace:
+        raise OutputError("--trace is for one machine, without --ray")
 
 
 def evaluate_on(
@@ -94,9 +94,12 @@ def evaluate_on(
             options.scoring.top_k,
             options.timeout,
             shards,
+            CacheWork.of(options.cache),
         )
         run = Run(evaluation, items, labels, options, progress, stack)
-        driver = stack.enter_context(Driver(cluster, work, items, read_model, options.threads))
+        driver = stack.enter_context(
+            Driver(cluster, work, items, read_model, options.threads, options.cache)
+        )
         opened = driver.open()
         evaluation.input, evaluation.depth = opened.input, opened.depth
         with run.ending():

@@ -17,7 +17,7 @@ from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Answer, Driver
 from zoofast.cluster.evaluate import images_of
 from zoofast.cluster.shared import shared_folder
-from zoofast.cluster.work import Done, PrepWork, bins_digests
+from zoofast.cluster.work import CacheWork, Done, PrepWork, bins_digests
 from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation.answers import Places
 from zoofast.preprocess.folder import PrepOptions, PrepReport, Progress, Store, choose
@@ -26,12 +26,6 @@ from zoofast.preprocess.sinks import BinSink, FileSink, PackSink, Sink
 from zoofast.preprocess.sources import Item, Source
 
 MARKED = ".zoofast-ray"  # a folder in that of the tensors, by which nodes know it; see shared
-
-
-def check_options(options: PrepOptions) -> None:
-    """Raises OutputError for options that need one machine."""
-    if options.cache is not None:
-        raise OutputError("--cache is for one machine, without --ray")
 
 
 def store_on(cluster: RayCluster) -> Store:
@@ -46,7 +40,6 @@ def store_on(cluster: RayCluster) -> Store:
         report: PrepReport,
         progress: Progress,
     ) -> None:
-        check_options(options)
         chosen = choose(source, options.limit, options.shard)
         images = images_of(source, chosen, options.limit, options.shard, options.max_file_bytes)
         folder = os.path.abspath(report.folder)
@@ -56,8 +49,11 @@ def store_on(cluster: RayCluster) -> Store:
             mark = stack.enter_context(shared_folder(Path(folder, MARKED)))
             bins = bins_digests(chosen, options.packing)
             recipe, packing = report.recipe, options.packing
-            work = PrepWork(images, recipe, options.format, folder, mark, packing, bins)
-            driver = stack.enter_context(Driver(cluster, work, chosen, _no_model, options.threads))
+            cache = CacheWork.of(options.cache, (folder, len(items) * sink.space_each))
+            work = PrepWork(images, recipe, options.format, folder, mark, packing, bins, cache)
+            driver = stack.enter_context(
+                Driver(cluster, work, chosen, _no_model, options.threads, options.cache)
+            )
             try:
                 driver.open()
                 places_todo = np.asarray(items.places, np.int32)

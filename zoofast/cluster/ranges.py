@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from zoofast.evaluation.answers import Places
 
@@ -29,18 +31,36 @@ class Range:
     unreadable_on: str = ""
 
 
-class Ranges:
-    """The places that are left to be done, from which ranges are cut as nodes ask for them."""
+def parts_of(
+    places: Places, total: int, shares: Mapping[str, int], batch: int
+) -> dict[str, Places]:
+    """Divides all `total` images among nodes, in order, by their `shares`; returns those of
+    `places`, which rise, that each node has.
 
-    def __init__(self, places: Places) -> None:
-        self._places, self._next = places, 0
+    A part depends on the images that are left only in its end, which is a multiple of `batch`. So
+    a node has the same images in each run.
+    """
+    ends = np.cumsum(list(shares.values()), dtype=np.int64) * total // sum(shares.values())
+    cuts = np.searchsorted(places, ends[:-1])
+    return dict(zip(shares, np.split(places, cuts - cuts % batch), strict=True))
+
+
+class Ranges:
+    """The places that are left to be done, from which ranges are cut as nodes ask for them.
+
+    A node takes those of its own part first, then those of the largest part that is left.
+    """
+
+    def __init__(self, parts: Mapping[str, Places]) -> None:
+        """parts: by the node's id; or one part for all, of any name."""
+        self._parts = dict(parts)
         self._again: deque[Range] = deque()
 
     @property
     def left(self) -> int:
         """How many images no node has taken."""
         again = sum(len(each.places) for each in self._again)
-        return len(self._places) - self._next + again
+        return sum(map(len, self._parts.values())) + again
 
     def take(self, images: int, node: str = "", nodes: Collection[str] = ()) -> Range | None:
         """The next range, of at most `images`; None when there is none for `node`.
@@ -52,10 +72,12 @@ class Ranges:
             if node not in each.failed_on or each.failed_on.issuperset(nodes):
                 self._again.remove(each)
                 return each
-        if self._next >= len(self._places):
+        parts = self._parts
+        largest = max(parts, key=lambda each: len(parts[each]), default="")
+        owner = node if len(parts.get(node, ())) else largest
+        if not len(parts.get(owner, ())):
             return None
-        chosen = self._places[self._next : self._next + images]
-        self._next += len(chosen)
+        chosen, parts[owner] = parts[owner][:images], parts[owner][images:]
         return Range(chosen)
 
     def put_back(self, taken: Range) -> None:

@@ -10,7 +10,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
@@ -39,6 +39,7 @@ from zoofast.inference.devices import Devices
 from zoofast.inference.spec import ModelSpec, check_recipe
 from zoofast.inference.stream import ring_depth, stream
 from zoofast.preprocess.bins import Packing, bin_files, plan_bins
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.folder import choose
 from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, Stats
 from zoofast.preprocess.recipe import Recipe, resize_order
@@ -85,6 +86,30 @@ class Images:
 
 
 @dataclass(frozen=True)
+class CacheWork:
+    """The folder for a cache of pixels on each node. outputs: a folder and the bytes that it is to
+    hold; a cache on the same disk leaves as many free."""
+
+    folder: str
+    max_bytes: int | None
+    outputs: tuple[str, int] | None = None
+
+    @classmethod
+    def of(
+        cls, cache: PixelCache | None, outputs: tuple[str, int] | None = None
+    ) -> CacheWork | None:
+        """The cache of a run, for its nodes."""
+        if cache is None:
+            return None
+        return cls(os.path.abspath(cache.folder), cache.max_bytes, outputs)
+
+    def open(self, warn: Callable[[str], None]) -> PixelCache:
+        """Raises OutputError where the folder of a cache beside outputs cannot be made."""
+        cache = PixelCache(self.folder, self.max_bytes, warn)
+        return cache.beside(Path(self.outputs[0]), self.outputs[1]) if self.outputs else cache
+
+
+@dataclass(frozen=True)
 class EvalWork:
     """An evaluation, as a node needs it. spec: of the first device; model_digest: "" for a model
     that is no file. shards: a file in the folder for shards of logits, see zoofast.cluster.shared;
@@ -99,6 +124,7 @@ class EvalWork:
     top_k: int
     timeout: float
     shards: str = ""
+    cache: CacheWork | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +139,7 @@ class PrepWork:
     mark: str
     packing: Packing
     bins: list[str]
+    cache: CacheWork | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +197,7 @@ class Done:
     waited: float = 0.0  # seconds since the task before; 0 for the first
     shard: str = ""
     held: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)  # of the node's cache
 
 
 class Worker:
@@ -182,6 +210,7 @@ class Worker:
         self._stack = ExitStack()
         self._part: _EvalPart | _FilesPart | _PackPart | None = None
         self._ended: float | None = None  # the task before, monotonic
+        self._warnings: list[str] = []  # that the driver does not know yet
 
     def ping(self) -> None:
         """Returns as soon as the process has started."""
@@ -200,6 +229,7 @@ class Worker:
                 if refused is not None:
                     return refused
             source = self._source
+            cache = None if work.cache is None else work.cache.open(self._warnings.append)
             if isinstance(work, PrepWork):
                 check_shared(work.mark, work.folder)
                 if bins_digests(self._items, work.packing) != work.bins:
@@ -208,12 +238,14 @@ class Worker:
                         "would be named"
                     )
                 part = _PackPart if work.format == "pack" else _FilesPart
-                self._part = part(work, source, self._cpus)
+                self._part = part(work, source, self._cpus, cache)
                 return Opened(self._cpus, 0, work.packing.images, most=self._part.most)
             path = _find_model(work, model)
             if path is None:
                 return Refused(f"{work.spec.model}: no such model file", missing_model=True)
-            self._part = _EvalPart(work, source, path, self._cpus, self._devices_here, self._stack)
+            self._part = _EvalPart(
+                work, source, path, self._cpus, self._devices_here, cache, self._stack
+            )
             return self._part.opened
         except ZoofastError as error:
             self._stack.close()
@@ -243,7 +275,8 @@ class Worker:
         except ZoofastError as error:
             return Refused(str(error), is_node=False)
         self._ended = time.monotonic()
-        return replace(done, seconds=self._ended - begin, waited=waited)
+        warnings, self._warnings[:] = self._warnings[:], []
+        return replace(done, seconds=self._ended - begin, waited=waited, warnings=warnings)
 
 
 def _find_model(work: EvalWork, model: NDArray[np.uint8] | None) -> str | None:
@@ -280,6 +313,7 @@ class _EvalPart:
         model: str,
         cpus: int,
         devices: int,
+        cache: PixelCache | None,
         stack: ExitStack,
     ) -> None:
         self._work = work
@@ -305,6 +339,7 @@ class _EvalPart:
                 shared=self._devices.shared,
                 memory=self._devices.host_memory,
                 max_file_bytes=work.images.max_file_bytes,
+                cache=cache,
             )
         )
         shape = self._devices.outputs[work.output_index].shape
@@ -352,8 +387,8 @@ class _FilesPart:
 
     most = MAX_IMAGES
 
-    def __init__(self, work: PrepWork, source: Source, cpus: int) -> None:
-        self._work, self._source, self._cpus = work, source, cpus
+    def __init__(self, work: PrepWork, source: Source, cpus: int, cache: PixelCache | None) -> None:
+        self._work, self._source, self._cpus, self._cache = work, source, cpus, cache
         self._tag = secrets.token_hex(4)
 
     def run(self, items: Selection[Item]) -> Done:
@@ -371,7 +406,8 @@ class _FilesPart:
             failures.extend(batch.failures)
             sums[0] = stats
 
-        sink.store(self._source, items, self._cpus, work.images.max_file_bytes, None, stored)
+        most = work.images.max_file_bytes
+        sink.store(self._source, items, self._cpus, most, self._cache, stored)
         held = sink.held if isinstance(sink, BinSink) else {}
         return Done(np.concatenate(good), failures, None, sums[0], held=held)
 
@@ -379,8 +415,8 @@ class _FilesPart:
 class _PackPart:
     """Writes the tensors of each task to a shard, which the driver adds to the pack."""
 
-    def __init__(self, work: PrepWork, source: Source, cpus: int) -> None:
-        self._work, self._source, self._cpus = work, source, cpus
+    def __init__(self, work: PrepWork, source: Source, cpus: int, cache: PixelCache | None) -> None:
+        self._work, self._source, self._cpus, self._cache = work, source, cpus, cache
         self.most = max(PACK_SHARD_BYTES // work.recipe.nbytes, 1)
 
     def run(self, items: Selection[Item]) -> Done:
@@ -396,6 +432,7 @@ class _PackPart:
                 items=items,
                 threads=self._cpus,
                 max_file_bytes=work.images.max_file_bytes,
+                cache=self._cache,
             ) as loader,
         ):
             for batch in loader:

@@ -221,9 +221,8 @@ def _prepare(
         store = None
         if args.ray is not None:
             from zoofast.cluster.connection import connect
-            from zoofast.cluster.prepare import check_options, store_on
+            from zoofast.cluster.prepare import store_on
 
-            check_options(options)
             store = store_on(stack.enter_context(connect(args.ray)))
         meter = stack.enter_context(console.progress("prep", total, args.quiet))
 
