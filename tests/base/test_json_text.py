@@ -131,6 +131,7 @@ def test_what_json_refuses_is_refused(
         (b"{1: 2}", "the key 1 is no text"),
         (b'{"a": x}', "Expecting value at character 6"),
         (b'{"a": "\xff"}', "invalid start byte"),
+        (b'{"a": ["x", "\\q", "y"]}', r"Invalid \\escape at character 12|escape.* at character 1"),
         (b'{"a": "\xe2\x82', "unexpected end of data"),
         (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"a": {"b":' + b"[" * 100_000, "nested too deeply"),
@@ -153,6 +154,10 @@ def test_a_value_or_a_file_that_is_too_long(
     path.write_text(json.dumps({"a": "x" * 5000}))
     with pytest.raises(ValueError, match="the value at character 6 is too long"):
         read_json(path)
+    for value in (["x" * 900] * 9 + [0], list(range(1000))):
+        path.write_text(json.dumps({"a": value}))
+        with pytest.raises(ValueError, match="the value at character 6 is too long"):
+            read_json(path)
     monkeypatch.setattr(json_text, "MAX_TEXT_BYTES", 1000)
     with pytest.raises(OSError, match="larger than 1,000 bytes"):
         read_json(path)

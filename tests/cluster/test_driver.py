@@ -668,7 +668,9 @@ def test_a_cache_on_each_node(run: Path, files: dict[str, bytes], tmp_path: Path
             cluster.prepare = on_own_disks(tmp_path)
             options, to = PrepOptions(format=form, cache=cache), tmp_path / form / "there"
             report = prepare_folder(source, to, recipe, options, store=store_on(cluster))  # type: ignore[arg-type]
-            assert report.decoders["cache"] >= count - 8 and report.prepared == count
+            # A pack's tensors are made in order, whatever a node's cache has.
+            least = count - 8 if form == "bin" else 1
+            assert report.decoders["cache"] >= least and report.prepared == count
             suffixes = ".bin", ".npy", ".txt"
             assert folders.sums(to, *suffixes) == folders.sums(to.with_name("here"), *suffixes)
     assert told == []

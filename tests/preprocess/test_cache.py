@@ -514,3 +514,37 @@ def test_a_cache_that_is_removed_meanwhile_fails_no_run(
         assert sum(len(batch.names) for batch in loader) + len(first.names) == IMAGES
     assert said == [f"{cache}: No such file or directory; the cache is filled no further"]
     assert Ran(images, FLOAT, PixelCache(cache)).cached == 0
+
+
+def test_a_file_that_is_kept_open_serves_loaders_in_turn(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of other recipes; and what the disk has free beside the outputs counts once."""
+    nbytes, slots = 900_000, 20
+    frees = [nbytes + slots * SLOT_AND_RECORD]
+
+    def usage(path: Path) -> shutil._ntuple_diskusage:
+        return shutil._ntuple_diskusage(0, 0, frees.pop() if frees else 0)
+
+    monkeypatch.setattr("zoofast.preprocess.pixel_file.shutil.disk_usage", usage)
+    told: list[str] = []
+    (tmp_path / "out").mkdir()
+    plain = PixelCache(tmp_path / "cache", warn=told.append)
+    cache = plain.beside(tmp_path / "out", nbytes)
+    with cache.kept_open(recipe_of(FLOAT)):
+        for part in (slice(0, 9), slice(9, None)):
+            with (
+                open_source(images) as source,
+                Loader(source, recipe_of(FLOAT), items=source.items[part], cache=cache) as loader,
+            ):
+                assert sum(len(batch.names) for batch in loader) > 0
+        for spec in (BYTE, FLOAT):
+            ran = Ran(images, spec, cache)
+            assert ran.cached == slots and ran.tensors == expected(images, spec)
+        other = replace(FLOAT, filter="bicubic")
+        assert Ran(images, other, cache).tensors == expected(images, other)
+    assert len(told) == 1 and "is full" in told[0]
+    for path in (tmp_path / "cache").glob("*.pixels"):
+        with output_lock(path):  # the file was closed
+            pass
+    assert Ran(images, FLOAT, plain).cached == slots

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from zoofast.base.files import MAX_TEXT_BYTES, opened, too_large
-from zoofast.base.parsing import parse_json
 from zoofast.base.sequences import Strings
 
 PIECE_BYTES = 1 << 20  # that are read at once
-MAX_VALUE_BYTES = 256_000_000  # of one value that is no array of texts
+MAX_VALUE_BYTES = 256_000_000  # about; of one value that is no array of texts
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Texts, each with the comma behind it. What stands between the quotes is left to json.
 _TEXTS = re.compile(r'(?:[ \t\n\r]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\n\r]*,)+')
@@ -92,6 +91,8 @@ class _Reader:
     def _array(self) -> Strings | list[Any]:
         """An array. One without values is a list."""
         values: Strings | list[Any] = Strings()
+        self._next()
+        begin = self._before + self._at
         self._skip("[")
         while self._next() != "]":
             if len(values):
@@ -102,6 +103,8 @@ class _Reader:
             if isinstance(values, Strings) and not isinstance(value, str):
                 values = list(values)
             values.append(value)
+            if isinstance(values, list) and self._before + self._at - begin > MAX_VALUE_BYTES:
+                raise ValueError(f"the value at character {begin:,} is too long")
         self._skip("]")
         return values if len(values) else []
 
@@ -110,7 +113,11 @@ class _Reader:
         match = _TEXTS.match(self._text, self._at)
         if match is None:
             return []
-        texts: list[str] = parse_json(f"[{match[0][:-1]}]")
+        try:
+            texts: list[str] = json.loads(f"[{match[0][:-1]}]")
+        except json.JSONDecodeError as error:
+            place = self._before + self._at + error.pos - 1
+            raise ValueError(f"{error.msg} at character {place:,}") from None
         self._at = match.end()
         return texts
 

@@ -79,11 +79,10 @@ class Driver:
         cache: PixelCache | None = None,
     ) -> None:
         """items: all that the work is about. read_model: reads the model's file, if a node lacks
-        it. threads: of each node; None for the CPUs that Ray counts there. cache: tells what the
-        nodes' caches tell."""
+        it. threads: of each node; None for the CPUs that Ray counts there. cache: its `tell` gets
+        the warnings of the nodes' caches."""
         self._cluster, self._work, self._items = cluster, work, items
         self._read_model, self._threads, self._cache = read_model, threads, cache
-        self._told: set[str] = set()  # of what caches told
         self._model: Any = None  # in Ray's object store
         self._members: dict[str, _Member] = {}
         self._joined = 0.0  # when nodes were last looked for, monotonic
@@ -124,12 +123,15 @@ class Driver:
             self._check_any_left()
             list(self._step())
 
-    def results(self, places: Places) -> Iterator[Answer]:
+    def results(self, places: Places, in_order: bool = False) -> Iterator[Answer]:
         """Computes the images at `places`; yields the answers in the order in which they come.
+
+        in_order: nodes begin with the first images, also where a cache would have others.
 
         Raises BackendError: no node is left, or a range has failed three times.
         """
-        self._ranges = Ranges({"": places} if self._cache is None else self._parts(places))
+        has_parts = self._cache is not None and not in_order
+        self._ranges = Ranges(self._parts(places) if has_parts else {"": places})
         while self._ranges.left or any(member.tasks for member in self._members.values()):
             self._join()
             self._give()
@@ -138,9 +140,9 @@ class Driver:
 
     def _parts(self, places: Places) -> dict[str, Places]:
         """What each node takes first: the same images in each run, whose pixels its cache has."""
-        in_play = [member for member in self._members.values() if member.in_play]
-        in_play.sort(key=lambda member: member.node.name)
-        shares = {member.node.id: self._cpus(member) for member in in_play}
+        # Also of a node that is lost: when it is lost does not change the others' parts.
+        members = sorted(self._members.values(), key=lambda member: member.node.name)
+        shares = {member.node.id: self._cpus(member) for member in members}
         batch = 1 if self._first is None else self._first.batch
         return parts_of(places, len(self._items), shares, batch)
 
@@ -264,6 +266,9 @@ class Driver:
             return
         done_range = member.tasks.pop(call)
         report = member.report
+        for text in answer.warnings:
+            if self._cache is not None:
+                self._cache.tell(f"{report.name}: {text}")
         path = next((each.path for each in answer.failures if each.cause == UNREADABLE), "")
         if path and not done_range.unreadable and self._ready(member):
             # The node may be at fault: another one tries the same images.
@@ -281,10 +286,6 @@ class Driver:
         report.seconds += answer.seconds
         report.waited += answer.waited
         report.nbytes_in += answer.stats.nbytes_in
-        for text in answer.warnings:
-            if self._cache is not None and text not in self._told:
-                self._told.add(text)
-                self._cache.tell(f"{report.name}: {text}")
         for device, why in answer.lost_devices.items():
             self.lost_devices[f"{report.name}, device {device}"] = f"{report.name}: {why}"
         yield done_range.places, answer, report

@@ -57,7 +57,8 @@ def store_on(cluster: RayCluster) -> Store:
             try:
                 driver.open()
                 places_todo = np.asarray(items.places, np.int32)
-                answers = driver.results(places_todo)
+                # Tensors of a pack that wait for those before them would be lost with the run.
+                answers = driver.results(places_todo, in_order=isinstance(sink, PackSink))
                 if isinstance(sink, PackSink):
                     stack.callback(sink.rows.close)
                     answers = _in_order(answers, places_todo)

@@ -229,7 +229,6 @@ class Worker:
                 if refused is not None:
                     return refused
             source = self._source
-            cache = None if work.cache is None else work.cache.open(self._warnings.append)
             if isinstance(work, PrepWork):
                 check_shared(work.mark, work.folder)
                 if bins_digests(self._items, work.packing) != work.bins:
@@ -237,6 +236,9 @@ class Worker:
                         f"{work.images.where}: lists images of other paths, after which other bins "
                         "would be named"
                     )
+                cache = self._open_cache()
+                if cache is not None:
+                    self._stack.enter_context(cache.kept_open(work.recipe))
                 part = _PackPart if work.format == "pack" else _FilesPart
                 self._part = part(work, source, self._cpus, cache)
                 return Opened(self._cpus, 0, work.packing.images, most=self._part.most)
@@ -244,12 +246,16 @@ class Worker:
             if path is None:
                 return Refused(f"{work.spec.model}: no such model file", missing_model=True)
             self._part = _EvalPart(
-                work, source, path, self._cpus, self._devices_here, cache, self._stack
+                work, source, path, self._cpus, self._devices_here, self._open_cache(), self._stack
             )
             return self._part.opened
         except ZoofastError as error:
             self._stack.close()
             return Refused(str(error))
+
+    def _open_cache(self) -> PixelCache | None:
+        cache = self._work.cache
+        return None if cache is None else cache.open(self._warnings.append)
 
     def _check_images(self) -> Refused | None:
         images = self._work.images

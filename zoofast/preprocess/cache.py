@@ -11,10 +11,11 @@ import copy
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zoofast import _core
 from zoofast._core import Status
@@ -45,6 +46,7 @@ class PixelCache:
         self._warn = warn
         self._left_free = 0  # bytes of its disk that are for others
         self._told: set[str] = set()
+        self._kept: tuple[dict[str, Any], PixelFile] | None = None  # a geometry that is kept open
 
     def tell(self, text: str) -> None:
         """Warns, unless the same was said before."""
@@ -101,13 +103,39 @@ class PixelCache:
         if geometry is None:
             self.tell(f"{recipe.name} has no 8-bit pixels to keep: {self.folder} is not used")
             return None
+        if self._kept is not None and self._kept[0] == geometry:
+            return SourcePixels(self, self._kept[1], source, closes=False)
+        file = self._open_file(geometry)
+        return None if file is None else SourcePixels(self, file, source)
+
+    def _open_file(self, geometry: dict[str, Any]) -> PixelFile | None:
+        """None on a full disk, after a warning. Raises OutputError."""
         if not self._make_folder():
             return None
         limits = self.max_bytes, self._left_free
         file = PixelFile(self.folder, geometry, *limits, self._tell_removed)
         if file.problem is not None:
             self.tell(f"{file.problem}; the cache is read, and not filled")
-        return SourcePixels(self, file, source)
+        return file
+
+    @contextmanager
+    def kept_open(self, recipe: Recipe) -> Iterator[None]:
+        """Keeps the pixels of a recipe open for Loaders that follow one another in the block. To
+        open them takes a microsecond for each image, and looks again at what the disk has free.
+
+        Raises OutputError where the folder cannot be made.
+        """
+        geometry = geometry_of(recipe)
+        file = None if geometry is None else self._open_file(geometry)
+        if geometry is None or file is None:
+            yield
+            return
+        self._kept = geometry, file
+        try:
+            yield
+        finally:
+            self._kept = None
+            file.close()
 
 
 @dataclass
@@ -132,15 +160,19 @@ class _ByPillow(NamedTuple):
 class SourcePixels:
     """What a cache has of the images of one source, for one ring of batches."""
 
-    def __init__(self, cache: PixelCache, file: PixelFile, source: Source) -> None:
-        self._cache, self._file, self._source = cache, file, source
+    def __init__(
+        self, cache: PixelCache, file: PixelFile, source: Source, closes: bool = True
+    ) -> None:
+        """closes: the file is closed with it."""
+        self._cache, self._file, self._source, self._closes = cache, file, source, closes
         self._fills = file.writes
         self._pending: dict[_core.Batch, dict[int, _Pending]] = {}
         self._new: set[bytes] = set()  # keys of images that have a new slot and no record yet
 
     def close(self) -> None:
         """Closes the files. The threads that use them must have ended."""
-        self._file.close()
+        if self._closes:
+            self._file.close()
 
     def attach(self, batch: _core.Batch, items: Sequence[Item]) -> None:
         """Tells each job of a batch, which is to be submitted, where its image's pixels are, or

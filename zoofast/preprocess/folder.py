@@ -257,7 +257,7 @@ def _prepare_locked(
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
     _check_space(folder, needed)
-    if options.cache is not None:
+    if options.cache is not None and store is _store:
         options = replace(options, cache=options.cache.beside(folder, needed))
     write_manifest(folder, report.content())
     progress(report)
