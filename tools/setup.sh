@@ -54,11 +54,12 @@ case " $* " in
     # Python compiles what is imported; to compile all of torch beforehand takes far longer.
     # torchvision and pretrainedmodels would ask for a torch of their own choice. What builds comes
     # first: without --no-build-isolation, pip installs it once more for each package it builds.
-    install --no-compile 'setuptools>=77' 'cython>=3.1' torch==2.13.0
+    torch=torch==2.13.0 torchvision=torchvision==0.28.0
+    install --no-compile 'setuptools>=77' 'cython>=3.1' "$torch"
     install --no-compile --no-build-isolation --no-deps \
-        torchvision==0.28.0 pretrainedmodels munch tqdm six
+        "$torchvision" pretrainedmodels munch tqdm six
     # Named once more: pip replaces what is installed while it looks for versions that fit together.
-    install --no-compile --no-build-isolation -e ".[$extras]" torch==2.13.0 torchvision==0.28.0
+    install --no-compile --no-build-isolation -e ".[$extras]" "$torch" "$torchvision"
     ;;
 *)
     install -e ".${extras:+[$extras]}"

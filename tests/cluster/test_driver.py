@@ -662,14 +662,16 @@ def test_a_cache_on_each_node(run: Path, files: dict[str, bytes], tmp_path: Path
         assert all(cluster.runs.values())
     recipe = load_recipe(str(run / "recipe.toml"))
     with open_source(run / "images") as source:
-        for form in ("bin", "pack"):
-            prepare_folder(source, tmp_path / form / "here", recipe, PrepOptions(format=form))
+        options = PrepOptions(packing=Packing(3, names="{i}.bin"))
+        for form in (PrepOptions(), options, PrepOptions(format="pack")):
+            to = tmp_path / f"{form.format}{form.packing.images}" / "there"
+            prepare_folder(source, to.with_name("here"), recipe, form)
             cluster = Nodes("b", "a")
             cluster.prepare = on_own_disks(tmp_path)
-            options, to = PrepOptions(format=form, cache=cache), tmp_path / form / "there"
-            report = prepare_folder(source, to, recipe, options, store=store_on(cluster))  # type: ignore[arg-type]
+            form = replace(form, cache=cache)
+            report = prepare_folder(source, to, recipe, form, store=store_on(cluster))  # type: ignore[arg-type]
             # A pack's tensors are made in order, whatever a node's cache has.
-            least = count - 8 if form == "bin" else 1
+            least = 1 if form.format == "pack" else count - 8
             assert report.decoders["cache"] >= least and report.prepared == count
             suffixes = ".bin", ".npy", ".txt"
             assert folders.sums(to, *suffixes) == folders.sums(to.with_name("here"), *suffixes)

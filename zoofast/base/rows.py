@@ -208,15 +208,14 @@ def _encode_names(names: Sequence[str]) -> bytes:
 
 
 class _NamesFile(Collection[str]):
-    """The first `most` names of a names file, in order. It holds none of them.
+    """The first `most` names of a names file, in order; None: all. It holds none of them, and reads
+    the file each time.
 
-    Each is a complete line: a last line without its end was cut off. Raises OSError, also when it
-    is iterated.
+    Each is a complete line: a last line without its end was cut off. Raises OSError.
     """
 
-    def __init__(self, path: Path, most: int) -> None:
+    def __init__(self, path: Path, most: int | None = None) -> None:
         self._path, self._most = path, most
-        self._count = sum(1 for _ in self._lines())
 
     def _lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
@@ -225,7 +224,7 @@ class _NamesFile(Collection[str]):
                     yield line
 
     def __len__(self) -> int:
-        return self._count
+        return sum(1 for _ in self._lines())
 
     def __iter__(self) -> Iterator[str]:
         return (os.fsdecode(line[:-1]) for line in self._lines())
@@ -238,18 +237,13 @@ class _NamesFile(Collection[str]):
         return sum(map(len, islice(self._lines(), count)))
 
 
-def _read_names(path: Path) -> list[str]:
-    """The names of complete lines: a last line without its end was cut off."""
-    return os.fsdecode(path.read_bytes()).split("\n")[:-1]
-
-
 def read_named_rows(path: Path) -> tuple[list[str], NDArray[Any]]:
     """The names and the memory-mapped rows of a finished NAME.npy.
 
     Raises ResultError naming the file: missing, damaged, or not as many names as rows.
     """
     try:
-        names = _read_names(names_path(path))
+        names = list(iter(_NamesFile(names_path(path))))
         rows = map_npy(path)
     except OSError as error:
         raise ResultError(f"{error.filename or path}: {error.strerror}") from error

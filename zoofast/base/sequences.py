@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from numpy.typing import NDArray
 
+S = TypeVar("S")
 T = TypeVar("T")
 _BLOCK = 16  # texts whose begin is recorded together
 _END = b"\xff"  # of a text; UTF-8 does not have this byte
@@ -86,6 +87,28 @@ class Selection(Sequence[T]):
         if isinstance(index, slice):
             return Selection(self._items, self.places[index])
         return self._items[int(self.places[index])]
+
+
+class Mapped(Sequence[T]):
+    """What `function` gives for each of `items`, when it is asked for. It holds no copy."""
+
+    def __init__(self, items: Sequence[S], function: Callable[[S], T]) -> None:
+        self._items, self._function = items, function
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Mapped[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Mapped[T]:
+        if isinstance(index, slice):
+            return Mapped(self._items[index], self._function)
+        return self._function(self._items[index])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._function, self._items)
 
 
 def is_same(one: Sequence[Any], other: object) -> bool:

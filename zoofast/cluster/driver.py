@@ -80,7 +80,7 @@ class Driver:
     ) -> None:
         """items: all that the work is about. read_model: reads the model's file, if a node lacks
         it. threads: of each node; None for the CPUs that Ray counts there. cache: its `tell` gets
-        the warnings of the nodes' caches."""
+        the warnings of the nodes' caches; None for a run without."""
         self._cluster, self._work, self._items = cluster, work, items
         self._read_model, self._threads, self._cache = read_model, threads, cache
         self._model: Any = None  # in Ray's object store

@@ -17,7 +17,7 @@ from zoofast.base.provenance import file_sha256
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
 from zoofast.cluster.shared import read_shard, shared_folder
-from zoofast.cluster.work import CacheWork, Done, EvalWork, Images, names_digests
+from zoofast.cluster.work import Done, EvalWork, Images, NodeCache, names_digests
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.answers import Places
 from zoofast.evaluation.options import EvalOptions
@@ -94,7 +94,7 @@ def evaluate_on(
             options.scoring.top_k,
             options.timeout,
             shards,
-            CacheWork.of(options.cache),
+            NodeCache.of(options.cache),
         )
         run = Run(evaluation, items, labels, options, progress, stack)
         driver = stack.enter_context(

@@ -17,7 +17,7 @@ from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Answer, Driver
 from zoofast.cluster.evaluate import images_of
 from zoofast.cluster.shared import shared_folder
-from zoofast.cluster.work import CacheWork, Done, PrepWork, bins_digests
+from zoofast.cluster.work import Done, NodeCache, PrepWork, bins_digests
 from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation.answers import Places
 from zoofast.preprocess.folder import PrepOptions, PrepReport, Progress, Store, choose
@@ -49,7 +49,7 @@ def store_on(cluster: RayCluster) -> Store:
             mark = stack.enter_context(shared_folder(Path(folder, MARKED)))
             bins = bins_digests(chosen, options.packing)
             recipe, packing = report.recipe, options.packing
-            cache = CacheWork.of(options.cache, (folder, len(items) * sink.space_each))
+            cache = NodeCache.of(options.cache, (folder, len(items) * sink.space_each))
             work = PrepWork(images, recipe, options.format, folder, mark, packing, bins, cache)
             driver = stack.enter_context(
                 Driver(cluster, work, chosen, _no_model, options.threads, options.cache)

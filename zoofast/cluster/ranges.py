@@ -34,11 +34,11 @@ class Range:
 def parts_of(
     places: Places, total: int, shares: Mapping[str, int], batch: int
 ) -> dict[str, Places]:
-    """Divides all `total` images among nodes, in order, by their `shares`; returns those of
-    `places`, which rise, that each node has.
+    """Divides all `total` images among nodes, in order, in proportion to `shares`. Returns those of
+    `places` (rising) that are in each node's part.
 
-    A part depends on the images that are left only in its end, which is a multiple of `batch`. So
-    a node has the same images in each run.
+    So a node has the same images whatever is left to be done, apart from fewer than `batch` at each
+    end: a part has whole batches of `places`.
     """
     ends = np.cumsum(list(shares.values()), dtype=np.int64) * total // sum(shares.values())
     cuts = np.searchsorted(places, ends[:-1])

@@ -86,8 +86,8 @@ class Images:
 
 
 @dataclass(frozen=True)
-class CacheWork:
-    """The folder for a cache of pixels on each node. outputs: a folder and the bytes that it is to
+class NodeCache:
+    """The cache of pixels that each node keeps. outputs: a folder, and the bytes that it is to
     hold; a cache on the same disk leaves as many free."""
 
     folder: str
@@ -97,14 +97,15 @@ class CacheWork:
     @classmethod
     def of(
         cls, cache: PixelCache | None, outputs: tuple[str, int] | None = None
-    ) -> CacheWork | None:
-        """The cache of a run, for its nodes."""
+    ) -> NodeCache | None:
+        """For the nodes of a run whose options have `cache`."""
         if cache is None:
             return None
         return cls(os.path.abspath(cache.folder), cache.max_bytes, outputs)
 
     def open(self, warn: Callable[[str], None]) -> PixelCache:
-        """Raises OutputError where the folder of a cache beside outputs cannot be made."""
+        """The cache on this node. Raises OutputError where there are outputs, and the folder cannot
+        be made."""
         cache = PixelCache(self.folder, self.max_bytes, warn)
         return cache.beside(Path(self.outputs[0]), self.outputs[1]) if self.outputs else cache
 
@@ -124,7 +125,7 @@ class EvalWork:
     top_k: int
     timeout: float
     shards: str = ""
-    cache: CacheWork | None = None
+    cache: NodeCache | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class PrepWork:
     mark: str
     packing: Packing
     bins: list[str]
-    cache: CacheWork | None = None
+    cache: NodeCache | None = None
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,8 @@ class Worker:
         except ZoofastError as error:
             return Refused(str(error), is_node=False)
         self._ended = time.monotonic()
-        warnings, self._warnings[:] = self._warnings[:], []
+        warnings = self._warnings.copy()
+        self._warnings.clear()
         return replace(done, seconds=self._ended - begin, waited=waited, warnings=warnings)
 
 

@@ -257,7 +257,7 @@ def _prepare_locked(
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
     _check_space(folder, needed)
-    if options.cache is not None and store is _store:
+    if options.cache is not None and store is _store:  # else the caches are on other machines
         options = replace(options, cache=options.cache.beside(folder, needed))
     write_manifest(folder, report.content())
     progress(report)
@@ -292,6 +292,7 @@ def _prepare_locked(
 
 
 def _where(items: Sequence[Item], are_chosen: Iterable[bool]) -> Selection[Item]:
+    """The items for which `are_chosen` has True."""
     places = np.flatnonzero(np.fromiter(are_chosen, bool, len(items)))
     return Selection(items, places.astype(np.int32))
 

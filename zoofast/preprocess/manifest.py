@@ -99,10 +99,7 @@ def _manifest(content: Any) -> Manifest:
     format = _get(options, "format", str)
     if format not in FORMATS:
         raise ValueError(f"'format' is none of {', '.join(FORMATS)}")
-    names = content.get("names")
-    has_other = not isinstance(names, Strings) and _get(content, "names", list)
-    if has_other or any(map(name_problem, names)):
-        raise ValueError("'names' has one that no image can have")
+    names = _names(content)
     failures = [_get(failure, "name", str) for failure in _get(content, "failures", list)]
     packing, bins = _packing(content, names)
     return Manifest(
@@ -111,11 +108,20 @@ def _manifest(content: Any) -> Manifest:
         _get(recipe, "digest", str),
         format,
         _get(content, "resize_order", str),
-        Strings() if names == [] else names,
+        names,
         frozenset(failures),
         bins,
         packing,
     )
+
+
+def _names(content: Any) -> Strings:
+    names = content.get("names")
+    if not isinstance(names, Strings) and _get(content, "names", list) == []:
+        return Strings()
+    if not isinstance(names, Strings) or any(map(name_problem, names)):
+        raise ValueError("'names' has one that no image can have")
+    return names
 
 
 def packing_as_dict(packing: Packing, bins: Sequence[Bin]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from zoofast import _core
 from zoofast.base.by_name import NameIndex
 from zoofast.base.files import PART, write_errors
 from zoofast.base.rows import NamedRows, npy_header
+from zoofast.base.sequences import Mapped
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing
 from zoofast.preprocess.cache import PixelCache
@@ -88,19 +89,22 @@ class FileSink:
         self.space_each = -(-self.nbytes_each // _core.PAGE) * _core.PAGE  # files take blocks
 
     def completed(self, items: Sequence[Item], names: Sequence[str]) -> NDArray[np.bool_]:
-        files = NameIndex(_FilesOf(names, self._paths))
+        files = NameIndex(self._files(names))
         is_whole = _sizes(self._paths.folder, files) == self.nbytes_each
-        places = files.places(_FilesOf(Names(items), self._paths))
+        places = files.places(self._files(Names(items)))
         is_whole = np.append(is_whole, False)  # for the place -1
         completed: NDArray[np.bool_] = is_whole[places]
         return completed
 
     def clear(self, names: Sequence[str]) -> None:
-        remove_files(self._paths.folder, _FilesOf(names, self._paths))
+        remove_files(self._paths.folder, self._files(names))
 
     def remove_unfinished(self, names: Sequence[str]) -> None:
         """Removes what other processes, which have ended, left unfinished."""
-        _sizes(self._paths.folder, NameIndex(_FilesOf(names, self._paths)))
+        _sizes(self._paths.folder, NameIndex(self._files(names)))
+
+    def _files(self, names: Sequence[str]) -> Mapped[str]:
+        return Mapped(names, self._paths.file)
 
     def store(
         self,
@@ -126,28 +130,6 @@ class FileSink:
 
     def finish(self) -> None:
         """Nothing is left to do: every file has its final name."""
-
-
-class _FilesOf(Sequence[str]):
-    """The files of images, by their names. It holds no copy of them."""
-
-    def __init__(self, names: Sequence[str], paths: OutputPaths) -> None:
-        self._names, self._paths = names, paths
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> _FilesOf: ...
-    def __getitem__(self, index: int | slice) -> str | _FilesOf:
-        if isinstance(index, slice):
-            return _FilesOf(self._names[index], self._paths)
-        return self._paths.file(self._names[index])
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._paths.file, self._names)
 
 
 def _part(tag: str) -> str:

@@ -53,7 +53,7 @@ def most_confident_mistakes(
     if len(wrong) > limit:  # sort only what can be among the first, ties at the end included
         lowest = np.partition(confidence[wrong], len(wrong) - limit)[len(wrong) - limit]
         wrong = wrong[confidence[wrong] >= lowest]
-    # All may be equal: there is no list of them.
+    # Millions may have the same confidence: they become no list.
     order = nsmallest(limit, map(int, wrong), key=lambda i: (-float(confidence[i]), names[i]))
     return [
         Mistake(names[i], int(truth[i]), int(predicted[i]), float(confidence[i])) for i in order

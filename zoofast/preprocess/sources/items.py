@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple, overload
 
 from zoofast.base.names import name_problem, stem
-from zoofast.base.sequences import Selection, Strings, is_same
+from zoofast.base.sequences import Mapped, Selection, Strings, is_same
 
 _NO_OFFSET = -1
 _MAX_NBYTES = 1 << 62  # a damaged tar may claim more
@@ -117,25 +118,12 @@ class Items(Sequence[Item]):
         )
 
 
-class Names(Sequence[str]):
-    """The names of items. It holds no copy of them."""
+class Names(Mapped[str]):
+    """The names of items."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Names: ...
-    def __getitem__(self, index: int | slice) -> str | Names:
-        if isinstance(index, slice):
-            return Names(self._items[index])
-        return self._items[index].name
+        super().__init__(items, attrgetter("name"))
 
     def __iter__(self) -> Iterator[str]:
-        items = self._items
         # Items are not made for their names alone.
-        return items.names() if isinstance(items, Items) else (item.name for item in items)
+        return self._items.names() if isinstance(self._items, Items) else super().__iter__()

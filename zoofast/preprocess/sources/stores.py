@@ -41,7 +41,7 @@ FIRST_DELAY, MAX_DELAY = 0.25, 8.0  # seconds between two attempts; each is twic
 MAX_DEAD = 8  # files in a row that no attempt brought: the run ends
 AHEAD_BYTES = 4 << 20  # that a file object reads at least where it is read forwards
 MAX_VIEWED_BYTES = 4 << 20  # of an answer of HTTP of which parts are given as views
-MIN_REUSED_BYTES = 1 << 20  # of memory
+MIN_REUSED_BYTES = 1 << 20  # of memory that is used again; its size is a multiple
 PART_BYTES = 8 << 20  # of one request where the bytes of a broken one are lost
 # Of fsspec's info: what changes with a file's content, the best first.
 _VERSIONS = (
