@@ -9,6 +9,8 @@ import signal
 import subprocess
 import time
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,21 @@ def slow_words(run: Path, tmp_path: Path, *more: str) -> list[str]:
     arguments = eval_case.words(run, "--sim-fps", "10", "--batchsize", "2", *more)
     arguments += ["-o", str(tmp_path / "r.json"), "--save-logits", str(tmp_path / "l.npy")]
     return [*arguments, "--json", str(tmp_path / "e.json")]
+
+
+@contextmanager
+def no_space_for(out: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The disk is full when the output `out` gets its name."""
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target) == out:
+            raise OSError(28, os.strerror(28))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        yield
 
 
 # ---- interrupted and resumed ---------------------------------------------------------
@@ -112,6 +129,47 @@ def test_a_journal_that_does_not_fit(
     assert not journal.exists()
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["same-order", "reversed"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_logits_are_found_in_any_order(
+    run: Path,
+    tmp_path: Path,
+    files: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reverse: bool,
+    more: int,
+) -> None:
+    """A run that ended while it wrote its outputs leaves a journal in the order of the answers,
+    but logits in the source's order."""
+    out, logits, names = (tmp_path / name for name in ("r.json", "l.npy", "l.names.txt"))
+    arguments = eval_case.words(run, "-o", out, "--save-logits", logits, "--batchsize", "5")
+    with no_space_for(out, monkeypatch):
+        assert main(arguments) == 2
+    journal = tmp_path / "r.json.journal"
+    first, *batches = journal.read_bytes().splitlines(keepends=True)
+    if reverse:
+        journal.write_bytes(b"".join([first, *reversed(batches)]))
+    whole, lines = logits.read_bytes(), names.read_text().splitlines(keepends=True)
+    # Rows that the journal does not have: the run was killed between the two.
+    row, line = whole[-models.CLASSES * 4 :] * more, "not_in_journal\n" * more
+
+    # Names of other images: one twice, one missing, one unknown.
+    for wrong in ([lines[1], *lines[1:]], lines[:-1], ["unknown\n", *lines[1:]]):
+        names.write_text("".join(wrong) + line)
+        assert main([*arguments, "--resume"]) == 2
+        error = capsys.readouterr().err
+        assert f"has not the logits of the {eval_case.COUNT} images that are done" in error
+        assert logits.read_bytes() == whole and not out.exists()
+
+    logits.write_bytes(whole + row)
+    names.write_text("".join(lines) + line)
+    assert main([*arguments, "--resume"]) == 0
+    assert out.read_text() == eval_case.result_of(files)
+    assert logits.read_bytes() == whole and names.read_text() == "".join(lines)
+    assert lines == [f"{name}\n" for name in sorted(eval_case.scores_of(files))]
+
+
 def test_a_run_that_failed_at_its_start_blocks_nothing(
     run: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
@@ -166,15 +224,7 @@ def test_the_journal_stays_until_every_output_is_written(
     out = tmp_path / "outputs" / "file"
     out.parent.mkdir()
     arguments = eval_case.words(run, option, out, "--journal", tmp_path / "journal")
-    replace = Path.replace
-
-    def full(self: Path, target: Path) -> Path:
-        if Path(target) == out:
-            raise OSError(28, os.strerror(28))
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", full)
+    with no_space_for(out, monkeypatch):
         assert main(arguments) == 2
     shown = capsys.readouterr()
     assert "file: cannot be written: No space left on device" in shown.err
