@@ -399,6 +399,8 @@ class Exceptions:
 
     class RayActorError(RayError): ...
 
+    class ActorUnschedulableError(RayError): ...
+
     def __init__(self, error: Exception) -> None:
         self.exceptions, self._error = self, error
 
@@ -418,6 +420,8 @@ def test_what_ray_says_of_a_process_that_has_ended() -> None:
     ):
         with pytest.raises(LostError, match=f"^its process {reason}"):
             RayCluster(Exceptions(Exceptions.RayActorError(text))).get("call")
+    with pytest.raises(LostError, match=r"^no process can start there: the node is gone"):
+        RayCluster(Exceptions(Exceptions.ActorUnschedulableError("The actor …"))).get("call")
     with pytest.raises(LostError, match=r"^the object is lost$"):
         RayCluster(Exceptions(Exceptions.RayError("the object is lost\n…"))).get("call")
 

@@ -83,13 +83,16 @@ class Nodes:
 
     def kill(self, node: Any) -> str:
         """SIGKILL to all processes of a node; returns its id."""
-        raylet = node.all_processes["raylet"][0].process.pid
-        processes = [path for path in Path("/proc").glob("[0-9]*") if _parent(path) == raylet]
+        raylet, processes = _processes(node)
         for pid in (raylet, *(int(path.name) for path in processes)):
             with suppress(ProcessLookupError):  # it ended with the raylet
                 os.kill(pid, signal.SIGKILL)
         self.nodes.remove(node)
         return str(node.node_id)
+
+    def computes(self, node: Any) -> bool:
+        """Whether a process of the node computes a task of zoofast now."""
+        return any(_title(path).startswith(b"ray::Worker.run") for path in _processes(node)[1])
 
     def close(self) -> None:
         """Ends all processes of the cluster, whatever happens."""
@@ -99,6 +102,20 @@ class Nodes:
         finally:
             for process in self._processes:
                 process.kill()
+
+
+def _processes(node: Any) -> tuple[int, list[Path]]:
+    """The node's raylet, and the folders in /proc of the processes that it has started."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    return raylet, [path for path in Path("/proc").glob("[0-9]*") if _parent(path) == raylet]
+
+
+def _title(process: Path) -> bytes:
+    """What Ray says that a process does."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _parent(process: Path) -> int:

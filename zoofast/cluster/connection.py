@@ -102,6 +102,10 @@ class RayCluster:
                     "this machine there"
                 ) from error
             raise LostError(f"its process has ended ({lines[0]})") from error
+        except errors.ActorUnschedulableError as error:
+            raise LostError(
+                "no process can start there: the node is gone, or has too few free CPUs or NPUs"
+            ) from error
         except errors.RayError as error:  # such as a result that was lost with its node
             raise LostError(first_line(error)) from error
 
