@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import fetched, folders
+from tests.support import fetched, folders, parquet_files
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.loader import Loader
@@ -19,15 +19,6 @@ from zoofast.preprocess.sources import open_source
 
 RECIPE = parse_recipe(folders.SPEC.toml(), "test")
 slow = pytest.mark.slow
-
-
-def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
-    import pyarrow
-    from pyarrow import parquet
-
-    path.parent.mkdir(exist_ok=True)
-    parquet.write_table(pyarrow.table(columns), path, **options)
-    return path
 
 
 def rows(files: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -49,10 +40,10 @@ def test_parquet_gives_what_the_folder_gives(tmp_path: Path, row_group_size: int
     files = dict(sorted((good | folders.BAD_FILES).items(), key=lambda file: file[0][::-1]))
     folders.write(tmp_path / "in", files)
     images = rows(files)
-    half = write(
+    half = parquet_files.write(
         tmp_path / "p/val-0.parquet", {"image": images[:13]}, row_group_size=row_group_size
     )
-    write(tmp_path / "p/val-1.parquet", {"image": images[13:]}, compression="zstd")
+    parquet_files.write(tmp_path / "p/val-1.parquet", {"image": images[13:]}, compression="zstd")
     (tmp_path / "p/README.md").touch()
     expected = prepare(tmp_path / "in", tmp_path / "expected")
     failures = {(f.name, f.cause, f.reason) for f in expected.failures}
@@ -88,7 +79,9 @@ def test_names_labels_and_columns(tmp_path: Path) -> None:
         None,
         {"bytes": data[4], "path": "../../etc/passwd"},
     ]
-    path = write(tmp_path / "val-0.parquet", {"image": images, "label": [3, 0, -1, None, 999]})
+    path = parquet_files.write(
+        tmp_path / "val-0.parquet", {"image": images, "label": [3, 0, -1, None, 999]}
+    )
     with open_source(path) as source:
         names = ["first", "val-0_00000001", "nothing", "val-0_00000003", "passwd"]
         assert [item.name for item in source.items] == names
@@ -101,7 +94,9 @@ def test_names_labels_and_columns(tmp_path: Path) -> None:
         assert failed == dict.fromkeys(names[2:4], "the row has no image")
     binary = pyarrow.array(data, pyarrow.large_binary())
     for column in ("jpg", "jpeg", "bytes", "image"):
-        path = write(tmp_path / "b.parquet", {"x": range(5), column: binary, "cls": range(5)})
+        path = parquet_files.write(
+            tmp_path / "b.parquet", {"x": range(5), column: binary, "cls": range(5)}
+        )
         with open_source(path) as source:
             assert [source.read(item) for item in source.items] == data
             assert source.read_labels() == {f"b_{i:08d}": i for i in range(5)}
@@ -114,7 +109,7 @@ def test_names_labels_and_columns(tmp_path: Path) -> None:
         ({"image": [{"bytes": [1, 2], "path": "a.jpg"}]}, "no column of images: .*: image$"),
     ):
         with pytest.raises(SourceError, match=words):
-            open_source(write(tmp_path / "c.parquet", columns))
+            open_source(parquet_files.write(tmp_path / "c.parquet", columns))
     twice = pyarrow.Table.from_arrays([binary, binary], ["image", "image"])
     parquet.write_table(twice, tmp_path / "c.parquet")
     with pytest.raises(SourceError, match=r"no column of images: .*: image, image$"):
@@ -123,7 +118,7 @@ def test_names_labels_and_columns(tmp_path: Path) -> None:
         (["cat"] * 5, "its column label is string, not a whole number"),
         ([1, 2, 3, 4, 10**9], "c.parquet/c_00000004: its label is more than 999999999"),
     ):
-        path = write(tmp_path / "c.parquet", {"image": binary, "label": label})
+        path = parquet_files.write(tmp_path / "c.parquet", {"image": binary, "label": label})
         with open_source(path) as source, pytest.raises(SourceError, match=words):
             source.read_labels()
 
@@ -132,7 +127,7 @@ def test_names_labels_and_columns(tmp_path: Path) -> None:
 def test_a_damaged_page_loses_its_row_group_alone(tmp_path: Path) -> None:
     files = folders.good_files(30)
     columns = {"image": rows(files), "label": range(30)}
-    path = write(
+    path = parquet_files.write(
         tmp_path / "a.parquet",
         columns,
         row_group_size=10,
@@ -164,7 +159,9 @@ def test_damage_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -> None
     import random
 
     files = folders.good_files(6)
-    whole = write(tmp_path / "a.parquet", {"image": rows(files), "label": range(6)}).read_bytes()
+    whole = parquet_files.write(
+        tmp_path / "a.parquet", {"image": rows(files), "label": range(6)}
+    ).read_bytes()
     rng = random.Random(0)
     refused = 0
     for _ in range(300):
@@ -207,7 +204,7 @@ print(peak() - listed)
 """
     images = [i.to_bytes(4, "big") * 25_000 for i in range(2000)]
     options = {"write_batch_size": 4, "use_dictionary": False, "compression": "none"}
-    path = write(tmp_path / "a.parquet", {"image": images}, **options)
+    path = parquet_files.write(tmp_path / "a.parquet", {"image": images}, **options)
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 120_000  # kB, of 200,000

@@ -2,7 +2,7 @@
 
 A row is an image: the column `image` is a struct of `bytes` and `path`, or the bytes themselves;
 the column `label` is the number of its class. A file is listed without its images. They are read by
-row groups, a few rows at a time.
+row groups, a few rows at a time: by parquet_pages, and by pyarrow what that leaves.
 https://parquet.apache.org/docs/file-format/
 https://huggingface.co/docs/datasets/image_dataset
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import bisect
 import errno
+import io
 import os
 from array import array
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple
 
 from zoofast.base.by_name import NumbersByName
@@ -26,6 +27,13 @@ from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.items import Item, Names
+from zoofast.preprocess.sources.parquet_pages import (
+    ColumnChunk,
+    UnusualError,
+    Values,
+    column_chunks,
+    pages,
+)
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
 from zoofast.preprocess.sources.stored import FetchError, too_large
@@ -38,6 +46,7 @@ _MAX_BATCH_ROWS = 64
 _LISTED_ROWS = 10_000  # whose names are read at once
 _MAX_GROUP_BYTES = 1 << 24  # of a row group that is read at once
 _BUFFER_BYTES = 1 << 20  # of a larger one that are read at once
+_TAIL_BYTES = 1 << 16  # of a file that are read first, as pyarrow does
 MAX_GROUPS_AT_ONCE = 2  # row groups that are read from a store at the same time
 
 
@@ -45,7 +54,8 @@ MAX_GROUPS_AT_ONCE = 2  # row groups that are read from a store at the same time
 class _File:
     """A Parquet file: its columns by their paths, and the first row of each row group.
 
-    open: gives what pyarrow reads, the file's path or a file object.
+    open: gives what pyarrow reads, the file's path or a file object. chunks: the images of each
+    row group; None: pyarrow reads them.
     """
 
     path: str
@@ -54,6 +64,7 @@ class _File:
     image: str
     image_path: str | None
     label: str | None
+    chunks: list[ColumnChunk | None]
     first_rows: list[int]  # and the number of rows
     stamp: bytes | None
 
@@ -83,6 +94,70 @@ class _File:
             ) as file,
         ):
             yield from file.iter_batches(rows, list(groups), list(columns), use_threads=False)
+
+    def images(self, group: int, rows: int) -> Generator[Values, None, None]:
+        """The images of a row group, some at a time. rows: that pyarrow is to read at once. They
+        are views of Arrow's memory. Raises OSError that names the file."""
+        given, chunk = 0, self.chunks[group]
+        try:
+            if chunk is None:
+                raise UnusualError
+            with _damage(self.path), closing(_opened(self.open())) as file:
+                read = partial(_read, file)
+                if chunk.end - chunk.begin <= _MAX_GROUP_BYTES:  # one request to a store
+                    whole = read(chunk.begin, chunk.end - chunk.begin)
+                    read = partial(_part, whole, chunk.begin)
+                for values in pages(read, chunk):
+                    given += len(values)
+                    yield values
+            return
+        except UnusualError:
+            pass
+        with closing(self.batches([self.image], [group], rows)) as batches:
+            for batch in batches:
+                values = _views(_leaf(batch.column(0)))
+                known = min(given, len(values))
+                given -= known
+                if values[known:]:
+                    yield values[known:]
+
+
+def _opened(what: Any) -> Any:
+    """The file at a path, without a buffer; or the file object that `what` is."""
+    return open(what, "rb", buffering=0) if isinstance(what, str) else what
+
+
+def _read(file: Any, begin: int, nbytes: int) -> memoryview:
+    """`nbytes` bytes of a file from `begin` on. Raises OSError; UnusualError at the file's end."""
+    import pyarrow
+
+    file.seek(begin)
+    if isinstance(file, io.FileIO):
+        # Arrow's allocator, unlike Python's, has memory that the system need not clear.
+        view = memoryview(pyarrow.allocate_buffer(nbytes)).cast("B")
+        view = view[: file.readinto(view)]
+    else:
+        view = memoryview(file.read(nbytes))
+    if len(view) != nbytes:
+        raise UnusualError
+    return view
+
+
+def _footer(file: Any, nbytes: int) -> memoryview:
+    """The bytes of the metadata of a file of `nbytes` bytes; none if they are not there."""
+    try:
+        tail = _read(file, max(nbytes - _TAIL_BYTES, 0), min(nbytes, _TAIL_BYTES))
+        length = int.from_bytes(tail[-8:-4], "little")
+        if length <= len(tail) - 8:
+            return tail[len(tail) - 8 - length : -8]
+        return _read(file, nbytes - 8 - length, length) if length <= nbytes - 8 else tail[:0]
+    except UnusualError:
+        return memoryview(b"")
+
+
+def _part(data: memoryview, first: int, begin: int, nbytes: int) -> memoryview:
+    """As _read, of `data`, which begins with the byte `first` of the file."""
+    return data[begin - first : begin - first + nbytes]
 
 
 @contextmanager
@@ -162,17 +237,15 @@ class ParquetSource(FetchedSource):
         nbytes = file.metadata.row_group(part.group).total_byte_size
         at_once = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * (end - first) // max(1, nbytes)))
         given = 0
-        with closing(file.batches([file.image], [part.group], at_once)) as batches:
-            for batch in batches:
-                column = _leaf(batch.column(0))
-                stop = bisect.bisect_left(part.rows, first + len(column), given)
-                rows = [row - first for row in part.rows[given:stop]]
-                if rows:
-                    contents = list(_contents(column, rows, max_bytes))
-                    if 2 * len(rows) < len(column):  # a view keeps the memory of the whole batch
-                        contents = [d if isinstance(d, OSError) else bytes(d) for d in contents]
-                    yield contents
-                first += len(column)
+        with closing(file.images(part.group, at_once)) as images:
+            for values in images:
+                stop = bisect.bisect_left(part.rows, first + len(values), given)
+                # A view keeps the memory of all values.
+                is_copied = 2 * (stop - given) < len(values)
+                for i in range(given, stop, at_once):
+                    rows = part.rows[i : min(i + at_once, stop)]
+                    yield [_fetched(values[row - first], max_bytes, is_copied) for row in rows]
+                first += len(values)
                 given = stop
                 if given == len(part.rows):
                     return
@@ -186,22 +259,28 @@ def _leaf(column: Any) -> Any:
     return column.field(0) if pyarrow.types.is_struct(column.type) else column
 
 
-def _contents(column: Any, rows: Sequence[int], max_bytes: int) -> Iterator[Fetched]:
-    """The images of `rows` of a binary column. They are views of Arrow's memory, not copies."""
+def _fetched(value: memoryview | None, max_bytes: int, is_copied: bool) -> Fetched:
+    """An image, or why a row has none."""
+    if value is None:
+        return OSError(errno.ENODATA, "the row has no image")
+    if len(value) > max_bytes:
+        return too_large(max_bytes)
+    return bytes(value) if is_copied else value
+
+
+def _views(column: Any) -> Values:
+    """The values of a binary column."""
     from pyarrow import types
 
     _, offsets, data = column.buffers()
     ends = memoryview(offsets).cast("B").cast("q" if types.is_large_binary(column.type) else "i")
     view = memoryview(b"" if data is None else data).cast("B")
-    is_valid = column.is_valid().to_pylist() if column.null_count else None
-    for row in rows:
-        begin, end = ends[column.offset + row], ends[column.offset + row + 1]
-        if is_valid is not None and not is_valid[row]:
-            yield OSError(errno.ENODATA, "the row has no image")
-        elif end - begin > max_bytes:
-            yield too_large(max_bytes)
-        else:
-            yield view[begin:end]
+    pairs = pairwise(ends[column.offset : column.offset + len(column) + 1])
+    values: Values = [view[begin:end] for begin, end in pairs]
+    if column.null_count:
+        is_valid = column.is_valid().to_pylist()
+        return [value if has else None for value, has in zip(values, is_valid, strict=True)]
+    return values
 
 
 def import_pyarrow() -> None:
@@ -301,8 +380,10 @@ def _open(
     """What a file tells of itself, and why its labels cannot be read. Raises SourceError."""
     from pyarrow import parquet, types
 
-    with _damage(path), parquet.ParquetFile(opened()) as file:
-        metadata, schema = file.metadata, file.schema_arrow
+    with _damage(path), closing(_opened(opened())) as content:
+        footer = _footer(content, nbytes)
+        with parquet.ParquetFile(content) as file:
+            metadata, schema = file.metadata, file.schema_arrow
     counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     first_rows = list(accumulate(counts, initial=0))
     if min(counts, default=0) < 0 or first_rows[-1] > nbytes:
@@ -322,4 +403,6 @@ def _open(
     if label is not None and not types.is_integer(kinds[label]):
         problem = f"{path}: its column {label} is {kinds[label]}, not a whole number"
         label = None
-    return _File(path, opened, metadata, image, image_path, label, first_rows, stamp), problem
+    chunks = column_chunks(metadata, footer, image)
+    file = _File(path, opened, metadata, image, image_path, label, chunks, first_rows, stamp)
+    return file, problem
