@@ -164,6 +164,19 @@ def test_what_is_left_to_pyarrow(tmp_path: Path) -> None:
         by_pages(path, "image.list.element")
 
 
+def test_a_dictionary_of_more_values_than_rows(tmp_path: Path) -> None:
+    """So that a small file cannot ask for the memory of millions of views."""
+    from pyarrow import parquet
+
+    path = parquet_files.write(tmp_path / "a.parquet", {"image": [b"a", b"b", b"c"]})
+    metadata, data = parquet.read_metadata(path), path.read_bytes()
+    (chunk,) = column_chunks(metadata, footer_of(data), "image")
+    assert chunk is not None
+    assert [len(values) for values in pages(reader(data), chunk)] == [3]
+    with pytest.raises(UnusualError):
+        list(pages(reader(data), chunk._replace(values=2)))
+
+
 def test_a_page_that_is_left_to_pyarrow_behind_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
