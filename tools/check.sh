@@ -57,11 +57,16 @@ asan)
     exec "$python" -m pytest -q -p no:cacheprovider $parallel $files "$@"
     ;;
 oldest)
-    # NumPy: the oldest with a wheel for this Python
+    # NumPy and pyarrow: the oldest with a wheel for this Python
     numpy=$(python3 -c 'import sys; v = sys.version_info
 print("1.23.2" if v < (3, 12) else "1.26.0" if v < (3, 13) else "2.1.0")')
+    pyarrow=$(python3 -c 'import sys; v = sys.version_info
+print("15.0.0" if v < (3, 13) else "18.0.0" if v < (3, 14) else "22.0.0")')
     fresh "numpy==$numpy" 'pillow==10.0.0' 'rich==13.0.0' 'pytest==7.4.0' \
-        'pytest-xdist==3.2.0' 'hypothesis==6.80.0' 'scipy==1.9.3'
+        'pytest-xdist==3.2.0' 'hypothesis==6.80.0' 'scipy==1.9.3' "pyarrow==$pyarrow" \
+        'zstandard==0.21.0'
+    "$python" -m pytest -q -p no:cacheprovider -m slow tests/preprocess/test_parquet.py \
+        tests/preprocess/test_parquet_pages.py tests/preprocess/test_compressed_tars.py
     # shellcheck disable=SC2086
     ZOOFAST_TEST_LEVELS=one exec "$python" -m pytest -q -p no:cacheprovider $parallel $files "$@"
     ;;
