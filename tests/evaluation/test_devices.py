@@ -90,13 +90,14 @@ def test_onnx_runtime_computes_batches_at_once(
 
 
 def failing(lost: set[int], call: int, error: Exception) -> Callable[[int], Callable[[int], None]]:
-    """device -> what it does before each call: the devices `lost` raise `error` at that call, and
-    the others compute nothing before all of these have."""
+    """device -> what it does before each call: the devices `lost` raise `error` at that call. The
+    others, and the other executors of these, compute nothing before all of these have: they would
+    leave no batch to a device that begins late."""
     left, failed = set(lost), threading.Event()
 
     def of_device(device: int) -> Callable[[int], None]:
         def before(calls: int) -> None:
-            if device not in lost:
+            if device not in lost or calls > call:
                 assert failed.wait(60)
             elif calls == call:
                 left.discard(device)
