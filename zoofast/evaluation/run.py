@@ -84,7 +84,8 @@ class Run:
         self.state = EvalProgress(evaluation.resumed)
         self._counted = 0  # answers that self.state.hits includes
         self._reported_ns = 0  # when progress was last reported, monotonic
-        self._truth = np.full(len(items), -1, np.int32)  # (n,): the class of the model; -1: none
+        # (n,): the model's class of each image; -1: it has no label. `begin` reads them.
+        self._truth = np.empty(0, np.int32)
         if labels is not None and not self._has_label(labels).any():
             raise LabelError(
                 f"{labels.source}: no image has a label: the names do not match "
@@ -153,7 +154,8 @@ class Run:
         """Call this when the model is loaded, of `classes` classes, and before the first `add`."""
         self._evaluation.classes = classes
         self._check_resumed()
-        self._load_labels()
+        # Before the run, so that labels which do not fit the model cost no time.
+        self._truth = self._true_classes(classes)
         if self._journal is not None:
             self._journal.begin()
         if self.options.logits is not None:
@@ -261,17 +263,18 @@ class Run:
         self._progress(state)
         self._reported_ns = time.monotonic_ns()
 
-    def _load_labels(self) -> None:
-        """Reads each image's class. Before the run, so that labels which do not fit the model cost
-        no time."""
-        if self._labels is None:
-            return
-        classes, has_label = self._evaluation.classes, self._has_label(self._labels)
-        offset = self.options.scoring.offset(classes)
-        names: Sequence[str] = self.answers.names_of_items
-        if not has_label.all():
-            names = Selection(names, np.flatnonzero(has_label))
-        self._truth[has_label] = true_classes(names, self._labels, classes, offset)
+    def _true_classes(self, classes: int) -> NDArray[np.int32]:
+        """See _truth. Raises LabelError for a class that a model of `classes` classes lacks."""
+        labels, names = self._labels, self.answers.names_of_items
+        if labels is None:
+            return np.full(len(names), -1, np.int32)
+        has_label, offset = self._has_label(labels), self.options.scoring.offset(classes)
+        if has_label.all():
+            return true_classes(names, labels, classes, offset)
+        truth = np.full(len(names), -1, np.int32)
+        labelled = Selection(names, np.flatnonzero(has_label))
+        truth[has_label] = true_classes(labelled, labels, classes, offset)
+        return truth
 
     def _finish(self) -> None:
         """Scores the images that are done."""
