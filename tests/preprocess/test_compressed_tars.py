@@ -214,6 +214,28 @@ def test_a_bomb_does_not_take_memory(tmp_path: Path) -> None:
     assert peak < 20 * CHUNK
 
 
+def test_a_loader_holds_no_list_of_the_members(tmp_path: Path) -> None:
+    """What a Loader holds grows by less than 30 bytes for each member that is not read yet."""
+
+    def held(count: int) -> int:
+        path = tmp_path / f"{count}.tar.gz"
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            for i in range(count):
+                info = tarfile.TarInfo(f"ILSVRC2012_val_{i:08d}.JPEG")
+                info.size = 1
+                file.write(info.tobuf() + bytes(512))
+            file.write(bytes(1024))
+        with open_source(path) as source:
+            assert len(source.items) == count
+            tracemalloc.start()
+            with Loader(source, RECIPE, threads=1, batch_size=1, depth=1):
+                nbytes = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+        return nbytes
+
+    assert held(12_000) - held(2_000) < 10_000 * 30
+
+
 def test_a_window_that_is_too_large_is_refused(tmp_path: Path) -> None:
     """xz's filter asks for 1.5 GB of memory before it has decompressed a byte."""
     data = lzma.compress(tar_of(folders.good_files(1)), filters=[{"id": lzma.FILTER_LZMA2}])

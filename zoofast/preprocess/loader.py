@@ -25,6 +25,7 @@ from zoofast import _core
 from zoofast._core import Status
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, PART
+from zoofast.base.sequences import Selection
 from zoofast.errors import OutputError
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
@@ -235,8 +236,10 @@ class Ring(ABC, Generic[T]):
         if self._reader is not None:
             self._reader.close()
         if isinstance(self._source, FetchedSource):
-            self._is_fetched = [self._must_fetch(item) for item in self._items]
-            readable = list(itertools.compress(self._items, self._is_fetched))
+            count = len(self._items)
+            self._is_fetched = np.fromiter(map(self._must_fetch, self._items), bool, count)
+            places = np.flatnonzero(self._is_fetched).astype(np.int32)
+            readable = self._items if len(places) == count else Selection(self._items, places)
             self._reader = self._source.open_reader(readable, self.max_file_bytes)
 
     def __enter__(self: R) -> R:
@@ -305,7 +308,7 @@ class Ring(ABC, Generic[T]):
         if sum(queued.nbytes for queued in self._queue) > MAX_QUEUED_BYTES:
             return False
         first = self._next_item
-        flags = self._is_fetched[first + len(self._fetched) : first + len(items)]
+        flags = self._is_fetched[first + len(self._fetched) : first + len(items)].tolist()
         for is_fetched, run in itertools.groupby(flags):
             left = len(list(run))
             if not is_fetched:

@@ -62,10 +62,11 @@ class CompressedTarSource(TarSource, FetchedSource):
 
     def streams(self, items: Sequence[Item], max_bytes: int) -> list[Stream]:
         """A stream for the items of each tar."""
-        streams = []
+        streams, end = [], 0
         for archive, members in groupby(items, lambda item: item.archive):
-            part = list(members)
-            streams.append(Stream(len(part), partial(self._produce, archive, part, max_bytes)))
+            count = sum(1 for _ in members)
+            part, end = items[end : end + count], end + count
+            streams.append(Stream(count, partial(self._produce, archive, part, max_bytes)))
         return streams
 
     def _produce(

@@ -179,7 +179,7 @@ class _Part(NamedTuple):
 
     file: _File
     group: int
-    rows: list[int]
+    rows: array[int]
 
 
 @dataclass
@@ -228,7 +228,7 @@ class ParquetSource(FetchedSource):
             if last and last.file is file and last.group == group and last.rows[-1] < row:
                 last.rows.append(row)
             else:
-                parts.append(_Part(file, group, [row]))
+                parts.append(_Part(file, group, array("q", (row,))))
         return parts
 
     def _produce(self, part: _Part, max_bytes: int) -> Generator[list[Fetched], None, None]:
