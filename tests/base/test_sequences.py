@@ -26,6 +26,9 @@ def test_strings_are_those_of_a_list(texts: list[str], first: slice, second: sli
 
 
 def test_a_selection() -> None:
+    is_vowel = np.array([letter in "aeiou" for letter in "abcdef"])
+    assert Selection.where("abcdef", is_vowel) == ["a", "e"]
+    assert Selection.where("abcdef", is_vowel & False) == []
     chosen = Selection("abcdef", np.array([4, 0, 5]))
     assert chosen == ["e", "a", "f"] and chosen[1:] == ["a", "f"] and chosen[-1] == "f"
     assert chosen != ["e", "a"] and chosen != ["e", "a", "b"] and list(chosen[:0]) == []

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 S = TypeVar("S")
@@ -70,6 +71,11 @@ class Selection(Sequence[T]):
 
     def __init__(self, items: Sequence[T], places: range | NDArray[Any]) -> None:
         self._items, self.places = items, places
+
+    @classmethod
+    def where(cls, items: Sequence[T], are_chosen: NDArray[np.bool_]) -> Selection[T]:
+        """The elements of `items` for which `are_chosen`, (n,), has True: 4 bytes for each."""
+        return cls(items, np.flatnonzero(are_chosen).astype(np.int32))
 
     def __len__(self) -> int:
         return len(self.places)

@@ -84,7 +84,7 @@ class Run:
         self.state = EvalProgress(evaluation.resumed)
         self._counted = 0  # answers that self.state.hits includes
         self._reported_ns = 0  # when progress was last reported, monotonic
-        # (n,): the model's class of each image; -1: it has no label. `begin` reads them.
+        # (n,): the model's class of each image, -1 if it has no label. `begin` sets it.
         self._truth = np.empty(0, np.int32)
         if labels is not None and not self._has_label(labels).any():
             raise LabelError(
@@ -154,7 +154,7 @@ class Run:
         """Call this when the model is loaded, of `classes` classes, and before the first `add`."""
         self._evaluation.classes = classes
         self._check_resumed()
-        # Before the run, so that labels which do not fit the model cost no time.
+        # Labels that do not fit the model end the run here, before it has taken time.
         self._truth = self._true_classes(classes)
         if self._journal is not None:
             self._journal.begin()
@@ -264,7 +264,8 @@ class Run:
         self._reported_ns = time.monotonic_ns()
 
     def _true_classes(self, classes: int) -> NDArray[np.int32]:
-        """See _truth. Raises LabelError for a class that a model of `classes` classes lacks."""
+        """The class of each image, see `_truth`. Raises LabelError for one that a model of
+        `classes` classes does not have."""
         labels, names = self._labels, self.answers.names_of_items
         if labels is None:
             return np.full(len(names), -1, np.int32)
@@ -272,7 +273,7 @@ class Run:
         if has_label.all():
             return true_classes(names, labels, classes, offset)
         truth = np.full(len(names), -1, np.int32)
-        labelled = Selection(names, np.flatnonzero(has_label))
+        labelled = Selection.where(names, has_label)
         truth[has_label] = true_classes(labelled, labels, classes, offset)
         return truth
 

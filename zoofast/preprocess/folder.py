@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, compress
@@ -253,7 +253,8 @@ def _prepare_locked(
             report.names = Strings(chain(earlier.names, compress(report.names, is_new)))
         del earlier  # its names take memory
         completed = zip(items, sink.completed(items, report.names), strict=True)
-        todo = _where(items, (item.problem is not None or not done for item, done in completed))
+        is_todo = (item.problem is not None or not done for item, done in completed)
+        todo = Selection.where(items, np.fromiter(is_todo, bool, len(items)))
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
     _check_space(folder, needed)
@@ -291,12 +292,6 @@ def _prepare_locked(
     return report
 
 
-def _where(items: Sequence[Item], are_chosen: Iterable[bool]) -> Selection[Item]:
-    """The items for which `are_chosen` has True."""
-    places = np.flatnonzero(np.fromiter(are_chosen, bool, len(items)))
-    return Selection(items, places.astype(np.int32))
-
-
 def _check_space(folder: Path, needed: int) -> None:
     """Raises OutputError unless `needed` bytes are free."""
     free = free_space(folder)
@@ -311,10 +306,10 @@ def _verify(source: Source, items: Sequence[Item], folder: Path, report: PrepRep
     """Compares some of the tensors of `items` with the reference."""
     options = report.options
     without = {failure.name for failure in report.failures}
-    stored = _where(items, (not (item.problem or item.name in without) for item in items))
+    is_stored = (not (item.problem or item.name in without) for item in items)
     return verify(
         source,
-        stored,
+        Selection.where(items, np.fromiter(is_stored, bool, len(items))),
         folder,
         report.recipe,
         options.format,

@@ -236,11 +236,11 @@ class Ring(ABC, Generic[T]):
         if self._reader is not None:
             self._reader.close()
         if isinstance(self._source, FetchedSource):
-            count = len(self._items)
-            self._is_fetched = np.fromiter(map(self._must_fetch, self._items), bool, count)
-            places = np.flatnonzero(self._is_fetched).astype(np.int32)
-            readable = self._items if len(places) == count else Selection(self._items, places)
-            self._reader = self._source.open_reader(readable, self.max_file_bytes)
+            items = self._items
+            self._is_fetched = np.fromiter(map(self._must_fetch, items), bool, len(items))
+            if not self._is_fetched.all():
+                items = Selection.where(items, self._is_fetched)
+            self._reader = self._source.open_reader(items, self.max_file_bytes)
 
     def __enter__(self: R) -> R:
         return self

@@ -59,7 +59,7 @@ class LabelMembers:
 
     def unread(self) -> Selection[Item]:
         """The members that `classes` reads, in its order."""
-        return Selection(self.items, np.flatnonzero(np.array(self._classes) == _UNREAD))
+        return Selection.where(self.items, np.array(self._classes) == _UNREAD)
 
     def classes(self, read: Read) -> Iterator[tuple[str, int]]:
         """The name and the class of each image that has one. Raises SourceError."""
