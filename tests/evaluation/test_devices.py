@@ -90,9 +90,9 @@ def test_onnx_runtime_computes_batches_at_once(
 
 
 def failing(lost: set[int], call: int, error: Exception) -> Callable[[int], Callable[[int], None]]:
-    """device -> what it does before each call: the devices `lost` raise `error` at that call. The
-    others, and the other executors of these, compute nothing before all of these have: they would
-    leave no batch to a device that begins late."""
+    """device -> what it does before each call. The devices `lost` raise `error` at the call of
+    number `call`. Every later call of theirs, and every call of another device, waits until all of
+    them have raised it: else no batch may be left for a lost device that begins late."""
     left, failed = set(lost), threading.Event()
 
     def of_device(device: int) -> Callable[[int], None]:
