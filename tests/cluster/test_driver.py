@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
 from zoofast.cluster.work import Done, EvalWork, Worker
+from zoofast.commands.console import warn_of_misreads
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
@@ -226,7 +228,7 @@ def test_what_fails_three_times_ends_the_run_by_name(run: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("blind", ["a", "ab"])
 def test_an_image_that_a_node_cannot_read_is_tried_on_another(
-    run: Path, files: dict[str, bytes], blind: str
+    run: Path, files: dict[str, bytes], blind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     victim = sorted(files)[1]  # of a's first task
 
@@ -253,13 +255,42 @@ def test_an_image_that_a_node_cannot_read_is_tried_on_another(
 
     cluster.prepare = noted
     evaluation = evaluated(cluster, run)
+    assert evaluation.lost_nodes == {}
+    misread = {node.name: node.misread for node in evaluation.nodes}
     if blind == "ab":
         assert [failure.path for failure in evaluation.failures] == [str(run / "images" / victim)]
-        assert evaluation.images == eval_case.COUNT - 1 and evaluation.lost_nodes == {}
+        assert evaluation.images == eval_case.COUNT - 1
+        assert misread == {"a": [], "b": []}
         return
     check(evaluation, files)
-    reason = f"a: cannot read {run / 'images' / victim}, which b can read"
-    assert evaluation.lost_nodes == {"a": reason}
+    assert misread == {"a": [str(run / "images" / victim)], "b": []}
+    warn_of_misreads(evaluation.nodes)
+    assert capsys.readouterr().err == (
+        f"zoofast: a: could not read images of 1 task, such as {run / 'images' / victim}; other "
+        "nodes read them\n"
+    )
+
+
+def test_a_node_is_given_up_when_it_could_not_read_images_of_three_tasks(
+    run: Path, files: dict[str, bytes]
+) -> None:
+    def hides(node: str, call: int, answer: Any) -> Any:
+        if node != "a":
+            return answer
+        good = answer.is_good.copy()
+        good[0] = False
+        failure = Failure("x", f"x{call}.jpg", "unreadable", "No such file")
+        best = answer.best[np.arange(1, len(good))]
+        return replace(answer, is_good=good, best=best, failures=[failure])
+
+    cluster = Nodes("a", "b", change=hides)
+    evaluation = evaluated(cluster, run)
+    check(evaluation, files)
+    assert evaluation.nodes[0].misread[:3] == ["x1.jpg", "x2.jpg", "x3.jpg"]
+    assert evaluation.lost_nodes == {
+        "a": "a: could not read images of 3 tasks, which other nodes can read; the last is x3.jpg"
+    }
+    assert evaluation.nodes[0].images == 0
 
 
 def test_nodes_that_differ_are_not_used(
@@ -551,16 +582,20 @@ def test_bins_on_nodes(files: dict[str, bytes], tmp_path: Path, packing: Packing
             assert stops
             held = packing.images > 1 or packing.mirror
             assert any(name.endswith(".part") for name in made(out)) == held
-    assert [node.lost for node in there.nodes] == [
-        f"a: cannot read {victim}, which c can read",
-        "b: the node is gone",
-        "",
-    ]
+    assert [node.misread for node in there.nodes] == [[str(victim)], [], []]
+    assert [node.lost for node in there.nodes] == ["", "b: the node is gone", ""]
     assert there.resumed > 0 and there.prepared + there.resumed == here.prepared
     assert made(out) == made(tmp_path / "here")
     assert (tmp_path / "there.txt").read_text() == (tmp_path / "here.txt").read_text()
     for key in ("failures", "names", "unnamed", "bins", "total", "state"):
         assert getattr(there, key) == getattr(here, key), key
+
+    shutil.rmtree(out)
+    cluster = Nodes("a", "c")  # none is lost
+    cluster.prepare = blind
+    there = prepared(store=store_on(cluster))
+    assert [node.misread for node in there.nodes] == [[str(victim)], []]
+    assert made(out) == made(tmp_path / "here")
 
 
 def test_a_node_that_would_name_bins_otherwise(files: dict[str, bytes], tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
 class NodeReport:
-    """One node. seconds: that it worked. waited: seconds between two of its tasks, in all. lost:
+    """One node. seconds: that it worked. waited: seconds between two of its tasks, in all. misread:
+    the paths of images that it could not read and another node could, of each such task one. lost:
     why it was given up, "" if it was not."""
 
     name: str
@@ -18,6 +19,7 @@ class NodeReport:
     seconds: float = 0.0
     waited: float = 0.0
     nbytes_in: int = 0
+    misread: list[str] = field(default_factory=list)
     lost: str = ""
 
     @property

@@ -41,6 +41,7 @@ START_SECONDS = 120.0  # for a node to start its process, which waits for free C
 SILENT_SECONDS = 1800.0  # for a node to list the images and load the model, or to compute a task
 MAX_STARTS = 3  # of a node's process
 UNREADABLE = "unreadable"  # a cause of failures which may be the node's fault, not the image's
+MAX_MISREADS = 3  # tasks of a node with images that other nodes can read; an error may pass
 
 # The places of a task's images, what became of them, and the node that computed them.
 Answer = tuple[Places, Done, NodeReport]
@@ -89,6 +90,7 @@ class Driver:
         self._ranges = Ranges({})
         self._first: Opened | None = None
         self.lost_devices: dict[str, str] = {}  # node and device -> why
+        self._has_dropped = False  # an answer of a node that could not read an image
 
     @property
     def reports(self) -> list[NodeReport]:
@@ -104,6 +106,11 @@ class Driver:
     def lost(self) -> dict[str, str]:
         """Node, or its device -> why it was given up."""
         return self.lost_devices | {each.name: each.lost for each in self.reports if each.lost}
+
+    @property
+    def leaves_files(self) -> bool:
+        """Whether nodes may have written files of which no answer tells."""
+        return self._has_dropped or bool(self.lost)
 
     def __enter__(self) -> Driver:
         return self
@@ -274,13 +281,11 @@ class Driver:
             # The node may be at fault: another one tries the same images.
             done_range.unreadable, done_range.unreadable_on = path, member.node.id
             done_range.failed_on.add(member.node.id)
+            self._has_dropped = True
             self._ranges.put_back(done_range)
             return
         if done_range.unreadable and not path:
-            self._lose(
-                self._members[done_range.unreadable_on],
-                f"cannot read {done_range.unreadable}, which {report.name} can read",
-            )
+            self._misread(self._members[done_range.unreadable_on], done_range.unreadable)
         report.images += len(answer.is_good)
         report.tasks += 1
         report.seconds += answer.seconds
@@ -289,6 +294,17 @@ class Driver:
         for device, why in answer.lost_devices.items():
             self.lost_devices[f"{report.name}, device {device}"] = f"{report.name}: {why}"
         yield done_range.places, answer, report
+
+    def _misread(self, member: _Member, path: str) -> None:
+        """Notes an image that a node could not read and another could; gives the node up if it has
+        MAX_MISREADS of them."""
+        member.report.misread.append(path)
+        if len(member.report.misread) == MAX_MISREADS:
+            self._lose(
+                member,
+                f"could not read images of {MAX_MISREADS} tasks, which other nodes can read; the "
+                f"last is {path}",
+            )
 
     def _ready(self, apart_from: _Member | None = None) -> list[_Member]:
         """The nodes that can take tasks."""

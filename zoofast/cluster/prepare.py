@@ -85,9 +85,9 @@ def store_on(cluster: RayCluster) -> Store:
         if isinstance(sink, PackSink):
             sink.rows.finish()
         elif isinstance(sink, BinSink):
-            if driver.lost or failures:  # also of an answer that was left for another node's
+            if driver.leaves_files:
                 sink.remove_unfinished()
-        elif isinstance(sink, FileSink) and driver.lost:
+        elif isinstance(sink, FileSink) and driver.leaves_files:
             sink.remove_unfinished(report.names)
 
     return store

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 from zoofast.base.files import write_pieces
 from zoofast.base.json_text import json_pieces
 from zoofast.base.nodes import NodeReport
-from zoofast.base.text import escaped, shown
+from zoofast.base.text import counted, escaped, shown
 from zoofast.errors import OutputError
 
 if TYPE_CHECKING:
@@ -283,6 +283,17 @@ def print_nodes(nodes: Sequence[NodeReport]) -> None:
             row.append("yes" if node.lost else "")
         table.add(*row)
     table.print()
+
+
+def warn_of_misreads(nodes: Sequence[NodeReport]) -> None:
+    """Names an image for each node that is still in use and could not read all of its images."""
+    for node in nodes:
+        if node.misread and not node.lost:
+            tasks = counted(len(node.misread), "task")
+            warn(
+                f"{node.name}: could not read images of {tasks}, such as {node.misread[0]}; other "
+                "nodes read them"
+            )
 
 
 def terminal_width() -> int:

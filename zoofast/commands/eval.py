@@ -21,6 +21,7 @@ from zoofast.commands.console import (
     styled,
     warn,
     warn_of_failures,
+    warn_of_misreads,
     write_json,
     write_result,
 )
@@ -325,6 +326,7 @@ def _print_result(args: argparse.Namespace, evaluation: Evaluation, journal: Pat
         for reason in lost.values():
             warn(f"{reason}; the other {what} computed its batches")
             code = 1
+    warn_of_misreads(evaluation.nodes)
     if evaluation.state == "complete":
         return code
     cure = "; to continue, repeat the command with --resume" if journal else ""

@@ -191,6 +191,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         print_summary(report)
     print_failures(report)
+    console.warn_of_misreads(report.nodes)
     bad_verify = report.verified is not None and report.verified.differing
     lost = any(node.lost for node in report.nodes)
     return 1 if report.failures or bad_verify or lost else 0
