@@ -225,13 +225,7 @@ def test_a_loader_holds_no_list_of_the_members(tmp_path: Path) -> None:
                 info.size = 1
                 file.write(info.tobuf() + bytes(512))
             file.write(bytes(1024))
-        with open_source(path) as source:
-            assert len(source.items) == count
-            tracemalloc.start()
-            with Loader(source, RECIPE, threads=1, batch_size=1, depth=1):
-                nbytes = tracemalloc.get_traced_memory()[0]
-            tracemalloc.stop()
-        return nbytes
+        return fetched.held_by_a_loader(path)
 
     assert held(12_000) - held(2_000) < 10_000 * 30
 

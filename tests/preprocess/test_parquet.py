@@ -66,6 +66,18 @@ def test_parquet_gives_what_the_folder_gives(tmp_path: Path, row_group_size: int
 
 
 @slow
+def test_a_loader_holds_no_list_of_the_rows(tmp_path: Path) -> None:
+    """What a Loader holds grows by less than 30 bytes for each row that is not read yet."""
+
+    def held(count: int) -> int:
+        images = rows({f"ILSVRC2012_val_{i:08d}.JPEG": b"x" for i in range(count)})
+        path = parquet_files.write(tmp_path / f"{count}.parquet", {"image": images})
+        return fetched.held_by_a_loader(path)
+
+    assert held(12_000) - held(2_000) < 10_000 * 30
+
+
+@slow
 def test_names_labels_and_columns(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet

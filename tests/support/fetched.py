@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import errno
 import threading
+import tracemalloc
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+from tests.support import folders
+from zoofast import Loader
+from zoofast.preprocess.recipe_file import parse_recipe
+from zoofast.preprocess.sources import open_source
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.source import FetchedSource, Item
 
@@ -41,6 +47,18 @@ class DictSource(FetchedSource):
             if isinstance(data, OSError):
                 raise data
             yield [OSError(errno.EFBIG, "large") if len(data) > max_bytes else data]
+
+
+def held_by_a_loader(where: str | Path) -> int:
+    """Bytes of Python's memory that a Loader holds before an image is taken, apart from its source.
+    """
+    recipe = parse_recipe(folders.SPEC.toml(), "test")
+    with open_source(where) as source:
+        tracemalloc.start()
+        with Loader(source, recipe, threads=1, batch_size=1, depth=1):
+            nbytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    return nbytes
 
 
 def threads() -> list[str]:
