@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.support import folders
 from zoofast.errors import OutputError
 from zoofast.preprocess import folder as prep
-from zoofast.preprocess.bins import Packing
+from zoofast.preprocess.bins import PLAIN, Packing
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.manifest import MANIFEST, read_manifest
 from zoofast.preprocess.recipe import Recipe
@@ -299,6 +299,12 @@ def test_bins_stay_in_their_folder(
 def test_numbered_bins_have_no_shards(images: Path, tmp_path: Path, chosen: Recipe) -> None:
     with pytest.raises(OutputError, match="each shard would count from 0"):
         run(images, tmp_path / "out", chosen, BY_4, shard=(1, 2))
+    side = {"side_file": str(tmp_path / "side.txt"), "side_line": "{i} {bin}"}
+    with pytest.raises(OutputError, match="side file are numbered by {i}, and each shard would"):
+        run(images, tmp_path / "out", chosen, PLAIN, shard=(1, 2), **side)
+    assert not bins(tmp_path) and not (tmp_path / "side.txt").exists()
+    run(images, tmp_path / "out", chosen, PLAIN, shard=(1, 2), **{**side, "side_line": "{stem}"})
+    assert (tmp_path / "side.txt").read_text().split() == [f"img{i:04d}" for i in range(0, 10, 2)]
 
 
 def test_the_manifest_of_plain_bins_names_no_bins(

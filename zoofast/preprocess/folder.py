@@ -334,6 +334,12 @@ def _side_file(options: PrepOptions, report: PrepReport, labels: Mapping[str, in
         if options.format != "bin":
             raise OutputError(f"--side-file is for bins, not for --format {options.format}")
         bins = [Bin(f"{name}.bin", (name,)) for name in report.names]
+    has_lines = not options.side_file.endswith(".npy")
+    if has_lines and "{i}" in options.side_line and options.shard[1] > 1:
+        raise OutputError(
+            "the lines of the side file are numbered by {i}, and each shard would count from 0; "
+            "prepare without --shard, or use {stem}"
+        )
     size = report.recipe.size
     return side_file(
         options.side_file, options.side_line, bins, options.packing, labels, size, report.folder
