@@ -300,7 +300,7 @@ def test_numbered_bins_have_no_shards(images: Path, tmp_path: Path, chosen: Reci
     with pytest.raises(OutputError, match="each shard would count from 0"):
         run(images, tmp_path / "out", chosen, BY_4, shard=(1, 2))
     side = {"side_file": str(tmp_path / "side.txt"), "side_line": "{i} {bin}"}
-    with pytest.raises(OutputError, match="side file are numbered by {i}, and each shard would"):
+    with pytest.raises(OutputError, match=r"side file are numbered by \{i\}, and each shard would"):
         run(images, tmp_path / "out", chosen, PLAIN, shard=(1, 2), **side)
     assert not bins(tmp_path) and not (tmp_path / "side.txt").exists()
     run(images, tmp_path / "out", chosen, PLAIN, shard=(1, 2), **{**side, "side_line": "{stem}"})

@@ -50,7 +50,7 @@ class DictSource(FetchedSource):
 
 
 def held_by_a_loader(where: str | Path) -> int:
-    """Bytes of Python's memory that a Loader holds before an image is taken, apart from its source."""
+    """Bytes of Python's memory that a Loader holds before an image is taken."""
     recipe = parse_recipe(folders.SPEC.toml(), "test")
     with open_source(where) as source:
         tracemalloc.start()
