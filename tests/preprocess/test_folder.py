@@ -296,13 +296,44 @@ def test_resuming_with_more_images(
 def test_a_pack_resumed_with_another_part_of_the_source(
     images: Path, tmp_path: Path, chosen: Recipe
 ) -> None:
-    """A pack has the rows of the chosen images alone, in their order. Others are dropped."""
-    run(images, tmp_path / "out", chosen, format="pack", shard=(1, 2))
-    run(images, tmp_path / "out", chosen, format="pack", shard=(2, 2), resume=True)
-    run(images, tmp_path / "fresh", chosen, format="pack", shard=(2, 2))
+    """A pack has the rows of the chosen images alone, so that others would be lost."""
+    run(images, tmp_path / "out", chosen, format="pack", shard=(1, 2), limit=5)
+    sums = folders.sums(tmp_path / "out", "")
+    for other in ({"shard": (2, 2)}, {"shard": (1, 2), "limit": 4}):
+        with pytest.raises(OutputError, match=r"pack\.npy: has a row of img000[08], which is none"):
+            run(images, tmp_path / "out", chosen, format="pack", resume=True, **other)
+        assert folders.sums(tmp_path / "out", "") == sums
+    run(images, tmp_path / "out", chosen, format="pack", resume=True)
+    run(images, tmp_path / "fresh", chosen, format="pack")
     assert folders.sums(tmp_path / "out", ".npy", ".txt") == folders.sums(
         tmp_path / "fresh", ".npy", ".txt"
     )
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_pack_is_in_order_when_a_failed_image_is_prepared_later(
+    tmp_path: Path, chosen: Recipe, stopped: bool
+) -> None:
+    files = folders.good_files(20)
+    images = folders.write(tmp_path / "in", files)
+    run(images, tmp_path / "fresh", chosen, format="pack")
+    for i in (1, 4, 19):
+        (images / f"img{i:04d}.JPEG").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert len(run(images, out, chosen, format="pack").failures) == 3
+    folders.write(images, files)
+
+    def stop(report: PrepReport) -> None:
+        if report.prepared:  # all rows are written, in another order
+            raise KeyboardInterrupt
+
+    if stopped:
+        options = PrepOptions(format="pack", resume=True)
+        with pytest.raises(KeyboardInterrupt), open_source(images) as source:
+            prepare_folder(source, out, chosen, options, stop)
+    report = run(images, out, chosen, format="pack", resume=True)
+    assert report.prepared + report.resumed == 20 and not report.failures
+    assert folders.sums(out, ".npy", ".txt") == folders.sums(tmp_path / "fresh", ".npy", ".txt")
 
 
 def test_resuming_with_another_recipe_is_refused(

@@ -57,7 +57,8 @@ class NamedRows:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         self._shape, self._dtype = shape, dtype
         self.nbytes_each = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self._data, self._names = path, names_path(path)
+        self.path = self._data = path
+        self._names = names_path(path)
         self._data_part = path.with_name(path.name + PART)
         self._names_part = self._names.with_name(self._names.name + PART)
         self._fd = self._names_fd = -1
@@ -135,6 +136,10 @@ class NamedRows:
             _write(self._names_fd, _encode_names(names))
         self._rows += len(names)
 
+    def names(self) -> Collection[str]:
+        """The names of the rows that are not finished, in the order of writing."""
+        return _NamesFile(self._names_part, self._rows)
+
     def finish(self, order: NDArray[np.integer[Any]] | None = None) -> None:
         """Ends the writing: the data gets its header, both files their final names.
 
@@ -161,7 +166,7 @@ class NamedRows:
         """Writes both files anew. The parts go last: until then they are what `reopen` takes."""
         self.close()
         with write_errors(self._names_part):
-            names = Strings(_NamesFile(self._names_part, self._rows))
+            names = Strings(self.names())
         self._remove(self._names)
         with atomic_output(self._data) as path, path.open("wb") as file:
             rows = np.memmap(

@@ -82,9 +82,7 @@ def store_on(cluster: RayCluster) -> Store:
                 report.threads = sum(node.threads for node in driver.reports)
                 failures.sort(key=lambda pair: pair[0])
                 report.failures = [failure for _, failure in failures]
-        if isinstance(sink, PackSink):
-            sink.rows.finish()
-        elif isinstance(sink, BinSink):
+        if isinstance(sink, BinSink):
             if driver.leaves_files:
                 sink.remove_unfinished()
         elif isinstance(sink, FileSink) and driver.leaves_files:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -303,29 +304,40 @@ class PackSink:
     """One `pack.npy` of (N, *recipe.shape) with the names beside it; see zoofast.base.rows.
 
     Rows are in the source's order. Images that failed have no row. rows: the file; `store` appends
-    to it and ends it.
+    to it, and `finish` puts it into order and ends it.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._recipe = recipe
         self.rows = NamedRows(folder / PACK, recipe.shape, recipe.dtype)
         self.nbytes_each = self.space_each = recipe.nbytes
+        self._index: NameIndex | None = None  # of the items, where rows may have to be put in order
 
     def completed(self, items: Sequence[Item], names: Sequence[str]) -> NDArray[np.bool_]:
+        """As Sink says. Raises OutputError for rows of images that are not of `items`."""
         completed = np.zeros(len(items), bool)
+        index = NameIndex(Names(items))
 
-        def in_order(stored: Iterable[str]) -> int:
-            """How many names, from the first, are of these items in this order."""
-            left, count = enumerate(Names(items)), 0
-            for name in stored:
-                place = next((place for place, each in left if each == name), None)
-                if place is None:
+        def count_valid(stored: Collection[str]) -> int:
+            """How many names, from the first, are of images; what is behind them is damaged."""
+            places, count = index.places(stored), 0
+            for place in places:
+                if place < 0 or completed[place]:
                     break
                 completed[place] = True
                 count += 1
+            name = next(islice(stored, count, None), "")
+            if name and places[count] < 0 and name in names:
+                raise OutputError(
+                    f"{self.rows.path}: has a row of {name}, which is none of the images of this "
+                    "run; resume with the same images, --limit and --shard, or replace the rows "
+                    "with --overwrite"
+                )
+            if not np.array_equal(places[:count], np.arange(count)):
+                self._index = index
             return count
 
-        self.rows.reopen(in_order)
+        self.rows.reopen(count_valid)
         return completed
 
     def clear(self, names: Sequence[str]) -> None:
@@ -352,12 +364,15 @@ class PackSink:
                 for batch in loader:
                     self.rows.append(batch.names, batch.array)
                     stored(batch, loader.stats)
-            self.rows.finish()
         finally:
             self.rows.close()
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Ends the pack. An image that an earlier run could not prepare comes to its place."""
+        order = None
+        if self._index is not None:
+            order = np.argsort(self._index.places(self.rows.names()))
+        self.rows.finish(order)
 
 
 def open_sink(
