@@ -24,7 +24,8 @@ from tests.support import folders, jpegs, oracle
 from zoofast.base.rows import npy_header
 from zoofast.errors import ImageError, OutputError, SourceError
 from zoofast.preprocess import folder as prep
-from zoofast.preprocess import recipe, sinks
+from zoofast.preprocess import recipe
+from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
@@ -398,24 +399,38 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(
     assert made.items() <= folders.sums(tmp_path / "all", *everything).items()
 
 
-@pytest.mark.parametrize(("format", "sink"), [("npy", sinks.FileSink), ("pack", sinks.PackSink)])
+@pytest.mark.parametrize("format", ["npy", "pack"])
 def test_a_run_that_ends_while_it_removes_earlier_tensors(
-    images: Path,
-    tmp_path: Path,
-    chosen: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    format: str,
-    sink: type[object],
+    images: Path, tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     run(images, tmp_path, chosen, format=format)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sink, "clear", stop)
+    monkeypatch.setattr(prep, "remove_files", stop)
     with pytest.raises(KeyboardInterrupt):
         run(images, tmp_path, chosen, format=format, overwrite=True)
     assert manifest(tmp_path)["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_run_that_cannot_begin_removes_no_earlier_tensors(
+    images: Path, tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    out = tmp_path / "out"
+    run(images, out, chosen, format=format, limit=10)
+    sums = folders.sums(out, "")
+    no_folder = folders.write(tmp_path, {"file": b""}) / "file"
+    with pytest.raises(OutputError, match="file: cannot be written to"):
+        run(images, out, chosen, format=format, overwrite=True, cache=PixelCache(no_folder))
+    # What the earlier tensors take counts as free, in whole blocks.
+    monkeypatch.setattr(prep, "free_space", lambda folder: 8 * chosen.nbytes)
+    with pytest.raises(OutputError, match="bytes are needed and"):
+        run(images, out, chosen, format=format, overwrite=True)
+    assert folders.sums(out, "") == sums
+    monkeypatch.setattr(prep, "free_space", lambda folder: 14 * chosen.nbytes)
+    assert run(images, out, chosen, format=format, overwrite=True).prepared == 20
 
 
 def test_files_without_a_manifest_are_not_trusted(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support import folders, in_process
@@ -86,6 +87,48 @@ def test_a_merge_that_cannot_remove_earlier_tensors(
         done = in_process.zoofast("merge", tmp_path / "out", tmp_path / "part", "--overwrite")
         assert manifest(tmp_path / "out")["state"] == expected, done.stderr
         monkeypatch.setattr(merge, "remove_files", fail)
+
+
+def test_packs_that_cannot_be_joined_replace_nothing(images: Path, tmp_path: Path) -> None:
+    recipe = folders.recipe_file(tmp_path)
+    parts = [tmp_path / f"part{i}" for i in range(N)]
+    for i, part in enumerate(parts, 1):
+        prep(images, part, recipe, "--format", "pack", "--shard", f"{i}/{N}")
+    out = tmp_path / "out"
+    prep(images, out, recipe, "--format", "pack")
+    whole, sums = folders.sums(out, ".npy", ".txt"), folders.sums(out, "")
+    names = parts[1] / "pack.names.txt"
+    good = names.read_text()
+    for said, bad in (("; missing: img", "x\n" + good.partition("\n")[2]), ("names", good[8:])):
+        names.write_text(bad)
+        done = in_process.zoofast("merge", out, *parts, "--overwrite")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"{parts[1]}/pack.npy: " in done.stderr and said in done.stderr
+        assert folders.sums(out, "") == sums
+    # Rows in another order, as older versions wrote them where an image failed at first.
+    names.write_text("".join(sorted(good.splitlines(True), reverse=True)))
+    rows = np.load(parts[1] / "pack.npy")
+    np.save(parts[1] / "pack.npy", rows[::-1])
+    done = in_process.zoofast("merge", out, *parts, "--overwrite")
+    assert done.returncode == 1, done.stderr  # images failed
+    assert folders.sums(out, ".npy", ".txt") == whole
+
+
+def test_too_little_space_is_said_before_tensors_are_replaced(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = folders.recipe_file(tmp_path), tmp_path / "out"
+    for format in ("bin", "pack"):
+        part = tmp_path / format
+        prep(images, part, recipe, "--format", format)
+        # For files, as if `out` were on another disk, where they cannot be linked.
+        monkeypatch.setattr(merge, "_is_linked", lambda shard, out: False)
+        with monkeypatch.context() as patched:
+            patched.setattr("zoofast.preprocess.folder.free_space", lambda folder: 1000)
+            done = in_process.zoofast("merge", out, part)
+            assert done.returncode == 2
+            assert "bytes are needed and 1,000 are free; free some space" in done.stderr
+            assert not list(out.iterdir())
 
 
 def test_what_is_missing_or_double_is_named(images: Path, tmp_path: Path) -> None:

@@ -102,10 +102,6 @@ class NamedRows:
         """Removes what an earlier writer did not finish. A finished output stays until `finish`."""
         self._remove(self._data_part, self._names_part)
 
-    def clear(self) -> None:
-        """Removes all that an earlier writer left, finished or not."""
-        self._remove(self._data, self._names, self._data_part, self._names_part)
-
     def _remove(self, *paths: Path) -> None:
         for path in paths:
             with write_errors(path):

@@ -34,9 +34,20 @@ from zoofast.preprocess.manifest import (
     write_manifest,
 )
 from zoofast.preprocess.recipe import Recipe, resize_order
-from zoofast.preprocess.sinks import Sink, open_sink
+from zoofast.preprocess.sinks import (
+    Sink,
+    open_sink,
+    remove_files,
+    space_of_files,
+    stored_files,
+)
 from zoofast.preprocess.sources import FetchedSource, Item, Source
 from zoofast.preprocess.verify import Verified, verify
+
+SPACE_CURE = (
+    "free some space, or prepare a part with --limit or --shard, or use `zoofast eval`, which "
+    "writes no tensors"
+)
 
 
 @dataclass(frozen=True)
@@ -243,6 +254,10 @@ def _prepare_locked(
     report.unnamed = [i for i, item in enumerate(items) if item.problem is not None]
     side = _side_file(options, report, labels)
     earlier = _earlier_run(folder, recipe, options, report.bins)
+    replaced: Sequence[str] | None = None
+    if earlier is not None and not options.resume:
+        replaced = stored_files(earlier.names, earlier.format, earlier.bins)
+        earlier = None
     failed = earlier.failed if earlier is not None else frozenset()
     sink = open_sink(options.format, folder, recipe, options.packing, report.bins, failed)
     items = items[: len(items) - len(dropped)]
@@ -257,9 +272,16 @@ def _prepare_locked(
         todo = Selection.where(items, np.fromiter(is_todo, bool, len(items)))
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
-    _check_space(folder, needed)
+    if replaced is not None:
+        needed -= space_of_files(os.fspath(folder), replaced)
+    check_space(folder, needed, SPACE_CURE)
     if options.cache is not None and store is _store:  # else the caches are on other machines
-        options = replace(options, cache=options.cache.beside(folder, needed))
+        options = replace(options, cache=options.cache.beside(folder, max(needed, 0)))
+    if replaced is not None:
+        # All of it, before anything else: a tensor that stayed would count as this run's.
+        mark_interrupted(folder)
+        remove_files(os.fspath(folder), replaced)
+        del replaced  # its names take memory
     write_manifest(folder, report.content())
     progress(report)
     begin = time.monotonic()
@@ -292,14 +314,11 @@ def _prepare_locked(
     return report
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    """Raises OutputError unless `needed` bytes are free."""
+def check_space(folder: Path, needed: int, cure: str) -> None:
+    """Raises OutputError unless `needed` bytes are free. cure: what the user can do."""
     free = free_space(folder)
     if needed > free:
-        raise OutputError(
-            f"{folder}: {needed:,} bytes are needed and {free:,} are free; free some space, or "
-            "prepare a part with --limit or --shard, or use `zoofast eval`, which writes no tensors"
-        )
+        raise OutputError(f"{folder}: {needed:,} bytes are needed and {free:,} are free; {cure}")
 
 
 def _verify(source: Source, items: Sequence[Item], folder: Path, report: PrepReport) -> Verified:
@@ -388,16 +407,13 @@ def _store(
 def _earlier_run(
     folder: Path, recipe: Recipe, options: PrepOptions, bins: list[Bin] | None
 ) -> Manifest | None:
-    """The run that this one continues; None when it begins anew, in a folder without tensors."""
+    """The run in `folder` that this one continues or, without `resume`, replaces; None where there
+    is none. Raises OutputError where neither is possible or asked for."""
     earlier = read_manifest(folder)
     if earlier is None:
         return None
     if options.overwrite and not options.resume:
-        # All of it, before anything else: a tensor that stayed would count as this run's.
-        sink = open_sink(earlier.format, folder, recipe, earlier.packing, earlier.bins)
-        mark_interrupted(folder)
-        sink.clear(earlier.names)
-        return None
+        return earlier
     if not options.resume:
         raise OutputError(
             f"{folder} holds an earlier run ({earlier.state}, recipe {earlier.recipe_name}); "

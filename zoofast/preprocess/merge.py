@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zoofast.base.files import PART, write_errors
 from zoofast.base.lock import output_lock
-from zoofast.base.rows import names_path, npy_header, read_named_rows, write_by_place
+from zoofast.base.rows import npy_header, read_named_rows, write_by_place
 from zoofast.base.shards import (
     NAMES_SHOWN,
     check_names,
@@ -27,6 +27,7 @@ from zoofast.base.shards import (
 from zoofast.base.text import listed
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import Bin
+from zoofast.preprocess.folder import check_space
 from zoofast.preprocess.manifest import (
     MANIFEST,
     Manifest,
@@ -36,7 +37,7 @@ from zoofast.preprocess.manifest import (
     read_manifest,
     write_manifest,
 )
-from zoofast.preprocess.sinks import PACK, remove_files
+from zoofast.preprocess.sinks import PACK, remove_files, space_of_files, stored_files
 
 SUMS = ("total", "prepared", "resumed", "nbytes_in", "nbytes_out", "threads")
 TABLES = ("stage_seconds", "decoders")  # whose numbers are sums too
@@ -83,13 +84,24 @@ def merge_folders(
         raise OutputError(f"{out}: is one of the shards; choose another folder")
     files = [_files(each) for each in shards]
     _check_files(shards, files)
+    packs = [_read_pack(each) for each in shards if each.manifest.format == "pack"]
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with output_lock(out):
-        _clear(out, overwrite)
+        replaced = _replaced(out, overwrite)
+        needed = sum(
+            _nbytes(each, of_shard, out) for each, of_shard in zip(shards, files, strict=True)
+        )
+        check_space(out, needed - space_of_files(os.fspath(out), replaced), "free some space")
+        if replaced:
+            mark_interrupted(out)
+            remove_files(os.fspath(out), replaced)
         content = _merged(shards, out)
         write_manifest(out, {**content, "state": "running"})
-        _join(shards, files, out, progress)
+        if packs:
+            write_by_place(out / PACK, packs)
+        else:
+            _join(shards, files, out, progress)
         write_manifest(out, content)
     return content
 
@@ -168,33 +180,38 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _clear(out: Path, overwrite: bool) -> None:
-    """Removes the tensors of an earlier run. Raises OutputError if they may not be removed."""
+def _is_linked(shard: _Shard, out: Path) -> bool:
+    """Whether the tensors of a shard will be linked into `out`, and not copied."""
+    is_same_disk = shard.folder.stat().st_dev == out.stat().st_dev
+    return is_same_disk and shard.manifest.format != "pack"
+
+
+def _nbytes(shard: _Shard, files: Sequence[str], out: Path) -> int:
+    """The bytes that the tensors of a shard will take in `out`; none where they are linked."""
+    if _is_linked(shard, out):
+        return 0
+    tensors = len(shard.stored) if shard.manifest.format == "pack" else len(files)
+    shape, dtype = shard.content["shape"], shard.content["dtype"]
+    return int(tensors * math.prod(shape) * np.dtype(dtype).itemsize)
+
+
+def _replaced(out: Path, overwrite: bool) -> Sequence[str]:
+    """The files of the tensors of an earlier run. Raises OutputError if they may not be removed."""
     earlier = read_manifest(out)
     if earlier is None:
-        return
+        return []
     if not overwrite:
         raise OutputError(
             f"{out} holds an earlier run ({earlier.state}); replace it with --overwrite, or choose "
             "another folder"
         )
-    if earlier.format == "pack":
-        files = [PACK, names_path(Path(PACK)).name]
-    elif earlier.bins is None:
-        files = [f"{name}.{earlier.format}" for name in earlier.names]
-    else:
-        files = [file for bin in earlier.bins for file in bin.files]
-    mark_interrupted(out)
-    remove_files(os.fspath(out), files)
+    return stored_files(earlier.names, earlier.format, earlier.bins)
 
 
 def _join(
     shards: Sequence[_Shard], files: Sequence[Sequence[str]], out: Path, progress: Progress
 ) -> None:
-    """Puts the tensors of all shards into `out`."""
-    if shards[0].manifest.format == "pack":
-        _join_packs(shards, out)
-        return
+    """Puts the files of all shards into `out`."""
     done, total = 0, sum(map(len, files))
     for each, of_shard in zip(shards, files, strict=True):
         for file in of_shard:
@@ -204,28 +221,33 @@ def _join(
                 part = target.with_name(target.name + PART)
                 part.unlink(missing_ok=True)
                 try:
-                    os.link(each.folder / file, part)
-                except OSError:  # another file system, or one without links
-                    shutil.copyfile(each.folder / file, part)
-                os.replace(part, target)
+                    _link_or_copy(each.folder / file, part)
+                    os.replace(part, target)
+                except BaseException:
+                    part.unlink(missing_ok=True)
+                    raise
             done += 1
             progress(done, total)
 
 
-def _join_packs(shards: Sequence[_Shard], out: Path) -> None:
-    parts = []
-    for each in shards:
-        names, rows = read_named_rows(each.folder / PACK)
-        if names != each.stored:
-            there = set(names)
-            missing = [name for name in each.stored if name not in there]
-            raise OutputError(
-                f"{each.folder / PACK}: has other images than the manifest"
-                + (f"; missing: {listed(missing, NAMES_SHOWN)}" if missing else "")
-            )
-        is_stored = [name not in each.manifest.failed for name in each.manifest.names]
-        parts.append((names, rows, each.places[np.array(is_stored, bool)]))
-    write_by_place(out / PACK, parts)
+def _link_or_copy(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(path, target)
+
+
+def _read_pack(shard: _Shard) -> tuple[list[str], NDArray[Any], NDArray[np.int64]]:
+    """The names and the rows of a shard's pack, and their places in the whole source."""
+    names, rows = read_named_rows(shard.folder / PACK)
+    missing = sorted({*shard.stored} - {*names})
+    if missing or len(names) != len(shard.stored):
+        raise OutputError(
+            f"{shard.folder / PACK}: has other images than the manifest; prepare the shard anew"
+            + (f"; missing: {listed(missing, NAMES_SHOWN)}" if missing else "")
+        )
+    place_of = dict(zip(shard.manifest.names, shard.places.tolist(), strict=True))
+    return names, rows, np.array([place_of[name] for name in names], np.int64)
 
 
 def _in_order(pairs: Iterable[tuple[int, Any]]) -> list[Any]:

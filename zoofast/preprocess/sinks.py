@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zoofast import _core
 from zoofast.base.by_name import NameIndex
 from zoofast.base.files import PART, write_errors
-from zoofast.base.rows import NamedRows, npy_header
+from zoofast.base.rows import NamedRows, names_path, npy_header
 from zoofast.base.sequences import Mapped
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing
@@ -47,9 +47,6 @@ class Sink(Protocol):
 
         Removes what an earlier run of the images `names` left unfinished.
         """
-
-    def clear(self, names: Sequence[str]) -> None:
-        """Removes all that an earlier run of the images `names` stored or left unfinished."""
 
     def store(
         self,
@@ -96,9 +93,6 @@ class FileSink:
         is_whole = np.append(is_whole, False)  # for the place -1
         completed: NDArray[np.bool_] = is_whole[places]
         return completed
-
-    def clear(self, names: Sequence[str]) -> None:
-        remove_files(self._paths.folder, self._files(names))
 
     def remove_unfinished(self, names: Sequence[str]) -> None:
         """Removes what other processes, which have ended, left unfinished."""
@@ -173,13 +167,35 @@ def _is_unfinished(file: str, files: NameIndex) -> bool:
     return files.place(name) >= 0 or files.place(name.rpartition(".")[0]) >= 0
 
 
+def stored_files(names: Sequence[str], format: str, bins: Sequence[Bin] | None) -> Sequence[str]:
+    """The files of the tensors of the images `names`, relative to their folder. format: one of
+    FORMATS. bins: None where each image has a file of its own name."""
+    if format == "pack":
+        return [PACK, names_path(Path(PACK)).name]
+    if bins is None:
+        return Mapped(names, lambda name: f"{name}.{format}")
+    return [file for bin in bins for file in bin.files]
+
+
 def remove_files(folder: str, files: Sequence[str]) -> None:
     """Removes `files` of `folder`, whole or unfinished, and nothing else."""
+    for entry in _existing(folder, files):
+        with write_errors(entry.path):
+            os.unlink(entry.path)
+
+
+def space_of_files(folder: str, files: Sequence[str]) -> int:
+    """The bytes on the disk that `remove_files` would free."""
+    found = (entry.stat(follow_symlinks=False) for entry in _existing(folder, files))
+    return sum(512 * each.st_blocks for each in found if each.st_nlink == 1)
+
+
+def _existing(folder: str, files: Sequence[str]) -> Iterator[os.DirEntry[str]]:
+    """Those of `files` that are in `folder`, whole or unfinished."""
     ours = NameIndex(files)
     for file, entry in _entries(folder, files):
         if ours.place(file) >= 0 or _is_unfinished(file, ours):
-            with write_errors(entry.path):
-                os.unlink(entry.path)
+            yield entry
 
 
 def _make_folders(folder: str, files: Iterable[str]) -> None:
@@ -225,9 +241,6 @@ class BinSink:
             if all(of_bin) and "" not in bin.images and not self._failed.intersection(bin.images):
                 completed.update(bin.images)
         return np.fromiter((name in completed for name in Names(items)), bool, len(items))
-
-    def clear(self, names: Sequence[str]) -> None:
-        remove_files(self._folder, self._files())
 
     def _files(self) -> list[str]:
         return [file for bin in self._bins for file in bin.files]
@@ -339,9 +352,6 @@ class PackSink:
 
         self.rows.reopen(count_valid)
         return completed
-
-    def clear(self, names: Sequence[str]) -> None:
-        self.rows.clear()
 
     def store(
         self,
