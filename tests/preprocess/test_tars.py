@@ -131,6 +131,23 @@ def test_a_damaged_tar_among_others_is_named(tmp_path: Path) -> None:
     assert not folders.open_below(tmp_path)
 
 
+def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path: Path) -> None:
+    """For tarfile it is, and all members behind it would be missing without a word."""
+    path = tmp_path / "a.tar"
+    make_tar(path, {f"img{i}.JPEG": bytes(1024) for i in range(5)})
+    data = bytearray(path.read_bytes())
+    data[2 * 1536 + 3] ^= 1  # of the third name
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.tar: .*the header at byte 3,072 is damaged"):
+        open_source(path)
+    path.write_bytes(data[: 2 * 1536 + 100])  # cut
+    with pytest.raises(SourceError, match=r"a\.tar: .*the header at byte 3,072 is damaged or cut"):
+        open_source(path)
+    path.write_bytes(data[: 2 * 1536])  # a tar without an end
+    with open_source(path) as source:
+        assert [item.name for item in source.items] == ["img0", "img1"]
+
+
 def test_too_many_tars_for_the_process(tmp_path: Path) -> None:
     make_tar(tmp_path / "0.tar", {"a.JPEG": b"x"})
     for i in range(1, 40):

@@ -37,9 +37,10 @@ def by_tarfile(data: bytes) -> Listed:
                 if not member.isdir():
                     regular = member.isreg() and not member.issparse()
                     members.append((member.name, last, member.size, regular))
+            end = data[tar.offset : tar.offset + tarfile.BLOCKSIZE]
     except REFUSALS:
         return members, True
-    return members, False
+    return members, any(end)  # a header that tarfile takes for the end
 
 
 def listed(found: Iterable[Member]) -> Listed:

@@ -1,9 +1,10 @@
 """The members of a tar, from its headers.
 
-Python's tarfile decides what a tar holds. But it takes 20 µs a member. So the headers that nearly
-all tars consist of are read here: regular files, folders and links; long names of GNU; names and
-sizes of pax. From the first header on that is any other (sparse, damaged, with odd numbers, at the
-end of the file), tarfile reads the rest of the tar.
+Python's tarfile decides what a tar holds. For it, a header that it cannot read ends the tar; here
+that is an error. tarfile takes 20 µs a member, so this module reads the usual headers itself:
+regular files, folders and links; long names of GNU; names and sizes of pax. From the first header
+of another kind on (sparse, damaged, with odd numbers, at the end of the file), tarfile reads the
+rest of the tar.
 
 https://www.gnu.org/software/tar/manual/html_node/Standard.html
 https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html
@@ -243,3 +244,6 @@ def _members_by_tarfile(pread: Pread, at: int) -> Iterator[Member]:
             if not member.isdir():
                 regular = member.isreg() and not member.issparse()
                 yield Member(member.name, member.offset_data, member.size, regular)
+        # For tarfile, a header that it cannot read ends a tar, though members may follow it.
+        if pread(tar.offset, BLOCK).strip(b"\0"):
+            raise tarfile.ReadError(f"the header at byte {tar.offset:,} is damaged or cut off")
