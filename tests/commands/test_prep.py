@@ -237,6 +237,8 @@ def test_a_folder_in_use(images: Path, tmp_path: Path, recipe_file: str) -> None
     done = prep(images, out, "--recipe", recipe_file)
     assert done.returncode == 2
     assert "--resume" in one_line(done.stderr)
+    done = prep(images, out, "--recipe", recipe_file, "--resume", "--overwrite")
+    assert (done.returncode, "exclude each other" in one_line(done.stderr)) == (2, True)
     assert prep(images, out, "--recipe", recipe_file, "--resume").returncode == 0
     assert len(list(out.glob("*.bin"))) == 12
     assert prep(images, out, "--recipe", "alexnet", "--resume").returncode == 2

@@ -146,8 +146,12 @@ def test_resuming_makes_what_is_missing(images: Path, tmp_path: Path, chosen: Re
     ("packing", "options", "words"),
     [
         (BY_4, {"limit": 9}, "hold other images"),
-        (Packing(2, "zero", "in_{i:03d}.bin"), {}, "another packing"),
-        (Packing(), {}, "another packing"),
+        (
+            Packing(2, "zero", "in_{i:03d}.bin"),
+            {},
+            r"another packing of bins \(4 images a bin, in_",
+        ),
+        (Packing(), {}, r"now 1 image a bin, \{stem\}.bin, fill zero\)"),
     ],
 )
 def test_resuming_needs_the_same_bins(

@@ -134,6 +134,8 @@ def _options(args: argparse.Namespace) -> PrepOptions:
         raise OutputError(
             "--side-line and --labels say what the file of --side-file holds; add --side-file FILE"
         )
+    if args.resume and args.overwrite:
+        raise OutputError("--resume and --overwrite exclude each other")
     return PrepOptions(
         format=args.format,
         packing=packing,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoofast.base.names import name_problem, stem
+from zoofast.base.text import counted
 from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import Size
 from zoofast.preprocess.sources import Item
@@ -64,6 +65,11 @@ class Packing:
     def is_plain(self) -> bool:
         """Whether each image has a bin of its own that is named after it."""
         return self.images == 1 and self.names == PLAIN_NAMES and not self.mirror
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        mirrored = ", with mirrored copies" if self.mirror else ""
+        return f"{counted(self.images, 'image')} a bin, {self.names}, fill {self.fill}{mirrored}"
 
     @property
     def is_numbered(self) -> bool:
