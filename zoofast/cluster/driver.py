@@ -284,7 +284,7 @@ class Driver:
             self._has_dropped = True
             self._ranges.put_back(done_range)
             return
-        if done_range.unreadable and not path:
+        if done_range.unreadable and not path and done_range.unreadable_on != member.node.id:
             self._misread(self._members[done_range.unreadable_on], done_range.unreadable)
         report.images += len(answer.is_good)
         report.tasks += 1

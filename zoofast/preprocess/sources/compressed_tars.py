@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -120,11 +121,16 @@ class _Pass:
         if item.offset < self._end:
             self.close()
             self._content = self._source.content(self.archive)
-        self._end = item.offset + item.nbytes
+        self._end = sys.maxsize  # after an error nobody knows which byte comes next
         try:
-            return self._content.pread(item.offset, item.nbytes)
+            content = self._content.pread(item.offset, item.nbytes)
         except OSError as error:
             raise OSError(error.errno, f"{error.filename} {error.strerror}") from error
+        if len(content) < item.nbytes:
+            path = self._source.paths[self.archive]
+            raise OSError(errno.EIO, f"{path} ends within it; the file has changed")
+        self._end = item.offset + item.nbytes
+        return content
 
 
 def from_compressed_tars(where: str, paths: Sequence[str]) -> Source:

@@ -101,15 +101,16 @@ class ReadAhead:
         self.close()
 
     def close(self) -> None:
-        """Drops what is fetched and ends the threads."""
+        """Drops what is fetched and ends the threads. In a process made by fork: does nothing."""
+        if os.getpid() != self._process:
+            return  # the threads, and the connections that `on_close` ends, are the parent's
         with self._arrived:
             self._closed = True
             self._space_freed.notify_all()
         self._on_close()
-        if os.getpid() == self._process:
-            for thread in self._threads:
-                thread.join()
-            self._on_closed()
+        for thread in self._threads:
+            thread.join()
+        self._on_closed()
         self._running.clear()
 
     def take(self, count: int = 1, wait: bool = True) -> list[Fetched]:
