@@ -86,6 +86,10 @@ class Reader:
     read: Callable[[Path], Any]
 
 
+# what a run must have in common with the journal that it resumes
+JOURNAL = {"model": "m", "backend": "b", "recipe": "r"}
+
+
 def read_results(folder: Path) -> int:
     labels = folder.parent / "labels.txt"
     labels.write_text("a.JPEG 1\n")
@@ -110,7 +114,7 @@ READERS = {
     "a list of images": Reader("list.txt", lambda folder: open_source(folder / "list.txt")),
     "a tar": Reader("x.tar", lambda folder: open_source(folder / "x.tar")),
     "a manifest": Reader(MANIFEST, read_manifest),
-    "a journal": Reader("j", lambda folder: Journal(folder / "j", {"model": "m"}, ignore)),
+    "a journal": Reader("j", lambda folder: Journal(folder / "j", JOURNAL, ignore)),
     "a record": Reader("r_run.json", lambda folder: RunRecord.read(folder / "r")),
     "a step cache": Reader(CACHE_NAME, StepCache),
     "an ONNX model": Reader("m.onnx", lambda folder: read_onnx(folder / "m.onnx")),
@@ -213,7 +217,7 @@ def test_a_step_cache_with_one_value_replaced(
 def test_a_journal_with_one_value_replaced(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, description = tmp_path / "j", {"model": "m", "classes": 2}
+    path, description = tmp_path / "j", {**JOURNAL, "classes": 2}
     good = json.loads((written / "batch.json").read_text())
     first = json.dumps(description)
     for _, content in replaced(description):
@@ -227,9 +231,9 @@ def test_a_journal_with_one_value_replaced(
 def test_the_journal_of_these_tests_is_one(written: Path, tmp_path: Path) -> None:
     """Otherwise every replaced value would be refused for another reason."""
     good = (written / "batch.json").read_text()
-    (tmp_path / "j").write_text('{"model": "m"}\n' + good + "\n")
+    (tmp_path / "j").write_text(f"{json.dumps(JOURNAL)}\n{good}\n")
     taken = []
-    Journal(tmp_path / "j", {"model": "m"}, lambda names, best: taken.append(names)).close()
+    Journal(tmp_path / "j", JOURNAL, lambda names, best: taken.append(names)).close()
     assert taken == [["a"]]
 
 

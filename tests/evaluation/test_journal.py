@@ -28,6 +28,8 @@ from zoofast.evaluation.journal import END, Journal, end_journal
 from zoofast.preprocess.sources import Item, open_source
 from zoofast.scoring.topk import TopK
 
+FIRST = b'{"model":"m","backend":"b","recipe":"r"}\n'  # a journal's first line
+
 
 def slow_words(run: Path, tmp_path: Path, *more: str) -> list[str]:
     arguments = eval_case.words(run, "--sim-fps", "10", "--batchsize", "2", *more)
@@ -178,7 +180,7 @@ def test_a_run_that_failed_at_its_start_blocks_nothing(
     assert main(eval_case.words(run, *out, "--output-index", "7")) == 2
     assert list(tmp_path.iterdir()) == []
     # so that earlier versions' journals, which have a first line and no batch, do not block either
-    (tmp_path / "r.json.journal").write_text('{"model": "x"}\n')
+    (tmp_path / "r.json.journal").write_bytes(FIRST)
     assert main(eval_case.words(run, *out, "--resume")) == 0
     assert (tmp_path / "r.json").read_text() == eval_case.result_of(files)
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
@@ -255,13 +257,42 @@ def test_overwrite_spares_the_journal_of_a_run_and_of_a_failed_start(
 ) -> None:
     journal = tmp_path / "j"
     words = eval_case.words(run, "--journal", journal, "--overwrite", "--quiet")
-    journal.write_bytes(b"of another run\n")
+    content = FIRST + b"damaged\n"  # of another run
+    journal.write_bytes(content)
     with output_lock(journal):  # of a run that goes on
         assert main(words) == 2
     assert main([*words, "--output-index", "7"]) == 2
-    assert journal.read_bytes() == b"of another run\n"
+    assert journal.read_bytes() == content
     assert main(words) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--resume", "--quiet"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\x08\x08\x12\x07pytorch", b"a line\n", b"[]\n", b'{"title": "x"}', b'{"model": "x"}\n'],
+    ids=["model", "text", "list", "result", "object"],
+)
+def test_a_file_that_is_no_journal_stays(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, content: bytes
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    assert main(eval_case.words(run, "--journal", path, option)) == 2
+    error = capsys.readouterr().err
+    assert "x: is no journal of zoofast eval" in error and "name another file" in error
+    assert "--overwrite" not in error
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b'{"mo', b'{"model":"0123'])
+def test_a_journal_that_was_cut_off_in_its_first_line_is_begun_anew(
+    run: Path, tmp_path: Path, content: bytes
+) -> None:
+    for option in ("--overwrite", "--resume", "--quiet"):
+        (tmp_path / "j").write_bytes(content)
+        assert main(eval_case.words(run, "--journal", tmp_path / "j", option)) == 0
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_end_of_a_run_spares_the_journal_of_the_next(tmp_path: Path) -> None:
@@ -403,7 +434,7 @@ MALFORMED: dict[str, bytes] = {
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_malformed_line_is_one_error(tmp_path: Path, line: bytes, resume: bool) -> None:
     path = tmp_path / "j"
-    content = b"".join([b"{}\n", entry(names=["first", "second"]), line, entry(names=["c", "d"])])
+    content = b"".join([FIRST, entry(names=["first", "second"]), line, entry(names=["c", "d"])])
     path.write_bytes(content)
     take = Taken() if resume else None
     with pytest.raises(OutputError, match=r"j: line 3 is damaged \(.*begin anew") as raised:
@@ -413,7 +444,7 @@ def test_a_malformed_line_is_one_error(tmp_path: Path, line: bytes, resume: bool
     assert path.read_bytes() == content  # nothing is cut off
     if not line.startswith(b"{") or b"9" * 5000 in line:
         path.write_bytes(line)
-        with pytest.raises(OutputError, match="j: line 1 is damaged"):
+        with pytest.raises(OutputError, match="j: is no journal of zoofast eval"):
             Journal(path, {}, take)
 
 
@@ -459,7 +490,7 @@ def test_an_image_of_two_batches(
 def test_batches_are_not_held(tmp_path: Path) -> None:
     """Millions of images are resumed: a journal is read line by line."""
     path, best = tmp_path / "j", best_of(100)
-    journal = Journal(path, {}, None)
+    journal = Journal(path, json.loads(FIRST), None)
     for i in range(100):
         journal.append([f"ILSVRC2012_val_{i:04d}{k:04d}" for k in range(100)], best)
     journal.close()
@@ -479,7 +510,7 @@ def test_batches_are_not_held(tmp_path: Path) -> None:
 
 def test_lines_that_are_cut_off_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "j"
-    whole = b"{}\n" + entry(names=["a", "b"])
+    whole = FIRST + entry(names=["a", "b"])
     for cut in (b"", b'{"names"', entry(names=["c", "d"])[:-1]):
         path.write_bytes(whole + cut)
         journal, names = opened(path)
@@ -494,7 +525,7 @@ def test_the_end_of_a_run(tmp_path: Path) -> None:
     end_journal(path, keep=True)
     end_journal(path, keep=False)
     assert not path.exists()
-    path.write_bytes(b"{}\n" + entry())
+    path.write_bytes(FIRST + entry())
     end_journal(path, keep=True)
     assert json.loads(path.read_bytes().splitlines()[-1]) == END
     Journal(path, {}, None)  # does not refuse

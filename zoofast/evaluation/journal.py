@@ -31,12 +31,33 @@ FIELDS = {
     "total": np.float32,
     "min_score": np.float32,
 }
+DESCRIBED = {"model", "backend", "recipe"}  # what every journal's first line says, and more
+START = b'{"model":'  # of a first line
 END = {"ended": True}
 MAX_LINE_BYTES = 64 << 20  # a batch of 65,536 images has some 10 MB
 
 
 # Takes the names and answers of a batch. A ValueError says that the line is damaged.
 Take = Callable[[list[str], TopK], None]
+
+
+def is_journal(path: Path) -> bool:
+    """Whether `path` begins as a journal does; also where it is empty or missing. Raises OSError.
+
+    Only the first line tells: the journal of a run that was killed may be damaged behind it.
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.readline(MAX_LINE_BYTES)
+    except FileNotFoundError:
+        return True
+    if not line.endswith(b"\n"):  # cut off while it was written
+        return line[: len(START)] == START[: len(line)]
+    try:
+        entry = parse_json(line)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and entry.keys() >= DESCRIBED
 
 
 class JournalContent:
@@ -157,18 +178,24 @@ class Journal:
     ) -> None:
         """Begins a journal at `path`, or continues one that exists: `take` gets its batches.
 
-        Hold the lock of `path`. overwrite: whatever `path` holds is not read; `begin` removes it.
+        Hold the lock of `path`. overwrite: `begin` removes the journal, which may be damaged.
 
         description: what a run must have in common with the run that it resumes. A journal without
         a batch is begun anew, and without `take` also the journal of a run that has ended. Raises
-        OutputError: not writable, damaged, of another run, or, without `take`, of a run that has
-        not ended; and what `take` raises.
+        OutputError: no journal, not writable, damaged, of another run, or, without `take`, of a
+        run that has not ended; and what `take` raises.
         """
         self.path = Path(path)
         self._description = dict(description)
         self._file: BinaryIO | None = None
         self._complete_bytes = 0
         self._overwrite = overwrite
+        with write_errors(self.path):
+            if not is_journal(self.path):
+                raise OutputError(
+                    f"{path}: is no journal of zoofast eval, and stays as it is; name another file "
+                    "with --journal"
+                )
         if overwrite:
             return
         with write_errors(self.path):

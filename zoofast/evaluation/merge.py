@@ -24,7 +24,7 @@ from zoofast.base.shards import (
 )
 from zoofast.errors import OutputError, ResultError
 from zoofast.evaluation.answers import Places
-from zoofast.evaluation.journal import JournalContent, check_new
+from zoofast.evaluation.journal import JournalContent, check_new, is_journal
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import score_answers
 from zoofast.preprocess.loader import Failure
@@ -99,10 +99,10 @@ def read_shard(path: Path) -> Shard:
         bests.append(best)
 
     try:
-        content = JournalContent(journal, take)
+        content = JournalContent(journal, take) if is_journal(journal) else None
     except OSError as error:
         raise OutputError(f"{journal}: cannot be read: {error.strerror}") from error
-    if not content.batches and content.end is None:
+    if content is None or (not content.batches and content.end is None):
         raise OutputError(f"{path}: there is no journal of a shard at {path}.journal")
     if content.end is None:
         raise OutputError(f"{journal}: the evaluation has not ended; continue it with --resume")
