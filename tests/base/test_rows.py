@@ -45,6 +45,14 @@ def test_writes_that_come_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert np.array_equal(np.load(tmp_path / "x.npy"), ROWS)
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.names.txt"])
+def test_a_pipe_is_not_replaced(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OutputError, match=f"{name} is a device or a pipe; name a file"):
+        write(tmp_path / "x.npy")
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_close_that_fails_is_an_error(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,44 @@ def test_files_that_cannot_be_written_are_named_before(
             main(eval_case.words(run, option, where))
         assert why in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "pipe"),
+    [("--save-logits", "x.npy"), ("--save-logits", "x.names.txt"), ("--journal", "x.npy")],
+)
+def test_a_pipe_is_not_replaced_by_a_file(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, pipe: str
+) -> None:
+    os.mkfifo(tmp_path / pipe)
+    with pytest.raises(SystemExit, match="2"):
+        main(eval_case.words(run, option, tmp_path / "x.npy"))
+    assert f"{pipe} is a device or a pipe; name a file" in capsys.readouterr().err
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.parametrize("to_pipe", [True, False], ids=["pipe", "stdout"])
+def test_there_is_no_journal_beside_a_pipe_or_standard_output(
+    run: Path,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    to_pipe: bool,
+) -> None:
+    """The failed image would keep the journal."""
+    images = folders.write(tmp_path / "images", {**files, "img0003b.JPEG": b"no image"})
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    if not to_pipe:
+        assert main(eval_case.words(run, "-o", "-", images=images)) == 1
+        assert list(Path().iterdir()) == []
+        return
+    os.mkfifo("pipe")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(Path("pipe").read_text)
+        assert main(eval_case.words(run, "-o", "pipe", images=images)) == 1
+        assert read.result(60) == eval_case.result_of(files)
+    assert list(Path().iterdir()) == [Path("pipe")]
 
 
 def test_what_cannot_work_is_said_before(

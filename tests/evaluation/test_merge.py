@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,13 @@ def test_limits_and_labels(
     assert "3.json: no such shard" in done.stderr and done.returncode == 2
     done = in_process.zoofast("merge", tmp_path / "m.json", run / "images", tmp_path / "1.json")
     assert "is a folder, and the other shards are files" in done.stderr
+
+
+def test_a_pipe_is_not_replaced_by_a_file(case: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = case
+    os.mkfifo(tmp_path / "l.npy")
+    shards = [folder / f"s{i}.json" for i in range(1, N + 1)]
+    more = ["--labels", folder / "labels.txt", "--save-logits", tmp_path / "l.npy"]
+    done = in_process.zoofast("merge", tmp_path / "m.json", *shards, *more)
+    assert "l.npy is a device or a pipe; name a file" in done.stderr and done.returncode == 2
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]

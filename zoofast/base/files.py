@@ -39,6 +39,12 @@ def part_path(path: Path, folder: Path | None = None) -> Path:
     return (folder or path.parent) / f".{path.name}{PART}"
 
 
+def is_device_or_pipe(path: Path | str) -> bool:
+    """Whether `path` is no file and no folder, such as /dev/null. Nothing may be put in its place,
+    nor be written beside it."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
 @contextmanager
 def atomic_output(path: Path | str, part_folder: Path | None = None) -> Iterator[Path]:
     """A temporary path to write to; renamed to `path` when the block ends without an error.
@@ -53,7 +59,7 @@ def atomic_output(path: Path | str, part_folder: Path | None = None) -> Iterator
         raise OutputError(
             f"{path}: the folder {path.parent} does not exist: mkdir -p {path.parent}"
         )
-    if path.exists() and not (path.is_file() or path.is_dir()):  # a device or a pipe
+    if is_device_or_pipe(path):
         with write_errors(path):
             yield path
         return

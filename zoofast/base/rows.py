@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.base.files import PART, atomic_output, write_errors
+from zoofast.base.files import PART, atomic_output, is_device_or_pipe, write_errors
 from zoofast.base.npy import map_npy
 from zoofast.base.sequences import Strings
-from zoofast.errors import ResultError
+from zoofast.errors import OutputError, ResultError
 
 HEADER_BYTES = 4096  # before the rows, so that rows begin on a page
 COPY_BYTES = 8 << 20  # of rows that are copied at once
@@ -55,6 +55,9 @@ class NamedRows:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
+        for each in (path, names_path(path)):
+            if is_device_or_pipe(each):
+                raise OutputError(f"{each} is a device or a pipe; name a file")
         self._shape, self._dtype = shape, dtype
         self.nbytes_each = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self.path = self._data = path

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe
+from zoofast.base.rows import names_path
 from zoofast.commands.console import STDOUT, warn
 from zoofast.errors import OutputError
 from zoofast.preprocess.cache import PixelCache
@@ -122,8 +123,8 @@ def file_to_write(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name of the file is empty")
     folder = Path(text).parent
-    if os.path.exists(text) and not os.path.isdir(text) and not os.path.isfile(text):
-        return text  # a device or a pipe, such as /dev/null
+    if is_device_or_pipe(text):
+        return text
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
     if not os.path.isdir(folder):
@@ -135,14 +136,31 @@ def file_to_write(text: str) -> str:
     return text
 
 
+def regular_file(text: str) -> str:
+    """A file to write, and no device or pipe: for what is not written by `atomic_output`."""
+    if is_device_or_pipe(text):
+        raise argparse.ArgumentTypeError(f"{text} is a device or a pipe; name a file")
+    return file_to_write(text)
+
+
+def logits_file(text: str) -> str:
+    """The file of zoofast.base.rows.NamedRows, which has a second file beside it."""
+    regular_file(str(names_path(Path(text))))
+    return regular_file(text)
+
+
 def result_file(text: str) -> str:
     """A file to write, or "-" for standard output; see console.write_result."""
     return STDOUT if text == STDOUT else file_to_write(text)
 
 
 def add_file(parser: argparse._ActionsContainer, name: str, metavar: str, what: str) -> None:
-    """A file that is to be written, by `atomic_output` or piece by piece."""
+    """A file that is to be written by `atomic_output`."""
     parser.add_argument(name, type=file_to_write, metavar=metavar, help=what)
+
+
+def add_logits(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--save-logits", type=logits_file, metavar="FILE.npy", help=what)
 
 
 def add_result(parser: argparse.ArgumentParser, *names: str, metavar: str, text: str) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
+from zoofast.base.files import is_device_or_pipe
 from zoofast.base.text import counted, percent
 from zoofast.commands import arguments
 from zoofast.commands.console import (
+    STDOUT,
     Table,
     explain,
     print_nodes,
@@ -111,12 +113,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_acl_library(parser)
     add_device_timeout(parser)
     add_score_arguments(parser)
-    arguments.add_file(
-        parser, "--save-logits", "FILE.npy", "write the logits of all images, and their names"
-    )
+    arguments.add_logits(parser, "write the logits of all images, and their names")
     parser.add_argument(
         "--journal",
-        type=arguments.file_to_write,
+        type=arguments.regular_file,
         metavar="FILE",
         help="the file that --resume continues from (default: the file of -o, plus .journal)",
     )
@@ -228,11 +228,20 @@ def _simulated(args: argparse.Namespace, recipe: Recipe) -> tuple[str, str]:
     return f"{shape}:{recipe.dtype}:{recipe.classes}@{fps:g}", title
 
 
+def _journal(args: argparse.Namespace) -> Path | None:
+    """The journal; beside the file of -o where the arguments name none."""
+    if args.journal:
+        return Path(args.journal)
+    if not args.output or args.output is STDOUT or is_device_or_pipe(args.output):
+        return None
+    return Path(f"{args.output}.journal")
+
+
 def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
     from zoofast.evaluation.options import EvalOptions
 
-    journal = args.journal or (args.output and f"{args.output}.journal")
-    if args.resume and not journal:
+    journal = _journal(args)
+    if args.resume and journal is None:
         raise OutputError("--resume needs -o FILE or --journal FILE, to know what to continue")
     if args.resume and args.overwrite:
         raise OutputError("--resume and --overwrite exclude each other")
@@ -245,7 +254,7 @@ def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:
         on_error=args.on_error,
         max_file_bytes=args.max_file_size,
         timeout=args.device_timeout,
-        journal=Path(journal) if journal else None,
+        journal=journal,
         logits=Path(args.save_logits) if args.save_logits else None,
         resume=args.resume,
         overwrite=args.overwrite,

@@ -41,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_label_arguments(parser, as_option=True)
     add_score_outputs(parser)
-    arguments.add_file(
-        parser, "--save-logits", "FILE.npy", "join the logits of the shards and their names"
-    )
+    arguments.add_logits(parser, "join the logits of the shards and their names")
     parser.add_argument("--quiet", action="store_true", help="print only the accuracy")
 
 
