@@ -9,8 +9,12 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +142,55 @@ def test_a_store_gives_what_the_folder_gives(
         assert source.read_labels() == other.read_labels()
         assert source.read(source.items[3]) == other.read(other.items[3])
     assert not fetched.threads()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def _python_serving(root: Path) -> Iterator[str]:
+    """The URL of Python's http.server with the folder `root`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("program", ["nginx", "python"])
+def test_the_names_and_the_order_of_index_pages_are_those_of_the_folder(
+    tmp_path: Path, program: str
+) -> None:
+    """Also where a URL encodes a character, and where a name is no UTF-8."""
+    root = tmp_path / "root"
+    names = ["cat (1).jpg", "cat!.jpg", "zebra.jpg", "écureuil.jpg", "a (b)/c.jpg", "a!/d.jpg"]
+    names += ["a.b/e.jpg", "été/sub.jpg", "🐈.jpg", "日本.jpg", "100%25.jpg", "q?r#s.jpg"]
+    names += map(os.fsdecode, (b"caf\xe9.jpg", b"\xff\xc3/\xe9.jpg"))
+    for name, data in zip(names, GOOD.values(), strict=False):
+        folder, _, file = name.rpartition("/")
+        folders.write(root / folder, {file: data})
+    local = outputs(root, tmp_path / "local")
+    assert len(local[0]) == len(names)
+    is_nginx = program == "nginx"
+    with nginx.serving(root, tmp_path / "nginx") if is_nginx else _python_serving(root) as url:
+        assert outputs(f"{url}/", tmp_path / "remote") == local
+        with open_source(url) as source, open_source(root) as other:
+            assert [item.name for item in source.items] == [item.name for item in other.items]
+            assert list(map(source.read, source.items)) == list(map(other.read, other.items))
+        below = os.fsdecode(b"\xff\xc3")
+        if is_nginx:  # http.server has other URLs for bytes that are no UTF-8
+            with open_source(f"{url}/{below}/") as source:
+                assert [item.name for item in source.items] == [os.fsdecode(b"\xe9")]
+    first, second = (
+        json.loads((tmp_path / folder / "zoofast-prep.json").read_text())["names"]
+        for folder in ("local", "remote")
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize("store", ["http", "s3"])

@@ -141,7 +141,7 @@ def from_url(where: str) -> Source:
             f"{store.url}: several files are a source only if all are tars, or all are Parquet "
             "files"
         )
-    files = sorted(store.find(store.key), key=lambda file: file.key)
+    files = store.find(store.key)
     folder = _from_folder(store, files)
     tables = [file.key for file in files if store.name(file.key).lower().endswith(PARQUET)]
     only_tables = _from_files(store, tables) if tables and not folder.items else None

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import re
 import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,8 @@ _VERSIONS = (
     "created",
 )
 
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # what Python has for such bytes of an argument
+
 T = TypeVar("T")
 
 
@@ -76,6 +79,8 @@ class Store:
             raise SourceError(f"{shown(url)}: {described(error)}") from None
         self.url = shown(url)
         self.is_http = isinstance(self.fs, HTTPFileSystem)
+        if self.is_http:  # aiohttp drops what is no UTF-8 from a URL
+            self.key = _NO_UTF8.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", self.key)
         # With options of aiohttp, such as certificates, only fsspec itself reads the files.
         options = getattr(self.fs, "kwargs", {}).keys() - {"headers"}
         self.is_plain_http = self.is_http and not (options or self.fs.client_kwargs)
@@ -84,14 +89,15 @@ class Store:
         self.dead = 0  # files in a row that could not be fetched
 
     def name(self, key: str) -> str:
-        """The key's path, as it is shown in messages: without a query, and not encoded."""
-        return unquote(urlsplit(key).path) if self.is_http else key
+        """The key's path: over HTTP without a query, and not encoded. Bytes that are no UTF-8 are
+        as in the names of local files."""
+        return _decoded(urlsplit(key).path) if self.is_http else key
 
     def shown(self, key: str) -> str:
         return shown(self.fs.unstrip_protocol(key))
 
     def find(self, key: str) -> list[StoredFile]:
-        """All files below `key`. Raises SourceError."""
+        """All files below `key`, sorted by their paths. Raises SourceError."""
         listing: Mapping[str, Mapping[str, Any]]
         listing = self._list(lambda: self.fs.find(key, detail=True), key)
         # Of an empty folder over HTTP, fsspec gives the folder itself, without a type.
@@ -100,11 +106,12 @@ class Store:
         ]
         if not files and self.is_http:  # fsspec takes a refusal for an empty folder
             self.stat(key)
-        return files
+        # By the path and not by the key: encoded, "é" would come before "a".
+        return sorted(files, key=lambda file: self.name(file.key))
 
     def glob(self, key: str) -> list[str]:
-        """The keys that match, sorted. Raises SourceError."""
-        return sorted(self._list(lambda: self.fs.glob(key), key))
+        """The keys that match, sorted by their paths. Raises SourceError."""
+        return sorted(self._list(lambda: self.fs.glob(key), key), key=self.name)
 
     def listed(self, key: str, info: Mapping[str, Any]) -> StoredFile:
         """The file that fsspec's `info` describes."""
@@ -134,6 +141,16 @@ class Store:
                 return requests.retried(now)
         except OSError as error:
             raise SourceError(f"{self.shown(key)}: {error.strerror}") from None
+
+
+def _decoded(path: str) -> str:
+    """The path that a URL's path encodes, as os.fsdecode gives it."""
+    path_bytes = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+    # Python's http.server encodes not a byte that is no UTF-8, but the surrogate that Python has
+    # for it.
+    with suppress(UnicodeError):
+        path_bytes = path_bytes.decode("utf-8", "surrogatepass").encode("utf-8", "surrogateescape")
+    return path_bytes.decode("utf-8", "surrogateescape")
 
 
 class Requests:
