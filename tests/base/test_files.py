@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -116,14 +117,29 @@ def test_reading_a_file_of_any_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
-def test_lines_are_those_of_the_whole_text(tmp_path: Path, start: bytes) -> None:
-    """Whatever ends them: Python knows ten ends of a line."""
+def test_lines_end_with_a_line_feed_alone(tmp_path: Path, start: bytes) -> None:
+    """Perhaps after a carriage return; a path may have the other ends that Python knows."""
     path, rng = tmp_path / "text", random.Random(5)
-    parts = ["a", "é", "日本", "\n", "\r\n", "\r", "\v", "\x0c", "\x1c", "\x85", "\u2028", " ", ""]
+    parts = [
+        "a",
+        "é",
+        "日本",
+        "\n",
+        "\r\n",
+        "b\rb",
+        "\v",
+        "\x0c",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        " ",
+        "",
+    ]
     for _ in range(300):
-        text = "".join(rng.choices(parts, k=rng.randrange(30)))
+        text = "x" + "".join(rng.choices(parts, k=rng.randrange(30)))
         path.write_bytes(start + text.encode())
-        assert list(text_lines(path)) == text.splitlines()
+        lines = io.StringIO(text.replace("\r\n", "\n"), newline="\n")
+        assert list(text_lines(path)) == [line.removesuffix("\n") for line in lines]
 
 
 def test_lines_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +156,7 @@ def test_lines_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert next(lines) == "one"
     with pytest.raises(UnicodeDecodeError):
         next(lines)
+    assert list(text_lines(path, errors="surrogateescape")) == ["one", "\udcff"]
     with pytest.raises(OSError, match="not a regular file"):
         list(text_lines("/dev/zero"))
     monkeypatch.setattr(files, "MAX_TEXT_BYTES", 10)

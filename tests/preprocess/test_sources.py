@@ -187,13 +187,24 @@ def test_a_zip_is_refused_with_the_cure(tmp_path: Path) -> None:
 def test_a_list_of_paths(tmp_path: Path) -> None:
     touch(tmp_path, "images/b.JPEG", "images/a.JPEG")
     absolute = tmp_path / "images" / "a.JPEG"
-    (tmp_path / "list.txt").write_text(
-        f"images/b.JPEG\r\n\n# a comment\n  {absolute}  \nREADME.md\n"
-    )
+    (tmp_path / "list.txt").write_text(f"images/b.JPEG\r\n\n# a comment\n{absolute}  \nREADME.md\n")
     with open_source(tmp_path / "list.txt") as source:
         assert [item.name for item in source.items] == ["b", "a"]  # the list's own order
         assert [source.read(item) for item in source.items] == [b"images/b.JPEG", b"images/a.JPEG"]
         assert len(source.skipped) == 1
+
+
+def test_a_list_may_name_every_file_of_a_folder(tmp_path: Path) -> None:
+    """But those with a line break in the name."""
+    names = ["#1.jpg", " lead.jpg", "a\u2028b.jpg", "c\x85d\x0be.jpg", os.fsdecode(b"caf\xe9.jpg")]
+    touch(tmp_path, *names[:-1])
+    (tmp_path / names[-1]).write_bytes(b"latin")
+    lines = "".join(f"{name}\n" for name in [*names, "#commented.jpg"])
+    (tmp_path / "list").write_bytes(os.fsencode(lines))
+    with open_source(tmp_path / "list") as source:
+        assert [item.path for item in source.items] == [str(tmp_path / name) for name in names]
+        assert source.read(source.items[-1]) == b"latin"
+        assert source.skipped == []
 
 
 def test_an_image_given_as_a_list_is_refused(tmp_path: Path) -> None:

@@ -186,7 +186,10 @@ def test_bad_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="holds no labels"):
         load_labels(tmp_path)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LabelError, match="not a text file"):
+    with pytest.raises(LabelError, match="line 1 is no UTF-8: not a text file"):
+        load_labels(tmp_path / "binary.txt")
+    (tmp_path / "binary.txt").write_bytes(b"a.jpg 1\ncaf\xe9.jpg 2\n")
+    with pytest.raises(LabelError, match=r"binary\.txt: line 2 is no UTF-8"):
         load_labels(tmp_path / "binary.txt")
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(LabelError, match=r"a\.json: has no image\.annotations\[0\]"):

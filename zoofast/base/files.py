@@ -108,25 +108,25 @@ def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> 
     return data
 
 
-def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+def text_lines(path: str | os.PathLike[str], errors: str = "strict") -> Iterator[str]:
     """The lines of a UTF-8 text without their ends: of a regular file, or of a pipe such as the
-    shell's `<(command)`.
+    shell's `<(command)`. A line ends with "\\n" or "\\r\\n".
 
-    Raises OSError for any other, or for a text or a line that is too long; UnicodeDecodeError.
+    errors: of bytes.decode, for bytes that are no UTF-8. Raises OSError for any other file, or for
+    a text or a line that is too long; UnicodeDecodeError.
     """
     nbytes = count = 0
     with opened(path, pipes=True) as file:
         while data := file.readline(MAX_LINE_BYTES + 1):
+            count += 1
             if len(data) > MAX_LINE_BYTES:
-                reason = f"line {count + 1} has more than {MAX_LINE_BYTES:,} bytes"
+                reason = f"line {count} has more than {MAX_LINE_BYTES:,} bytes"
                 raise OSError(errno.EFBIG, reason, os.fspath(path))
             text = data.removeprefix(codecs.BOM_UTF8) if nbytes == 0 else data
             nbytes += len(data)
             if nbytes > MAX_TEXT_BYTES:
                 raise too_large(path, MAX_TEXT_BYTES)
-            lines = text.decode().splitlines()
-            count += len(lines)
-            yield from lines
+            yield text.removesuffix(b"\n").removesuffix(b"\r").decode(errors=errors)
 
 
 @contextmanager

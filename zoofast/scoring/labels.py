@@ -235,7 +235,7 @@ def _synsets_of_devkit(path: Path) -> Synsets:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of the lines that are not blank, at least one."""
-    is_empty = True
+    is_empty, number = True, 0
     try:
         for number, line in enumerate(text_lines(path), 1):
             if text := line.strip():
@@ -244,7 +244,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: not a text file") from error
+        raise LabelError(
+            f"{path}: line {number + 1} is no UTF-8: not a text file, or save it as UTF-8"
+        ) from error
     if is_empty:
         raise LabelError(f"{path}: is empty")
 
