@@ -15,8 +15,10 @@ from zoofast.cli import main
 from zoofast.conversion.agreement import run_onnx
 from zoofast.conversion.aipp import Aipp
 from zoofast.errors import ModelError, RecipeError
+from zoofast.inference.dynamic import aipp_of_recipe
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.prepare import prepare
+from zoofast.preprocess.recipe import Normalization
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import open_source
 
@@ -120,6 +122,36 @@ def test_pixels_are_cropped_as_the_recipe_crops():
 def test_means_follow_the_order_of_the_bytes():
     config = Aipp.from_recipe(replace(load_recipe("squeezenet1_1"), channels="BGR"))
     assert config.minimum == (103.53, 116.28, 123.675)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        Normalization("0-1", (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
+        Normalization("0-255", (103.5, 116.25, 123.75), (57.0, 58.0, 59.0)),
+        Normalization(1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
+        Normalization(1 / 128, (0.9, 1.0, 1.1), (0.5, 1.0, 2.0)),
+        Normalization(
+            "0-1", (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), second_mean=(0.3, 0.2, 0.1),
+            second_std=(0.4, 0.5, 2.0),
+        ),
+        Normalization("0-255", (10.0, 20.0, 30.0), (50.0, 60.0, 70.0), reciprocal=True),
+    ],
+    ids=["0-1", "0-255", "1/255", "1/128", "two means", "reciprocal"],
+)  # fmt: skip
+def test_dynamic_aipp_computes_what_the_file_and_the_table_say(normalization, channels):
+    recipe = replace(
+        load_recipe("squeezenet1_1"),
+        on_device=normalization, channels=channels, size=(256, 250), input_size=(224, 224),
+    )  # fmt: skip
+    static, dynamic = Aipp.from_recipe(recipe), aipp_of_recipe(recipe)
+    assert (dynamic.low, dynamic.var) == (static.minimum, static.factor)
+    assert (dynamic.source, dynamic.swap) == ((256, 250), False)
+    assert dynamic.crop == (16, 13, 224, 224) == (*static.crop_start, *static.crop)
+    order = ["RGB".index(channel) for channel in channels]
+    computed = (np.arange(256) - np.array(dynamic.low)[:, None]) * np.array(dynamic.var)[:, None]
+    np.testing.assert_allclose(computed, normalization.table()[order], rtol=1e-4, atol=1e-5)
 
 
 def test_a_mean_of_whole_numbers_is_subtracted_too(pixels):

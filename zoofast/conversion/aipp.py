@@ -45,25 +45,20 @@ class Aipp:
         Raises RecipeError for a recipe of another dtype or layout, or with values that AIPP does
         not take.
         """
-        if recipe.dtype != "uint8" or recipe.layout != "NHWC" or recipe.on_device is None:
+        device = recipe.device_input
+        if device is None:
             raise RecipeError(f"recipe {recipe.name}: AIPP takes uint8 NHWC with an [aipp] table")
         if not all(side in SOURCE_SIDES for side in recipe.size):
             raise RecipeError(f"recipe {recipe.name}: AIPP takes sides of 2 to 4096 pixels")
-        order = ["RGB".index(channel) for channel in recipe.channels]
-        minimum = [recipe.on_device.means_0_255[channel] for channel in order]
-        factor = [1.0 / recipe.on_device.stds_0_255[channel] for channel in order]
-        if not all(0.0 <= value <= MAX_MINIMUM for value in minimum):
-            raise RecipeError(f"recipe {recipe.name}: AIPP takes means of 0 to 255, not {minimum}")
-        cropped = recipe.input_size != recipe.size
+        if not all(0.0 <= value <= MAX_MINIMUM for value in device.mean):
+            means = list(device.mean)
+            raise RecipeError(f"recipe {recipe.name}: AIPP takes means of 0 to 255, not {means}")
         return cls(
             source=recipe.size,
-            crop=recipe.input_size if cropped else None,
-            crop_start=(
-                (recipe.size[0] - recipe.input_size[0]) // 2,
-                (recipe.size[1] - recipe.input_size[1]) // 2,
-            ),
-            minimum=(minimum[0], minimum[1], minimum[2]),
-            factor=(factor[0], factor[1], factor[2]),
+            crop=None if recipe.input_size == recipe.size else recipe.input_size,
+            crop_start=device.crop_start,
+            minimum=device.mean,
+            factor=device.factor,
         )
 
     def text(self) -> str:

@@ -46,16 +46,12 @@ def of_recipe(recipe: Recipe) -> Dynamic:
 
 def aipp_of_recipe(recipe: Recipe) -> Aipp | None:
     """What the NPU computes from the recipe's 8-bit pixels; None for another recipe."""
-    if recipe.dtype != "uint8" or recipe.layout != "NHWC" or recipe.on_device is None:
+    device = recipe.device_input
+    if device is None:
         return None
-    unit = 255.0 if recipe.on_device.scale == "0-1" else 1.0
-    # zoofast has put the channels into the network's order already
-    order = (2, 1, 0) if recipe.channels == "BGR" else (0, 1, 2)
-    low = tuple(recipe.on_device.mean[i] * unit for i in order)
-    var = tuple(1 / (recipe.on_device.std[i] * unit) for i in order)
-    (height, width), (h, w) = recipe.size, recipe.input_size
-    crop = ((height - h) // 2, (width - w) // 2, h, w)
-    return Aipp(recipe.size, crop, False, (low[0], low[1], low[2]), (var[0], var[1], var[2]))
+    # swap is False: zoofast has put the channels into the network's order already
+    crop = (*device.crop_start, *recipe.input_size)
+    return Aipp(recipe.size, crop, False, device.mean, device.factor)
 
 
 def parse_hw(text: str) -> tuple[int, int]:

@@ -105,6 +105,19 @@ class Normalization:
 
 
 @dataclass(frozen=True)
+class DeviceInput:
+    """What the NPU's AIPP makes of a uint8 NHWC tensor: the crop, then (value - mean) * factor.
+
+    `mean` (in units of 0 to 255) and `factor` (1 / standard deviation) have one number for each
+    channel, in the tensor's order of channels.
+    """
+
+    crop_start: Size  # (top, left) of the network's input in the tensor, in pixels
+    mean: Floats3
+    factor: Floats3
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One model's preprocessing, and what scoring needs to know of the model.
 
@@ -191,6 +204,23 @@ class Recipe:
     def nbytes(self) -> int:
         """Bytes of one tensor."""
         return 3 * self.size[0] * self.size[1] * np.dtype(self.dtype).itemsize
+
+    @property
+    def device_input(self) -> DeviceInput | None:
+        """What AIPP computes from the tensor; None for a tensor that AIPP does not take.
+
+        AIPP takes a uint8 NHWC tensor of a recipe that says how the device normalizes.
+        """
+        if self.dtype != "uint8" or self.layout != "NHWC" or self.on_device is None:
+            return None
+        a, b, c = ("RGB".index(channel) for channel in self.channels)
+        mean, std = self.on_device.means_0_255, self.on_device.stds_0_255
+        (height, width), (h, w) = self.size, self.input_size
+        return DeviceInput(
+            crop_start=((height - h) // 2, (width - w) // 2),
+            mean=(mean[a], mean[b], mean[c]),
+            factor=(1.0 / std[a], 1.0 / std[b], 1.0 / std[c]),
+        )
 
     def size_mismatch(self, height: int, width: int) -> str:
         """Says that an image has `height` x `width` pixels where the tensor needs others."""
