@@ -16,6 +16,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def quoted(text: str) -> str:
+    """What a user gave, as messages show it: at most 40 characters in quotes."""
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
 def listed(names: Sequence[str], limit: int) -> str:
     """The first names with commas between them, and how many more there are."""
     more = len(names) - limit

@@ -369,7 +369,6 @@ class _EvalPart:
             if self._work.shards and len(batch.logits):
                 logits[batch.number] = batch.logits.copy()  # of the device's memory
         outcomes = [batches[number] for number in sorted(batches)]
-        columns = [vars(best).values() for _, best in outcomes]
         rows = [logits[number] for number in sorted(logits)]
         busy = [
             stages for thread, stages in timeline.busy_ns.items() if thread.startswith("device")
@@ -377,7 +376,7 @@ class _EvalPart:
         return Done(
             np.concatenate([outcome.is_good for outcome, _ in outcomes]),
             [failure for outcome, _ in outcomes for failure in outcome.failures],
-            TopK(*map(np.concatenate, zip(*columns, strict=True))),
+            TopK.joined(best for _, best in outcomes),
             loader.stats,
             device_ns=(
                 sum(each.get("infer", 0) for each in busy),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe
 from zoofast.base.rows import names_path
+from zoofast.base.text import quoted
 from zoofast.commands.console import STDOUT, warn
 from zoofast.errors import OutputError
 from zoofast.preprocess.cache import PixelCache
@@ -65,11 +66,6 @@ def real_number(lowest: float, highest: float) -> Callable[[str], float]:
         return value
 
     return parse
-
-
-def quoted(text: str) -> str:
-    """An argument as messages show it."""
-    return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
 positive = whole_number(1)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from zoofast.base import acl_library
+from zoofast.base.text import quoted
 from zoofast.commands import arguments
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.dynamic import (
@@ -78,7 +79,7 @@ def spellings(name: str) -> list[str]:
 def boolean(text: str) -> bool:
     """The type of an option that ais_bench switches on and off."""
     if text.lower() not in (*TRUE, *FALSE):
-        raise argparse.ArgumentTypeError(f"{arguments.quoted(text)} is neither true nor false")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is neither true nor false")
     return text.lower() in TRUE
 
 
@@ -87,7 +88,7 @@ def _harmless(values: tuple[str, ...], cure: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text.lower() not in values:
-            raise argparse.ArgumentTypeError(f"{arguments.quoted(text)} is not supported; {cure}")
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not supported; {cure}")
         return text
 
     return parse
@@ -192,7 +193,7 @@ def _parsed(parse: Callable[[str], Any], form: str) -> Callable[[str], Any]:
         try:
             return parse(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{arguments.quoted(text)} is not {form}") from None
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not {form}") from None
 
     return read
 
@@ -210,7 +211,7 @@ def add_acl_library(parser: argparse.ArgumentParser) -> None:
 
     def choose(text: str) -> str:
         if not os.path.isfile(text):
-            raise argparse.ArgumentTypeError(f"{arguments.quoted(text)}: no such file")
+            raise argparse.ArgumentTypeError(f"{quoted(text)}: no such file")
         os.environ[acl_library.VARIABLE] = text
         return text
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from zoofast.base.text import quoted
 from zoofast.commands import arguments
-from zoofast.commands.arguments import quoted
 from zoofast.commands.console import (
     STDOUT,
     Table,

@@ -26,6 +26,7 @@ ENVIRONMENT_SCRIPTS = (  # where CANN's installers put set_env.sh
     "/usr/local/Ascend/ascend-toolkit/set_env.sh",
     "/usr/local/Ascend/cann/set_env.sh",
     "~/Ascend/ascend-toolkit/set_env.sh",
+    "~/Ascend/cann/set_env.sh",
 )
 
 _DEFAULT_OPTIONS = (  # for a model without a guide

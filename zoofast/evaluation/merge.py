@@ -131,7 +131,6 @@ def _shard(
     if not names or answered.min() < 0:
         raise ValueError("no image has an answer, or its place is none")
     order = np.argsort(answered)
-    columns = [vars(best).values() for best in bests]
     return Shard(
         path,
         description,
@@ -140,7 +139,7 @@ def _shard(
         images,
         int(end["classes"]),
         [names[i] for i in order.tolist()],
-        TopK(*map(np.concatenate, zip(*columns, strict=True)))[order],
+        TopK.joined(bests)[order],
         places[np.sort(answered)],
         list(zip(failed.tolist(), failures, strict=True)),
         None if end["logits"] is None else path.parent / end["logits"],
@@ -192,11 +191,10 @@ def merge_evaluations(paths: Sequence[Path], logits: Path | None = None) -> Merg
         _merge_logits(shards, logits)
     order = np.argsort(np.concatenate([each.places for each in shards]))
     names = [name for each in shards for name in each.names]
-    columns = [vars(each.best).values() for each in shards]
     failures = sorted((pair for each in shards for pair in each.failures), key=lambda pair: pair[0])
     return Merged(
         [names[i] for i in order.tolist()],
-        TopK(*map(np.concatenate, zip(*columns, strict=True)))[order],
+        TopK.joined(each.best for each in shards)[order],
         [failure for _, failure in failures],
         first.classes,
         int(first.description["output"]),

@@ -62,12 +62,10 @@ def result_format(
     Raises ResultError when the results are of several runs, when `requested` is not what the record
     says, and, without a record, when the files are hardly of type float32.
     """
-    if record is None:
-        if requested is None:
-            _check_plausible(listing)
-        return requested or DEFAULT_DTYPE, None
-    _check_one_run(listing, record)
-    if listing.output_index >= len(record.outputs):  # infer was ended before it recorded them
+    if record is not None:
+        _check_one_run(listing, record)
+    # infer may have been ended before it recorded the outputs.
+    if record is None or listing.output_index >= len(record.outputs):
         if requested is None:
             _check_plausible(listing)
         return requested or DEFAULT_DTYPE, None

@@ -20,6 +20,7 @@ from zoofast.base.files import read_file, text_lines
 from zoofast.base.names import stem
 from zoofast.base.parsing import parse_json
 from zoofast.base.sequences import Strings
+from zoofast.base.text import quoted
 from zoofast.errors import LabelError
 from zoofast.preprocess.sources import Source
 from zoofast.scoring.class_names import name_of_synset
@@ -196,7 +197,7 @@ def load_synsets(path: Path | str) -> Synsets:
         match = re.fullmatch(r"(n[0-9]{8})(?!\S)(?:\s+([0-9]+)(?!\S))?\s*(.*)", line)
         if not match:
             raise LabelError(
-                f"{path}, line {number}: {_quoted(line)} does not begin with a synset id"
+                f"{path}, line {number}: {quoted(line)} does not begin with a synset id"
             )
         synset, ilsvrc_id, text = match.groups()
         if synset in words:
@@ -223,7 +224,7 @@ def _synsets_of_devkit(path: Path) -> Synsets:
             if int(entry["num_children"]) == 0:
                 synset, text = entry["WNID"], entry["words"]
                 if not isinstance(text, str) or not SYNSET.fullmatch(synset):
-                    raise ValueError(f"{_quoted(str(synset))} is no synset id")
+                    raise ValueError(f"{quoted(str(synset))} is no synset id")
                 by_id[int(entry["ILSVRC2012_ID"])] = synset
                 words[synset] = text
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -256,12 +257,8 @@ def _whole_number(text: str) -> int:
     digits = text.lstrip("0")
     # int() itself takes time that grows with the square of the digits
     if not (text.isascii() and text.isdecimal() and len(digits) <= len(str(MAX_CLASS))):
-        raise ValueError(f"{_quoted(text)} is no whole number from 0 to {MAX_CLASS}")
+        raise ValueError(f"{quoted(text)} is no whole number from 0 to {MAX_CLASS}")
     return int(digits or "0")
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
 def _from_text(path: Path, synsets: Synsets | None) -> Labels:
@@ -312,7 +309,7 @@ def _pairs(
             except ValueError as error:
                 raise LabelError(f"{path}, line {number}: the class {error}") from error
         if not name:
-            raise LabelError(f"{path}, line {number}: {_quoted(words[0])} is no image's name")
+            raise LabelError(f"{path}, line {number}: {quoted(words[0])} is no image's name")
         numbers.append(number)
         yield name, value
 
@@ -390,7 +387,7 @@ def _category_index(value: Any) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_CLASS:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{_quoted(str(value))} is no whole number from 0 to {MAX_CLASS}")
+        raise ValueError(f"{quoted(str(value))} is no whole number from 0 to {MAX_CLASS}")
     if isinstance(value, int):
         # hex, because str() refuses integers of more than 4,300 digits
         value = str(value) if abs(value) <= MAX_CLASS else hex(value)

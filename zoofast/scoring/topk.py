@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,12 @@ class TopK:
         """Uninitialized arrays for n images; `put` fills them. dtype: of the classes."""
         per_image = [np.empty(n, np.float32) for _ in range(3)]
         return cls(np.empty((n, k), dtype), np.empty((n, k), np.float32), *per_image)
+
+    @classmethod
+    def joined(cls, parts: Iterable[TopK]) -> TopK:
+        """The images of several parts, at least one, in their order."""
+        columns = (vars(part).values() for part in parts)
+        return cls(*map(np.concatenate, zip(*columns, strict=True)))
 
     def put(self, places: slice | NDArray[np.integer[Any]], part: TopK) -> None:
         """Copies the images of `part` to `places`, one place for each image.
