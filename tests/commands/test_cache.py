@@ -117,6 +117,43 @@ def test_list_verify_and_clear(place: Path) -> None:
     assert [path.name for path in (place / "cache").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "nbytes", "words", "damaged"),
+    [
+        ("index", 10, "index is damaged", 0),
+        ("index", 4096 + 64 + 10, "1 image damaged", 1),  # the first slot is the bad image's
+        ("index", None, "index is missing", 0),
+        ("pixels", 10, f"{COUNT} images damaged", COUNT),
+        ("pixels", None, ".pixels cannot be read: No such file or directory", COUNT),
+    ],
+)
+def test_verify_names_each_file_that_is_damaged_or_gone(
+    place: Path, kind: str, nbytes: int | None, words: str, damaged: int
+) -> None:
+    """And checks the other geometries. nbytes: that are left of the file; None: there is none."""
+    prep(place, "a", "float", "--cache", place / "cache")
+    folders.recipe_file(place / "other", oracle.Spec(size=(40, 40), crop=(30, 30)))
+    prep(place, "b", "other", "--cache", place / "cache")
+    first, second = (each["digest"] for each in json.loads(cache(place, "list", "--json").stdout))
+    path = place / "cache" / f"{first}.{kind}"
+    path.write_bytes(path.read_bytes()[:nbytes])
+    if nbytes is None:
+        path.unlink()
+    for more in ([], ["--quiet"]):
+        done = cache(place, "verify", *more)
+        assert done.returncode == 1
+        assert f"{first}: " in done.stderr and words in done.stderr
+        assert second not in done.stderr
+    assert cache(place, "verify").stdout == f"{COUNT} images intact, {damaged} damaged\n"
+    (place / "cache" / f"{second}.pixels").unlink()
+    done = cache(place, "verify")
+    assert done.returncode == 1
+    assert f"{first}: " in done.stderr and f"{second}: its file .pixels cannot" in done.stderr
+    for out, recipe in (("c", "float"), ("d", "other")):  # the cure that it names
+        prep(place, out, recipe, "--cache", place / "cache")
+    assert cache(place, "verify").returncode == 0
+
+
 def test_bad_arguments_are_one_line(place: Path) -> None:
     (place / "file").write_text("no folder")
     cases = [

@@ -88,7 +88,7 @@ class Place:
         _, said = self.check(self.start())
         assert said == []
         [listed] = list_pixels(self.cache)
-        assert check_pixels(self.cache, listed.digest) == (IMAGES, 0)
+        assert check_pixels(self.cache, listed.digest) == (IMAGES, 0, None)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     listed = action("list", "list the geometries, and how many images each has")
     arguments.add_json_instead(listed, "the list")
-    verify = action("verify", "read all pixels and check them; exit code 1 if any are damaged")
+    verify = action("verify", "read all pixels and check them; exit code 1 if anything is damaged")
     verify.add_argument(
         "--quiet", action="store_true", help="no progress; print only what is damaged"
     )
@@ -72,17 +72,21 @@ def _in_words(listed: Listed) -> str:
 def _verify(args: argparse.Namespace) -> int:
     geometries = list_pixels(args.folder)
     intact = damaged = 0
+    has_problem = False
     with console.progress("verify", sum(each.images for each in geometries), args.quiet) as meter:
         for each in geometries:
-            counts = check_pixels(args.folder, each.digest, meter.advance)
-            intact, damaged = intact + counts[0], damaged + counts[1]
-            if counts[1]:
-                console.warn(f"{each.digest}: {counted(counts[1], 'image')} damaged")
-    if damaged:
+            checked = check_pixels(args.folder, each.digest, meter.advance)
+            intact, damaged = intact + checked.intact, damaged + checked.damaged
+            if checked.problem is not None:
+                has_problem = True
+                console.warn(f"{each.digest}: {checked.problem}")
+            if checked.damaged:
+                console.warn(f"{each.digest}: {counted(checked.damaged, 'image')} damaged")
+    if damaged or has_problem:
         console.warn("damaged pixels reach no tensor; the next run with --cache stores them anew")
     if not args.quiet:
         console.say(f"{counted(intact, 'image')} intact, {damaged:,} damaged")
-    return 1 if damaged else 0
+    return 1 if damaged or has_problem else 0
 
 
 def _clear(args: argparse.Namespace) -> int:

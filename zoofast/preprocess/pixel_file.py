@@ -351,34 +351,47 @@ def _list(folder: Path, digest: str) -> Listed:
     )
 
 
+class Checked(NamedTuple):
+    """How many images' pixels are intact, and how many are damaged. problem: why no image, or none
+    after the intact ones, can be checked."""
+
+    intact: int
+    damaged: int
+    problem: str | None = None
+
+
 def check_pixels(
     folder: Path, digest: str, progress: Callable[[int], None] = lambda images: None
-) -> tuple[int, int]:
-    """Reads all that the folder has of a geometry: how many images' pixels are intact, and how many
-    are damaged. progress: is called with 1 for each image. Raises OutputError, also where another
-    process writes."""
+) -> Checked:
+    """Reads all that the folder has of a geometry. progress: is called with 1 for each image.
+    Raises OutputError where another process writes."""
     pixels, index_path = _files(folder, digest)
     intact = damaged = 0
     with output_lock(pixels):
+        index = _read_index(index_path)
+        geometry = _geometry_in(index)
+        records = [record for record in enumerate(split(index)) if any(record[1])]  # of zeros: free
+        if geometry is None:
+            state = "damaged" if index_path.exists() else "missing"
+            return Checked(0, len(records), f"its file {INDEX} is {state}")
+        height, width = geometry["size"]
+        nbytes = 3 * height * width
         try:
-            index = _read_index(index_path)
-            records, geometry = split(index), _geometry_in(index)
             with open(pixels, "rb") as file:
-                size = geometry["size"] if geometry else [0, 0]
-                nbytes = 3 * size[0] * size[1]
-                if not 0 < nbytes <= os.fstat(file.fileno()).st_size:
-                    return 0, sum(map(any, records))
-                for slot, record in enumerate(records):
+                if nbytes > os.fstat(file.fileno()).st_size:
+                    return Checked(0, len(records))
+                for slot, record in records:
                     if not is_whole(record):
-                        damaged += any(record)  # zeros: nothing was stored yet
+                        damaged += 1
                         continue
                     data = os.pread(file.fileno(), nbytes, slot * slot_nbytes(nbytes))
                     is_right = len(data) == nbytes and _core.checksum(data) == _checksum_in(record)
                     intact, damaged = intact + is_right, damaged + (not is_right)
                     progress(1)
         except OSError as error:
-            raise OutputError(f"{pixels}: cannot be read: {error.strerror}") from error
-    return intact, damaged
+            problem = f"its file {PIXELS} cannot be read: {error.strerror}"
+            return Checked(intact, len(records) - intact, problem)
+    return Checked(intact, damaged)
 
 
 def clear_pixels(folder: Path, digest: str) -> None:
