@@ -55,6 +55,16 @@ def test_the_sample_is_spread_over_the_source(images: Path) -> None:
     assert spread(items, 4) == [items[0], items[6], items[13], items[19]]
 
 
+def test_a_pipe_among_the_images_is_a_failure(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.JPEG").symlink_to(images / "i00.JPEG")
+    os.mkfifo(tmp_path / "in" / "b.JPEG")
+    options = ProfileOptions(threads=2, seconds=0.01, scratch=tmp_path)
+    with open_source(tmp_path / "in") as source:
+        result = profile(source, load_recipe("squeezenet1_1"), options)
+    assert [failure.reason for failure in result.failures] == ["not a regular file"]
+
+
 def test_the_rate_without_a_stage() -> None:
     spent = {"read": 1_000_000, "entropy": 8_000_000, "resize": 1_000_000, "write": 7_000_000}
     by_name = {stage.name: stage for stage in stages_of(spent, 10, 200.0, busy=1.0)}

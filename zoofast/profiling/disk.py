@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from zoofast import _core
-from zoofast.base.files import MAX_FILE_BYTES
+from zoofast.base.files import MAX_FILE_BYTES, opened
 from zoofast.errors import OutputError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import FetchedSource, Item, Source
@@ -73,14 +74,9 @@ def _drop_from_cache(source: Source, item: Item) -> None:
         fd = source.fds[item.archive]
         os.posix_fadvise(fd, item.offset, item.nbytes, os.POSIX_FADV_DONTNEED)
         return
-    try:
-        fd = os.open(item.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
+    # What cannot be opened, or is no regular file, is a failure when it is prepared.
+    with suppress(OSError), opened(item.path) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_writing(folder: str, recipe: Recipe, threads: int) -> DiskRate:
