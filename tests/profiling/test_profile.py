@@ -18,7 +18,7 @@ from zoofast import load_recipe, open_source
 from zoofast.conversion import models
 from zoofast.errors import ImageError, OutputError
 from zoofast.profiling.disk import DiskRate, measure_reading, measure_writing
-from zoofast.profiling.pipeline import run_pipeline, spread
+from zoofast.profiling.pipeline import repeated, run_pipeline, spread
 from zoofast.profiling.profile import ProfileOptions, demands_of, profile, thread_counts
 from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
 from zoofast.profiling.verdict import verdict
@@ -53,6 +53,29 @@ def test_the_sample_is_spread_over_the_source(images: Path) -> None:
         items = source.items
     assert spread(items, 100) == items
     assert spread(items, 4) == [items[0], items[6], items[13], items[19]]
+
+
+def test_repeats_that_are_written_at_once_have_names_of_their_own(images: Path) -> None:
+    with open_source(images) as source:
+        items = source.items[:3]
+    assert repeated(items, 5) == [*items] * 3
+    assert repeated(items, 0.1, apart=100) == [*items]
+    many = repeated(items, 100, apart=20)
+    assert [item.path for item in many] == [item.path for item in items] * 50
+    names = [item.name for item in many]
+    assert all(len(set(names[i : i + 20])) == 20 for i in range(len(many) - 20))
+    assert len(set(names)) == 21  # no more files than needed: a scratch folder may be small
+
+
+def test_few_images_are_written_at_once(images: Path, tmp_path: Path) -> None:
+    """More often than the batches of the ring have places: each tensor has its own file."""
+    (tmp_path / "few").mkdir()
+    for i in range(2):
+        (tmp_path / "few" / f"{i}.JPEG").symlink_to(images / f"i{i:02d}.JPEG")
+    options = ProfileOptions(threads=4, seconds=0.6, scratch=tmp_path, write=True)
+    with open_source(tmp_path / "few") as source:
+        result = profile(source, load_recipe("squeezenet1_1"), options)
+    assert result.sample == 2 and not result.failures
 
 
 def test_a_pipe_among_the_images_is_a_failure(images: Path, tmp_path: Path) -> None:

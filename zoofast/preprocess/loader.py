@@ -141,6 +141,11 @@ class OutputPaths:
         return self.final(item) + self.part
 
 
+def default_batch(threads: int) -> int:
+    """How many images a batch has, unless the caller says it."""
+    return max(8, threads)
+
+
 def prove(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
     """Compares an imported recipe with the library's own transform, if this is its first use.
 
@@ -200,7 +205,7 @@ class Ring(ABC, Generic[T]):
         prove(recipe, source, self._items)
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
-        size = batch_size or max(8, self.threads)
+        size = batch_size or default_batch(self.threads)
         for_files = self._paths is not None
         prefix = b"" if self._paths is None else self._paths.prefix
         try:

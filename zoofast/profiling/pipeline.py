@@ -10,8 +10,8 @@ from typing import Any
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.preprocess.cache import PixelCache
-from zoofast.preprocess.file_writer import FileWriter
-from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, OutputPaths
+from zoofast.preprocess.file_writer import DEPTH, FileWriter
+from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, OutputPaths, default_batch
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.timing.timeline import CALLER, Timeline
@@ -45,7 +45,8 @@ def run_pipeline(
     """Prepares `items` until all are done, or until the first batch after `seconds` and the first
     image.
 
-    With `paths` each tensor is also written to a file, as `zoofast prep` does.
+    With `paths` each tensor is also written to a file, as `zoofast prep` does. Items of one name,
+    whose tensors go to one file, must be `written_at_once` apart.
     """
     images, failures = 0, []
     ends: list[tuple[int, int]] = []  # (nanoseconds, images so far) at the end of each batch
@@ -91,6 +92,11 @@ def _timed_batches(loader: Loader | FileWriter) -> Iterator[tuple[int, int, Batc
         yield asked_ns, time.monotonic_ns(), batch
 
 
+def written_at_once(threads: int, batch_size: int | None) -> int:
+    """How many tensors a run may be writing at the same time."""
+    return DEPTH * (batch_size or default_batch(threads))
+
+
 def spread(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, evenly spaced: the first images of a folder may all be of one
     class."""
@@ -99,7 +105,16 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def repeated(items: Sequence[Item], count: float) -> list[Item]:
+def repeated(items: Sequence[Item], count: float, apart: int = 1) -> list[Item]:
     """All items, so many times that there are at least 1.5 × `count`: the guess of how many a run
-    needs may be too low."""
-    return list(items) * max(1, math.ceil(1.5 * count / len(items)))
+    needs may be too low.
+
+    apart: of two items of one name, one is at least so many places behind the other. Repeats that
+    would be nearer have numbers behind the name and a dot; no other image's name has a dot.
+    """
+    rounds = max(1, math.ceil(1.5 * count / len(items)))
+    named = [list(items)]
+    while len(named) < min(rounds, math.ceil(apart / len(items))):
+        suffix = f".{len(named)}"
+        named.append([item._replace(name=item.name + suffix) for item in items])
+    return [item for i in range(rounds) for item in named[i % len(named)]]

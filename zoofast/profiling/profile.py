@@ -30,7 +30,7 @@ from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.profiling.disk import measure_reading, measure_writing
-from zoofast.profiling.pipeline import PipelineRun, repeated, run_pipeline, spread
+from zoofast.profiling.pipeline import PipelineRun, repeated, run_pipeline, spread, written_at_once
 from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
 from zoofast.profiling.verdict import verdict
 from zoofast.timing.timeline import WORKER, WRITE, WRITER, Timeline
@@ -131,7 +131,8 @@ class _Sample:
         return run, timeline
 
     def _enough(self, seconds: float) -> list[Item]:
-        return repeated(self.items, seconds * self._rate)
+        apart = written_at_once(self.threads, self.options.batch_size) if self._paths else 1
+        return repeated(self.items, seconds * self._rate, apart)
 
     def _run(
         self, items: Sequence[Item], threads: int, seconds: float, timeline: Timeline | None = None
