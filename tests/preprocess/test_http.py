@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import fetched
 from tests.support import web as webs
-from zoofast.base.urls import is_url, redacted, shown
+from zoofast.base.urls import is_url, redacted, shown, with_lower_schemes
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.http import _Origin
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
@@ -310,6 +310,16 @@ def test_urls_are_shown_without_secrets() -> None:
     assert redacted("--labels-from=s3://u:p@b/k") == "--labels-from=s3://b/k"
     text = redacted("GET 'https://u:p@h/v?sig=1' failed: s3://b/k?x=2 (3)")
     assert text == "GET 'https://h/v' failed: s3://b/k (3)"
+
+
+def test_schemes_are_of_either_case() -> None:
+    for url, expected in {
+        "HTTP://Host/Val.TAR": "http://Host/Val.TAR",
+        "s3://Bucket/A::B": "s3://Bucket/A::B",
+        "ZIP://*.JPG::HTTPS://h/V.zip": "zip://*.JPG::https://h/V.zip",
+        "SimpleCache::Https://h/V": "simplecache::https://h/V",
+    }.items():
+        assert with_lower_schemes(url) == expected
 
 
 # ---- memory --------------------------------------------------------------------

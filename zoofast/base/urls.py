@@ -8,12 +8,18 @@ _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
 _URL = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
 # Of a chain such as zip://*.jpg::https://host/a.zip, each link is a URL of its own.
 _LINK = re.compile(rf"::(?={_SCHEME}(?:::|://))")
+_ITS_SCHEME = re.compile(rf"(?:^|(?<=::)){_SCHEME}(?=::|://)")
 _IN_TEXT = re.compile(rf"{_SCHEME}://[^\s'\"<>]*")
 
 
 def is_url(text: str) -> bool:
     """Whether `text` is a URL and no path, such as s3://bucket/val or https://host/val.tar."""
     return _URL.match(text) is not None
+
+
+def with_lower_schemes(url: str) -> str:
+    """The URL with its scheme, and those of a chain's links, in lower case: HTTP:// is http://."""
+    return _ITS_SCHEME.sub(lambda match: match[0].lower(), url)
 
 
 def shown(url: str) -> str:

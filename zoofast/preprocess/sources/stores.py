@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
-from zoofast.base.urls import shown
+from zoofast.base.urls import shown, with_lower_schemes
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.http import HttpBody, HttpClient, described_by
 from zoofast.preprocess.sources.stored import (
@@ -70,6 +70,7 @@ class Store:
             from fsspec import AbstractFileSystem
             from fsspec.core import url_to_fs
             from fsspec.implementations.http import HTTPFileSystem
+        url = with_lower_schemes(url)  # fsspec knows no others
         self.fs: Any
         try:
             self.fs, self.key = url_to_fs(url)
