@@ -121,7 +121,7 @@ def test_a_whole_file_of_a_server_without_ranges(web: webs.Web) -> None:
     with requests:
         assert requests.read_whole(unknown, len(DATA)) == DATA
         assert len(store.waits) == 1
-        with pytest.raises(FetchError, match="sends no ranges"):
+        with pytest.raises(FetchError, match="sends no ranges of it; copy it to a disk"):
             requests.read(file, 100, 200)
         with pytest.raises(FetchError, match="larger than 999 bytes"):
             requests.read_whole(unknown, 999)

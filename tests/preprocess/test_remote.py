@@ -428,5 +428,5 @@ def test_a_server_without_ranges(server: str, root: Path, tmp_path: Path) -> Non
     for kind in ("val.tar", "val.tar.gz", "val/"):
         expected = outputs(root / kind, tmp_path / "local" / kind)
         assert outputs(f"{server}/plain/{kind}", tmp_path / "remote" / kind) == expected
-    with pytest.raises(SourceError, match="the server sends no ranges"):
+    with pytest.raises(SourceError, match="sends no ranges of it; copy it to a disk"):
         open_source(f"{server}/plain/rows/val-0.parquet")

@@ -307,7 +307,7 @@ class HttpBody:
             while left > 0 and (data := answer.read(min(left, SKIPPED_BYTES))):
                 left -= len(data)
         elif not is_whole:
-            raise FetchError(errno.ENOTSUP, "the server sends no ranges of it")
+            raise FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
 
     def read_some(self, nbytes: int) -> bytes:
         """From 1 to `nbytes` bytes. Raises OSError, after which reading can go on, and
