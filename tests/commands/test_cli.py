@@ -18,7 +18,15 @@ from zoofast.commands.inference import UNUSED, USED
 
 BAD_NUMBERS = ["-1", "0", "9" * 30, "9" * 5000, "x", "", "1e400", "nan", "-0x1", "²", "1.5.1", "1,"]
 # types that are not numbers
-PATHS = {"file_to_write", "result_file", "_json_file", "_option", "Path"}
+PATHS = {
+    "file_to_write",
+    "regular_file",
+    "logits_file",
+    "result_file",
+    "_json_file",
+    "_option",
+    "Path",
+}
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
