@@ -35,7 +35,6 @@ LAYERS = (
     "guide_script",
 )
 PRINTS = ("commands", "cli")  # the only packages that write to the terminal
-STILL = {("bench.py", "infer")}  # subcommands whose arguments are shared
 NOT_DATA = {".c", ".md", ".pxd", ".pyc", ".pxi", ".pyx", ".so"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

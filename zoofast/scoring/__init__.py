@@ -1,4 +1,5 @@
 """Logits and labels to accuracy: readers of results and labels, top-k, scores, comparisons.
 
-May import errors, the C extensions and base. It needs no package of preprocessing or inference.
+May import errors, the C extensions, base, and inference.record, which says what a run recorded. It
+needs preprocess for the types of annotations only.
 """

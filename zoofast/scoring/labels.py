@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoofast.base.by_name import NumbersByName
 from zoofast.base.files import read_file, text_lines
@@ -22,9 +22,11 @@ from zoofast.base.parsing import parse_json
 from zoofast.base.sequences import Strings
 from zoofast.base.text import quoted
 from zoofast.errors import LabelError
-from zoofast.preprocess.sources import Source
 from zoofast.scoring.class_names import name_of_synset
 from zoofast.scoring.matfile import read_struct_array
+
+if TYPE_CHECKING:
+    from zoofast.preprocess.sources import Source
 
 SYNSET = re.compile(r"n[0-9]{8}")
 MAX_CLASS = 999_999_999  # of a label, and the largest ILSVRC id
