@@ -19,7 +19,7 @@ help:
 	@echo "make test-slow  run the slow ones"
 	@echo "make test-zoo  compare every recipe of the zoo with its golden hashes, on all pictures"
 	@echo "make lint   formatting, lint and types"
-	@echo "make bench  measure against the peers; writes the tables in README.md"
+	@echo "make bench  run most of benchmarks/; writes the tables in README.md and RESULTS.md"
 	@echo "make fuzz   fuzz the JPEG decoder against libjpeg-turbo for SECONDS=600"
 	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
 	@echo "make wheels  build the sdist and the wheels for x86-64 and aarch64 in dist/, and examine them"
