@@ -145,7 +145,7 @@ def compare(args: argparse.Namespace, images: Images, places: dict[str, str], no
 def main() -> int:
     parser = benchmark_parser("Images over HTTP beside local ones.", rounds=9)
     add_images(parser)
-    # So many that the begin of a run, which a long run has once, does not count.
+    # So many that the start of a run, which a long run has once, does not count.
     parser.add_argument("--count", type=positive, default=3600, metavar="N", help="default: 3600")
     return run_main(run, parser)
 

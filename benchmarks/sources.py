@@ -187,7 +187,7 @@ def main() -> int:
     parser = benchmark_parser("Sources.", rounds=7)
     add_images(parser)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write; default: /tmp")
-    # So many that the begin of a run, which a long run has once, does not count.
+    # So many that the start of a run, which a long run has once, does not count.
     parser.add_argument("--count", type=positive, default=4800, metavar="N", help="default: 4800")
     parser.add_argument(
         "--threads", type=thread_count, metavar="N", help="default: all usable CPUs"

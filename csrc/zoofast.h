@@ -11,6 +11,8 @@
  * - One thread at a time may use a zf_workspace. Several threads may use a
  *   zf_pool.
  * - After a failure the contents of an output buffer are undefined.
+ * - No pointer that a function takes may be NULL, unless its comment says so; nor may a
+ *   zf_result.
  * - Struct layouts may change between versions.
  */
 #ifndef ZOOFAST_H
@@ -50,8 +52,8 @@ typedef enum {
     ZF_RESIZE_FIT
 } zf_resize;
 /* How the side that keeps the proportion becomes whole, with the given side's old and new length:
- * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet. */
-/* FIT: int(x), int(x + 0.5) or Python's round(x) of x = side * min(width's, height's new / old);
+ * int(new * side / old), as torchvision; or int(new / old * side + 0.5), as megvii's ShuffleNet.
+ * FIT: int(x), int(x + 0.5) or Python's round(x) of x = side * min(width's, height's new / old);
  * TIMM, as timm's ResizeKeepRatio: round(x) of x = side / max(width's, height's old / new).
  * FACTOR, as cv2.resize with fx = fy = min(new / old): round(x), and both sides' pixels are
  * 1 / fx apart. Only with ZF_CV_NEAREST. */
@@ -164,6 +166,7 @@ typedef enum zf_stage {
 } zf_stage;
 static_assert((int)ZF_STAGE_WRITE == ZF_STAGE_COUNT - 1, "writing is the last stage");
 
+/* The names above. They are static: do not free them. */
 const char *zf_decoder_name(zf_decoder decoder);
 const char *zf_stage_name(zf_stage stage);
 
@@ -194,7 +197,7 @@ zf_status zf_prepare_jpeg(zf_workspace *ws, const zf_recipe *recipe, const uint8
                           size_t nbytes, void *out, zf_result *result);
 
 /* Decoded pixels -> out, for images that Pillow had to decode. rgb has height
- * rows of width RGB triples; the rows begin row_stride bytes apart. */
+ * rows of width RGB triples; the rows begin row_stride >= 3 * width bytes apart. */
 zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_t *rgb,
                          int width, int height, size_t row_stride, void *out,
                          zf_result *result);
@@ -204,7 +207,8 @@ zf_status zf_prepare_rgb(zf_workspace *ws, const zf_recipe *recipe, const uint8_
  * data are broken. */
 int zf_exif_orientation(const uint8_t *data, size_t nbytes);
 
-/* The size in pixels of a JPEG in memory. */
+/* The size in pixels of a JPEG in memory. On failure, width and height are 0, or what the
+ * header said before its anomaly. */
 zf_status zf_jpeg_size(const uint8_t *data, size_t nbytes, int *width, int *height);
 
 /* For tests: the pixels [x0, x1) x [y0, y1) of a JPEG in memory -> rgb, y1 - y0
@@ -225,8 +229,8 @@ typedef struct zf_place {
 
 /* Bytes of an image's pixels: 3 * out_h * out_w. */
 size_t zf_pixels_nbytes(const zf_recipe *recipe);
-/* Copies the pixels of the tensor that ws made last, of this recipe. ZF_UNSUPPORTED: it
- * has none. */
+/* Copies the pixels of the tensor that ws made last, of this recipe, to pixels,
+ * zf_pixels_nbytes(recipe) bytes. ZF_UNSUPPORTED: it has none. */
 zf_status zf_copy_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,
                          zf_place *place);
 /* A sum of bytes that tells whether they were damaged; pixels.c defines it. It protects from

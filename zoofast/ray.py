@@ -53,7 +53,12 @@ class Prepare:
         self.column, self.output, self.on_error = column, output, on_error
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with `output` (n, *recipe.shape) in place of the column of images."""
+        """The batch with `output` in place of the column of images.
+
+        batch: column -> array (n,). `output` is (n, *recipe.shape) of recipe.dtype. With on_error
+        "mark" the column "failure" (n,), text, is added. Raises ImageError: there is no column of
+        images; with "stop", also an image without a tensor. Raises CpuLevelError and MemoryError.
+        """
         column = self._column_of(batch)
         images = batch[column]
         tensors = np.zeros((len(images), *self.recipe.shape), self.recipe.dtype)

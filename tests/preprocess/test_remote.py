@@ -424,7 +424,7 @@ def test_compressed_tars_one_after_the_other(root: Path, tmp_path: Path) -> None
 
 
 def test_a_server_without_ranges(server: str, root: Path, tmp_path: Path) -> None:
-    """A tar is read from its begin on, as a compressed one is; files are read whole."""
+    """A tar is read from its start on, as a compressed one is; files are read whole."""
     for kind in ("val.tar", "val.tar.gz", "val/"):
         expected = outputs(root / kind, tmp_path / "local" / kind)
         assert outputs(f"{server}/plain/{kind}", tmp_path / "remote" / kind) == expected

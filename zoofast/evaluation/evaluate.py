@@ -38,12 +38,16 @@ def evaluate(
     Images that fail are left out, listed, and counted as not scored. Ctrl-C ends the run early: the
     score is then of the images that are done, and `state` is "partial". Without labels there is no
     score. Answers are scored in source order, so threads, batch size, ring and devices do not
-    change the result. The other devices compute what a lost device did not.
+    change the result. The other devices compute what a lost device did not. progress: is called
+    when the model is loaded, then after batches, every 0.1 s at most.
 
     Raises BackendError (a model that cannot be loaded or does not take the recipe's tensors; no
-    device left), ImageError (with on_error "stop"), ResultError, LabelError, OutputError (also
-    when another process writes the journal or the logits). With a journal, the images that are
-    done are not lost, however the run ends; see zoofast.evaluation.journal.end_journal.
+    device left), ImageError (with on_error "stop"), RecipeError (an imported recipe that differs
+    from its library), LabelError (no image has a label, or a label is no class of the
+    model), OutputError (an output cannot be written, another process writes the journal or the
+    logits, the journal is damaged or of another run), CpuLevelError, MemoryError. With a journal,
+    the images that are done are not lost, however the run ends; see
+    zoofast.evaluation.journal.end_journal.
     """
     evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
     with ExitStack() as stack:

@@ -17,9 +17,11 @@ class EvalOptions:
     """How to evaluate.
 
     specs: the model, once for each device. threads, depth (of the ring, in batches): None for
-    defaults. on_error: "skip", or "stop" at the first image that fails. max_file_bytes: of an image
-    file; a larger one fails. timeout: as in zoofast.inference.devices.Devices; for each batch.
-    journal: the file that a stopped run is resumed from. overwrite: forget what the journal holds.
+    defaults. output_index: which of the model's outputs are the logits, from 0. scoring: see
+    ScoreOptions. on_error: "skip", or "stop" at the first image that fails. max_file_bytes: of an
+    image file; a larger one fails. timeout: seconds that a device may take for a batch; one that
+    takes longer is given up. journal: the file that a stopped run is resumed from. resume: continue
+    from the answers in the journal. overwrite: forget what the journal holds.
     logits: a .npy file for all scores. trace: a file to write, see zoofast.timing.trace. details:
     record the loader's threads too, for a report. cache: of the images' pixels.
     """

@@ -133,7 +133,7 @@ class Run:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Says how the run ended that the block makes, and scores what is done, also after Ctrl-C.
+        """Sets evaluation.state when the block ends, and scores what is done, also after Ctrl-C.
 
         With a journal, an error says that what is done is kept.
         """

@@ -1,8 +1,8 @@
 """A cache of images' 8-bit pixels on disk, which all recipes of the same geometry share.
 
-A warm image costs a look into its file's size and time, a read of its pixels and their packing,
-without decoding and resizing. pixel_file.py says what is on disk. What makes tensors of pixels, and
-stores them, are the core's threads: see zf_job.stored in csrc/zoofast.h.
+For an image whose pixels are stored, a run compares its file's size and time, reads its pixels and
+packs them. It neither decodes nor resizes. pixel_file.py says what is on disk. The core's threads
+make tensors of pixels, and store pixels: see zf_job.stored in csrc/zoofast.h.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from zoofast.preprocess.sources.source import is_settled
 class PixelCache:
     """Where a Loader keeps images' pixels: `folder`, which is made if needed.
 
-    Outputs are the same bytes with and without a cache. max_bytes: of all that the folder holds; to
-    make room, geometries that no process writes to are removed, the least recently used first
-    (None: no limit). warn: gets each reason why the cache is not used, or not filled, once, and
-    what was removed. Several Loaders may use one PixelCache, one after
-    the other or at once; the first fills it.
+    Outputs are the same bytes with and without a cache. max_bytes: of all pixels and
+    indexes in the folder (None: no limit); to make room, geometries that no process writes to are
+    removed, the least recently used first. warn: gets each reason why the cache is not used, or not
+    filled, once, and what was removed. Several Loaders may use one PixelCache, one after the other
+    or at once; the first fills it.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class SourcePixels:
                     errno=error,
                     checksum=checksum,
                     place=place,
-                    # 0: the image was not fetched, since its pixels were thought to be stored
+                    # 0: the image was not fetched, because the cache seemed to have its pixels
                     file_nbytes=outcome.file_nbytes or nbytes,
                 )
             if outcome.errno:

@@ -40,7 +40,13 @@ MAX_QUEUED_BYTES = 256_000_000
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that gave no tensor, and why: a short `cause` to count by, a `reason` in words."""
+    """An image that gave no tensor, and why: a short `cause` to count by, a `reason` in words.
+
+    cause: "bad name", "unreadable" or "too large" for a file that was not decoded; "empty", "not an
+    image", "truncated" or "corrupt" where Pillow refuses it; "not OpenCV's" where OpenCV may decode
+    other pixels; "wrong size" where it does not fit the recipe; "no full bin" for the images of a
+    last bin that is left out.
+    """
 
     name: str
     path: str
@@ -108,9 +114,9 @@ class BatchOutcome:
 
 @dataclass
 class Prepared(BatchOutcome):
-    """One batch of tensors in memory: `array` (len(names), *recipe.shape), a row for each name.
+    """One batch of tensors in memory: `array` (len(names), *recipe.shape) of recipe.dtype.
 
-    `array` is a view into the ring; it is valid until the batch is given back.
+    It has a row for each name. It is a view into the ring, and valid until the batch is given back.
     """
 
     array: NDArray[Any]
@@ -449,11 +455,15 @@ class Loader(Ring[Prepared]):
 
     A context manager. Iterating gives each batch back when the next is asked for; with `take` and
     `give_back` the caller can hold several. `threads` (default: all usable CPUs) fill `depth`
-    batches of `batch_size`; other processes can map the batches when they are `shared`. A `cache`
-    keeps the images' pixels for later Loaders.
+    batches of `batch_size` images (default: 8, or the number of threads if that is greater). Other
+    processes can map the batches when they are `shared`. memory(nbytes): gives the memory of a
+    batch; None: the Loader allocates it. A `cache` keeps the images' pixels for later Loaders.
 
     An image file of more than `max_file_bytes` bytes is a failure, and is not read. The environment
-    variable ZOOFAST_ISA chooses the CPU level. Raises CpuLevelError; MemoryError.
+    variable ZOOFAST_ISA chooses the CPU level.
+
+    Raises CpuLevelError for a wrong ZOOFAST_ISA; RecipeError where an imported recipe differs from
+    its library; MemoryError when there is no memory for the batches, or for an image.
     """
 
     def _deliver(self, outcome: BatchOutcome) -> Prepared:

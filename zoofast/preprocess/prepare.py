@@ -107,7 +107,8 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
     """One image, given as its file's bytes or path, as a tensor of recipe.shape and recipe.dtype.
 
     Raises ImageError, which names the file and says why: Pillow refuses the image too, or the file
-    cannot be read or has more than 256 MB.
+    cannot be read or has more than 256 MB. Raises CpuLevelError for a wrong ZOOFAST_ISA, and
+    MemoryError.
     """
     where = "image" if isinstance(image, bytes) else os.fspath(image)
     try:
@@ -132,9 +133,11 @@ def prepare(image: bytes | str | os.PathLike[str], recipe: Recipe) -> NDArray[An
 
 
 def prepare_pixels(pixels: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
-    """RGB pixels (height, width, 3) uint8, as Pillow decodes them, as a tensor of recipe.shape.
+    """RGB pixels (height, width, 3) uint8, as Pillow decodes them, as a tensor of recipe.shape and
+    recipe.dtype.
 
-    Raises ImageError: another shape or dtype, a recipe whose pixels are OpenCV's.
+    Raises ImageError: another shape or dtype, a size that does not fit the recipe, a recipe whose
+    pixels are OpenCV's. Raises CpuLevelError for a wrong ZOOFAST_ISA, and MemoryError.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ImageError(

@@ -294,15 +294,15 @@ class _RecipeReader:
         return filter
 
     def tensor_size(self, made: Size | None) -> Size:
-        """The tensor's size. made: the size that crop or resize make, None where it varies."""
+        """The tensor's size. made: the size that crop, pad or resize make, None where it varies."""
         given: Size | None = self.get("tensor", "size", None, _size)
         if made is not None and given is not None and made != given:
             raise self.error(f"tensor.size = {list(given)}, but crop or resize make {list(made)}")
         size = made or given
         if size is None:
             raise self.error(
-                "key 'tensor.size' is missing; it is needed where there is neither a crop nor an "
-                "exact size"
+                "key 'tensor.size' is missing; it is needed where there is neither a crop, a pad "
+                "nor an exact size"
             )
         return size
 

@@ -139,9 +139,9 @@ def stages_of(busy_ns: Mapping[str, int], images: int, rate: float, busy: float)
 
     busy_ns: stage -> nanoseconds, summed over the workers and writers. rate, busy: see Profile.
 
-    While the workers compute, the rate rises as the computing of an image falls. While they wait,
-    less computing raises nothing. Writers write files while the workers compute, so writing is no
-    part of an image's computing; without writing, the workers would not wait.
+    While the workers compute, an image that needs less computing raises the rate. While they wait,
+    it does not. Writers write files at the same time as the workers compute. So writing is no part
+    of an image's computing. Without writing, the workers would not wait.
     """
     total = sum(ns for name, ns in busy_ns.items() if name != WRITE)
     waiting = busy < 1 - MAX_IDLE

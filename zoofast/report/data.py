@@ -116,7 +116,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Strip:
-    """An interval of a timeline: `part`, whose name gives the colour, from begin to end."""
+    """An interval of a timeline: `part`, whose name gives the colour, from start to end."""
 
     row: str
     part: str

@@ -40,8 +40,8 @@ def open_source(where: str | os.PathLike[str]) -> Source:
     Parquet files (one, several, or a folder of them) are read by row groups. A pickle of CIFAR, or
     of JPEGs, is read whole; its images are named by their numbers, from 00000. Any other file is a
     list of paths, one a line; a relative path starts at the list's own folder. A URL that fsspec
-    knows, such as s3://bucket/val or https://host/val.tar, is a folder, a tar or several tars, too;
-    it needs `pip install zoofast[remote]`.
+    knows, such as s3://bucket/val or https://host/val.tar, is a folder, tars or Parquet files, too.
+    URLs, Parquet files and `.tar.zst` need `pip install zoofast[remote]`.
     Files and folders whose names begin with a dot are skipped. The suffix of a name, in any case,
     says whether a file is an image.
 

@@ -1,6 +1,6 @@
 """Images in compressed tars: one pass over each tar lists its members, another one reads them.
 
-A pass decompresses the tar from its begin on, and keeps nothing but what is asked for.
+A pass decompresses the tar from its start on, and keeps nothing but what is asked for.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class CompressedTarSource(TarSource, FetchedSource):
             return self._pass.read(item)
 
     def content(self, archive: int) -> Forward:
-        """A tar's bytes from its begin on."""
+        """A tar's bytes from its start on."""
         return Forward(self.pread(archive), self.paths[archive])
 
 

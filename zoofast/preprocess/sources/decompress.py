@@ -140,8 +140,8 @@ class Forward:
     def pread(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset` on, fewer only at the end of the file.
 
-        After that, no byte before `offset - 1` can be read; for a size of more than CHUNK, no byte
-        before the last one.
+        A later call may begin at `offset - 1` or behind it. After a call with a size of more than
+        CHUNK, it may begin at the last byte of that call or behind it.
         """
         begin = offset - self._start
         if begin < 0:

@@ -321,7 +321,7 @@ class HttpBody:
         return data
 
     def read_into(self, view: memoryview) -> None:
-        """As read_some, into the begin of `view`."""
+        """As read_some, into the start of `view`."""
         try:
             nbytes = self.open().readinto(view[:PIECE_BYTES])
         except BaseException:

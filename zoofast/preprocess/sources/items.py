@@ -44,6 +44,7 @@ class Item(NamedTuple):
 
     @property
     def in_archive(self) -> bool:
+        """Whether the item is a part of an archive, and no file of its own."""
         return self.offset is not None
 
 

@@ -46,8 +46,9 @@ class Stream:
     """Fetches `count` items in a thread: `produce()` gives the bytes, or the OSError, of some items
     at a time, in order.
 
-    An OSError that `produce` raises is that of all items that it has not given. nbytes: what it has
-    in memory at once before it gives the first item; 0 for a stream that has one item at a time.
+    If `produce` raises OSError, all items that it has not given fail with this error. nbytes: what
+    it has in memory at once before it gives the first item; 0 for a stream that has one item at a
+    time.
     """
 
     count: int
@@ -58,8 +59,8 @@ class Stream:
 class ReadAhead:
     """What `streams` fetch, in their order, by `threads` threads: a context manager.
 
-    At most `max_bytes` bytes and `max_items` items are fetched and not yet taken, and those that
-    the next item to be taken needs, with what its stream gives together. `close` waits for the
+    At most `max_bytes` bytes and `max_items` items wait to be taken. The stream of the next item
+    may exceed this limit by what it gives at once. `close` waits for the
     threads; `on_close` is called before, and ends what they wait for; `on_closed` is called after.
     """
 

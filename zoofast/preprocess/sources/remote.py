@@ -1,4 +1,5 @@
-"""Images in a store that fsspec knows: a folder, or tars; remote_streams has compressed ones.
+"""Images in a store that fsspec knows: a folder or tars. remote_streams has compressed tars and
+Parquet files.
 
 A tar's headers are read by ranges of a few kB, which grow where members are so small that the next
 header is near; several tars are indexed at once. Members that follow one another in the tar are
@@ -127,7 +128,7 @@ class RemoteTars(_RemoteSource, TarSource):
 
 
 def from_url(where: str) -> Source:
-    """Lists the images of a URL: of a tar, of several tars, or below a folder.
+    """Lists the images of a URL: of tars, of Parquet files, or below a folder.
 
     Raises SourceError, which like all messages shows no user, password or query of the URL.
     """
@@ -151,7 +152,7 @@ def from_url(where: str) -> Source:
 def _from_files(store: Store, keys: Sequence[str]) -> Source | None:
     """The images of tars, or of Parquet files; None for files of any other kind."""
     names = [store.name(key).lower() for key in keys]
-    # Without ranges, a tar is read from begin to end, as a compressed one is.
+    # Without ranges, a tar is read from start to end, as a compressed one is.
     if all(name.endswith(TAR) for name in names) and store.stat(keys[0]).has_ranges:
         return _from_tars(store, keys)
     if all(name.endswith(TARS) for name in names):
@@ -243,7 +244,7 @@ class _Blocks:
     """Reads a tar where its headers are, in blocks that grow while the next one is near.
 
     For members of 110 kB, blocks of MIN_BLOCK are a sixth of the tar. Where members are smaller
-    than twice a block, or come in less time than an answer takes, the tar is read from its begin to
+    than twice a block, or come in less time than an answer takes, the tar is read from its start to
     its end by ever larger requests.
     """
 

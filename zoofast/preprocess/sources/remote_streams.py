@@ -81,7 +81,7 @@ class RemoteParquet(ParquetSource):
 
 
 def from_remote_compressed_tars(store: Store, keys: Sequence[str]) -> RemoteCompressedTars:
-    """Lists compressed tars: each is read once from its begin to its end."""
+    """Lists compressed tars: each is read once from its start to its end."""
     source = RemoteCompressedTars(store.url, store=store, requests=Requests(store))
     try:
         for file in _stats(source.requests, keys):

@@ -42,6 +42,7 @@ class Source:
         self.close()
 
     def close(self) -> None:
+        """Closes the archives. Their items cannot be read any more; a second call does nothing."""
         while self.fds:
             os.close(self.fds.pop())
 
