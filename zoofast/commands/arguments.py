@@ -253,7 +253,8 @@ def add_max_file_size(parser: argparse.ArgumentParser) -> None:
         type=size,
         default=MAX_FILE_BYTES,
         metavar="BYTES",
-        help="an image file that is larger is a failure; K, M, G are units (default: 256,000,000)",
+        help="an image file that is larger is a failure; K, M, G, T are units (default: "
+        "256,000,000)",
     )
 
 
@@ -270,7 +271,7 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         "--cache-size",
         type=size,
         metavar="BYTES",
-        help="limit of the size of all files in DIR; K, M, G, T are units; the pixels that were "
+        help="limit of the size of all pixels in DIR; K, M, G, T are units; the pixels that were "
         "not used for the longest time are removed (default: no limit)",
     )
 
