@@ -144,3 +144,25 @@ def test_a_pipe_is_not_replaced_by_a_file(case: tuple[Path, list[str]], tmp_path
     done = in_process.zoofast("merge", tmp_path / "m.json", *shards, *more)
     assert "l.npy is a device or a pipe; name a file" in done.stderr and done.returncode == 2
     assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.parametrize(
+    "file", ["s2.json", "s2.json.journal", "s2.npy", "s2.names.txt", "labels.txt"]
+)
+@pytest.mark.parametrize("option", ["OUT", "--json", "--save-logits"])
+def test_no_output_replaces_a_file_of_a_shard(
+    case: tuple[Path, list[str]], tmp_path: Path, option: str, file: str
+) -> None:
+    folder, _ = case
+    before = (folder / file).read_bytes()
+    shards = [folder / f"s{i}.json" for i in range(1, N + 1)]
+    words = {"OUT": tmp_path / "m.json", "--json": tmp_path / "m.all.json"}
+    words[option] = folder / file
+    out = words.pop("OUT")
+    more = [word for pair in words.items() for word in pair]
+    done = in_process.zoofast("merge", out, *shards, "--labels", folder / "labels.txt", *more)
+    assert done.returncode == 2
+    other = "--labels" if file == "labels.txt" else f"SHARD {folder}/s2.json.journal"
+    assert f"{file}: {option} would replace the file of {other}; name" in done.stderr
+    assert (folder / file).read_bytes() == before
+    assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    arguments.check_files([("-o", args.output)], [("RECIPE", args.recipe)])
     original = recipe_source.load(args)
     recipe = original.with_output("uint8", "NHWC")
     with atomic_output(args.output) as partial:

@@ -1,7 +1,7 @@
 """Arguments that several commands take, and the types that argparse checks all arguments with.
 
 Every number on the command line has one of these types, so that a bad number is one line and exit
-code 2 in every command.
+code 2 in every command. Every command that writes a file calls `check_files` before its work.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe
 from zoofast.base.rows import names_path
 from zoofast.base.text import quoted
+from zoofast.base.urls import is_url
 from zoofast.commands.console import STDOUT, warn
 from zoofast.errors import OutputError
 from zoofast.preprocess.cache import PixelCache
@@ -148,6 +149,52 @@ def logits_file(text: str) -> str:
 def result_file(text: str) -> str:
     """A file to write, or "-" for standard output; see console.write_result."""
     return STDOUT if text == STDOUT else file_to_write(text)
+
+
+# The name of an argument and its file, if it has one.
+NamedFile = tuple[str, str | Path | None]
+
+
+def check_files(written: Iterable[NamedFile], read: Iterable[NamedFile] = ()) -> None:
+    """Raises OutputError where a file that the command writes is one that it reads, or one that it
+    writes for another argument: the first would be lost.
+
+    Links are followed. Of `read`, only files count: the results of a command may lie in a folder
+    that it reads. Nothing is lost by writing to a device, a pipe or standard output.
+    """
+    outputs: dict[str, NamedFile] = {}
+    for name, file in written:
+        if file is None or file is STDOUT or is_device_or_pipe(file):
+            continue
+        other, _ = outputs.setdefault(os.path.realpath(file), (name, file))
+        if other != name:
+            raise OutputError(f"{file}: is the file of {other} and of {name}; name two files")
+    if not any(map(os.path.isfile, outputs)):
+        return
+    for other, file in read:
+        path = None if file is None else os.path.realpath(file)
+        if path in outputs and os.path.isfile(path):
+            name, output = outputs[path]
+            raise OutputError(
+                f"{output}: {name} would replace the file of {other}; name another file"
+            )
+
+
+def source_files(name: str, where: str | None) -> Iterator[NamedFile]:
+    """The files that the source `where` names, for check_files. Raises SourceError."""
+    from zoofast.preprocess.sources.patterns import expand
+
+    if where is not None and not is_url(where.removeprefix("file://")):
+        path = where.removeprefix("file://")
+        for each in expand(path) or [path]:
+            yield name, each
+
+
+def logits_files(logits: str | None) -> list[NamedFile]:
+    """What --save-logits writes, for check_files."""
+    if logits is None:
+        return []
+    return [("--save-logits", logits), ("the names of --save-logits", names_path(Path(logits)))]
 
 
 def add_file(parser: argparse._ActionsContainer, name: str, metavar: str, what: str) -> None:

@@ -79,8 +79,12 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.bench import bench_report
     search = args.max_latency is not None and not args.batchsize and "{bs}" not in args.model
     sizes = args.batchsize or ([1] if search else SIZES)
+    names = dict.fromkeys(_model(args, size) for size in sizes)
+    arguments.check_files(
+        [("--markdown", args.markdown), ("--json", args.json), ("--report", args.report)],
+        [("--model", name) for name in names if args.backend not in WITHOUT_FILE],
+    )
     if args.backend not in WITHOUT_FILE:
-        names = dict.fromkeys(_model(args, size) for size in sizes)
         absent = [name for name in names if not Path(name).is_file()]
         if absent:
             raise BackendError(f"{', '.join(absent)}: no such model file")

@@ -14,6 +14,7 @@ from zoofast.commands.scoring import (
     add_label_arguments,
     add_read_arguments,
     add_top_k,
+    label_files,
     print_problems,
     read_labels,
 )
@@ -74,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.compare import compare_report
+    arguments.check_files(
+        [("--json", args.json), ("--report", args.report)],
+        [("A", args.a), ("B", args.b), *label_files(args)],
+    )
     comparison = _compare(args)
     failures = _failures(args, comparison)
     if args.json:

@@ -36,6 +36,7 @@ from zoofast.commands.inference import (
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_score_arguments,
+    label_files,
     print_score,
     read_labels,
     score_options,
@@ -145,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_source.load(args).with_output(args.dtype, args.layout)
     specs = _specs(args, recipe)
     options = _options(args, specs)
+    _check_files(args, specs, options)
     with open_source(args.source) as source:
         labels = read_labels(args, source)
         if labels is None and specs[0].backend not in WITHOUT_FILE:
@@ -180,6 +182,27 @@ def run(args: argparse.Namespace) -> int:
             )
         end_journal(options.journal, bool(evaluation.failures) or is_shard, record)
     return code
+
+
+def _check_files(args: argparse.Namespace, specs: list[ModelSpec], options: EvalOptions) -> None:
+    """Raises OutputError where an output would replace another, or an input."""
+    arguments.check_files(
+        [
+            ("the journal", options.journal),
+            *arguments.logits_files(args.save_logits),
+            ("-o", args.output),
+            ("--json", args.json),
+            ("--report", args.report),
+            ("--per-class", args.per_class),
+            ("--trace", args.trace),
+        ],
+        [
+            ("MODEL", None if specs[0].backend in WITHOUT_FILE else args.model),
+            *arguments.source_files("SRC", args.source),
+            *label_files(args),
+            ("--recipe", args.recipe),
+        ],
+    )
 
 
 def _specs(args: argparse.Namespace, recipe: Recipe) -> list[ModelSpec]:

@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     weights = weights_file(args.weights, known)
     images = _images(args, target, recipe) if args.check else None
     out = args.output or Path(f"{known.onnx if known else args.model}.onnx")
+    arguments.check_files([("-o", out)], [("--weights", weights), ("--recipe", args.recipe)])
     with working(f"exporting {out}") as show:
         network = build_network(target, weights, args.seed)
         agreement = export(

@@ -19,6 +19,7 @@ from zoofast.commands.inference import (
     spellings,
 )
 from zoofast.errors import OutputError
+from zoofast.inference.backends import WITHOUT_FILE
 
 if TYPE_CHECKING:
     from zoofast.inference.folder import FolderRun
@@ -106,6 +107,15 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError("--output_dirname needs --output, the folder to make it in")
     if args.resume and not (args.output and args.output_dirname and args.input):
         raise OutputError("--resume needs --input, --output and --output_dirname")
+    without_file = args.backend in WITHOUT_FILE
+    arguments.check_files(
+        [("--json", args.json)],
+        [
+            ("--model", None if without_file else args.model),
+            *(("--input", file) for file in (args.input or "").split(",")),
+            ("--recipe", args.recipe),
+        ],
+    )
     files, further = list_groups(args.input) if args.input else (None, {})
     folder = open_folder(args.output, args.output_dirname) if args.output else None
     recipe = recipe_source.load_if_given(args)

@@ -10,6 +10,7 @@ from zoofast.commands import arguments, console
 from zoofast.commands.scoring import (
     add_label_arguments,
     add_score_outputs,
+    label_files,
     print_score,
     read_labels,
     write_score,
@@ -62,6 +63,10 @@ def _merge_folders(args: argparse.Namespace, folders: list[Path]) -> int:
     from zoofast.preprocess.loader import Failure
     from zoofast.preprocess.merge import merge_folders
 
+    arguments.check_files(
+        [("the manifest of OUT", Path(args.output, MANIFEST)), ("--json", args.json)],
+        [("SHARD", folder / MANIFEST) for folder in folders],
+    )
     with console.progress("merge", len(folders), args.quiet) as meter:
 
         def advance(done: int, total: int) -> None:
@@ -79,14 +84,27 @@ def _merge_folders(args: argparse.Namespace, folders: list[Path]) -> int:
     return 1 if failures else 0
 
 
-def _merge_evaluations(args: argparse.Namespace, shards: list[Path]) -> int:
-    from zoofast.evaluation.merge import merge_evaluations
+def _merge_evaluations(args: argparse.Namespace, paths: list[Path]) -> int:
+    from zoofast.evaluation.merge import merge_evaluations, read_shard
     from zoofast.scoring.score import ScoreOptions
 
     output = arguments.result_file(args.output)
     labels = read_labels(args)
     if labels is None:
         raise OutputError("give the labels: --labels LABELS or --labels-from SRC")
+    shards = [read_shard(path) for path in paths]
+    arguments.check_files(
+        [
+            *arguments.logits_files(args.save_logits),
+            ("OUT", output),
+            ("--json", args.json),
+            ("--per-class", args.per_class),
+        ],
+        [
+            *label_files(args, "--labels"),
+            *((f"SHARD {each.path}", file) for each in shards for file in each.files),
+        ],
+    )
     merged = merge_evaluations(shards, Path(args.save_logits) if args.save_logits else None)
     score = merged.score(labels, ScoreOptions(merged.top_k, args.label_offset, args.scores))
     if score is None:

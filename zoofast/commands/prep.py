@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from zoofast.base.rows import names_path
 from zoofast.base.text import counted
 from zoofast.commands import arguments, console, recipe_source
 from zoofast.errors import OutputError
-from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN
+from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN, bin_files, mirrored_name
 from zoofast.preprocess.folder import (
     PrepOptions,
     PrepReport,
@@ -23,8 +25,8 @@ from zoofast.preprocess.folder import (
 from zoofast.preprocess.guides import guides
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.sinks import FORMATS
-from zoofast.preprocess.sources import FetchedSource, Source, open_source
+from zoofast.preprocess.sinks import FORMATS, PACK
+from zoofast.preprocess.sources import FetchedSource, Item, Source, open_source
 
 MAX_SHOWN = 10  # failures on the screen; the manifest has all
 
@@ -169,10 +171,49 @@ def _labels(args: argparse.Namespace, options: PrepOptions, source: Source) -> M
     return load_labels(args.labels or args.source).by_name
 
 
+def _check_files(args: argparse.Namespace, options: PrepOptions, items: Sequence[Item]) -> None:
+    """Raises OutputError where an output would replace another, or an input."""
+    outputs: list[arguments.NamedFile] = [("--side-file", args.side_file), ("--json", args.json)]
+    arguments.check_files(
+        [("the manifest", Path(args.folder, MANIFEST)), *outputs],
+        [
+            *arguments.source_files("SRC", args.source),
+            ("--labels", args.labels),
+            ("--recipe", args.recipe),
+        ],
+    )
+    folder = os.path.realpath(args.folder)
+    inside = {
+        os.path.relpath(os.path.realpath(file), folder): name
+        for name, file in outputs
+        if file is not None and file is not console.STDOUT
+    }
+    if all(path.startswith("..") for path in inside):
+        return  # the names of all tensors are not needed
+    for file in _tensor_files(items, options):
+        if file in inside:
+            raise OutputError(
+                f"{args.folder}/{file}: is the file of {inside[file]} and of a tensor; name "
+                "another file"
+            )
+
+
+def _tensor_files(items: Sequence[Item], options: PrepOptions) -> Iterator[str]:
+    """What a run of `items` writes to its folder, besides the manifest."""
+    if options.format == "pack":
+        yield from (PACK, names_path(Path(PACK)).name)
+    elif options.format == "npy":
+        yield from (f"{item.name}.npy" for item in items)
+    else:
+        for file in bin_files(items, options.packing):
+            yield from (file, mirrored_name(file)) if options.packing.mirror else (file,)
+
+
 def run(args: argparse.Namespace) -> int:
     recipe = recipe_source.load(args).with_output(args.dtype, args.layout)
     options = _options(args)
     with open_source(args.source) as source:
+        _check_files(args, options, choose(source, args.limit, args.shard))
         labels = _labels(args, options, source)
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)

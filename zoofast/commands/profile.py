@@ -18,7 +18,7 @@ from zoofast.commands.console import (
 )
 from zoofast.commands.inference import add_acl_library, add_device, add_provider
 from zoofast.conversion import models
-from zoofast.inference.backends import BACKENDS
+from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
 from zoofast.inference.dynamic import of_recipe
 from zoofast.inference.spec import DEFAULT_BATCH, ModelSpec
 from zoofast.preprocess.sources import open_source
@@ -84,6 +84,14 @@ def run(args: argparse.Namespace) -> int:
         with needs("report"):  # before the work
             from zoofast.report import render
             from zoofast.report.profile import profile_report
+    arguments.check_files(
+        [("--trace", args.trace), ("--json", args.json), ("--report", args.report)],
+        [
+            *arguments.source_files("SRC", args.source),
+            ("--recipe", args.recipe),
+            ("--model", None if args.backend in WITHOUT_FILE else args.model),
+        ],
+    )
     recipe = recipe_source.load(args)
     spec = None
     if args.model:

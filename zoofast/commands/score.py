@@ -14,6 +14,7 @@ from zoofast.commands.scoring import (
     add_label_arguments,
     add_read_arguments,
     add_score_arguments,
+    label_files,
     print_score,
     read_labels,
     score_options,
@@ -58,6 +59,19 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.score import score_report
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
+    arguments.check_files(
+        [
+            ("-o", args.output),
+            ("--json", args.json),
+            ("--report", args.report),
+            ("--per-class", args.per_class),
+        ],
+        [
+            *label_files(args),
+            ("--recipe", args.recipe),
+            *arguments.source_files("--images", args.images),
+        ],
+    )
     recipe = recipe_source.load_if_given(args)
     labels = read_labels(args)
     if labels is None:

@@ -128,6 +128,12 @@ def read_labels(args: argparse.Namespace, source: Source | None = None) -> Label
         return labels_from_source(other, args.synsets)
 
 
+def label_files(args: argparse.Namespace, name: str = "LABELS") -> list[arguments.NamedFile]:
+    """What `read_labels` reads, for arguments.check_files. name: of the argument of the labels."""
+    from_source = arguments.source_files("--labels-from", args.labels_from)
+    return [(name, args.labels), ("--synsets", args.synsets), *from_source]
+
+
 def score_options(args: argparse.Namespace) -> ScoreOptions:
     from zoofast.scoring.score import ScoreOptions
 

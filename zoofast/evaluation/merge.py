@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zoofast.base.by_name import NameIndex
 from zoofast.base.lock import output_lock
-from zoofast.base.rows import read_named_rows, write_by_place
+from zoofast.base.rows import names_path, read_named_rows, write_by_place
 from zoofast.base.shards import (
     check_names,
     check_shards,
@@ -32,6 +32,8 @@ from zoofast.preprocess.sources import Item, Names
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import Predictions, Score, ScoreOptions
 from zoofast.scoring.topk import TopK
+
+JOURNAL = ".journal"  # behind the name of a result
 
 
 def shard_record(
@@ -81,13 +83,21 @@ class Shard:
     failures: list[tuple[int, Failure]]
     logits: Path | None
 
+    @property
+    def files(self) -> Iterator[Path]:
+        """All that the shard's run has written, as far as its journal tells."""
+        yield self.path
+        yield self.path.with_name(self.path.name.removesuffix(JOURNAL))
+        if self.logits is not None:
+            yield from (self.logits, names_path(self.logits))
+
 
 def read_shard(path: Path) -> Shard:
     """Reads the journal of a shard: `path`, or `path` and ".journal".
 
     Raises OutputError: there is none, it is damaged, the run has not ended, or is no shard's.
     """
-    journal = path.with_name(path.name + ".journal")
+    journal = path.with_name(path.name + JOURNAL)
     if not journal.exists():
         journal = path
     names, bests, known = list[str](), list[TopK](), set[str]()
@@ -103,7 +113,7 @@ def read_shard(path: Path) -> Shard:
     except OSError as error:
         raise OutputError(f"{journal}: cannot be read: {error.strerror}") from error
     if content is None or (not content.batches and content.end is None):
-        raise OutputError(f"{path}: there is no journal of a shard at {path}.journal")
+        raise OutputError(f"{path}: there is no journal of a shard at {path}{JOURNAL}")
     if content.end is None:
         raise OutputError(f"{journal}: the evaluation has not ended; continue it with --resume")
     if "shard" not in content.end:
@@ -169,12 +179,12 @@ class Merged:
         return score_answers(predictions, labels, failed, samples, options)
 
 
-def merge_evaluations(paths: Sequence[Path], logits: Path | None = None) -> Merged:
-    """Joins the journals of all shards of an evaluation. logits: also joins their logits there.
+def merge_evaluations(shards: Sequence[Shard], logits: Path | None = None) -> Merged:
+    """Joins all shards of an evaluation, in any order. logits: also joins their logits there.
 
     Raises OutputError: a shard is missing or there twice, or was evaluated in another way.
     """
-    shards = sorted((read_shard(path) for path in paths), key=lambda shard: shard.shard)
+    shards = sorted(shards, key=lambda shard: shard.shard)
     check_shards([(str(each.path), each.shard) for each in shards])
     first = shards[0]
     for each in shards[1:]:
