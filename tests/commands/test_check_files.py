@@ -63,10 +63,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {
         "--markdown",
     ),
     "profile": (["profile", "b.tar", *RECIPE, "--trace", "b.tar"], "--trace", "SRC"),
-    "simplify": (["simplify", "m.onnx", "-o", "m.onnx"], "-o", "MODEL"),
-    "optimize": (["optimize", "m.onnx", "-o", "m.onnx", "-k", "x"], "-o", "MODEL"),
     "aipp": (["aipp", "recipe.toml", "-o", "recipe.toml"], "-o", "RECIPE"),
-    "recipe save": (["recipe", "save", "recipe.toml", "-o", "recipe.toml"], "-o", "RECIPE"),
     "prep labels": (
         [*PREP, "--side-file", "labels.txt", "--labels", "labels.txt"],
         "--side-file",

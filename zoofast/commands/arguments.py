@@ -1,7 +1,8 @@
 """Arguments that several commands take, and the types that argparse checks all arguments with.
 
 Every number on the command line has one of these types, so that a bad number is one line and exit
-code 2 in every command. Every command that writes a file calls `check_files` before its work.
+code 2 in every command. A command that writes a file calls `check_files` before its work, unless the
+file is its input in another form: `simplify`, `optimize` and `recipe save` may replace it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands import arguments
 from zoofast.commands.console import say, working
 from zoofast.conversion import rewrites
 from zoofast.conversion.optimize import optimize
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    arguments.check_files([("-o", args.output)], [("MODEL", args.model)])
     with working(f"rewriting {args.model}"):
         result = optimize(args.model, args.output, args.knowledges.split(","))
     for name, count in result.applied.items():

@@ -189,7 +189,6 @@ def _shown(value: Any) -> str:
 
 
 def _save(args: argparse.Namespace) -> int:
-    arguments.check_files([("-o", args.output)], [("RECIPE", args.recipe)])
     recipe = recipe_source.load(args)
     write_atomic(args.output, to_toml(recipe).encode())
     source = f", read from {recipe.imported.origin}" if recipe.imported else ""

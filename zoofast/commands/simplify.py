@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    arguments.check_files([("-o", args.output)], [("MODEL", args.model)])
     with working(f"simplifying {args.model}"):
         result = simplify(args.model, args.output, args.batchsize)
     table = Table("operator", "before", "after", frame=False)
