@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,15 +18,18 @@ from zoofast.preprocess.sources import open_source
 from zoofast.preprocess.sources.parquet import ParquetSource
 from zoofast.preprocess.sources.parquet_pages import (
     MAX_PAGE_BYTES,
+    ColumnChunk,
     UnusualError,
     Values,
+    _column_chunk,
     _runs,
     column_chunks,
     pages,
 )
-from zoofast.preprocess.sources.thrift import read_struct
+from zoofast.preprocess.sources.thrift import BYTES, I64, LIST, STRUCT, read_struct
 
 pytestmark = pytest.mark.slow
+varint = parquet_files.varint
 
 
 def reader(data: bytes) -> Callable[[int, int], memoryview]:
@@ -263,8 +267,120 @@ def test_runs(bits: int, data: st.DataObject) -> None:
         assert _runs(memoryview(encoded), bits, fewer).tolist() == expected[:fewer]
 
 
-def varint(number: int) -> bytes:
-    out = b""
-    while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
-    return out + bytes([number])
+def struct_of(fields: dict[int, int | bytes]) -> bytes:
+    """Of 32-bit numbers and of structs, in Thrift's compact protocol."""
+    out, last = b"", 0
+    for number, value in fields.items():
+        kind, content = (12, value) if isinstance(value, bytes) else (5, varint(value << 1))
+        out, last = out + bytes([(number - last) << 4 | kind]) + content, number
+    return out + b"\0"
+
+
+def page_of(content: bytes, count: int, encoding: int = 0, **changed: int) -> bytes:
+    """A page that is not compressed. changed: fields of its header."""
+    header = {"kind": 0, "nbytes": len(content), "compressed": len(content), "levels": 3, **changed}
+    kind, levels = header["kind"], header["levels"]
+    about = {1: count, 2: encoding} | ({} if kind == 2 else {3: levels, 4: levels})
+    fields: dict[int, int | bytes] = {1: kind, 2: header["nbytes"], 3: header["compressed"]}
+    return struct_of({**fields, 7 if kind == 2 else 5: struct_of(dict(about))}) + content
+
+
+def plain(*values: bytes) -> bytes:
+    return b"".join(struct.pack("<I", len(value)) + value for value in values)
+
+
+DATA = plain(b"a", b"bb")
+DICTIONARY = page_of(DATA, 2, kind=2)
+BY_DICTIONARY = b"\1" + varint(1 << 1 | 1) + b"\x02"  # of 1 bit each: numbers 0 and 1
+LEVELS = struct.pack("<I", 2) + varint(2 << 1) + b"\1"
+NONE = varint(2 << 1) + b"\0"
+
+
+def found(data: bytes, max_level: int = 0) -> list[Any]:
+    chunk = ColumnChunk(0, len(data), 2, False, max_level)
+    return [value for some in pages(reader(data), chunk) for value in some]
+
+
+def test_pages_made_by_hand() -> None:
+    values = [b"a", b"bb"]
+    assert found(page_of(DATA, 2)) == values
+    assert found(DICTIONARY + page_of(BY_DICTIONARY, 2, 8)) == values
+    assert found(page_of(LEVELS + DATA, 2), 1) == values
+    assert found(page_of(struct.pack("<I", 2) + NONE, 2), 1) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("data", "max_level"),
+    {
+        "two dictionaries": (DICTIONARY * 2 + page_of(BY_DICTIONARY, 2, 8), 0),
+        "more values than rows": (page_of(plain(b"a", b"b", b"c"), 3), 0),
+        "another size than it says": (page_of(DATA, 2, nbytes=len(DATA) - 1), 0),
+        "levels beyond the page": (page_of(struct.pack("<I", 9) + NONE, 2), 1),
+        "levels of another encoding": (page_of(LEVELS + DATA, 2, levels=4), 1),
+        "an unknown encoding": (DICTIONARY + page_of(BY_DICTIONARY, 2, 5), 0),
+        "a dictionary of an unknown encoding": (
+            page_of(DATA, 2, 6, kind=2) + page_of(BY_DICTIONARY, 2, 8), 0,
+        ),
+        "a page of an unknown kind": (page_of(DATA, 2, kind=1), 0),
+        "numbers of too many bits": (
+            DICTIONARY + page_of(b"\x48" + varint(2 << 1) + b"\xff" * 9, 2, 8), 0,
+        ),
+    }.values(),
+)  # fmt: skip
+def test_pages_that_are_damaged(data: bytes, max_level: int) -> None:
+    with pytest.raises(UnusualError):
+        found(data, max_level)
+
+
+def test_a_page_that_ends_behind_its_column() -> None:
+    data = page_of(DATA, 2)
+    with pytest.raises(UnusualError):
+        list(pages(reader(data), ColumnChunk(0, len(data) - 1, 2, False, 0)))
+
+
+def test_a_page_that_is_too_large_is_not_read() -> None:
+    data, asked = page_of(b"", 2, nbytes=1, compressed=MAX_PAGE_BYTES + 1), list[int]()
+
+    def read(begin: int, nbytes: int) -> memoryview:
+        asked.append(nbytes)
+        return memoryview(data)[begin : begin + nbytes]
+
+    with pytest.raises(UnusualError):
+        list(pages(read, ColumnChunk(0, 1 << 40, 2, True, 0)))
+    assert max(asked) < 1 << 16
+
+
+def test_runs_that_are_damaged() -> None:
+    for data, bits, count in (
+        (b"\0\0" + b"\2\1", 8, 1),  # a run of no numbers
+        (varint(1 << 40 | 1), 0, 5),  # of numbers that take no bytes
+        (b"\2\1", 16, 1),  # a number that is cut
+        (b"\2" + b"\xff" * 9, 72, 1),
+    ):
+        with pytest.raises(UnusualError):
+            _runs(memoryview(data), bits, count)
+
+
+def test_chunks_that_are_left_to_pyarrow(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    columns = {"image": [b"a", b"b"]}
+    path = parquet_files.write(tmp_path / "a.parquet", columns, row_group_size=1)
+    metadata = parquet.read_metadata(path)
+    one = parquet_files.write(tmp_path / "b.parquet", columns)
+    footer = footer_of(one.read_bytes())
+    assert column_chunks(metadata, footer, "image") == [None, None]  # of another file
+    ((group,),) = [read_struct(footer)[0][4, LIST]]
+    assert _column_chunk(group, 0, 1) is not None
+    (column,), about = group[1, LIST], group[1, LIST][0][3, STRUCT]
+    for changed in (
+        {**group, (3, I64): 3},  # other rows than values
+        {**group, (1, LIST): [{**column, (1, BYTES): b"other.parquet"}]},
+        {**group, (1, LIST): [{**column, (8, STRUCT): {}}]},  # encrypted
+        {**group, (1, LIST): [{**column, (3, STRUCT): {**about, (9, I64): -1}}]},
+        {**group, (1, LIST): [{**column, (3, STRUCT): {**about, (7, I64): -1}}]},
+    ):
+        assert _column_chunk(changed, 0, 1) is None
+    path = parquet_files.write(tmp_path / "a.parquet", {"image": [[b"a"], [b"b"]]})
+    metadata, footer = parquet.read_metadata(path), footer_of(path.read_bytes())
+    assert column_chunks(metadata, footer, "image.list.element") == [None]
