@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoofast.base.sequences import Selection, Strings
+from zoofast.base.sequences import Mapped, Selection, Strings
 
 TEXTS = st.lists(st.text(st.characters() | st.sampled_from("\0\n\udcff\ud800ÿ"), max_size=5))
 
@@ -34,3 +34,14 @@ def test_a_selection() -> None:
     assert chosen != ["e", "a"] and chosen != ["e", "a", "b"] and list(chosen[:0]) == []
     with pytest.raises(IndexError):
         chosen[3]
+
+
+def test_a_selection_of_many() -> None:
+    items = range(70_000)
+    assert list(Selection.where(items, np.ones(len(items), bool))) == list(items)
+
+
+def test_mapped_elements() -> None:
+    mapped = Mapped([1, 2, 3], str)
+    assert mapped[0] == "1" and list(mapped) == ["1", "2", "3"] and list(mapped[1:]) == ["2", "3"]
+    assert len(mapped) == 3 and Strings("a") != 3 and Selection("a", range(1)) != 3

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
 import shutil
 import signal
+import struct
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +24,7 @@ from zoofast import _core
 from zoofast.base.lock import output_lock
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Loader
-from zoofast.preprocess.pixel_file import geometry_of
+from zoofast.preprocess.pixel_file import MAGIC, check_pixels, geometry_of, list_pixels
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 from zoofast.preprocess.sources import Item, Source, open_source
@@ -548,3 +552,108 @@ def test_a_file_that_is_kept_open_serves_loaders_in_turn(
         with output_lock(path):  # the file was closed
             pass
     assert Ran(images, FLOAT, plain).cached == slots
+
+
+def test_an_image_that_is_not_settled_keeps_its_slot(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another image would get the same slot otherwise."""
+    cache = tmp_path / "cache"
+    Ran(images, FLOAT, PixelCache(cache))
+    changed, new = images / "img0003.JPEG", images / "img0099.JPEG"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    monkeypatch.setattr("zoofast.preprocess.sources.source.SETTLED_NS", 1000 * 10**9)
+    kept = PixelCache(cache)
+    with kept.kept_open(recipe_of(FLOAT)):
+        assert Ran(images, FLOAT, kept).cached == IMAGES - 1
+        shutil.copy(images / "img0005.JPEG", new)
+        folders.age(new)
+        assert Ran(images, BYTE, kept).tensors == expected(images, BYTE)
+    index = index_of(cache).read_bytes()[HEADER:]
+    assert len({index[at : at + 16] for at in range(0, len(index), 64)}) == IMAGES + 1
+
+
+def test_an_image_of_the_largest_size_is_not_fetched(tmp_path: Path) -> None:
+    files = folders.good_files(IMAGES)
+    for count in (IMAGES, 1):  # img0002 has no key
+        source = Store(files)
+        most = max(map(len, files.values()))
+        with Loader(
+            source, recipe_of(BYTE), cache=PixelCache(tmp_path / "cache"), max_file_bytes=most
+        ) as loader:
+            assert sum(len(batch.names) for batch in loader) == IMAGES
+        assert len(source.fetched) == count
+
+
+@pytest.mark.parametrize("what", ["version", "resize_order"])
+def test_another_release_has_other_pixels(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    Ran(images, FLOAT, PixelCache(tmp_path / "cache"))
+    monkeypatch.setattr(f"zoofast.preprocess.pixel_file.{what}", lambda *name: "other")
+    assert Ran(images, FLOAT, PixelCache(tmp_path / "cache")).cached == 0
+
+
+@pytest.mark.parametrize("rest", [0, SLOT_AND_RECORD - 1])
+def test_the_limit_counts_the_header(tmp_path: Path, images: Path, rest: int) -> None:
+    most = HEADER + 5 * SLOT_AND_RECORD + rest
+    Ran(images, FLOAT, PixelCache(tmp_path / "cache", most))
+    assert Ran(images, FLOAT, PixelCache(tmp_path / "cache", most)).cached == 5
+    assert size_of(tmp_path / "cache") <= most
+
+
+def test_nothing_is_removed_for_what_stays_free(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slots that are there already take no space of it."""
+    cache, out, free = tmp_path / "cache", tmp_path / "out", [0]
+    out.mkdir()
+
+    def usage(path: Path) -> shutil._ntuple_diskusage:
+        return shutil._ntuple_diskusage(0, 0, free[0])
+
+    monkeypatch.setattr("zoofast.preprocess.pixel_file.shutil.disk_usage", usage)
+    other = replace(FLOAT, crop=(30, 30))
+    Ran(images, other, PixelCache(cache))
+    for more in (0, 5, 4):
+        free[0] = 1000 + more * SLOT_AND_RECORD
+        Ran(images, FLOAT, PixelCache(cache, 1 << 30).beside(out, 1000))
+    assert Ran(images, FLOAT, PixelCache(cache)).cached == 9
+    free[0] = 1 << 40
+    assert Ran(images, other, PixelCache(cache)).cached == IMAGES
+
+
+def test_another_disk_need_not_stay_free(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    cache = PixelCache(tmp_path / "cache")
+    assert cache.beside(tmp_path / "out", 7)._left_free == 7
+    assert cache.beside(Path("/dev/shm"), 7)._left_free == 0
+
+
+def test_a_cache_that_was_kept_open_serves_later_loaders(tmp_path: Path, images: Path) -> None:
+    cache = PixelCache(tmp_path / "cache")
+    with cache.kept_open(recipe_of(FLOAT)):
+        Ran(images, FLOAT, cache)
+    assert Ran(images, FLOAT, cache).cached == IMAGES
+
+
+@pytest.mark.parametrize(
+    "size", [[0, 5], [-1, 5], ["x", 5], [True, 5], [1 << 20, 1], [1.5, 2], [5], 7]
+)
+def test_headers_of_sizes_that_no_image_has(tmp_path: Path, size: Any) -> None:
+    digest = "0" * 16
+    header = (MAGIC + json.dumps({"size": size}).encode() + b"\n").ljust(HEADER, b"\0")
+    (tmp_path / f"{digest}.index").write_bytes(header)
+    (tmp_path / f"{digest}.pixels").write_bytes(bytes(100))
+    (listed,) = list_pixels(tmp_path)
+    assert listed.geometry is None and check_pixels(tmp_path, digest) == (0, 0)
+
+
+def test_pixels_larger_than_their_file_are_not_read(tmp_path: Path) -> None:
+    digest, size = "0" * 16, [(1 << 20) - 1] * 2
+    header = (MAGIC + json.dumps({"size": size}).encode() + b"\n").ljust(HEADER, b"\0")
+    record = struct.pack("<16sQqQ4iI", b"k" * 16, 1, 1, 1, 0, 0, 1, 1, 0)
+    record += struct.pack("<I", zlib.crc32(record))
+    (tmp_path / f"{digest}.index").write_bytes(header + record)
+    (tmp_path / f"{digest}.pixels").write_bytes(bytes(100))
+    assert check_pixels(tmp_path, digest) == (0, 1)

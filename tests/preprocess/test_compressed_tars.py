@@ -14,18 +14,22 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import fetched, folders, tars
+from tests.support import fetched, folders, tars, web
 from zoofast.errors import SourceError
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import open_source
+from zoofast.preprocess.sources.compressed_tars import CompressedTarSource
 from zoofast.preprocess.sources.decompress import CHUNK, Forward
 from zoofast.preprocess.sources.tar_headers import list_members
 
+# Each is more than what is decompressed at once.
+LARGE = {f"img{i:04d}.JPEG": random.Random(i).randbytes(CHUNK + 50_000) for i in range(8)}
 RECIPE = parse_recipe(folders.SPEC.toml(), "test")
 
 
@@ -280,3 +284,98 @@ def test_damaged_tars_are_listed_forwards_too(tmp_path: Path) -> None:
         expected = tars.by_tarfile(data)
         pread = Forward(tars.reader(data, CHUNK), "a.tar").pread
         assert tars.listed(list_members(pread, 1 << 14)) == expected
+
+
+def test_an_item_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_of(LARGE), 1))
+    with open_source(tmp_path / "a.tar.gz") as source:
+        for item in [item for item in source.items for _ in range(2)]:
+            assert source.read(item) == LARGE[item.name + ".JPEG"]
+
+
+@pytest.mark.slow
+def test_images_behind_one_that_could_not_be_fetched_are_right() -> None:
+    """Its decompression ended within it."""
+    with (
+        web.serving({"/a.tar.gz": gzip.compress(tar_of(LARGE), 1)}) as server,
+        open_source(f"{server.url}/a.tar.gz") as source,
+    ):
+        source.store.sleep = lambda seconds: None  # type: ignore[attr-defined]
+        server.faults.extend([("cut", 700_000)] + [503] * 6)
+        failed = 0
+        for item in source.items:
+            try:
+                data = source.read(item)
+            except OSError:
+                failed += 1
+            else:
+                assert data == LARGE[item.name + ".JPEG"], item.name
+        assert failed == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tar_that_is_cut_after_it_was_listed(tmp_path: Path, kind: str) -> None:
+    """No image is shorter than the listing says."""
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(COMPRESS[kind](tar_of(LARGE)))
+    source: Any = open_source(path)
+    with source:
+        path.write_bytes(path.read_bytes()[:500_000])
+        got: list[Any] = []
+        with source.open_reader(source.items, 1 << 20) as reader:
+            while len(got) < len(LARGE):
+                got += reader.take(8)
+    for data, expected in zip(got, LARGE.values(), strict=True):
+        assert isinstance(data, OSError) or data == expected
+    assert isinstance(got[-1], OSError)
+
+
+def test_limits_are_those_of_a_plain_tar(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, size in (("a.JPEG", 10), ("a.cls", 2_000_000), ("b\nc.JPEG", 1)):
+            info = tarfile.TarInfo(name)
+            info.size = size
+            archive.addfile(info, io.BytesIO(b"1" * size))
+        link = tarfile.TarInfo("d.cls")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.cls"
+        archive.addfile(link)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(out.getvalue()))
+    (tmp_path / "a.tar").write_bytes(out.getvalue())
+    reasons = []
+    for kind in ("tar", "tar.gz"):
+        with open_source(tmp_path / f"a.{kind}") as source:
+            item, bad = source.items
+            if isinstance(source, CompressedTarSource):
+                with source.open_reader([item], 10) as reader:
+                    assert reader.take() == [b"1" * 10]
+            assert source.read(item, 10) == b"1" * 10
+            for each, most in ((item, 9), (bad, 10)):
+                with pytest.raises(OSError):
+                    source.read(each, most)
+            with pytest.raises(SourceError) as error:
+                source.read_labels()
+            reasons.append(str(error.value))
+    assert reasons[0] == reasons[1]
+
+
+def test_a_tar_that_is_refused_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_of(LARGE))[:100_000])
+    with pytest.raises(SourceError):
+        open_source(tmp_path / "a.tar.gz")
+    assert not folders.open_below(tmp_path)
+
+
+@pytest.mark.slow
+def test_passes_that_ended_keep_no_connection() -> None:
+    files = {
+        f"/{i}.tar.gz": gzip.compress(
+            tar_of({f"img{i}{name[4:]}": data for name, data in LARGE.items()}), 1
+        )
+        for i in range(2)
+    }
+    with web.serving(files) as server, open_source(f"{server.url}/{{0..1}}.tar.gz") as source:
+        for item in (*source.items[::-1], *source.items[::5]):
+            assert source.read(item) == LARGE[f"img0{item.name[4:]}.JPEG"]
+            http = source.requests._http  # type: ignore[attr-defined]
+            assert len(http._open - set(http._idle)) <= 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,17 +19,20 @@ from tests.support import fetched
 from tests.support import web as webs
 from zoofast.base.urls import is_url, redacted, shown, with_lower_schemes
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.http import _Origin
+from zoofast.preprocess.sources.http import _first_byte, _Origin, described_by
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
 from zoofast.preprocess.sources.stored import FetchError, StoredFile
 from zoofast.preprocess.sources.stores import (
     ATTEMPTS,
     MAX_DEAD,
     MIN_REUSED_BYTES,
+    Forwards,
     Memory,
+    RangeFile,
     Requests,
 )
 
+HTTP, STORES = "zoofast.preprocess.sources.http", "zoofast.preprocess.sources.stores"
 DATA = random.Random(3).randbytes(300_000)
 
 
@@ -380,3 +384,147 @@ def test_members_that_are_kept_do_not_change(web: webs.Web) -> None:
     assert len(kept) > 5
     for at, part in kept:
         assert part == data[at : at + len(part)]
+
+
+def idle_connections(requests: Requests) -> int:
+    """How many there are. None is busy, or was lost."""
+    assert requests._http is not None
+    assert set(requests._http._idle) == requests._http._open
+    return len(requests._http._idle)
+
+
+def test_files_that_cannot_be_fetched_now_and_then_do_not_end_the_run(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    with requests:
+        for _ in range(2 * MAX_DEAD):
+            web.faults.extend([503] * ATTEMPTS)
+            with pytest.raises(FetchError):
+                requests.read(file, 0, 10)
+            assert requests.read(file, 0, 10) == DATA[:10]
+
+
+def test_a_file_that_changes_while_it_is_read(web: webs.Web) -> None:
+    """Of a listing that told no version: the first answer tells it."""
+    _, requests, file = opened(web)
+    unknown = StoredFile(file.key, file.shown, len(DATA))
+    web.faults.extend([("cut", 1000), ("tag", "other")])
+    with requests, pytest.raises(FetchError, match="it has another ETag or time"):
+        requests.read(unknown, 0, 2000)
+
+
+def test_connections_are_not_lost(web: webs.Web) -> None:
+    _, requests, file = opened(web)
+    with requests:
+        for faults in (["gone", "gone"], [("tag", "other")], [404], [("shift", 1)], [("cut", 3)]):
+            web.faults.extend(faults)
+            with suppress(FetchError):
+                requests.read(file, 5, 10)
+            assert idle_connections(requests) <= 1
+        unknown = StoredFile(file.key, file.shown, None)
+        web.faults.append(("chunks", 0))
+        with pytest.raises(FetchError, match="larger than 9 bytes"):
+            requests.read_whole(unknown, 9)
+        store: Any = requests.store
+        store.waits.clear()
+        assert requests.read(file, 5, 10) == DATA[5:10] and not store.waits
+
+
+def test_a_server_that_closes_each_connection(
+    web: webs.Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webs._Handler, "protocol_version", "HTTP/1.0")
+    store, requests, file = opened(web)
+    with requests:
+        for at in range(3):
+            assert requests.read(file, at, 10) == DATA[at:10]
+        assert idle_connections(requests) == 0 and not store.waits
+
+
+def test_a_slow_answer(web: webs.Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take longer than to connect."""
+    monkeypatch.setattr(f"{HTTP}.CONNECT_SECONDS", 0.2)
+    store, requests, file = opened(web)
+    web.faults.append("hang")
+    timer = threading.Timer(0.5, web.released.set)
+    timer.start()
+    with requests:
+        assert requests.read(file, 0, 10) == DATA[:10] and not store.waits
+    timer.join()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirections(web: webs.Web, status: int) -> None:
+    class Moved(webs._Handler):
+        def send_response(self, code: int, message: str | None = None) -> None:
+            super().send_response(status if code == 302 else code, message)
+
+    web.RequestHandlerClass = Moved
+    _, requests, file = opened(web)
+    web.faults.append(("to", "/other"))
+    with requests:
+        assert requests.read_whole(StoredFile(file.key, file.shown, None), 10) == b"x" * 10
+
+
+def test_a_server_without_ranges_that_is_cut_late(
+    web: webs.Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{HTTP}.SKIPPED_BYTES", 1000)
+    web.has_ranges = False
+    _, requests, file = opened(web)
+    web.faults.append(("cut", 12_345))
+    with requests:
+        assert requests.read_whole(StoredFile(file.key, file.shown, None), len(DATA)) == DATA
+
+
+def test_what_headers_tell() -> None:
+    file = StoredFile("k", "k", None)
+
+    def answer(status: int, **headers: str) -> Any:
+        return SimpleNamespace(
+            status=status, header=lambda name: headers.get(name.replace("-", "_"), "")
+        )
+
+    assert described_by(answer(200, etag='"1"', last_modified="now"), file).version == '"1"'
+    assert described_by(answer(200, last_modified="now"), file).version == "now"
+    assert _first_byte(answer(206, content_range="bytes 7-9/10")) == 7
+    assert _first_byte(answer(206, content_range="items 7-9/10")) is None
+
+
+def test_spans_far_from_each_other(web: webs.Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{STORES}.PART_BYTES", 1000)
+    monkeypatch.setattr(f"{STORES}.MAX_VIEWED_BYTES", 0)
+    _, requests, file = opened(web)
+    spans = [(5, 10), (10, 10), (5000, 9000), (20_000, 20_001)]
+    with requests:
+        contents = [bytes(data) for some in requests.spans(file, spans) for data in some]
+    assert contents == [DATA[a:b] for a, b in spans]
+
+
+def test_file_objects(web: webs.Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{STORES}.AHEAD_BYTES", 5000)
+    _, requests, file = opened(web)
+    rng = random.Random(0)
+    with requests:
+        ranges, forwards = RangeFile(requests, file), Forwards(requests, file)
+        at = 0
+        for _ in range(60):
+            at = rng.choice((at, at + 100, max(0, at - 300), rng.randrange(len(DATA) + 10)))
+            size = rng.choice((0, 1, 200, 6000))
+            assert ranges.seek(at) == at
+            assert ranges.read(size) == forwards.pread(at, size) == DATA[at : at + size]
+            at = ranges.tell()
+        forwards.close()
+        assert ranges.seek(-5, 2) == len(DATA) - 5 and ranges.read() == DATA[-5:]
+        with pytest.raises(ValueError, match="byte -1 does not exist"):
+            ranges.seek(-1)
+
+
+def test_memory_that_is_missing_is_no_failed_request(web: webs.Web) -> None:
+    store, requests, _ = opened(web)
+
+    def fail() -> None:
+        raise MemoryError
+
+    with requests, pytest.raises(MemoryError):
+        requests.retried(fail)
+    assert not store.waits

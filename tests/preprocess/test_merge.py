@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.support import folders, in_process
+from zoofast.base.files import PART
+from zoofast.base.lock import output_lock
 from zoofast.errors import OutputError
 from zoofast.preprocess import merge
 from zoofast.preprocess.manifest import MANIFEST
@@ -163,3 +167,136 @@ def test_what_is_missing_or_double_is_named(images: Path, tmp_path: Path) -> Non
     assert "holds tensors of several runs" in said(*parts)
     (second / MANIFEST).write_text(json.dumps({**content, "state": "interrupted"}))
     assert "is not complete" in said(*parts)
+
+
+def two_shards(images: Path, tmp_path: Path, *more: object) -> list[Path]:
+    """Their folders."""
+    parts = [tmp_path / f"part{i}" for i in range(2)]
+    for i, part in enumerate(parts, 1):
+        prep(images, part, folders.recipe_file(tmp_path), "--shard", f"{i}/2", *more)
+    return parts
+
+
+def said(out: Path, *words: object) -> str:
+    done = in_process.zoofast("merge", out, *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_shard_is_not_overwritten(images: Path, tmp_path: Path) -> None:
+    parts = two_shards(images, tmp_path)
+    before = contents(parts[0])
+    (tmp_path / "link").symlink_to(parts[0])
+    for out in (parts[0], tmp_path / "link"):
+        assert "is one of the shards; choose another folder" in said(out, *parts, "--overwrite")
+    assert contents(parts[0]) == before
+    (tmp_path / "out").mkdir()
+    with output_lock(tmp_path / "out"):
+        assert "in use" in said(tmp_path / "out", *parts)
+
+
+def test_what_a_killed_merge_leaves(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, out = two_shards(images, tmp_path), tmp_path / "out"
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "_join", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge.merge_folders(parts, out)
+    assert manifest(out)["state"] == "running"
+    first, second = (sorted(part.glob("*.bin"))[0] for part in parts)
+    before = second.read_bytes()
+    (out / MANIFEST).unlink()
+    os.link(second, out / (first.name + PART))  # would be written through
+    merge.merge_folders(parts, out, overwrite=True)
+    assert second.read_bytes() == before and (out / first.name).read_bytes() == first.read_bytes()
+
+
+def test_file_systems_without_links(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*paths: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    parts, out = two_shards(images, tmp_path), tmp_path / "out"
+    monkeypatch.setattr("zoofast.preprocess.merge.os.link", fail)
+    merge.merge_folders(parts, out)
+    tensors = {name: data for part in parts for name, data in contents(part).items()}
+    assert {**tensors, MANIFEST: b""} == {**contents(out), MANIFEST: b""}
+
+
+def test_tensors_that_are_not_whole(images: Path, tmp_path: Path) -> None:
+    parts = two_shards(images, tmp_path)
+    cut = sorted(parts[1].glob("*.bin"))[0]
+    os.truncate(cut, cut.stat().st_size - 1)
+    assert f"1 tensors are missing or not whole: {cut.name}" in said(tmp_path / "out", *parts)
+
+
+def test_packs_that_lack_an_image(images: Path, tmp_path: Path) -> None:
+    parts = two_shards(images, tmp_path, "--format", "pack")
+    names, rows = parts[1] / "pack.names.txt", np.load(parts[1] / "pack.npy")
+    lines = names.read_text().splitlines()
+    np.save(parts[1] / "pack.npy", rows[1:])
+    names.write_text("".join(f"{line}\n" for line in lines[1:]))
+    reason = f"has other images than the manifest; prepare the shard anew; missing: {lines[0]}"
+    assert reason in said(tmp_path / "out", *parts)
+
+
+def test_shards_of_other_options(images: Path, tmp_path: Path) -> None:
+    parts = two_shards(images, tmp_path)
+    recipe = folders.recipe_file(tmp_path)
+    for words in (["--format", "npy"], ["--limit", 2], ["--bin-names", "{name}.bin"]):
+        other = tmp_path / f"other{words[0]}"
+        prep(images, other, recipe, "--shard", "2/2", *words)
+        assert "was prepared with another " in said(tmp_path / "out", parts[0], other)
+
+
+def test_a_pack_is_replaced_by_tensors(images: Path, tmp_path: Path) -> None:
+    out, one, two = (tmp_path / name for name in ("out", "one", "two"))
+    recipe = folders.recipe_file(tmp_path)
+    prep(images, one, recipe, "--format", "pack")
+    prep(images, two, recipe)
+    for folder in (one, two, one):
+        in_process.zoofast("merge", out, folder, "--overwrite")
+        assert sorted(contents(out)) == sorted(contents(folder))
+
+
+def test_images_that_failed_have_no_bin(images: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    more = ["--bin-names", "{name}.bin"]
+    prep(images, whole, folders.recipe_file(tmp_path), *more)
+    merge.merge_folders(two_shards(images, tmp_path, *more), out)
+    assert {**contents(out), MANIFEST: b""} == {**contents(whole), MANIFEST: b""}
+    assert len(list(out.glob("*.bin"))) == 8
+
+
+def test_manifests_of_other_versions(images: Path, tmp_path: Path) -> None:
+    parts = two_shards(images, tmp_path)
+    content = json.loads((parts[1] / MANIFEST).read_text())
+    for key in ("nodes", "stage_seconds", "nbytes_in"):
+        fewer = {name: value for name, value in content.items() if name != key}
+        (parts[1] / MANIFEST).write_text(json.dumps(fewer))
+        assert "prepare it anew" in said(tmp_path / "out", *parts)
+
+
+def test_times_and_checks_of_the_whole(images: Path, tmp_path: Path) -> None:
+    parts = two_shards(images, tmp_path, "--verify", 2)
+    told = [json.loads((part / MANIFEST).read_text()) for part in parts]
+    for each, seconds, verified in zip(told, (2.0, 4.0), ((2, 2, 0.0), (2, 1, 0.5)), strict=True):
+        keys = ("images", "equal", "largest_difference")
+        each["seconds"] = seconds
+        each["verified"] = {**dict(zip(keys, verified, strict=True)), "differing": []}
+    for part, each in zip(parts, told, strict=True):
+        (part / MANIFEST).write_text(json.dumps(each))
+    whole = merge.merge_folders(parts, tmp_path / "out")
+    assert whole["seconds"] == 4.0 and whole["images_per_second"] == whole["prepared"] / 4.0
+    expected = {"images": 4, "equal": 3, "largest_difference": 0.5, "differing": []}
+    assert whole["verified"] == expected

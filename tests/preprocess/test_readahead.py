@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -179,3 +181,99 @@ def test_a_child_process_is_told() -> None:
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
         assert reader.take() == [b"a"]
+
+
+def all_wait(reader: ReadAhead) -> bool:
+    """Whether all threads wait for space."""
+    with reader._space_freed:
+        return len(reader._space_freed._waiters) == len(reader._threads)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("reserve", [0, 7, 50])
+def test_what_was_taken_frees_its_space(reserve: int) -> None:
+    """So that as much is fetched ahead at the end as at the beginning."""
+
+    def produce() -> Generator[list[Fetched], None, None]:
+        for _ in range(40):
+            yield [bytes(5)]
+
+    streams = [Stream(40, produce, reserve) for _ in range(3)]
+    with ReadAhead(streams, 1, max_bytes=100, max_items=9) as reader:
+        for _ in range(11):
+            while not all_wait(reader):
+                time.sleep(0.001)
+            assert sum(len(run.ready) for run in reader._running.values()) == 9
+            for _ in range(9):
+                assert reader.take() == [bytes(5)]
+        for _ in range(21):
+            assert reader.take() == [bytes(5)]
+        assert (reader._nbytes, reader._items) == (0, 0)
+
+
+def test_closing_ends_a_stream_that_has_more() -> None:
+    made: list[int] = []
+
+    def produce() -> Generator[list[Fetched], None, None]:
+        for i in range(1000):
+            made.append(i)
+            yield [b"x"]
+
+    closed: list[str] = []
+    with ReadAhead(
+        [Stream(1000, produce)],
+        1,
+        max_items=2,
+        on_close=lambda: closed.append("before"),
+        on_closed=lambda: closed.append("after"),
+    ) as reader:
+        assert reader.take() == [b"x"]
+    assert len(made) <= 5 and closed == ["before", "after"]
+
+
+def test_an_error_behind_the_last_item() -> None:
+    is_taken = threading.Event()
+
+    def produce() -> Generator[list[Fetched], None, None]:
+        yield [b"a"]
+        is_taken.wait()
+        raise OSError("cannot be closed")
+
+    def following() -> Generator[list[Fetched], None, None]:
+        yield [b"b"]
+
+    with ReadAhead([Stream(1, produce), Stream(1, following)], 1) as reader:
+        assert reader.take() == [b"a"]
+        is_taken.set()
+        assert reader.take() == [b"b"]
+
+
+def test_an_error_is_that_of_the_items_that_are_left() -> None:
+    def broken() -> Generator[list[Fetched], None, None]:
+        yield [b"a"]
+        raise OSError("no answer")
+
+    with ReadAhead([Stream(3, broken), Stream(3, broken)], 1) as reader:
+        for _ in range(2):
+            got = [reader.take()[0] for _ in range(3)]
+            assert got[0] == b"a" and [str(each) for each in got[1:]] == ["no answer"] * 2
+
+
+def test_a_child_process_closes_nothing() -> None:
+    """The threads, and what on_close ends, are the parent's."""
+    closed: list[str] = []
+    with ReadAhead(
+        [Stream(1, short)],
+        1,
+        on_close=lambda: closed.append("before"),
+        on_closed=lambda: closed.append("after"),
+    ) as reader:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                reader.close()
+                os._exit(len(closed))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert reader.take() == [b"a"] and not closed
+    assert closed == ["before", "after"]

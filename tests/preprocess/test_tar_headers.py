@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tarfile
 import tracemalloc
+from itertools import islice
 
 import pytest
 
@@ -112,3 +113,42 @@ def test_a_member_that_ends_beyond_any_file() -> None:
     info.size = 1 << 63
     with pytest.raises(tarfile.ReadError, match="a member that ends at byte 9223372036854776319"):
         list(list_members(tars.reader(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))))
+
+
+def test_sizes_in_pax_attributes_that_no_file_has() -> None:
+    for size in ("9" * 17, "9" * 18, "9" * 19, "9" * 30):
+        line = f"{len(size) + 9} size={size}\n".encode()
+        info = tarfile.TarInfo("pax")
+        info.type, info.size = tarfile.XHDTYPE, len(line)
+        data = info.tobuf() + line + bytes(-len(line) % 512)
+        data += tarfile.TarInfo("a.JPEG").tobuf() + bytes(1024)
+        assert tars.listed(list_members(tars.reader(data), 512))[1] is tars.by_tarfile(data)[1]
+
+
+def test_tarfile_does_not_keep_the_members(count: int = 3000) -> None:
+    odd = tarfile.TarInfo("a.JPEG")
+    block = bytearray(odd.tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = b"S"  # sparse: only tarfile reads it, and all that follows
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    data = bytes(block) + tarfile.TarInfo("b.JPEG").tobuf(tarfile.GNU_FORMAT) * count + bytes(1024)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in list_members(tars.reader(data))) == count + 1
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * count
+
+
+def test_a_member_of_a_negative_size() -> None:
+    """tarfile of some Pythons goes back, and would list the same members for ever."""
+    good = tarfile.TarInfo("a.JPEG").tobuf(tarfile.GNU_FORMAT)
+    block = bytearray(good)
+    block[124:136] = (-1024).to_bytes(12, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    data = good * 3 + bytes(block) + bytes(1024)
+    members = islice(list_members(tars.reader(data)), 50)
+    with pytest.raises(tars.REFUSALS):
+        list(members)
