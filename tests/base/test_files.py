@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from zoofast.base import files
-from zoofast.base.files import atomic_output, part_path, read_file, text_lines, write_atomic
+from zoofast.base.files import (
+    atomic_output,
+    is_device_or_pipe,
+    part_path,
+    read_file,
+    text_lines,
+    write_atomic,
+)
 from zoofast.errors import OutputError
 
 
@@ -84,6 +91,22 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
     with pytest.raises(OutputError, match="/dev/full: cannot be written: No space left on device"):
         write_atomic("/dev/full", b"x")
+
+
+@pytest.mark.parametrize("way", ["link", "/proc/self/fd", "/dev/fd"])
+def test_an_open_file_is_written_to_and_not_replaced(tmp_path: Path, way: str) -> None:
+    """As the shell's `-o /dev/stdout > file`."""
+    with (tmp_path / "file").open("wb") as file:
+        path = Path("/proc/self/fd" if way == "link" else way, str(file.fileno()))
+        if way == "link":  # as /dev/stdout is one
+            path = tmp_path / "stdout"
+            path.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        assert is_device_or_pipe(path) and path.is_symlink()
+        write_atomic(path, b"whole")
+        assert path.is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    (tmp_path / "other").symlink_to("file")
+    assert not is_device_or_pipe(tmp_path / "other") and not is_device_or_pipe("file")
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ PART = ".part"  # ends the name of a file that is not whole
 MAX_FILE_BYTES = 256_000_000  # of an input file, unless the user sets another limit
 MAX_TEXT_BYTES = 8_000_000_000  # of a text that is read in parts: more than 100 million names
 MAX_LINE_BYTES = 65_536  # of a line of it
+_OPEN_FILES = re.compile(r"/proc/[0-9]+(?:/task/[0-9]+)?/fd")
 
 
 @contextmanager
@@ -40,9 +42,15 @@ def part_path(path: Path, folder: Path | None = None) -> Path:
 
 
 def is_device_or_pipe(path: Path | str) -> bool:
-    """Whether `path` is no file and no folder, such as /dev/null. Nothing may be put in its place,
-    nor be written beside it."""
-    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+    """Whether `path` is no file and no folder, such as /dev/null, or names an open file, as
+    /dev/stdout does. Nothing may be put in its place, nor be written beside it."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        return True
+    folder = os.path.dirname(path)
+    folders = [folder]
+    with suppress(OSError):  # no link
+        folders.append(os.path.dirname(os.path.join(folder, os.readlink(path))))
+    return any(_OPEN_FILES.fullmatch(os.path.realpath(each)) for each in folders)
 
 
 @contextmanager

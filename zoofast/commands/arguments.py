@@ -1,8 +1,8 @@
 """Arguments that several commands take, and the types that argparse checks all arguments with.
 
 Every number on the command line has one of these types, so that a bad number is one line and exit
-code 2 in every command. A command that writes a file calls `check_files` before its work, unless the
-file is its input in another form: `simplify`, `optimize` and `recipe save` may replace it.
+code 2 in every command. A command that writes a file calls `check_files` before its work. Only
+`simplify`, `optimize` and `recipe save` do not: their output is their input in another form.
 """
 
 from __future__ import annotations
