@@ -24,7 +24,7 @@ from zoofast import _core
 from zoofast.base.lock import output_lock
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Loader
-from zoofast.preprocess.pixel_file import MAGIC, check_pixels, geometry_of, list_pixels
+from zoofast.preprocess.pixel_file import MAGIC, Checked, check_pixels, geometry_of, list_pixels
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe
 from zoofast.preprocess.sources import Item, Source, open_source
@@ -646,7 +646,8 @@ def test_headers_of_sizes_that_no_image_has(tmp_path: Path, size: Any) -> None:
     (tmp_path / f"{digest}.index").write_bytes(header)
     (tmp_path / f"{digest}.pixels").write_bytes(bytes(100))
     (listed,) = list_pixels(tmp_path)
-    assert listed.geometry is None and check_pixels(tmp_path, digest) == (0, 0)
+    assert listed.geometry is None
+    assert check_pixels(tmp_path, digest) == Checked(0, 0, "its file .index is damaged")
 
 
 def test_pixels_larger_than_their_file_are_not_read(tmp_path: Path) -> None:
@@ -656,4 +657,4 @@ def test_pixels_larger_than_their_file_are_not_read(tmp_path: Path) -> None:
     record += struct.pack("<I", zlib.crc32(record))
     (tmp_path / f"{digest}.index").write_bytes(header + record)
     (tmp_path / f"{digest}.pixels").write_bytes(bytes(100))
-    assert check_pixels(tmp_path, digest) == (0, 1)
+    assert check_pixels(tmp_path, digest) == Checked(0, 1)
