@@ -296,6 +296,7 @@ def test_an_item_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_images_behind_one_that_could_not_be_fetched_are_right() -> None:
     """Its decompression ended within it."""
+    pytest.importorskip("aiohttp")
     with (
         web.serving({"/a.tar.gz": gzip.compress(tar_of(LARGE), 1)}) as server,
         open_source(f"{server.url}/a.tar.gz") as source,
@@ -368,6 +369,7 @@ def test_a_tar_that_is_refused_is_closed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_passes_that_ended_keep_no_connection() -> None:
+    pytest.importorskip("aiohttp")
     files = {
         f"/{i}.tar.gz": gzip.compress(
             tar_of({f"img{i}{name[4:]}": data for name, data in LARGE.items()}), 1
