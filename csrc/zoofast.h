@@ -11,8 +11,7 @@
  * - One thread at a time may use a zf_workspace. Several threads may use a
  *   zf_pool.
  * - After a failure the contents of an output buffer are undefined.
- * - No pointer that a function takes may be NULL, unless its comment says so; nor may a
- *   zf_result.
+ * - No pointer that a function takes may be NULL, unless its comment says so.
  * - Struct layouts may change between versions.
  */
 #ifndef ZOOFAST_H

@@ -29,11 +29,11 @@ from zoofast.preprocess.sources.source import is_settled
 class PixelCache:
     """Where a Loader keeps images' pixels: `folder`, which is made if needed.
 
-    Outputs are the same bytes with and without a cache. max_bytes: of all pixels and
-    indexes in the folder (None: no limit); to make room, geometries that no process writes to are
-    removed, the least recently used first. warn: gets each reason why the cache is not used, or not
-    filled, once, and what was removed. Several Loaders may use one PixelCache, one after the other
-    or at once; the first fills it.
+    Outputs are the same bytes with and without a cache. max_bytes: of all pixels and indexes in the
+    folder (None: no limit); to make room, geometries that no process writes to are removed, the
+    least recently used first. warn: gets each reason why the cache is not used, or not filled,
+    once, and what was removed. Several Loaders may use one PixelCache, one after the other or at
+    once; the first fills it.
     """
 
     def __init__(

@@ -109,8 +109,8 @@ def repeated(items: Sequence[Item], count: float, apart: int = 1) -> list[Item]:
     """All items, so many times that there are at least 1.5 × `count`: the guess of how many a run
     needs may be too low.
 
-    apart: of two items of one name, one is at least so many places behind the other. Repeats that
-    would be nearer have numbers behind the name and a dot; no other image's name has a dot.
+    apart: two items of one name are at least so many places apart. A repeat that would be nearer
+    gets another name: a dot and a number follow its name. No name of an image has a dot.
     """
     rounds = max(1, math.ceil(1.5 * count / len(items)))
     named = [list(items)]

@@ -60,8 +60,8 @@ class ReadAhead:
     """What `streams` fetch, in their order, by `threads` threads: a context manager.
 
     At most `max_bytes` bytes and `max_items` items wait to be taken. The stream of the next item
-    may exceed this limit by what it gives at once. `close` waits for the
-    threads; `on_close` is called before, and ends what they wait for; `on_closed` is called after.
+    may exceed this limit by what it gives at once. `close` waits for the threads; `on_close` is
+    called before, and ends what they wait for; `on_closed` is called after.
     """
 
     def __init__(
