@@ -72,8 +72,7 @@ def test_a_lost_node_and_a_process_that_is_started_again(
 
     def goes(node: str, call: int, answer: Any) -> Any:
         if node == "b":
-            cluster.alive = ["a"]
-            raise LostError("the node is gone")
+            cluster.lose("b")
         return answer
 
     cluster = Nodes("a", "b", change=goes)
@@ -82,8 +81,7 @@ def test_a_lost_node_and_a_process_that_is_started_again(
     assert cluster.starts == {"a": 1, "b": 1}
 
     def joins(node: str, call: int, answer: Any) -> Any:
-        cluster.alive = ["b"]
-        raise LostError("the node is gone")
+        cluster.lose("a")
 
     cluster = Nodes("a", change=joins)
     with pytest.raises(BackendError, match=r"^no node is left: a: the node is gone$"):
@@ -246,8 +244,7 @@ def test_logits_are_those_of_one_machine(
 ) -> None:
     def goes(node: str, call: int, answer: Any) -> Any:
         if node == "b" and call == 2:  # when its logits are written
-            cluster.alive = ["a"]
-            raise LostError("the node is gone")
+            cluster.lose("b")
         return answer
 
     cluster = Nodes("a", "b", change=goes)
@@ -413,8 +410,7 @@ def test_a_pack_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
 
     def goes(node: str, call: int, answer: Any) -> Any:
         if node == "a" and call == 1:  # so that the first images come last
-            cluster.alive = ["b"]
-            raise LostError("the node is gone")
+            cluster.lose("a")
         if node == "b" and call == 6 and stops:
             raise KeyboardInterrupt
         return answer

@@ -281,8 +281,7 @@ def test_a_node_that_reads_what_it_could_not_read_at_first(
 
     def goes(node: str, call: int, answer: Any) -> Any:
         if node == "b":
-            cluster.alive = ["a"]
-            raise LostError("the node is gone")
+            cluster.lose("b")
         return answer
 
     cluster = Nodes("a", "b", change=goes)

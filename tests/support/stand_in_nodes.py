@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from tests.support import eval_case
 from zoofast import load_recipe
-from zoofast.cluster.connection import Node
+from zoofast.cluster.connection import LostError, Node
 from zoofast.cluster.driver import START_SECONDS
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.work import Worker
@@ -71,6 +71,11 @@ class Nodes:
             return answer
         self.runs[node] += 1
         return self.change(node, self.runs[node], answer)
+
+    def lose(self, node: str) -> NoReturn:
+        """To be called by `change`: the node is gone."""
+        self.alive.remove(node)
+        raise LostError("the node is gone")
 
     def put(self, data: Any) -> Any:
         self.puts += 1

@@ -39,6 +39,7 @@ from zoofast.commands.scoring import (
     label_files,
     print_score,
     read_labels,
+    score_files,
     score_options,
     write_score,
 )
@@ -190,10 +191,7 @@ def _check_files(args: argparse.Namespace, specs: list[ModelSpec], options: Eval
         [
             ("the journal", options.journal),
             *arguments.logits_files(args.save_logits),
-            ("-o", args.output),
-            ("--json", args.json),
-            ("--report", args.report),
-            ("--per-class", args.per_class),
+            *score_files(args),
             ("--trace", args.trace),
         ],
         [
@@ -257,7 +255,9 @@ def _journal(args: argparse.Namespace) -> Path | None:
         return Path(args.journal)
     if not args.output or args.output is STDOUT or is_device_or_pipe(args.output):
         return None
-    return Path(f"{args.output}.journal")
+    from zoofast.evaluation.journal import SUFFIX
+
+    return Path(f"{args.output}{SUFFIX}")
 
 
 def _options(args: argparse.Namespace, specs: list[ModelSpec]) -> EvalOptions:

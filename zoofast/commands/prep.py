@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from zoofast.base.rows import names_path
 from zoofast.base.text import counted
 from zoofast.commands import arguments, console, recipe_source
 from zoofast.errors import OutputError
-from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN, bin_files, mirrored_name
+from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN
 from zoofast.preprocess.folder import (
     PrepOptions,
     PrepReport,
     choose,
     free_space,
+    output_files,
     prepare_folder,
     space_needed,
 )
 from zoofast.preprocess.guides import guides
 from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.recipe import Recipe
-from zoofast.preprocess.sinks import FORMATS, PACK
+from zoofast.preprocess.sinks import FORMATS
 from zoofast.preprocess.sources import FetchedSource, Item, Source, open_source
 
 MAX_SHOWN = 10  # failures on the screen; the manifest has all
@@ -190,23 +190,12 @@ def _check_files(args: argparse.Namespace, options: PrepOptions, items: Sequence
     }
     if all(path.startswith("..") for path in inside):
         return  # the names of all tensors are not needed
-    for file in _tensor_files(items, options):
+    for file in output_files(items, options):
         if file in inside:
             raise OutputError(
                 f"{args.folder}/{file}: is the file of {inside[file]} and of a tensor; name "
                 "another file"
             )
-
-
-def _tensor_files(items: Sequence[Item], options: PrepOptions) -> Iterator[str]:
-    """What a run of `items` writes to its folder, besides the manifest."""
-    if options.format == "pack":
-        yield from (PACK, names_path(Path(PACK)).name)
-    elif options.format == "npy":
-        yield from (f"{item.name}.npy" for item in items)
-    else:
-        for file in bin_files(items, options.packing):
-            yield from (file, mirrored_name(file)) if options.packing.mirror else (file,)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from zoofast.commands.scoring import (
     label_files,
     print_score,
     read_labels,
+    score_files,
     score_options,
     write_score,
 )
@@ -60,12 +61,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.images:
         raise LabelError("--images is for the report; give --report FILE.html too")
     arguments.check_files(
-        [
-            ("-o", args.output),
-            ("--json", args.json),
-            ("--report", args.report),
-            ("--per-class", args.per_class),
-        ],
+        score_files(args),
         [
             *label_files(args),
             ("--recipe", args.recipe),

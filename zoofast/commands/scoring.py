@@ -134,6 +134,16 @@ def label_files(args: argparse.Namespace, name: str = "LABELS") -> list[argument
     return [(name, args.labels), ("--synsets", args.synsets), *from_source]
 
 
+def score_files(args: argparse.Namespace) -> list[arguments.NamedFile]:
+    """What `write_score` and the report of a score write, for arguments.check_files."""
+    return [
+        ("-o", args.output),
+        ("--json", args.json),
+        ("--report", args.report),
+        ("--per-class", args.per_class),
+    ]
+
+
 def score_options(args: argparse.Namespace) -> ScoreOptions:
     from zoofast.scoring.score import ScoreOptions
 

@@ -34,6 +34,7 @@ FIELDS = {
 DESCRIBED = {"model", "backend", "recipe"}  # what every journal's first line says, and more
 START = b'{"model":'  # of a first line
 END = {"ended": True}
+SUFFIX = ".journal"  # behind the name of a result, unless the user names the journal
 MAX_LINE_BYTES = 64 << 20  # a batch of 65,536 images has some 10 MB
 
 

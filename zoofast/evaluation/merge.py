@@ -24,7 +24,7 @@ from zoofast.base.shards import (
 )
 from zoofast.errors import OutputError, ResultError
 from zoofast.evaluation.answers import Places
-from zoofast.evaluation.journal import JournalContent, check_new, is_journal
+from zoofast.evaluation.journal import SUFFIX, JournalContent, check_new, is_journal
 from zoofast.evaluation.result import Evaluation
 from zoofast.evaluation.run import score_answers
 from zoofast.preprocess.loader import Failure
@@ -32,8 +32,6 @@ from zoofast.preprocess.sources import Item, Names
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.score import Predictions, Score, ScoreOptions
 from zoofast.scoring.topk import TopK
-
-JOURNAL = ".journal"  # behind the name of a result
 
 
 def shard_record(
@@ -87,7 +85,7 @@ class Shard:
     def files(self) -> Iterator[Path]:
         """All that the shard's run has written, as far as its journal tells."""
         yield self.path
-        yield self.path.with_name(self.path.name.removesuffix(JOURNAL))
+        yield self.path.with_name(self.path.name.removesuffix(SUFFIX))
         if self.logits is not None:
             yield from (self.logits, names_path(self.logits))
 
@@ -97,7 +95,7 @@ def read_shard(path: Path) -> Shard:
 
     Raises OutputError: there is none, it is damaged, the run has not ended, or is no shard's.
     """
-    journal = path.with_name(path.name + JOURNAL)
+    journal = path.with_name(path.name + SUFFIX)
     if not journal.exists():
         journal = path
     names, bests, known = list[str](), list[TopK](), set[str]()
@@ -113,7 +111,7 @@ def read_shard(path: Path) -> Shard:
     except OSError as error:
         raise OutputError(f"{journal}: cannot be read: {error.strerror}") from error
     if content is None or (not content.batches and content.end is None):
-        raise OutputError(f"{path}: there is no journal of a shard at {path}{JOURNAL}")
+        raise OutputError(f"{path}: there is no journal of a shard at {path}{SUFFIX}")
     if content.end is None:
         raise OutputError(f"{journal}: the evaluation has not ended; continue it with --resume")
     if "shard" not in content.end:

@@ -6,8 +6,8 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, compress
 from pathlib import Path
@@ -41,7 +41,7 @@ from zoofast.preprocess.sinks import (
     space_of_files,
     stored_files,
 )
-from zoofast.preprocess.sources import FetchedSource, Item, Source
+from zoofast.preprocess.sources import FetchedSource, Item, Names, Source
 from zoofast.preprocess.verify import Verified, verify
 
 SPACE_CURE = (
@@ -161,6 +161,11 @@ def space_needed(recipe: Recipe, items: Sequence[Item], options: PrepOptions, fo
     return (len(items) - len(dropped)) * sink.space_each
 
 
+def output_files(items: Sequence[Item], options: PrepOptions) -> Sequence[str]:
+    """The files of the tensors of `items`, relative to their folder. Raises OutputError."""
+    return stored_files(Names(items), options.format, _bins(items, options)[0])
+
+
 def _bins(items: Sequence[Item], options: PrepOptions) -> tuple[list[Bin] | None, list[Item]]:
     """The bins of `items`, None where each has a file that is named after it; and the items that
     are left out, since they do not fill a bin. Raises OutputError."""
@@ -213,9 +218,18 @@ def prepare_folder(
     path = Path(folder)
     _refuse_image_folder(source, path)
     prove(recipe, source, choose(source, options.limit, options.shard))
-    is_new = not os.path.lexists(path)
+    with locked_folder(path):
+        return _prepare_locked(
+            source, path, recipe, options, progress, labels or {}, store or _store
+        )
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder for tensors, if needed, and holds its lock. Raises OutputError."""
+    is_new = not os.path.lexists(folder)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise OutputError(
             f"{folder}: a file has this name; name a folder for the tensors"
@@ -224,14 +238,12 @@ def prepare_folder(
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{folder}: cannot be written to: {reason}") from error
     try:
-        with output_lock(path):
-            return _prepare_locked(
-                source, path, recipe, options, progress, labels or {}, store or _store
-            )
+        with output_lock(folder):
+            yield
     except BaseException:
         if is_new:
             with suppress(OSError):
-                path.rmdir()  # only if it is empty: the run was refused
+                folder.rmdir()  # only if it is empty: the run was refused
         raise
 
 

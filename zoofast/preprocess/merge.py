@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.files import PART, write_errors
-from zoofast.base.lock import output_lock
 from zoofast.base.rows import npy_header, read_named_rows, write_by_place
 from zoofast.base.shards import (
     NAMES_SHOWN,
@@ -27,7 +26,7 @@ from zoofast.base.shards import (
 from zoofast.base.text import listed
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import Bin
-from zoofast.preprocess.folder import check_space
+from zoofast.preprocess.folder import check_space, locked_folder
 from zoofast.preprocess.manifest import (
     MANIFEST,
     Manifest,
@@ -85,9 +84,7 @@ def merge_folders(
     files = [_files(each) for each in shards]
     _check_files(shards, files)
     packs = [_read_pack(each) for each in shards if each.manifest.format == "pack"]
-    with write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with output_lock(out):
+    with locked_folder(out):
         replaced = _replaced(out, overwrite)
         needed = sum(
             _nbytes(each, of_shard, out) for each, of_shard in zip(shards, files, strict=True)

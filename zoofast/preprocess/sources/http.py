@@ -24,6 +24,7 @@ from zoofast.preprocess.sources.stored import (
     StoredFile,
     changed,
     check_version,
+    no_ranges,
     status_error,
 )
 
@@ -307,7 +308,7 @@ class HttpBody:
             while left > 0 and (data := answer.read(min(left, SKIPPED_BYTES))):
                 left -= len(data)
         elif not is_whole:
-            raise FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
+            raise no_ranges()
 
     def read_some(self, nbytes: int) -> bytes:
         """From 1 to `nbytes` bytes. Raises OSError, after which reading can go on, and

@@ -26,7 +26,7 @@ from zoofast.preprocess.sources.remote_streams import (
     from_remote_parquet,
 )
 from zoofast.preprocess.sources.source import FetchedSource, Source, is_image
-from zoofast.preprocess.sources.stored import FetchError, StoredFile, file_stamp, too_large
+from zoofast.preprocess.sources.stored import StoredFile, file_stamp, no_ranges, too_large
 from zoofast.preprocess.sources.stores import Requests, Store
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
@@ -227,7 +227,7 @@ def _list(
     try:
         file = requests.stat(key)
         if file.nbytes is None or not file.has_ranges:
-            raise FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
+            raise no_ranges()
         blocks, prefix = _Blocks(requests, file, file.nbytes), member_prefix(file.shown, count)
         with tar_errors(file.shown):
             for member in list_members(blocks.pread, 512):

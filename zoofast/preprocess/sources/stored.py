@@ -46,6 +46,10 @@ def too_large(max_bytes: int) -> FetchError:
     return FetchError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
 
 
+def no_ranges() -> FetchError:
+    return FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
+
+
 def changed(how: str) -> FetchError:
     return FetchError(errno.ESTALE, f"it changed after it was listed: {how}")
 
