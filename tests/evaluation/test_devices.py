@@ -229,7 +229,7 @@ def test_a_device_is_lost_at_the_second_look(run: Path, monkeypatch: pytest.Monk
             for number in range(2):
                 devices.put(number, slots, 4)
             wait_for(lambda: all(each.busy_since() for each in devices._devices))
-            devices._check_clocks(time.monotonic() + 1000)
+            devices._lose_late(time.monotonic() + 1000)
             assert not devices.lost
 
         devices.begin([slots])
@@ -237,10 +237,10 @@ def test_a_device_is_lost_at_the_second_look(run: Path, monkeypatch: pytest.Monk
         freed.set()
         assert sorted(devices.get()[0] for _ in range(2)) == [0, 1]
         freed.clear()
-        devices._check_clocks(time.monotonic() + 1000)  # no device has a batch
+        devices._lose_late(time.monotonic() + 1000)  # no device has a batch
         begin_and_leap()
-        with pytest.raises(BackendError, match="device 1 has not answered for 1,000 s"):
-            devices._check_clocks(time.monotonic() + 1000)
+        with pytest.raises(BackendError, match="device 1 has not answered for 1,001 s"):
+            devices._lose_late(time.monotonic() + 1001)
         freed.set()
 
 
@@ -253,7 +253,7 @@ def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch)
         return eval_case.Wrapped(lambda call: None)
 
     monkeypatch.setattr(ModelSpec, "open", load)
-    monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 2.0)
+    monkeypatch.setattr("zoofast.inference.lateness.OPENING_SECONDS", 2.0)
     monkeypatch.setattr("zoofast.inference.devices.CLOSING_SECONDS", 0.1)
     with open_source(run / "images") as source:
         options = eval_case.options(run, timeout=2.0, devices=3)
@@ -262,7 +262,7 @@ def test_a_device_that_does_not_open(run: Path, monkeypatch: pytest.MonkeyPatch)
         assert evaluation.lost_devices[0].startswith("device 0 has not loaded the model in ")
         assert evaluation.images == eval_case.COUNT
         opens.clear()
-        monkeypatch.setattr("zoofast.inference.devices.OPENING_SECONDS", 0.2)
+        monkeypatch.setattr("zoofast.inference.lateness.OPENING_SECONDS", 0.2)
         with pytest.raises(BackendError, match=r"device 0 has not loaded the model in \d+ s"):
             eval_case.evaluated(run, source, eval_case.options(run, timeout=0.2))
     freed.set()

@@ -225,7 +225,7 @@ def test_bench_command(
     [
         ({"at_run": "if calls == 2: time.sleep(1000)"}, r"device 1 has not answered for \d+ s"),
         ({"at_run": "os._exit(7)"}, r"the process of device 1 ended with exit code 7"),
-        ({"at_open": "time.sleep(1000)"}, r"device 1 has not loaded the model for \d+ s"),
+        ({"at_open": "time.sleep(1000)"}, r"device 1 has not loaded the model in \d+ s"),
     ],
 )
 def test_a_device_that_hangs_ends_infer(
@@ -237,7 +237,7 @@ def test_a_device_that_hangs_ends_infer(
 ) -> None:
     fake_aclruntime.install(tmp_path / "path", monkeypatch, **faults)
     if "at_open" in faults:
-        monkeypatch.setattr("zoofast.inference.workers.OPENING_SECONDS", 0.5)
+        monkeypatch.setattr("zoofast.inference.lateness.OPENING_SECONDS", 0.5)
     inputs = models.write_inputs(tmp_path / "in", 7)
     words = ["infer", "--model", models.write_model(tmp_path / "m.om", 2), "--device", "1"]
     words += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
@@ -279,11 +279,11 @@ def test_a_device_that_hangs_ends_bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake_aclruntime.install(tmp_path / "path", monkeypatch, at_run="time.sleep(1000)")
-    monkeypatch.setattr("zoofast.inference.workers.OPENING_SECONDS", 5)
+    monkeypatch.setattr("zoofast.inference.lateness.OPENING_SECONDS", 5)
     model = models.write_model(tmp_path / "m.om", 2)
     assert main(["bench", "--model", model, "--batchsize", "2", "--device-timeout", "1"]) == 2
     error = capfd.readouterr().err
-    assert re.search(r"device 0 has not (answered|loaded the model) for \d+ s", error), error
+    assert re.search(r"device 0 has not (answered for|loaded the model in) \d+ s", error), error
 
 
 def infer_on(folder: Path, devices: str, *options: str) -> int:

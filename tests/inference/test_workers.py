@@ -39,19 +39,19 @@ def test_a_worker_is_lost_if_it_is_late_at_two_looks(monkeypatch: pytest.MonkeyP
     for index in range(2):
         devices._handle(index, Ready())
     clock.now += 59
-    devices._check_clocks()
+    devices._lose_late()
     clock.now += 1000  # stopped
-    devices._check_clocks()
+    devices._lose_late()
     assert not lost
     devices._handle(0, 1)
     clock.now += 0.4
-    devices._check_clocks()
+    devices._lose_late()
     assert not lost
     clock.now += 0.2
-    devices._check_clocks()
+    devices._lose_late()
     assert list(lost) == [1] and "device 1 has not answered for 1,060 s" in lost[1]
     clock.now += 61
-    devices._check_clocks()
+    devices._lose_late()
     clock.now += 1
     with pytest.raises(BackendError, match="device 0 has not answered for 63 s"):
-        devices._check_clocks()
+        devices._lose_late()

@@ -34,13 +34,12 @@ from zoofast.inference.backends import (
     check_one_input,
 )
 from zoofast.inference.child import CLOSING_SECONDS
+from zoofast.inference.lateness import Lateness
 from zoofast.inference.remote import RemoteModel, kill_models
 from zoofast.inference.spec import ModelSpec
 from zoofast.timing.timeline import Timeline
 
 PREFETCH = 2  # batches per executor: the one that it computes, and the next
-OPENING_SECONDS = 60.0  # that a device may take at least to load the model
-CHECK_SECONDS = 0.5  # between two looks at the devices' clocks, at most
 JOIN_SECONDS = 0.5  # for a thread whose process was killed; a model in this process may hang on
 
 
@@ -272,10 +271,9 @@ class Devices:
     `input` and `outputs` are known then. Raises BackendError when two devices take different
     inputs.
 
-    timeout: seconds that a device may take for a batch, and, if that is more than OPENING_SECONDS,
-    to load the model. A device that takes longer, that cannot load the model, or that fails during
-    the run, is lost; when no device is left, BackendError is raised. lost: number of a lost device
-    -> the reason.
+    timeout: seconds that a device may take for a batch, see Lateness. A device that takes longer,
+    that cannot load the model, or that fails during the run, is lost; when no device is left,
+    BackendError is raised. lost: number of a lost device -> the reason.
     """
 
     def __init__(self, specs: Sequence[ModelSpec], timeout: float) -> None:
@@ -283,8 +281,8 @@ class Devices:
         self._tasks = _TaskQueue()
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._has_begun = False
-        self._checked = 0.0  # when the devices' clocks were last looked at
-        self._late: set[_Device] = set()  # who was late then
+        self._looked = 0.0  # when the devices were last looked at
+        self._lateness = Lateness(timeout)
         self.shared = any(spec.own_process for spec in specs)
         self._devices = [_Device(spec, self._tasks, self._events) for spec in specs]
         self._in_use = list(self._devices)
@@ -377,33 +375,23 @@ class Devices:
 
     def _next_event(self) -> _Event | None:
         """Waits for an event, but not long; looks at the devices' clocks."""
-        seconds = min(self._timeout / 4, CHECK_SECONDS)
+        seconds = self._lateness.look_seconds
         now = time.monotonic()
-        if now - self._checked >= seconds:
-            self._checked = now
-            self._check_clocks(now)
+        if now - self._looked >= seconds:
+            self._looked = now
+            self._lose_late(now)
         try:
             return self._events.get(timeout=seconds)
         except queue.Empty:
             return None
 
-    def _check_clocks(self, now: float) -> None:
-        """Gives up the devices that are late at two looks in a row: where this process was stopped
-        for a while, as by Ctrl-Z, every device that worked is late at the first look."""
-        was_late, self._late = self._late, set()
+    def _lose_late(self, now: float) -> None:
         for device in list(self._in_use):
             since = device.busy_since() if device.loaded else self._opened
-            limit = self._timeout if device.loaded else max(self._timeout, OPENING_SECONDS)
-            if since is None or now - since <= limit:
-                continue
-            self._late.add(device)
-            if device not in was_late:
-                continue
-            seconds = f"{now - since:,.0f} s"
-            cure = f"a slow model may need a --device-timeout above {limit:g}"
-            what = "answered for" if device.loaded else "loaded the model in"
-            self._lose(device, f"{device.name} has not {what} {seconds}; {cure}")
-            self._check_any_left()
+            reason = self._lateness.reason(device, device.name, since, now, device.loaded)
+            if reason is not None:
+                self._lose(device, reason)
+                self._check_any_left()
 
     def _lose_failed(self, failure: _Failure) -> None:
         """Another error than a BackendError is no fault of the device, and ends the run."""

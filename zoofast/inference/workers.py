@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoofast.errors import BackendError, ZoofastError
-from zoofast.inference.devices import CHECK_SECONDS, OPENING_SECONDS, joined_reasons
+from zoofast.inference.devices import joined_reasons
 from zoofast.inference.job import Commit, InferJob, InferReport, Progress
+from zoofast.inference.lateness import Lateness
 from zoofast.inference.record import RecordedOutput
 
 Lost = Callable[[int, str], None]  # called when a device is given up: its number, the reason
@@ -66,14 +67,13 @@ class Workers(ABC):
         lost: Lost,
     ) -> None:
         self._jobs, self._progress, self._commit = jobs, progress, commit
-        self._timeout, self._tell_lost = timeout, lost
+        self._tell_lost = lost
         self._ready: set[int] = set()  # indices of jobs
         self._began = 0.0  # when all devices had loaded the model, in seconds since the epoch
         self._first: FirstResult | None = None  # of any device
         self._runs: dict[int, DeviceRun] = {}
         self._heard: list[float] = []  # when each worker last sent something, monotonic seconds
-        self._look_seconds = min(timeout / 4, CHECK_SECONDS)
-        self._late: dict[int, float] = {}  # index -> when a worker was first found late
+        self._lateness = Lateness(timeout)
 
     @abstractmethod
     def _start(self, index: int) -> None:
@@ -105,9 +105,9 @@ class Workers(ABC):
                 self._start(index)
                 self._heard.append(time.monotonic())
             while len(self._runs) < len(self._jobs):
-                for index, message in self._receive(self._look_seconds):
+                for index, message in self._receive(self._lateness.look_seconds):
                     self._handle(index, message)
-                self._check_clocks()
+                self._lose_late()
             self._wait_for_end([i for i, run in self._runs.items() if run.lost is None])
         finally:
             self._end_all()
@@ -156,24 +156,15 @@ class Workers(ABC):
     def _restart_clocks(self) -> None:
         self._heard = [time.monotonic()] * len(self._jobs)
 
-    def _check_clocks(self) -> None:
-        """Gives up the workers that are late, and still are a look later: where this process was
-        stopped for a while, as by Ctrl-Z, or could not write its progress, every worker is late at
-        first, and its message waits."""
-        now = time.monotonic()
-        limit = self._timeout if self._began else max(self._timeout, OPENING_SECONDS)
+    def _lose_late(self) -> None:
+        now, has_begun = time.monotonic(), self._began > 0
         for index, job in enumerate(self._jobs):
-            waits = index in self._runs or (index in self._ready and not self._began)
-            silent = now - self._heard[index]
-            if waits or silent <= limit:
-                self._late.pop(index, None)
-            elif now - self._late.setdefault(index, now) >= self._look_seconds:
-                what = "answered" if self._began else "loaded the model"
-                self._lose(
-                    index,
-                    f"device {job.spec.device} has not {what} for {silent:,.0f} s; a slow model "
-                    f"may need a --device-timeout above {limit:g}",
-                )
+            waits = index in self._runs or (index in self._ready and not has_begun)
+            since = None if waits else self._heard[index]
+            name = f"device {job.spec.device}"
+            reason = self._lateness.reason(index, name, since, now, has_begun)
+            if reason is not None:
+                self._lose(index, reason)
 
     def _lose(self, index: int, reason: str) -> None:
         """Gives a device up. Raises BackendError if the others cannot compute its files."""
