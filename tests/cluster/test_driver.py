@@ -24,7 +24,7 @@ from zoofast import load_recipe
 from zoofast.cluster.connection import FailedError, LostError, RayCluster, connect
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
-from zoofast.cluster.work import Done, EvalWork, Worker
+from zoofast.cluster.work import Done, Worker
 from zoofast.commands.console import warn_of_misreads
 from zoofast.errors import BackendError, OutputError
 from zoofast.preprocess.bins import Packing
@@ -251,8 +251,8 @@ def test_logits_are_those_of_one_machine(
     here, there = tmp_path / "here.npy", tmp_path / "there.npy"
     with open_source(run / "images") as source:
         eval_case.evaluated(run, source, eval_case.options(run, logits=here))
-    (tmp_path / "there.npy.shards").mkdir()
-    (tmp_path / "there.npy.shards/of_a_killed_driver.npy").touch()
+    (tmp_path / "there.npy.nodes").mkdir()
+    (tmp_path / "there.npy.nodes/of_a_killed_driver.npy").touch()
     check(evaluation := evaluated(cluster, run, logits=there), files)
     assert evaluation.lost_nodes == {"b": "b: the node is gone"}
     assert there.read_bytes() == here.read_bytes()
@@ -270,8 +270,7 @@ def test_a_folder_that_a_node_does_not_see(
 ) -> None:
     def elsewhere(node: str, worker: Worker) -> None:
         if node == "b":
-            key = "shards" if isinstance(worker._work, EvalWork) else "mark"
-            worker._work = replace(worker._work, **{key: str(tmp_path / "elsewhere/0")})
+            worker._work = replace(worker._work, mark=str(tmp_path / "elsewhere/0"))
 
     cluster: Any = Nodes("a", "b")
     cluster.prepare = elsewhere
@@ -284,7 +283,7 @@ def test_a_folder_that_a_node_does_not_see(
     assert report.nodes[1].lost.startswith(f"b: {tmp_path}/out: {cure}")
     assert report.prepared == len(files) and not (tmp_path / "out/.zoofast-ray").exists()
 
-    cluster = Nodes("a", change=lambda node, call, answer: replace(answer, shard="gone.npy"))
+    cluster = Nodes("a", change=lambda node, call, answer: replace(answer, file="gone.npy"))
     with pytest.raises(OutputError, match=r"gone\.npy: logits of a node cannot be read: No such"):
         evaluated(cluster, run, logits=tmp_path / "l.npy")
 

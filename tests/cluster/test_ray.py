@@ -130,7 +130,7 @@ def check_results(case: Path, out: Path) -> None:
     assert np.load(out / "whole.npy").any(axis=1).all()
     for end in ("json", "npy", "names.txt"):
         assert (out / f"r.{end}").read_bytes() == (out / f"whole.{end}").read_bytes(), end
-    assert not (out / "r.npy.shards").exists()
+    assert not (out / "r.npy.nodes").exists()
 
 
 def said(path: Path) -> dict[str, Any]:

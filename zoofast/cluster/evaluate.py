@@ -16,7 +16,7 @@ from zoofast.base.nodes import NodeReport
 from zoofast.base.provenance import file_sha256
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
-from zoofast.cluster.shared import read_shard, shared_folder
+from zoofast.cluster.shared import read_logits, shared_folder
 from zoofast.cluster.work import Done, EvalWork, Images, NodeCache, names_digests
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.answers import Places
@@ -29,7 +29,7 @@ from zoofast.scoring.labels import Labels
 from zoofast.timing.timeline import Timeline
 
 MAX_MODEL_BYTES = 16 << 30
-SHARDS = ".shards"  # ends the name of the folder of the nodes' logits, beside the file of all
+NODES_LOGITS = ".nodes"  # ends the name of the folder of the nodes' logits, beside the file of all
 
 
 def images_of(
@@ -80,10 +80,10 @@ def evaluate_on(
 
     with ExitStack() as stack:
         lock_outputs(options, stack)
-        shards = ""
+        mark = ""
         if options.logits is not None:
-            folder = options.logits.with_name(options.logits.name + SHARDS)
-            shards = stack.enter_context(shared_folder(folder))
+            folder = options.logits.with_name(options.logits.name + NODES_LOGITS)
+            mark = stack.enter_context(shared_folder(folder))
         work = EvalWork(
             images_of(source, items, limit, shard, options.max_file_bytes),
             recipe,
@@ -93,7 +93,7 @@ def evaluate_on(
             options.output_index,
             options.scoring.top_k,
             options.timeout,
-            shards,
+            mark,
             NodeCache.of(options.cache),
         )
         run = Run(evaluation, items, labels, options, progress, stack)
@@ -104,7 +104,7 @@ def evaluate_on(
         evaluation.input, evaluation.depth = opened.input, opened.depth
         with run.ending():
             try:
-                _run_all(run, evaluation, driver, opened.classes, shards)
+                _run_all(run, evaluation, driver, opened.classes, mark)
             finally:
                 evaluation.nodes, evaluation.lost_nodes = driver.reports, driver.lost
     return evaluation
@@ -124,7 +124,7 @@ def _run_all(
     evaluation: Evaluation,
     driver: Driver,
     classes: int,
-    shards: str,
+    mark: str,
 ) -> None:
     """Runs the images that have no answer."""
     run.begin(classes)
@@ -138,7 +138,7 @@ def _run_all(
             ):
                 raise BackendError(f"{node.name}: has answered with another number of classes")
             run.state.lost_nodes = driver.lost
-            _add(run, evaluation, places, done, shards)
+            _add(run, evaluation, places, done, mark)
             _count(evaluation, done, node, number)
             if run.must_stop():
                 break
@@ -156,15 +156,15 @@ def _add(
     evaluation: Evaluation,
     places: Places,
     done: Done,
-    shards: str,
+    mark: str,
 ) -> None:
     assert done.best is not None
     evaluation.stats.add_stats(done.stats)
     with ExitStack() as stack:
         logits = None
-        if shards and done.is_good.any():
+        if mark and done.is_good.any():
             shape = int(done.is_good.sum()), evaluation.classes
-            logits = stack.enter_context(read_shard(shards, done.shard, shape))
+            logits = stack.enter_context(read_logits(mark, done.file, shape))
         run.add(places, done.is_good, done.best, done.failures, logits)
 
 

@@ -94,7 +94,7 @@ def store_on(cluster: RayCluster) -> Store:
 def _in_order(answers: Iterator[Answer], places: Places) -> Iterator[Answer]:
     """The answers in the order of `places`, of which each answer has some that follow one another.
 
-    What waits for its turn lies in shards, not in memory.
+    The tensors of those that wait for their turn lie in files, not in memory.
     """
     waiting: dict[int, Answer] = {}
     begin = 0
@@ -107,8 +107,8 @@ def _in_order(answers: Iterator[Answer], places: Places) -> Iterator[Answer]:
 
 
 def _append(rows: NamedRows, mark: str, done: Done, names: Sequence[str]) -> None:
-    """Moves the rows of a shard to the end of the pack. names: of the task's images."""
-    path = Path(mark).with_name(done.shard)
+    """Moves the rows of a task's file to the end of the pack. names: of the task's images."""
+    path = Path(mark).with_name(done.file)
     stored, tensors = read_named_rows(path)
     if stored != [name for name, is_good in zip(names, done.is_good, strict=True) if is_good]:
         raise OutputError(f"{path}: holds tensors of other images than its task")

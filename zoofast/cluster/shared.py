@@ -1,4 +1,5 @@
-"""A folder that the driver and all nodes see, and the shards of logits or tensors in it."""
+"""A folder that the driver and all nodes see, and the files of logits or tensors that tasks write
+to it."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from zoofast.base.files import atomic_output, write_errors
 from zoofast.base.npy import map_npy
 from zoofast.errors import OutputError
 
-SHARD_BYTES = 64 << 20  # of the logits of a task, which a node holds in memory
-PACK_SHARD_BYTES = 512 << 20  # of the tensors of a task
+LOGITS_BYTES = 64 << 20  # of the logits of a task, which a node holds in memory
+TENSORS_BYTES = 512 << 20  # of the tensors of a task
 
 
 @contextmanager
@@ -48,26 +49,26 @@ def check_shared(mark: str, folder: str) -> None:
         )
 
 
-def write_shard(mark: str, parts: Sequence[NDArray[np.float32]]) -> str:
+def write_logits(mark: str, parts: Sequence[NDArray[np.float32]]) -> str:
     """Writes the rows of `parts`, (n, classes) each, to a new file beside `mark`.
 
     Returns the file's name. Raises OutputError.
     """
-    path = new_shard(mark)
+    path = new_file(mark)
     with atomic_output(path) as part, part.open("wb") as file:
         np.save(file, np.concatenate(parts))
     return path.name
 
 
-def new_shard(mark: str) -> Path:
-    """The path of a shard beside `mark` that no other task writes."""
+def new_file(mark: str) -> Path:
+    """The path of a file beside `mark` that no other task writes."""
     return Path(mark).with_name(f"{secrets.token_hex(8)}.npy")
 
 
 @contextmanager
-def read_shard(mark: str, name: str, shape: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
-    """The rows of a shard, float32 of `shape`, which is removed when the block ends without an
-    error. Raises OutputError."""
+def read_logits(mark: str, name: str, shape: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+    """The rows of a file of `write_logits`, float32 of `shape`. It is removed when the block ends
+    without an error. Raises OutputError."""
     path = Path(mark).with_name(name)
     try:
         rows = map_npy(path)

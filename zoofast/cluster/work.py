@@ -25,11 +25,11 @@ from zoofast.base.rows import NamedRows
 from zoofast.base.sequences import Selection
 from zoofast.cluster.ranges import MAX_IMAGES
 from zoofast.cluster.shared import (
-    PACK_SHARD_BYTES,
-    SHARD_BYTES,
+    LOGITS_BYTES,
+    TENSORS_BYTES,
     check_shared,
-    new_shard,
-    write_shard,
+    new_file,
+    write_logits,
 )
 from zoofast.errors import BackendError, SourceError, ZoofastError
 from zoofast.evaluation.answers import Places
@@ -113,7 +113,7 @@ class NodeCache:
 @dataclass(frozen=True)
 class EvalWork:
     """An evaluation, as a node needs it. spec: of the first device; model_digest: "" for a model
-    that is no file. shards: a file in the folder for shards of logits, see zoofast.cluster.shared;
+    that is no file. mark: a file in the folder for the nodes' logits, see zoofast.cluster.shared;
     "" where no logits are kept."""
 
     images: Images
@@ -124,7 +124,7 @@ class EvalWork:
     output_index: int
     top_k: int
     timeout: float
-    shards: str = ""
+    mark: str = ""
     cache: NodeCache | None = None
 
 
@@ -182,8 +182,8 @@ class Done:
     """What became of a task's images. is_good (n,): which of them have a tensor.
 
     best: the answers of the good ones, None for a preparation. failures: of the others, in order.
-    device_ns: (in computing, in waiting), summed over the executors of the node's devices. shard:
-    the file of the good ones' logits or tensors, "" if there is none. held: bin that lacks an image
+    device_ns: (in computing, in waiting), summed over the executors of the node's devices. file:
+    that of the good ones' logits or tensors, "" if there is none. held: bin that lacks an image
     -> its temporary name; both in the folder of the tensors.
     """
 
@@ -196,7 +196,7 @@ class Done:
     lanes: int = 1  # how many executors these are
     lost_devices: dict[int, str] = field(default_factory=dict)
     waited: float = 0.0  # seconds since the task before; 0 for the first
-    shard: str = ""
+    file: str = ""
     held: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)  # of the node's cache
 
@@ -325,8 +325,8 @@ class _EvalPart:
         stack: ExitStack,
     ) -> None:
         self._work = work
-        if work.shards:
-            check_shared(work.shards, os.path.dirname(work.shards))
+        if work.mark:
+            check_shared(work.mark, os.path.dirname(work.mark))
         spec = replace(work.spec, model=model, cpus=cpus)
         specs = [replace(spec, device=i) for i in range(devices)] or [spec]
         self._devices = stack.enter_context(Devices(specs, work.timeout))
@@ -352,7 +352,7 @@ class _EvalPart:
         )
         shape = self._devices.outputs[work.output_index].shape
         classes = int(np.prod(shape[1:]))
-        most = max(SHARD_BYTES // (4 * classes), 1) if work.shards else MAX_IMAGES
+        most = max(LOGITS_BYTES // (4 * classes), 1) if work.mark else MAX_IMAGES
         self.opened = Opened(
             cpus, len(specs), batch, concurrency, depth, self._devices.input, classes, most
         )
@@ -366,7 +366,7 @@ class _EvalPart:
         logits: dict[int, NDArray[np.float32]] = {}
         for batch in stream(loader, self._devices, self._work.output_index, timeline):
             batches[batch.number] = batch.prepared, TopK.of_logits(batch.logits, k)
-            if self._work.shards and len(batch.logits):
+            if self._work.mark and len(batch.logits):
                 logits[batch.number] = batch.logits.copy()  # of the device's memory
         outcomes = [batches[number] for number in sorted(batches)]
         rows = [logits[number] for number in sorted(logits)]
@@ -384,7 +384,7 @@ class _EvalPart:
             ),
             lanes=len(busy),
             lost_devices=dict(self._devices.lost),
-            shard=write_shard(self._work.shards, rows) if rows else "",
+            file=write_logits(self._work.mark, rows) if rows else "",
         )
 
 
@@ -420,15 +420,15 @@ class _FilesPart:
 
 
 class _PackPart:
-    """Writes the tensors of each task to a shard, which the driver adds to the pack."""
+    """Writes the tensors of each task to a file, which the driver adds to the pack."""
 
     def __init__(self, work: PrepWork, source: Source, cpus: int, cache: PixelCache | None) -> None:
         self._work, self._source, self._cpus, self._cache = work, source, cpus, cache
-        self.most = max(PACK_SHARD_BYTES // work.recipe.nbytes, 1)
+        self.most = max(TENSORS_BYTES // work.recipe.nbytes, 1)
 
     def run(self, items: Selection[Item]) -> Done:
         work = self._work
-        path, recipe = new_shard(work.mark), work.recipe
+        path, recipe = new_file(work.mark), work.recipe
         rows = NamedRows(path, recipe.shape, recipe.dtype)
         good, failures = [], []
         with (
@@ -447,4 +447,4 @@ class _PackPart:
                 good.append(batch.is_good)
                 failures += batch.failures
             rows.finish()
-        return Done(np.concatenate(good), failures, None, loader.stats, shard=path.name)
+        return Done(np.concatenate(good), failures, None, loader.stats, file=path.name)

@@ -11,7 +11,7 @@ from zoofast.preprocess.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Aipp:
+class DynamicAipp:
     """Normalization by dynamic AIPP: of RGB images of `source`, (h, w) pixels, the crop (y, x, h,
     w); then (value - low) * var of each channel, in the network's order. swap: the network takes
     BGR."""
@@ -36,7 +36,7 @@ class Dynamic:
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     image: tuple[int, ...] | None = None
     output_nbytes: tuple[int, ...] = field(default=())
-    aipp: Aipp | None = None
+    aipp: DynamicAipp | None = None
 
 
 def of_recipe(recipe: Recipe) -> Dynamic:
@@ -44,14 +44,14 @@ def of_recipe(recipe: Recipe) -> Dynamic:
     return Dynamic(image=recipe.shape, aipp=aipp_of_recipe(recipe))
 
 
-def aipp_of_recipe(recipe: Recipe) -> Aipp | None:
+def aipp_of_recipe(recipe: Recipe) -> DynamicAipp | None:
     """What the NPU computes from the recipe's 8-bit pixels; None for another recipe."""
     device = recipe.device_input
     if device is None:
         return None
     # swap is False: zoofast has put the channels into the network's order already
     crop = (*device.crop_start, *recipe.input_size)
-    return Aipp(recipe.size, crop, False, device.mean, device.factor)
+    return DynamicAipp(recipe.size, crop, False, device.mean, device.factor)
 
 
 def parse_hw(text: str) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def parse_shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(shapes)
 
 
-def read_aipp_config(path: str) -> Aipp:
+def read_aipp_config(path: str) -> DynamicAipp:
     """ais_bench's file for dynamic AIPP: a section aipp_op with ATC's names.
 
     Raises BackendError.
@@ -102,7 +102,9 @@ def read_aipp_config(path: str) -> Aipp:
                                      strict=True)]  # fmt: skip
         var = channels("var_reci_chn", "1")
         swap = bool(int(values.get("rbuv_swap_switch", "0")))
-        return Aipp((height, width), crop, swap, (low[0], low[1], low[2]), (var[0], var[1], var[2]))
+        return DynamicAipp(
+            (height, width), crop, swap, (low[0], low[1], low[2]), (var[0], var[1], var[2])
+        )
     except OSError as error:
         raise BackendError(f"{path}: {error.strerror}") from error
     except KeyError as error:
