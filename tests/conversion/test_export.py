@@ -28,6 +28,7 @@ from zoofast.conversion.export import (
     export,
 )
 from zoofast.conversion.models import torch_compat
+from zoofast.conversion.models.sources import timm_network
 from zoofast.errors import ModelError
 from zoofast.preprocess.importers import first_use
 
@@ -513,6 +514,25 @@ def test_the_test_size_of_timm(empty, architecture):
     model = onnxfile.read(Path(f"{architecture}.onnx"))
     assert [str(port) for port in onnxfile.inputs(model)] == ["image:?,3,192,192"]
     assert output_ports(model) == ["class:?,10"]
+
+
+@pytest.mark.slow  # imports timm
+def test_arguments_in_a_card_of_timm(empty):
+    """The weights do not tell another pooling, so that no later check would find it."""
+    timm = libraries.load("timm")
+    card = {
+        "architecture": "test_resnet",
+        "num_classes": 10,
+        "model_args": {"global_pool": "max"},
+        "pretrained_cfg": {"num_classes": 1000, "input_size": [3, 160, 160]},
+    }
+    Path("config.json").write_text(json.dumps(card))
+    image = torch.rand(1, 3, 160, 160)
+    networks = [timm_network("config.json"), timm.create_model(f"local-dir:{Path.cwd()}")]
+    networks[1].load_state_dict(networks[0].state_dict())
+    answers = [network.eval()(image) for network in networks]
+    assert answers[0].shape == (1, 10)
+    assert torch.equal(*answers)
 
 
 @pytest.mark.slow  # imports transformers

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from zoofast.preprocess import importers, reference
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.importers import first_use
 from zoofast.preprocess.importers import timm as timm_importer
+from zoofast.preprocess.importers.huggingface import own_transform
 from zoofast.preprocess.importers.imported import Imported
 from zoofast.preprocess.importers.transforms import from_transforms
 from zoofast.preprocess.loader import Loader
@@ -128,6 +130,30 @@ def test_the_name_of_a_model_card(tmp_path: Path) -> None:
         card = {"architecture": architecture, "pretrained_cfg": {"tag": tag}}
         (folder / "config.json").write_text(json.dumps(card))
         assert load_recipe(str(folder / "config.json")).name == name
+
+
+def test_arguments_of_the_model_in_its_card(tmp_path: Path) -> None:
+    """As in timm: the outer number of classes counts, and the argument of a fixed size."""
+
+    def recipe_of(arguments: Any, **changes: Any) -> Recipe:
+        data = {**CONFIG["pretrained_cfg"], "num_classes": 1000, **changes}
+        card = {**CONFIG, "pretrained_cfg": data, "model_args": arguments}
+        (tmp_path / "config.json").write_text(json.dumps(card))
+        return load_recipe(str(tmp_path / "config.json"))
+
+    assert (recipe_of({}).classes, recipe_of({}).size) == (10, (64, 64))
+    assert recipe_of({"img_size": 48}).size == (64, 64)  # a network that takes any size
+    assert recipe_of({"img_size": 48}, fixed_input_size=True).size == (48, 48)
+    both = recipe_of({"img_size": [48, 40]}, fixed_input_size=True, crop_mode="squash")
+    assert both.size == (48, 40)
+    free = {"img_size": 48, "dynamic_img_size": True}
+    assert recipe_of(free, fixed_input_size=True).size == (64, 64)
+    for arguments, message in (
+        ({"in_chans": 1}, "model_args: in_chans is not 3"),
+        (["img_size"], "model_args is no table"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            recipe_of(arguments)
 
 
 def test_a_model_card_needs_no_library(tmp_path: Path) -> None:
@@ -349,6 +375,57 @@ def test_the_arithmetic_of_efficientnet(tmp_path: Path) -> None:
         return (x / np.array(std, np.float32) / np.array(std, np.float32)).transpose(2, 0, 1)
 
     assert_equal(load_recipe(path), wanted)
+
+
+@pytest.mark.slow  # imports transformers
+@pytest.mark.parametrize("kind", ["ViTImageProcessor", "EfficientNetImageProcessor"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"do_rescale": None},
+        {"do_normalize": None, "image_mean": None},
+        {"do_center_crop": None, "crop_size": None, "do_pad": None},
+        {"rescale_offset": True},
+        {"rescale_offset": None, "include_top": None},
+        {"include_top": True},
+        {"do_flip_channel_order": True},
+        {"image_mean": None},
+        {"size": None},
+        {"resample": None},
+        {"rescale_factor": None},
+    ],
+)
+def test_nulls_and_keys_of_other_classes(tmp_path: Path, kind: str, values: dict[str, Any]) -> None:
+    """What transformers refuses is refused; else the tensors are its own."""
+    libraries.load("transformers")
+    path = processor(tmp_path, kind, **values)
+    image = Image.open(io.BytesIO(jpegs.jpeg(90, 301, 1))).convert("RGB")
+    transform = own_transform(kind, json.loads(Path(path).read_text()))
+    try:
+        transform(image)
+    except (ValueError, TypeError):
+        with pytest.raises(RecipeError):
+            load_recipe(path)
+    else:
+        assert_equal(load_recipe(path), transform)
+
+
+def test_a_null_is_no_missing_key(tmp_path: Path) -> None:
+    recipe = load_recipe(processor(tmp_path, "ViTImageProcessor", do_normalize=None, size=40))
+    wanted = lambda image: resized(image, 40, 40, 2).transpose(2, 0, 1) / 255  # noqa: E731
+    assert_equal(recipe, lambda image: wanted(image).astype(np.float32))
+    foreign = {"rescale_offset": True, "include_top": True, "do_flip_channel_order": True}
+    plain = load_recipe(processor(tmp_path, "ViTImageProcessor"))
+    assert load_recipe(processor(tmp_path, "ViTImageProcessor", **foreign)) == plain
+    with pytest.raises(RecipeError, match="image_std is null; it is needed"):
+        load_recipe(processor(tmp_path, "ViTImageProcessor", image_std=None))
+
+
+@pytest.mark.parametrize("name", ["m\U0001f600", 'm\x7f\t"\\', "nu\udcff"])
+def test_a_saved_recipe_can_be_read(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(processor(tmp_path, "ViTImageProcessor"))
+    read = parse_recipe(to_toml(replace(recipe, summary=name)), "saved")
+    assert read.summary == name.replace("\udcff", "?")
 
 
 def test_the_sizes_of_convnext_and_the_channels_of_mobilevit(tmp_path: Path) -> None:

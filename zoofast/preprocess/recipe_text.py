@@ -91,7 +91,10 @@ def _size(size: Size) -> int | list[int]:
 def _value(value: Any) -> str:
     """A text, a number, or a list, in TOML."""
     if isinstance(value, str):
-        return json.dumps(value).replace("\x7f", "\\u007f")  # TOML's escapes are JSON's
+        # TOML's escapes are JSON's, but for the pairs of surrogates that JSON has for U+1F600.
+        # A name's bytes that are no UTF-8 are lone surrogates, which TOML has not at all.
+        text = value.encode("utf-8", "replace").decode()
+        return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)  # of numbers and lists of numbers, as in TOML

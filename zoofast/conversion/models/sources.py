@@ -13,6 +13,7 @@ from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError
 from zoofast.preprocess.importers import timm as timm_recipes
 from zoofast.preprocess.importers import torchvision as torchvision_recipes
+from zoofast.preprocess.importers.imported import read_json
 from zoofast.preprocess.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -83,11 +84,14 @@ def timm_network(name: str, size: int | None = None) -> torch.nn.Module:
     config = timm.models.get_pretrained_cfg(architecture)
     # Networks of convolutions take any size, and have no such argument.
     takes_size = size is not None and config is not None and config.fixed_input_size
-    options: dict[str, Any] = {"img_size": size} if takes_size else {}
+    options: dict[str, Any] = {"exportable": True}
     if name.endswith(".json"):
+        options |= timm_recipes.model_arguments(read_json(Path(name)), Path(name))
         options["num_classes"] = timm_recipes.load(name, False).recipe.classes
+    if takes_size:
+        options["img_size"] = size
     try:
-        network: torch.nn.Module = timm.create_model(architecture, exportable=True, **options)
+        network: torch.nn.Module = timm.create_model(architecture, **options)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ModelError(f"timm: {architecture}: {first_line(error)}") from error
     return network

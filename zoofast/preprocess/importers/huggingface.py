@@ -73,6 +73,12 @@ _COMMON: dict[str, Any] = {
     "include_top": False,
     "do_flip_channel_order": False,
 }
+# Keys that one class alone reads; the others ignore them in a file.
+_OWN_KEYS = {
+    "rescale_offset": "EfficientNetImageProcessor",
+    "include_top": "EfficientNetImageProcessor",
+    "do_flip_channel_order": "MobileViTImageProcessor",
+}
 _SHORT_256 = {"size": {"shortest_edge": 256}, "resample": BILINEAR}
 
 PROCESSORS = {
@@ -197,15 +203,18 @@ class _Config:
         return RecipeError(f"{self.where}: {what}")
 
     def get(self, key: str) -> Any:
-        """The value of a key, or what the processor's class sets in its place."""
-        value = self.config.get(key)
-        return {**_COMMON, **self.processor.defaults}[key] if value is None else value
+        """The value of a key, or what the processor's class sets where the file lacks it.
+
+        A null in the file is no missing key: the class gets None.
+        """
+        is_read = key in self.config and _OWN_KEYS.get(key, self.kind) == self.kind
+        return self.config[key] if is_read else {**_COMMON, **self.processor.defaults}[key]
 
     def flag(self, key: str) -> bool:
         value = self.get(key)
-        if not isinstance(value, bool):
+        if value is not None and not isinstance(value, bool):
             raise self.error(f"{key} is neither true nor false")
-        return value
+        return bool(value)  # transformers takes None for false
 
     def number(self, key: str) -> float:
         value = self.get(key)
@@ -216,6 +225,8 @@ class _Config:
     def three(self, key: str) -> list[Any]:
         """Three numbers; one number stands for three. The reader of recipes checks them."""
         value = self.get(key)
+        if value is None:
+            raise self.error(f"{key} is null; it is needed")
         return list(value) if isinstance(value, list | tuple) else [value] * 3
 
     def size(self, key: str, int_is_short: bool = False) -> tuple[int, ...]:

@@ -88,8 +88,31 @@ def _registered(name: str) -> dict[str, Any]:
 def _read_config(path: Path) -> dict[str, Any]:
     """The pretrained_cfg of a model card's config.json, with the model's architecture."""
     content = read_json(path)
-    outer = {key: content.get(key) for key in ("num_classes", "architecture")}
-    return {**outer, **_pretrained_cfg(content, path)}
+    config = dict(_pretrained_cfg(content, path))
+    # As in timm, the number of classes beside the pretrained_cfg is the one that counts.
+    config.update((key, content[key]) for key in ("num_classes", "architecture") if key in content)
+    arguments = model_arguments(content, path)
+    is_any_size = (
+        arguments.get("dynamic_img_size")
+        or arguments.get("strict_img_size") is False
+        or arguments.get("use_naflex")
+    )
+    if arguments.get("in_chans") not in (None, 3):
+        raise RecipeError(f"{path}: model_args: in_chans is not 3: recipes make three channels")
+    size = arguments.get("img_size")
+    if size is not None and config.get("fixed_input_size") and not is_any_size:
+        config["input_size"] = [3, *(size if isinstance(size, list) else [size, size])]
+    return config
+
+
+def model_arguments(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a config.json's content says that timm.create_model is called with, besides the name."""
+    arguments = content.get("model_args") or {}
+    if "pretrained_cfg" not in content:
+        return {}  # in older files, timm does not read them
+    if not isinstance(arguments, dict):
+        raise RecipeError(f"{path}: model_args is no table")
+    return arguments
 
 
 def _pretrained_cfg(content: dict[str, Any], path: Path) -> dict[str, Any]:
