@@ -150,6 +150,11 @@ def test_a_damaged_result_is_named(data: Path, tmp_path: Path, plain: dict[str, 
         assert made["problems"]["unreadable"] == {
             "in_000_0.bin": f"its {nbytes} bytes are cut short"
         }
+    cut.write_bytes(whole + whole[:1])
+    made = score(data, tmp_path / "r")
+    assert made["problems"]["unreadable"] == {
+        "in_000_0.bin": f"its {len(whole) + 1} bytes are cut short"
+    }
     cut.write_bytes(whole + whole[:8])
     made = score(data, tmp_path / "r")
     assert made["images"] == plain["images"] - 4

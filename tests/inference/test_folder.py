@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -428,10 +429,34 @@ def test_odd_npy_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     models.write_inputs(tmp_path / "in", 1)
     np.save(tmp_path / "in/y.npy", np.zeros(models.IMAGE))
     (tmp_path / "in/z.npy").write_bytes(b"nothing")
-    assert infer(tmp_path) == 1
+    (tmp_path / "in/a.npy").touch()
+    np.savez(tmp_path / "in/b.npy", np.zeros(3))
+    (tmp_path / "in/b.npy.npz").rename(tmp_path / "in/b.npy")
+    os.mkfifo(tmp_path / "in/pipe.bin")
+    os.mkfifo(tmp_path / "in/q.npy")
+    assert infer(tmp_path, "--json", str(tmp_path / "n.json")) == 1
     error = capsys.readouterr().err
-    assert "y.npy (float64[3, 4, 4], 384 bytes, not 1 * 192 bytes" in error
-    assert "z.npy (not a .npy file of numbers)" in error
+    assert "a.npy (not a .npy file of numbers)" in error
+    reasons = json.loads((tmp_path / "n.json").read_text())["failures"]
+    said = {Path(file).name: reason for file, reason in reasons.items()}
+    assert said.pop("y.npy").startswith("float64[3, 4, 4], 384 bytes, not 1 * 192 bytes")
+    assert said == {
+        **dict.fromkeys(["a.npy", "b.npy", "z.npy"], "not a .npy file of numbers"),
+        **dict.fromkeys(["pipe.bin", "q.npy"], "not a regular file"),
+    }
+
+
+@pytest.mark.parametrize("inside", ["out/r", "out/r/device1"])
+def test_results_do_not_replace_inputs(
+    tmp_path: Path, inside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / inside).mkdir(parents=True)
+    models.write_inputs(tmp_path / inside, 1)
+    shutil.copy(tmp_path / inside / "x0.bin", tmp_path / inside / "x0_0.bin")
+    before = (tmp_path / inside / "x0_0.bin").read_bytes()
+    assert infer(tmp_path, "--input", str(tmp_path / inside)) == 2
+    assert "--input lies in the folder of the results" in capsys.readouterr().err
+    assert (tmp_path / inside / "x0_0.bin").read_bytes() == before
 
 
 def test_inputs_that_are_none(tmp_path: Path) -> None:

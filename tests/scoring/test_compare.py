@@ -174,6 +174,28 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     compared(tmp_path, a, b, "--allow-missing")
 
 
+def test_accuracies_of_other_images_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = folder(tmp_path / "a", logits(1), "npy")
+    labels = label_file(tmp_path / "l.txt")
+    ours = tmp_path / "s.json"
+    assert main(["score", str(a), str(labels), "--json", str(ours)]) == 0
+    (a / "i3_0.npy").write_bytes(b"damaged")
+    capsys.readouterr()
+    made = compared(tmp_path, ours, a, labels, code=1)
+    assert list(made["failed"]) == ["i3"] and made["scored"] == [20, 19]
+    error = capsys.readouterr().err
+    assert "cannot be compared: 1: i3 (" in error
+    assert f"different numbers of images: 2: {ours} (of 20), {a} (of 19)" in error
+    compared(tmp_path, ours, a, labels, "--allow-missing")
+    (a / "i3_0.npy").unlink()
+    label_file(tmp_path / "l.txt", 18)
+    capsys.readouterr()
+    assert compared(tmp_path, ours, a, labels, code=1)["no_label"] == ["i18", "i19"]
+    assert "without a label: 2: i18, i19" in capsys.readouterr().err
+
+
 def test_accuracies_from_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = folder(tmp_path / "a", logits(1))
     labels = label_file(tmp_path / "l.txt")

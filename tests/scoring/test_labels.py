@@ -155,7 +155,11 @@ def test_synset_ids_as_classes(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="line 1: n13133613 is a synset id; give --synsets"):
         load_labels(tmp_path / "labels.txt")
     (tmp_path / "all.txt").write_text("\n".join(IDS))
-    assert load_labels(tmp_path / "labels.txt", tmp_path / "all.txt").by_name == {"a": 2}
+    labels = load_labels(tmp_path / "labels.txt", tmp_path / "all.txt")
+    assert labels.by_name == {"a": 2}
+    assert labels.class_count == len(IDS)  # a model with more needs the list of all its classes
+    (tmp_path / "labels.txt").write_text("a.JPEG 2\n")
+    assert load_labels(tmp_path / "labels.txt", tmp_path / "all.txt").class_count is None
 
 
 @pytest.mark.parametrize(

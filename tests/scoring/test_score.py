@@ -416,8 +416,14 @@ def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
     assert score.tally.ece() == pytest.approx(0.25)
     forced = score_folder(tmp_path, labels, ScoreOptions(scores="logits"))
     assert forced.tally.ece() == pytest.approx(1 / (1 + np.exp(-0.5)) - 0.5, rel=1e-6)
+    write_row(tmp_path / "b_0.txt", [np.nan, 0.25])  # says nothing of the others
+    assert score_folder(tmp_path, labels).scores == "probabilities"
     write_row(tmp_path / "b_0.txt", [7.5, 2.5])
     assert score_folder(tmp_path, labels).scores == "logits"
+    for row in ([7.5, 2.5], [0.5, -0.5]):
+        write_row(tmp_path / "b_0.txt", row)
+        with pytest.raises(ResultError, match=r"b: its scores are not all from 0 to 1"):
+            score_folder(tmp_path, labels, ScoreOptions(scores="probabilities"))
 
 
 def test_published_accuracy_is_compared_on_all_of_imagenet(

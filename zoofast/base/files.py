@@ -14,8 +14,8 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from zoofast.base.lock import HeldError, claim, release
 from zoofast.errors import OutputError
@@ -138,7 +138,7 @@ def text_lines(path: str | os.PathLike[str], errors: str = "strict") -> Iterator
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], pipes: bool = False) -> Iterator[BinaryIO]:
+def opened(path: str | os.PathLike[str], pipes: bool = False) -> Iterator[BufferedReader]:
     """A regular file, or also a pipe, to be read. Raises OSError for any other."""
     # O_NONBLOCK: without it, opening a pipe waits for a writer
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if pipes else os.O_NONBLOCK))

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.files import opened
+
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000  # as in NumPy; Python's parser takes long for large texts
 NOT_NPY = "not a .npy file of numbers"
@@ -24,7 +26,7 @@ def map_npy(path: Path | str) -> NDArray[Any]:
     Raises OSError, and ValueError with the reason for a file that is damaged or of another kind.
     (np.load raises EOFError, OverflowError, SyntaxError and TokenError as well.)
     """
-    with Path(path).open("rb") as file:
+    with opened(path) as file:
         dtype, fortran_order, shape = _read_header(file)
         nbytes = math.prod(shape) * dtype.itemsize
         offset = file.tell()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +98,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
+def _check_inputs_elsewhere(
+    files: Sequence[str], further: Mapping[str, Sequence[str]], folder: Path
+) -> None:
+    """Raises OutputError for results that may take the names of inputs."""
+    results = os.path.realpath(folder)
+    parents = {os.path.dirname(file) for file in chain(files, *further.values())}
+    for parent in sorted(parents):
+        above, name = os.path.split(os.path.realpath(parent))
+        of_device = above == results and re.fullmatch(r"device\d+", name)
+        if of_device or os.path.join(above, name) == results:
+            raise OutputError(
+                f"{parent}: --input lies in the folder of the results; give another "
+                "--output_dirname"
+            )
+
+
 def run(args: argparse.Namespace) -> int:
     from zoofast.commands import recipe_source
     from zoofast.inference import ais_bench
@@ -118,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
     )
     files, further = list_groups(args.input) if args.input else (None, {})
     folder = open_folder(args.output, args.output_dirname) if args.output else None
+    if folder is not None and files:
+        _check_inputs_elsewhere(files, further, folder)
     recipe = recipe_source.load_if_given(args)
     job = InferJob(
         ModelSpec(

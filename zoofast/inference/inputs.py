@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.files import opened
 from zoofast.base.names import stem
-from zoofast.base.npy import NOT_NPY
+from zoofast.base.npy import NOT_NPY, map_npy
 from zoofast.errors import BackendError, ResultError, SourceError
 from zoofast.inference.backends import Allocate, TensorInfo
 from zoofast.inference.packs import PackReader, is_pack, list_rows
@@ -132,7 +133,7 @@ class InputReader:
                 nbytes = Path(file).stat().st_size
                 return None if nbytes == self.file_nbytes else f"{nbytes} bytes, not {wanted}"
             if array is None:
-                array = np.load(file, mmap_mode="r")
+                array = map_npy(file)
         except OSError as error:
             return error.strerror or str(error)
         except ResultError as error:
@@ -151,10 +152,10 @@ class InputReader:
             if row is not None or file.lower().endswith(".npy"):
                 reason = self.check(file)
                 if reason is None:
-                    out[...] = (np.load(file) if row is None else row).reshape(out.shape)
+                    out[...] = (map_npy(file) if row is None else row).reshape(out.shape)
                 return reason
             flat = out.reshape(-1).view(np.uint8).data
-            with Path(file).open("rb", buffering=0) as stream:
+            with opened(file) as stream:
                 filled = 0
                 while n := stream.readinto(flat[filled:]):
                     filled += n
@@ -250,7 +251,7 @@ def found_images_per_file(info: TensorInfo, files: Sequence[str]) -> int:
                 return manifest.packing.images
         try:
             if file.lower().endswith(".npy"):
-                array = np.load(file, mmap_mode="r")
+                array = map_npy(file)
                 nbytes = array.nbytes if array.dtype == info.dtype else 0
             else:
                 nbytes = Path(file).stat().st_size

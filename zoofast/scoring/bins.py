@@ -91,7 +91,10 @@ def _read(path: Path, dtype: str, results: NDArray[np.void]) -> NDArray[np.float
         else:
             data = read_file(path)
             itemsize = np.dtype(dtype).itemsize
-            values = np.frombuffer(data[: len(data) // itemsize * itemsize], dtype)
+            if len(data) % itemsize:
+                results["status"], results["offset"] = _logits.BYTES, len(data)
+                return np.empty(0, np.float32)
+            values = np.frombuffer(data, dtype)
     except OSError as error:
         results["status"], results["sys_errno"] = _logits.READ, error.errno or 0
         return np.empty(0, np.float32)

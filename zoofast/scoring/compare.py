@@ -92,11 +92,16 @@ class SavedLogits:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Accuracies (0 to 1) by "top1", "top2" …, and the number of images that they are of."""
+    """Accuracies (0 to 1) by "top1", "top2" …, and the number of images that they are of.
+
+    no_label, failed: the images that they are not of, see Comparison.
+    """
 
     source: str
     images: int
     accuracy: Mapping[str, float]
+    no_label: list[str] = field(default_factory=list)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_accuracies(path: Path) -> Accuracies:
@@ -214,6 +219,9 @@ class Comparison:
             ("without a label", self.no_label),
             ("cannot be compared", failed),
         ]
+        if not self.has_logits and self.scored[0] != self.scored[1]:
+            numbers = [f"{self.a} (of {self.scored[0]})", f"{self.b} (of {self.scored[1]})"]
+            kinds.append(("accuracies are of different numbers of images", numbers))
         return [(what, names) for what, names in kinds if names]
 
     def as_dict(self) -> dict[str, Any]:
@@ -246,6 +254,8 @@ def compare_accuracies(a: Accuracies, b: Accuracies) -> Comparison:
         min(a.images, b.images),
         accuracy=common,
         scored=(a.images, b.images),
+        no_label=[*a.no_label, *b.no_label],
+        failed={**a.failed, **b.failed},
         has_logits=False,
     )
 
@@ -256,7 +266,13 @@ def accuracies_of(
     """The accuracies of logits, to be compared with a JSON. Raises ResultError, LabelError."""
     with_itself = compare_logits(logits, logits, labels, options)
     accuracy = {place: a for place, (a, _) in with_itself.accuracy.items()}
-    return Accuracies(logits.source, with_itself.scored[0], accuracy)
+    return Accuracies(
+        logits.source,
+        with_itself.scored[0],
+        accuracy,
+        with_itself.no_label,
+        with_itself.failed,
+    )
 
 
 Progress = Callable[[int, int], None]  # images compared so far, all images

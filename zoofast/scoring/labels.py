@@ -269,13 +269,16 @@ def _from_text(path: Path, synsets: Synsets | None) -> Labels:
     if len(first[1]) == 1:
         return _from_ordered_list(path, Strings(_single_words(path, first, rows)), synsets)
     numbers = array("I")  # of the lines
-    pairs = _pairs(path, chain([first], rows), synsets, numbers)
+    of_synset = array("I")  # lines whose label is in the list of synsets
+    pairs = _pairs(path, chain([first], rows), synsets, numbers, of_synset)
     by_name = NumbersByName(pairs)
     place = by_name.repeated()
     if place >= 0:
         name = by_name.names[place]
         raise LabelError(f"{path}, line {numbers[place]}: {name} has a label already")
-    return Labels(by_name, str(path), synsets.class_names() if synsets else {})
+    # A class that is a place in the list of synsets is one of as many.
+    count = len(synsets.ids) if synsets and of_synset else None
+    return Labels(by_name, str(path), synsets.class_names() if synsets else {}, count)
 
 
 _Row = tuple[int, list[str]]  # the number of a line, and its words
@@ -291,9 +294,14 @@ def _single_words(path: Path, first: _Row, rows: Iterable[_Row]) -> Iterator[str
 
 
 def _pairs(
-    path: Path, rows: Iterable[_Row], synsets: Synsets | None, numbers: array[int]
+    path: Path,
+    rows: Iterable[_Row],
+    synsets: Synsets | None,
+    numbers: array[int],
+    of_synset: array[int],
 ) -> Iterator[tuple[str, int]]:
-    """Name and class of each line, whose number it adds to `numbers`."""
+    """Name and class of each line, whose number it adds to `numbers`, and to `of_synset` where its
+    label is in the list of synsets."""
     index = synsets.index() if synsets else {}
     for number, words in rows:
         if len(words) != 2:
@@ -301,6 +309,8 @@ def _pairs(
         name, label = stem(words[0]), words[1]
         if label in index:
             value = index[label]
+            if not of_synset:  # the first one is enough
+                of_synset.append(number)
         elif SYNSET.fullmatch(label):
             raise LabelError(
                 f"{path}, line {number}: {label} is a synset id; give --synsets, the list of all"

@@ -315,6 +315,31 @@ def match_labels(
     return has_label
 
 
+def _are_distributions(best: TopK, parts: Sequence[slice]) -> bool:
+    """Whether the scores of each image are none below 0, and sum to 1. Images with a score that is
+    no finite number do not count."""
+    is_any = False
+    for part in parts:
+        is_finite = np.isfinite(best.total[part])
+        is_any |= bool(is_finite.any())
+        is_one = (best.min_score[part] >= 0) & (np.abs(best.total[part] - 1) < 1e-3)
+        if not is_one[is_finite].all():
+            return False
+    return is_any
+
+
+def _check_probabilities(best: TopK, parts: Sequence[slice], names: Sequence[str]) -> None:
+    """Raises ResultError for scores that are no probabilities, beyond float16's rounding."""
+    for part in parts:
+        is_wrong = (best.min_score[part] < -0.01) | (best.values[part, 0] > 1.01)
+        if is_wrong.any():
+            name = names[part.start + int(np.argmax(is_wrong))]
+            raise ResultError(
+                f"{name}: its scores are not all from 0 to 1, so that they are no probabilities; "
+                "leave --scores probabilities out"
+            )
+
+
 def score_predictions(
     predictions: Predictions,
     labels: Labels,
@@ -338,11 +363,9 @@ def score_predictions(
     parts = [slice(i, i + TALLIED_AT_ONCE) for i in range(0, len(names), TALLIED_AT_ONCE)]
     scores = options.scores
     if scores == "auto":
-        is_distribution = all(
-            ((best.min_score[part] >= 0) & (np.abs(best.total[part] - 1) < 1e-3)).all()
-            for part in parts
-        )
-        scores = "probabilities" if is_distribution else "logits"
+        scores = "probabilities" if _are_distributions(best, parts) else "logits"
+    elif scores == "probabilities":
+        _check_probabilities(best, parts, names)
     best_score, predicted = best.values[:, 0], best.classes[:, 0]
     problems.nan_scores += [names[i] for i in np.flatnonzero(np.isnan(best_score)).tolist()]
     confidence = best_score if scores == "probabilities" else best.confidence
