@@ -151,6 +151,8 @@ def test_arguments_of_the_model_in_its_card(tmp_path: Path) -> None:
     for arguments, message in (
         ({"in_chans": 1}, "model_args: in_chans is not 3"),
         (["img_size"], "model_args is no table"),
+        ({"checkpoint_path": "other.pth"}, "'checkpoint_path' is no argument of a network"),
+        ({"pretrained": True}, "'pretrained' is no argument of a network"),
     ):
         with pytest.raises(RecipeError, match=message):
             recipe_of(arguments)

@@ -36,6 +36,15 @@ DEFAULTS: dict[str, Any] = {
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
 }
+# Arguments of timm.create_model that are none of the network's.
+_OF_CREATE_MODEL = (
+    "model_name",
+    "checkpoint_path",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+)
 
 
 def load(name: str, test_size: bool) -> Imported:
@@ -112,6 +121,10 @@ def model_arguments(content: dict[str, Any], path: Path) -> dict[str, Any]:
         return {}  # in older files, timm does not read them
     if not isinstance(arguments, dict):
         raise RecipeError(f"{path}: model_args is no table")
+    for key in arguments:
+        # A file from outside must not name what is loaded.
+        if key.startswith("pretrained") or key in _OF_CREATE_MODEL:
+            raise RecipeError(f"{path}: model_args: {key[:60]!r} is no argument of a network")
     return arguments
 
 
