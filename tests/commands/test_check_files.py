@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import folders, in_process
-from zoofast.commands.arguments import check_files
+from zoofast.commands.arguments import ReadFolder, check_files
 from zoofast.commands.console import STDOUT
 from zoofast.errors import OutputError
+from zoofast.preprocess.sources.source import is_image
 
 RECIPE = ["--recipe", "recipe.toml"]
 EVAL = ["eval", "m.onnx", "b.tar", "labels.txt", *RECIPE]
@@ -91,6 +92,50 @@ CASES: dict[str, tuple[list[str], str, str]] = {
         "--side-file",
         "a tensor",
     ),
+    # files of a folder that is read
+    "eval image": (
+        ["eval", "m.onnx", "images", "labels.txt", *RECIPE, "-o", "images/img0000.JPEG"],
+        "-o",
+        "SRC",
+    ),
+    "eval image of a linked folder": (
+        ["eval", "m.onnx", "tree", "labels.txt", *RECIPE, "-o", "tree/linked/img0000.JPEG"],
+        "-o",
+        "SRC",
+    ),
+    "prep image": ([*PREP, "--json", "images/img0000.JPEG"], "--json", "SRC"),
+    "profile image": (
+        ["profile", "images", *RECIPE, "--json", "images/img0000.JPEG"],
+        "--json",
+        "SRC",
+    ),
+    "score --images": (
+        [*SCORE, "--images", "images", "--report", "images/img0000.JPEG"],
+        "--report",
+        "--images",
+    ),
+    "score result": ([*SCORE, "--json", "results/img0000_0.txt"], "--json", "RESULTS"),
+    "score record": ([*SCORE, "-o", "results_run.json"], "-o", "the record of RESULTS"),
+    "compare result": (
+        ["compare", "y", "results", "--json", "results/img0000_0.txt"],
+        "--json",
+        "B",
+    ),
+    "compare names": (
+        ["compare", "x.npy", "y", "--json", "x.names.txt"],
+        "--json",
+        "the names of A",
+    ),
+    "infer tensor": (
+        ["infer", "--model", "m.onnx", "--input", "bins", "--json", "bins/x.bin"],
+        "--json",
+        "--input",
+    ),
+    "eval folder of labels": (
+        ["eval", "m.onnx", "b.tar", "json", *RECIPE, "--json", "json/img0000.json"],
+        "--json",
+        "LABELS",
+    ),
 }
 
 
@@ -103,7 +148,13 @@ def test_no_output_replaces_an_input_or_another_output(
     folders.recipe_file(tmp_path)
     for name in ("m.onnx", "a.tar", "b.tar", "labels.txt", "x"):
         Path(name).write_text("img0000.JPEG 1\nimg0001.JPEG 2\n")
-    Path("results").mkdir()
+    Path("results_run.json").touch()
+    Path("x.names.txt").touch()
+    folders.write(tmp_path / "results", {"img0000_0.txt": b"1"})
+    folders.write(tmp_path / "bins", {"x.bin": b"1"})
+    folders.write(tmp_path / "json", {"img0000.json": b"{}"})
+    Path("tree").mkdir()
+    Path("tree/linked").symlink_to(tmp_path / "images")
     Path("out").mkdir()
     Path("link").symlink_to("m.onnx")
     before = content(tmp_path)
@@ -129,6 +180,12 @@ def test_files_that_nothing_is_lost_in(tmp_path: Path, monkeypatch: pytest.Monke
     check_files([("-o", "pipe"), ("--json", "pipe"), ("--report", "/dev/null")])
     check_files([("-o", STDOUT), ("--json", STDOUT), ("--report", None)])
     check_files([("-o", "old"), ("--json", "folder/x")], [("A", "folder"), ("B", None)])
+    images = [ReadFolder(name, folder, is_image) for name, folder in (("A", "folder"), ("B", None))]
+    Path("folder/result.json").touch()  # of an earlier run
+    Path("folder-2").mkdir()
+    Path("folder-2/old.jpg").touch()
+    check_files([("-o", "folder/result.json")], images)
+    check_files([("-o", "folder/new.jpg"), ("--json", "folder-2/old.jpg")], images)
     check_files([("-o", "new")], [("--recipe", "new")])  # the name of a recipe, and no file
     with pytest.raises(OutputError, match="old: -o would replace the file of A; name another"):
         check_files([("-o", "old")], [("A", Path("folder/../old"))])

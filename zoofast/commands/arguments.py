@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe
@@ -156,12 +157,33 @@ def result_file(text: str) -> str:
 NamedFile = tuple[str, str | Path | None]
 
 
-def check_files(written: Iterable[NamedFile], read: Iterable[NamedFile] = ()) -> None:
+@dataclass(frozen=True)
+class ReadFolder:
+    """The files at any depth of a folder that are read: those for whose path `is_read` is true.
+
+    name: of the argument. There is no such file if `folder` is None, or no folder.
+    """
+
+    name: str
+    folder: str | Path | None
+    is_read: Callable[[str], bool]
+
+    def has(self, file: str) -> bool:
+        if self.folder is None or not self.is_read(file):
+            return False
+        return any(
+            path(file).startswith(os.path.join(path(self.folder), ""))
+            for path in (os.path.abspath, os.path.realpath)
+        )
+
+
+def check_files(written: Iterable[NamedFile], read: Iterable[NamedFile | ReadFolder] = ()) -> None:
     """Raises OutputError where a file that the command writes is one that it reads, or one that it
     writes for another argument: the first would be lost.
 
-    Links are followed. Of `read`, only files count: the results of a command may lie in a folder
-    that it reads. Nothing is lost by writing to a device, a pipe or standard output.
+    Links are followed. A folder in a pair of `read` counts for nothing: the results of a command
+    may lie in a folder that it reads, and may be replaced there. Nothing is lost by writing to a
+    device, a pipe or standard output.
     """
     outputs: dict[str, NamedFile] = {}
     for name, file in written:
@@ -172,23 +194,29 @@ def check_files(written: Iterable[NamedFile], read: Iterable[NamedFile] = ()) ->
             raise OutputError(f"{file}: is the file of {other} and of {name}; name two files")
     if not any(map(os.path.isfile, outputs)):
         return
-    for other, file in read:
-        path = None if file is None else os.path.realpath(file)
-        if path in outputs and os.path.isfile(path):
-            name, output = outputs[path]
-            raise OutputError(
-                f"{output}: {name} would replace the file of {other}; name another file"
-            )
+    for each in read:
+        for path, (name, output) in outputs.items():
+            if not os.path.isfile(path):
+                continue
+            if isinstance(each, ReadFolder):
+                is_same, of = each.has(str(output)), f"a file that {each.name} has"
+            else:
+                is_same = each[1] is not None and os.path.realpath(each[1]) == path
+                of = f"the file of {each[0]}"
+            if is_same:
+                raise OutputError(f"{output}: {name} would replace {of}; name another file")
 
 
-def source_files(name: str, where: str | None) -> Iterator[NamedFile]:
-    """The files that the source `where` names, for check_files. Raises SourceError."""
+def source_files(name: str, where: str | None) -> Iterator[NamedFile | ReadFolder]:
+    """The files that the source `where` names or holds, for check_files. Raises SourceError."""
     from zoofast.preprocess.sources.patterns import expand
+    from zoofast.preprocess.sources.source import is_image
 
     if where is not None and not is_url(where.removeprefix("file://")):
         path = where.removeprefix("file://")
         for each in expand(path) or [path]:
             yield name, each
+            yield ReadFolder(name, each, is_image)
 
 
 def logits_files(logits: str | None) -> list[NamedFile]:

@@ -17,6 +17,7 @@ from zoofast.commands.scoring import (
     label_files,
     print_problems,
     read_labels,
+    result_files,
 )
 from zoofast.errors import ResultError
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.compare import compare_report
     arguments.check_files(
         [("--json", args.json), ("--report", args.report)],
-        [("A", args.a), ("B", args.b), *label_files(args)],
+        [*result_files("A", args.a), *result_files("B", args.b), *label_files(args)],
     )
     comparison = _compare(args)
     failures = _failures(args, comparison)

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     from zoofast.commands import recipe_source
     from zoofast.inference import ais_bench
     from zoofast.inference.folder import infer_folder
-    from zoofast.inference.inputs import images_of_samples, list_groups
+    from zoofast.inference.inputs import images_of_samples, is_input_file, list_groups
     from zoofast.inference.job import InferJob
     from zoofast.inference.outputs import open_folder
     from zoofast.inference.spec import ModelSpec
@@ -128,11 +128,13 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and not (args.output and args.output_dirname and args.input):
         raise OutputError("--resume needs --input, --output and --output_dirname")
     without_file = args.backend in WITHOUT_FILE
+    inputs = args.input.split(",") if args.input else []
     arguments.check_files(
         [("--json", args.json)],
         [
             ("--model", None if without_file else args.model),
-            *(("--input", file) for file in (args.input or "").split(",")),
+            *(("--input", file) for file in inputs),
+            *(arguments.ReadFolder("--input", each, is_input_file) for each in inputs),
             ("--recipe", args.recipe),
         ],
     )

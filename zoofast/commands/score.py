@@ -17,6 +17,7 @@ from zoofast.commands.scoring import (
     label_files,
     print_score,
     read_labels,
+    result_files,
     score_files,
     score_options,
     write_score,
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_files(
         score_files(args),
         [
+            *result_files("RESULTS", args.results),
             *label_files(args),
             ("--recipe", args.recipe),
             *arguments.source_files("--images", args.images),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoofast.base.rows import names_path
 from zoofast.base.text import counted, listed
 from zoofast.commands import arguments
 from zoofast.commands.console import Table, explain, say, warn, write_result
@@ -128,10 +130,34 @@ def read_labels(args: argparse.Namespace, source: Source | None = None) -> Label
         return labels_from_source(other, args.synsets)
 
 
-def label_files(args: argparse.Namespace, name: str = "LABELS") -> list[arguments.NamedFile]:
+def label_files(
+    args: argparse.Namespace, name: str = "LABELS"
+) -> list[arguments.NamedFile | arguments.ReadFolder]:
     """What `read_labels` reads, for arguments.check_files. name: of the argument of the labels."""
-    from_source = arguments.source_files("--labels-from", args.labels_from)
-    return [(name, args.labels), ("--synsets", args.synsets), *from_source]
+    folders = [
+        arguments.ReadFolder(each, folder, lambda file: file.endswith((".json", ".mat", ".txt")))
+        for each, folder in ((name, args.labels), ("--synsets", args.synsets))
+    ]
+    return [
+        *folders,
+        (name, args.labels),
+        ("--synsets", args.synsets),
+        *arguments.source_files("--labels-from", args.labels_from),
+    ]
+
+
+def result_files(name: str, results: str) -> list[arguments.NamedFile | arguments.ReadFolder]:
+    """What is read of `results`, the argument `name`: a result folder, a .npy file of logits, or a
+    JSON file. For arguments.check_files."""
+    from zoofast.inference.record import record_path
+    from zoofast.scoring.listing import is_result
+
+    return [
+        (name, results),
+        (f"the names of {name}", names_path(Path(results)) if results.endswith(".npy") else None),
+        (f"the record of {name}", record_path(Path(results))),
+        arguments.ReadFolder(name, results, is_result),
+    ]
 
 
 def score_files(args: argparse.Namespace) -> list[arguments.NamedFile]:

@@ -20,10 +20,16 @@ from zoofast.base.npy import NOT_NPY, map_npy
 from zoofast.errors import BackendError, ResultError, SourceError
 from zoofast.inference.backends import Allocate, TensorInfo
 from zoofast.inference.packs import PackReader, is_pack, list_rows
-from zoofast.preprocess.manifest import read_manifest
+from zoofast.preprocess.manifest import MANIFEST, read_manifest
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
 PREFETCH = 2  # batches that are read while the model runs another
+
+
+def is_input_file(path: str) -> bool:
+    """Whether a file of a folder of inputs is read, by its name: a tensor, the names of a pack, or
+    the manifest."""
+    return path.endswith((*SUFFIXES, ".names.txt")) or os.path.basename(path) == MANIFEST
 
 
 def natural_key(path: str) -> list[tuple[int, int, str]]:

@@ -79,6 +79,11 @@ def list_results(
     )
 
 
+def is_result(path: str) -> bool:
+    """Whether a file is a result, by its name."""
+    return _RESULT.fullmatch(path[path.rfind("/") + 1 :]) is not None
+
+
 def file_names(folder: Path, prefix: str = "") -> Iterator[str]:
     """The files of a folder and of its device folders, relative to it. Folders end in a slash.
 
