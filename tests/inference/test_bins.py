@@ -73,18 +73,23 @@ def compared(content: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The score of one image a bin, named after the image."""
+def plain_results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one image a bin, named after the image."""
     folder = tmp_path_factory.mktemp("plain")
     assert prep(data, folder / "bins") == 1
     assert infer(data, folder / "bins", folder / "r", "--batchsize", "2", "--outfmt", "BIN") == 0
-    content = score(data, folder / "r")
+    return folder / "r"
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, plain_results: Path) -> dict[str, Any]:
+    """Their score."""
+    content = score(data, plain_results)
     assert content["images"] == IMAGES - 1
     return content
 
 
-@pytest.mark.parametrize("outfmt", ["TXT", "BIN", "NPY"])
-@pytest.mark.parametrize(
+PACKINGS = pytest.mark.parametrize(
     ("packing", "batch"),
     [
         (["--images-per-bin", "4", "--bin-names", "in_{i:03d}.bin"], "8"),
@@ -95,6 +100,10 @@ def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     ],
     ids=["two bins a batch", "one bin a batch", "numbered", "folders", "mirrored"],
 )
+
+
+@PACKINGS
+@pytest.mark.parametrize("outfmt", ["TXT", "BIN", "NPY"])
 def test_the_score_is_that_of_plain_bins(
     data: Path,
     tmp_path: Path,
@@ -114,6 +123,47 @@ def test_the_score_is_that_of_plain_bins(
         assert made["problems"] == plain["problems"]
     else:
         assert compared(made) == compared(plain)
+
+
+@PACKINGS
+@pytest.mark.parametrize("outfmt", ["TXT", "BIN", "NPY"])
+def test_their_logits_are_compared_with_those_of_plain_bins(
+    data: Path,
+    tmp_path: Path,
+    plain_results: Path,
+    packing: list[str],
+    batch: str,
+    outfmt: str,
+) -> None:
+    prep(data, tmp_path / "bins", *packing)
+    infer(data, tmp_path / "bins", tmp_path / "r", "--batchsize", batch, "--outfmt", outfmt)
+    out, limit = tmp_path / "c.json", "1e-6" if outfmt == "TXT" else "0"
+    options = ["--max-difference", limit, "--json", str(out)]
+    sides = [str(plain_results), str(tmp_path / "r")]
+    for a, b in (sides, sides[::-1]):
+        assert main(["compare", a, b, *options]) == 0
+        assert json.loads(out.read_text())["images"] == IMAGES - 1
+    assert main(["compare", *sides, str(data / "labels.txt"), *options]) == 0
+
+
+def test_damaged_results_of_several_images_are_not_compared(
+    data: Path, tmp_path: Path, plain_results: Path
+) -> None:
+    prep(data, tmp_path / "bins", "--images-per-bin", "4", "--bin-names", "in_{i:03d}.bin")
+    infer(data, tmp_path / "bins", tmp_path / "r", "--batchsize", "4", "--outfmt", "BIN")
+    file, out = tmp_path / "r" / "in_000_0.bin", tmp_path / "c.json"
+    whole = file.read_bytes()
+    for damaged, why in (
+        (whole[:-8], "its 104 bytes are cut short"),
+        (whole[:-1], "its 111 bytes are cut short"),
+        (whole + whole[:8], "has 30 values, by infer's record 28"),
+        (b"", "no number in its first row"),
+    ):
+        file.write_bytes(damaged)
+        assert main(["compare", str(plain_results), str(tmp_path / "r"), "--json", str(out)]) == 1
+        content = json.loads(out.read_text())
+        assert content["failed"] == {f"img{i:04d}": f"{file}: {why}" for i in range(4)}
+        assert content["images"] == IMAGES - 1 - 4
 
 
 def test_bins_in_the_order_of_the_images(data: Path, tmp_path: Path) -> None:

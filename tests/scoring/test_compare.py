@@ -251,6 +251,9 @@ def test_identical_logits_are_called_identical(
     comparison = compared(tmp_path, Path(a), Path(b), "--min-cosine", "1", "--max-difference", "0")
     shown = capsys.readouterr().out
     assert "the logits are identical\n" in shown
+    for side in (a, b):
+        assert f"NaN in the logits of 1 image of {side}, such as i0\n" in shown
+    assert (comparison["nan_a"], comparison["nan_b"]) == (["i0"], ["i0"])
     assert "largest difference" not in shown
     assert (comparison["lowest_cosines"], comparison["largest_differences"]) == ([], [])
     assert (comparison["min_cosine"], comparison["max_difference"]) == (1.0, 0.0)

@@ -331,6 +331,9 @@ def test_folders_that_cannot_be_scored(
     error = capsys.readouterr().err
     assert error.startswith("zoofast: error: ")
     assert error.count("\n") == 1
+    for words in (["score", "/", str(run / "labels.txt")], ["compare", "/", str(run / "results")]):
+        assert main(words) == 2
+        assert "/: holds no result files" in capsys.readouterr().err
 
 
 def test_outputs_that_cannot_be_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

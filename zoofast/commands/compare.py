@@ -112,7 +112,8 @@ def _compare(args: argparse.Namespace) -> Comparison:
     labels = read_labels(args)
     reading = ReadOptions(args.output_index, bin_dtype=args.bin_dtype)
     options = ScoreOptions(args.top_k, args.label_offset)
-    a, b = (open_results(Path(path), reading) for path in (args.a, args.b))
+    labelled = labels.by_name if labels else None
+    a, b = (open_results(Path(path), reading, labelled) for path in (args.a, args.b))
     if isinstance(a, Accuracies) or isinstance(b, Accuracies):
         logits_needed = {
             "--max-flips": args.max_flips,
@@ -172,6 +173,7 @@ def print_summary(comparison: Comparison) -> None:
         return
     images, flips = comparison.images, len(comparison.flips)
     say(f"same best class: {images - flips} of {images} ({percent(1 - flips / images, 2)})")
+    say(*comparison.nan_lines())
     if comparison.identical:
         say("the logits are identical")
         return

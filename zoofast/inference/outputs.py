@@ -163,4 +163,4 @@ def open_folder(output: str, dirname: str | None) -> Path:
 
 def sibling_path(folder: Path, suffix: str) -> Path:
     """<folder><suffix>. The guides' scripts would take a file inside the folder for a result."""
-    return folder.with_name(folder.name + suffix)
+    return folder.parent / (folder.name + suffix)  # with_name refuses the root folder

@@ -47,6 +47,7 @@ def compare_report(
         summary = ["No threshold that was given is exceeded."]
     if comparison.identical:
         summary.append("The logits are identical.")
+    summary += [f"{line}." for line in comparison.nan_lines()]
     return ReportData("Comparison", f"{comparison.a} · {comparison.b}", figures, summary, sections)
 
 

@@ -39,24 +39,38 @@ def name_images(
     return replace(listing, names=names)
 
 
+def list_bins(
+    folder: Path | str, record: RunRecord, options: ReadOptions
+) -> tuple[ResultFolder, ResultFolder, str, int]:
+    """Lists result files of several images each.
+
+    Returns the listing of the files; one of their rows, by the images' names, "" for a row without
+    an image; the element type of .bin files; and the number of classes. Raises ResultError as
+    list_results and result_format do.
+    """
+    listing = list_results(folder, options.output_index, options.kind)
+    dtype, classes = result_format(listing, options.bin_dtype, record)
+    if classes is None:
+        raise ResultError(f"{folder}: infer has not recorded its outputs; run infer again")
+    names = [name for sample in listing.names for name in images_of(record, sample)]
+    files = [file for file in listing.files for _ in range(record.images_per_file)]
+    return listing, replace(listing, names=names, files=files), dtype, classes
+
+
 def read_bins(
     folder: Path | str,
     record: RunRecord,
     k: int,
     options: ReadOptions,
     progress: Callable[[int, int], None],
-) -> tuple[ResultFolder, NDArray[np.void], TopK, int | None]:
+) -> tuple[ResultFolder, NDArray[np.void], TopK, int]:
     """The rows of result files of several images each, as if each row were a file.
 
-    Returns a listing of the rows, "" for a row without an image; each row's _logits.RESULT_DTYPE;
-    the k best classes of each; and how many classes the record says. Raises ResultError as
-    list_results and result_format do.
+    Returns the listing of the rows; each row's _logits.RESULT_DTYPE; the k best classes of each;
+    and how many classes the record says. Raises ResultError as list_bins does.
     """
-    listing = list_results(folder, options.output_index, options.kind)
-    dtype, classes = result_format(listing, options.bin_dtype, record)
+    listing, listing_of_rows, dtype, classes = list_bins(folder, record, options)
     images = record.images_per_file
-    if classes is None or len(record.outputs) <= listing.output_index:
-        raise ResultError(f"{folder}: infer has not recorded its outputs; run infer again")
     rows = images * len(listing.files)
     results = np.zeros(rows, _logits.RESULT_DTYPE)
     best = TopK.empty(rows, min(k, classes))
@@ -64,21 +78,27 @@ def read_bins(
         if i % FILES_PER_STEP == 0:
             progress(i, len(listing.files))
         part = slice(i * images, (i + 1) * images)
-        logits = _read(listing.folder / file, dtype, results[part])
-        results["count"][part] = classes
-        if logits.size == images * classes:
-            ranked = TopK.of_logits(logits.reshape(images, classes), k)
-        else:
-            ranked = _no_rows(images, best)
-            results["count"][part] = logits.size
-        if 0 < logits.size < images * classes:  # also if it has as many values as one image
-            results["status"][part] = _logits.BYTES
-            results["offset"][part] = (listing.folder / file).stat().st_size
+        logits = read_bin(listing.folder / file, dtype, (images, classes), results[part])
+        ranked = _no_rows(images, best) if logits is None else TopK.of_logits(logits, k)
         best.put(np.arange(rows)[part], ranked)
     progress(len(listing.files), len(listing.files))
-    names = [name for sample in listing.names for name in images_of(record, sample)]
-    files = [file for file in listing.files for _ in range(images)]
-    return replace(listing, names=names, files=files), results, best, classes
+    return listing_of_rows, results, best, classes
+
+
+def read_bin(
+    path: Path, dtype: str, shape: tuple[int, int], results: NDArray[np.void]
+) -> NDArray[np.float32] | None:
+    """The logits of a file of several images, of the shape (images, classes).
+
+    None where it has other values; `results`, each image's _logits.RESULT_DTYPE, say what it has.
+    """
+    logits = _read(path, dtype, results)
+    images, classes = shape
+    results["count"] = classes if logits.size == images * classes else logits.size
+    if 0 < logits.size < images * classes:  # also if it has as many values as one image
+        results["status"] = _logits.BYTES
+        results["offset"] = path.stat().st_size
+    return logits.reshape(shape) if logits.size == images * classes else None
 
 
 def _read(path: Path, dtype: str, results: NDArray[np.void]) -> NDArray[np.float32]:

@@ -11,15 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast import _logits
 from zoofast.base.files import read_file
 from zoofast.base.parsing import parse_json
 from zoofast.base.rows import names_path, read_named_rows
+from zoofast.base.text import counted
 from zoofast.errors import LabelError, ResultError
+from zoofast.scoring.bins import list_bins, name_images, read_bin
 from zoofast.scoring.class_names import ClassNames, name_classes
 from zoofast.scoring.formats import find_record, result_format
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.listing import list_results
-from zoofast.scoring.results import DEFAULT_READING, ReadOptions, read_logits
+from zoofast.scoring.results import DEFAULT_READING, ReadOptions, read_failure, read_logits
 from zoofast.scoring.score import DEFAULT_SCORING, ScoreOptions, true_classes
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
@@ -49,24 +52,61 @@ class LogitSource(Protocol):
 
 
 class FolderLogits:
-    """Result files, as `zoofast score` reads them."""
+    """Result files, as `zoofast score` reads them. labelled: the names that have a label, as in
+    name_images."""
 
-    def __init__(self, folder: Path, reading: ReadOptions = DEFAULT_READING) -> None:
-        listing = list_results(folder, reading.output_index, reading.kind)
-        self.source, self.names, self.duplicates = str(folder), listing.names, listing.duplicates
+    def __init__(
+        self,
+        folder: Path,
+        reading: ReadOptions = DEFAULT_READING,
+        labelled: Mapping[str, int] | None = None,
+    ) -> None:
         record = find_record(folder)
-        self._bin_dtype, self._values = result_format(listing, reading.bin_dtype, record)
-        self._files = {
-            name: folder / file for name, file in zip(listing.names, listing.files, strict=True)
-        }
+        self._images = 1  # of each file
+        self._classes: int | None
+        if record is not None and record.images and record.images_per_file > 1:
+            self._images = record.images_per_file
+            _, listing, self._bin_dtype, self._classes = list_bins(folder, record, reading)
+        else:
+            listing = list_results(folder, reading.output_index, reading.kind)
+            self._bin_dtype, self._classes = result_format(listing, reading.bin_dtype, record)
+            if record is not None and record.images:
+                listing = name_images(listing, record, labelled or {})
+        self.source, self.duplicates = str(folder), listing.duplicates
+        self._rows: dict[str, tuple[Path, int]] = {}  # sample -> its file, and its row of that
+        for i, (name, file) in enumerate(zip(listing.names, listing.files, strict=True)):
+            if name:  # not filling, mirrored copies
+                self._rows[name] = folder / file, i % self._images
+        self.names = list(self._rows)
+        self._last: tuple[Path, NDArray[np.float32]] | None = None  # file of several images
 
     def row(self, name: str) -> NDArray[np.float32]:
-        row = read_logits(self._files[name], bin_dtype=self._bin_dtype)
-        if self._values not in (None, len(row)):
-            raise ResultError(
-                f"{self._files[name]}: has {len(row)} values, by infer's record {self._values}"
-            )
+        file, i = self._rows[name]
+        row: NDArray[np.float32]
+        if self._images > 1:
+            row = self._read_several(file)[i]
+            return row
+        row = read_logits(file, bin_dtype=self._bin_dtype)
+        if self._classes not in (None, len(row)):
+            raise self._wrong_length(file, len(row))
         return row
+
+    def _read_several(self, file: Path) -> NDArray[np.float32]:
+        """(images, classes)."""
+        if self._last is None or self._last[0] != file:
+            results = np.zeros(1, _logits.RESULT_DTYPE)
+            shape = self._images, self._classes or 0
+            rows = read_bin(file, self._bin_dtype, shape, results)
+            if failure := read_failure(results[0]):
+                raise ResultError(f"{file}: {failure}")
+            if rows is None:
+                raise self._wrong_length(file, int(results["count"][0]))
+            self._last = file, rows
+        return self._last[1]
+
+    def _wrong_length(self, file: Path, values: int) -> ResultError:
+        wanted = self._images * (self._classes or 0)
+        return ResultError(f"{file}: has {values} values, by infer's record {wanted}")
 
 
 class SavedLogits:
@@ -139,11 +179,16 @@ def read_accuracies(path: Path) -> Accuracies:
 
 
 def open_results(
-    path: Path, reading: ReadOptions = DEFAULT_READING
+    path: Path,
+    reading: ReadOptions = DEFAULT_READING,
+    labelled: Mapping[str, int] | None = None,
 ) -> FolderLogits | SavedLogits | Accuracies:
-    """Opens a result folder, a .npy of saved logits, or a .json. Raises ResultError."""
+    """Opens a result folder, a .npy of saved logits, or a .json. Raises ResultError.
+
+    labelled: as in FolderLogits.
+    """
     if path.is_dir():
-        return FolderLogits(path, reading)
+        return FolderLogits(path, reading, labelled)
     if path.suffix == ".npy":
         return SavedLogits(path)
     if path.suffix == ".json":
@@ -197,6 +242,8 @@ class Comparison:
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
     no_label: list[str] = field(default_factory=list)
+    nan_a: list[str] = field(default_factory=list)  # samples, compared, whose logits of A have NaN
+    nan_b: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # sample -> why it is not compared
     has_logits: bool = True
 
@@ -223,6 +270,14 @@ class Comparison:
             numbers = [f"{self.a} (of {self.scored[0]})", f"{self.b} (of {self.scored[1]})"]
             kinds.append(("accuracies are of different numbers of images", numbers))
         return [(what, names) for what, names in kinds if names]
+
+    def nan_lines(self) -> list[str]:
+        """Which side has NaN among its logits, in words."""
+        return [
+            f"NaN in the logits of {counted(len(names), 'image')} of {side}, such as {names[0]}"
+            for side, names in ((self.a, self.nan_a), (self.b, self.nan_b))
+            if names
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the class names, for JSON. NaN and infinite numbers become None."""
@@ -306,6 +361,8 @@ def compare_logits(
             cosine_sum += float(np.sum([each.cosine for each in differences]))
             comparison.images += len(names)
             _keep_worst(comparison, differences)
+            for with_nan, logits in zip((comparison.nan_a, comparison.nan_b), rows, strict=True):
+                with_nan += [names[i] for i in np.flatnonzero(np.isnan(logits).any(axis=1))]
             count_flips(comparison, names, rows, labels, tallies)
         progress(begin + len(chunk), len(common))
     if not tallies:

@@ -231,6 +231,7 @@ def score_folder(
     """
     record = find_record(Path(folder))
     k = options.top_k + 1  # one class more than is scored shows ties at the last place
+    values: int | None
     if record is not None and record.images and record.images_per_file > 1:
         listing, results, best, values = read_bins(folder, record, k, reading, progress)
     else:
