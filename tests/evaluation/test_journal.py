@@ -162,6 +162,7 @@ def test_logits_are_found_in_any_order(
         assert main([*arguments, "--resume"]) == 2
         error = capsys.readouterr().err
         assert f"has not the logits of the {eval_case.COUNT} images that are done" in error
+        assert "--overwrite" in error and "--resume" not in error
         assert logits.read_bytes() == whole and not out.exists()
 
     logits.write_bytes(whole + row)

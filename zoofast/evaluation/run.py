@@ -80,6 +80,7 @@ class Run:
         # (n,): the places of the images without an answer
         self.todo: Places = np.flatnonzero(is_todo).astype(np.int32)
         self._failed: list[int] = []  # the places of evaluation.failures
+        self._has_begun = False
         evaluation.resumed = len(items) - len(self.todo)
         self.state = EvalProgress(evaluation.resumed)
         self._counted = 0  # answers that self.state.hits includes
@@ -135,7 +136,8 @@ class Run:
     def ending(self) -> Iterator[None]:
         """Sets evaluation.state when the block ends, and scores what is done, also after Ctrl-C.
 
-        With a journal, an error says that what is done is kept.
+        With a journal, an error says that what is done is kept; before the end of `begin`, an error
+        says itself how to go on.
         """
         evaluation, options = self._evaluation, self.options
         try:
@@ -144,7 +146,7 @@ class Run:
         except KeyboardInterrupt:
             evaluation.state = "partial"
         except ZoofastError as error:
-            if options.journal is None or not self.answers.count:
+            if options.journal is None or not self.answers.count or not self._has_begun:
                 raise
             message = f"{error}; the images that are done are kept, and --resume continues"
             raise type(error)(message) from error
@@ -161,6 +163,7 @@ class Run:
         if self.options.logits is not None:
             self._logits = self._reopen_logits(self.options.logits)
             self._stack.callback(self._logits.close)
+        self._has_begun = True
 
     def _check_resumed(self) -> None:
         """Raises OutputError when the journal's classes cannot be of this model."""
