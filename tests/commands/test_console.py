@@ -285,6 +285,15 @@ def test_closed_streams(stream: int, place: Path, command: Callable[[str], list[
     assert done.stderr == ""
 
 
+def test_a_result_on_a_closed_standard_output_is_an_error(
+    place: Path, command: Callable[[str], list[str]]
+) -> None:
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *command("score"), "--json", "-"]
+    done = subprocess.run(words, capture_output=True, cwd=place, text=True)
+    assert done.returncode == 2
+    assert done.stderr == ("zoofast: error: standard output is closed; name a file instead of -\n")
+
+
 @pytest.mark.parametrize("name", ["prep", "eval", "infer", "bench", "score", "compare", "profile"])
 def test_json_on_standard_output_stands_alone(
     name: str,

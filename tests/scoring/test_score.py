@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -340,6 +341,11 @@ def test_outputs_that_cannot_be_written(run: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit, match="2"):
         score(run, "-o", str(run / "absent" / "r.json"))
     assert "/absent does not exist: mkdir -p" in capsys.readouterr().err
+    longest = os.pathconf(run, "PC_NAME_MAX") - len(".part") - 1
+    score(run, "-o", str(run / ("x" * longest)))
+    with pytest.raises(SystemExit, match="2"):
+        score(run, "-o", str(run / ("x" * (longest + 1))))
+    assert "the name is 1 byte too long" in capsys.readouterr().err
 
 
 # ---- the tally ---------------------------------------------------------------

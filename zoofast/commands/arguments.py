@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe
+from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe, part_path
 from zoofast.base.rows import names_path
-from zoofast.base.text import quoted
+from zoofast.base.text import counted, quoted
 from zoofast.base.urls import is_url
 from zoofast.commands.console import STDOUT, warn
 from zoofast.errors import OutputError
@@ -132,6 +132,10 @@ def file_to_write(text: str) -> str:
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text}: the folder {folder} cannot be written to")
+    nbytes, limit = len(os.fsencode(part_path(Path(text)).name)), os.pathconf(folder, "PC_NAME_MAX")
+    if 0 < limit < nbytes:  # -1: the file system has no limit
+        too_many = counted(nbytes - limit, "byte")
+        raise argparse.ArgumentTypeError(f"{text}: the name is {too_many} too long")
     return text
 
 

@@ -43,6 +43,10 @@ REPLACEMENTS = {"µ": "u", "×": "x", "÷": "/", "→": "->", "…": "...", "–
 # ---- standard output and standard error --------------------------------------------------
 
 
+class _Closed(io.StringIO):
+    """Stands for a stream that the shell has closed, as `>&-` does. What is written is lost."""
+
+
 class _Stream:
     """Standard output or standard error, as a text stream that fails in a defined way.
 
@@ -52,6 +56,7 @@ class _Stream:
 
     def __init__(self, stream: TextIO, name: str, raises: bool) -> None:
         self._stream, self._name, self._raises = stream, name, raises
+        self.is_closed = isinstance(stream, _Closed)
 
     def write(self, text: str) -> int:
         with self._errors():
@@ -105,8 +110,8 @@ def safe_streams() -> Iterator[None]:
         (sys.stdout, "standard output", True),
         (sys.stderr, "standard error", False),
     ):
-        if stream is None:  # closed by the shell: >&-
-            stream = io.StringIO()
+        if stream is None:
+            stream = _Closed()
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="zoofast.replace")
         streams.append(cast(TextIO, _Stream(stream, name, raises)))
@@ -118,11 +123,13 @@ def safe_streams() -> Iterator[None]:
 @contextmanager
 def only_data_on_stdout(active: bool) -> Iterator[None]:
     """Within the block, what people read goes to standard error, so that standard output holds
-    only what `write_result` writes."""
+    only what `write_result` writes. Raises OutputError where standard output is closed."""
     global _data_stream
     if not active:
         yield
         return
+    if isinstance(sys.stdout, _Stream) and sys.stdout.is_closed:
+        raise OutputError("standard output is closed; name a file instead of -")
     before, _data_stream = _data_stream, sys.stdout
     try:
         with redirect_stdout(sys.stderr):
