@@ -24,9 +24,10 @@ def test_items_are_those_of_a_list(items: list[Item]) -> None:
     made = Items()
     for item in items:
         made.append(item)
-    assert made == items and [made[i] for i in range(len(items))] == items
+    assert made == items and list(made) == items
+    assert [made[i] for i in range(len(items))] == items
     assert list(made.names()) == [item.name for item in items]
-    assert made[1::2] == items[1::2] and made[-2:] == items[-2:]
+    assert made[1::2] == items[1::2] and list(made[-2:]) == items[-2:]
 
 
 def test_a_size_that_no_file_has() -> None:

@@ -94,6 +94,9 @@ class Selection(Sequence[T]):
             return Selection(self._items, self.places[index])
         return self._items[int(self.places[index])]
 
+    def __iter__(self) -> Iterator[T]:
+        return map(self._items.__getitem__, map(int, self.places))
+
 
 class Mapped(Sequence[T]):
     """What `function` gives for each of `items`, when it is asked for. It holds no copy."""

@@ -8,7 +8,6 @@ here.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -226,7 +226,6 @@ class Ring(ABC, Generic[T]):
             ) from error
         self._free = list(self.ring)
         self._queue: deque[_Queued] = deque()
-        self._next_item = 0
         # To write a file may take as long as to compute two images. Two more writers keep a
         # single computing thread from waiting for a slow write.
         # Pixels go to the page cache, which takes much less time.
@@ -235,7 +234,8 @@ class Ring(ABC, Generic[T]):
         self._pillow: ThreadPoolExecutor | None = None
         self._pixels = None if cache is None else cache.open(source, recipe)
         self._reader: ReadAhead | None = None
-        self._fetched: list[Fetched | None] = []  # of the next batch, which is not complete
+        self._upcoming: list[Item] = []  # the next batch, if its bytes are not all there
+        self._fetched: list[Fetched | None] = []  # those that are
         try:
             self._open_reader()
         except BaseException:
@@ -243,7 +243,9 @@ class Ring(ABC, Generic[T]):
             raise
 
     def _open_reader(self) -> None:
-        """Begins to fetch the items' bytes, if the source's bytes are fetched."""
+        """Begins with the first item, and to fetch the items' bytes, if the source's bytes are
+        fetched."""
+        self._next_item, self._rest = 0, iter(self._items)
         if self._reader is not None:
             self._reader.close()
         if isinstance(self._source, FetchedSource):
@@ -276,7 +278,7 @@ class Ring(ABC, Generic[T]):
 
     def restart(self, items: Sequence[Item]) -> None:
         """Begins with other items of the source; call this after the last batch was taken."""
-        self._items, self._next_item = items, 0
+        self._items = items
         self._open_reader()
 
     def take(self) -> T | None:
@@ -301,13 +303,13 @@ class Ring(ABC, Generic[T]):
     def _fill(self, wait: bool = False) -> None:
         """Gives batches to the pool. wait: for fetched bytes, if no batch is queued."""
         while self._free and self._next_item < len(self._items):
-            end = self._next_item + self._free[-1].capacity
-            items = list(self._items[self._next_item : end])
+            items = self._upcoming or list(islice(self._rest, self._free[-1].capacity))
             fetched = None
             if self._reader is not None:
+                self._upcoming = items
                 if not self._fetch(items, wait and not self._queue):
                     return
-                fetched, self._fetched = self._fetched, []
+                fetched, self._fetched, self._upcoming = self._fetched, [], []
             batch = self._free.pop()
             self._next_item += len(items)
             self._submit(batch, items, fetched)
@@ -320,7 +322,7 @@ class Ring(ABC, Generic[T]):
             return False
         first = self._next_item
         flags = self._is_fetched[first + len(self._fetched) : first + len(items)].tolist()
-        for is_fetched, run in itertools.groupby(flags):
+        for is_fetched, run in groupby(flags):
             left = len(list(run))
             if not is_fetched:
                 self._fetched += [None] * left

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple, overload
 
@@ -117,6 +118,23 @@ class Items(Sequence[Item]):
             self._problems.get(number),
             self._archives[run],
         )
+
+    def __iter__(self) -> Iterator[Item]:
+        """In half the time of asking for each."""
+        names, problems, where = self._names, self._problems, self._where
+        offset, nbytes = None, 0
+        bases = enumerate(self._bases)
+        ends = [*self._begins[1:], len(self._bases)]
+        for run, begin in enumerate(self._begins):
+            folder, archive = self._folders[run], self._archives[run]
+            for number, base in islice(bases, ends[run] - begin):
+                if where is not None:
+                    offset, nbytes = where[2 * number], where[2 * number + 1]
+                    if offset == _NO_OFFSET:
+                        offset = None
+                name = names[number] if number in names else base.partition(".")[0]
+                problem = problems.get(number) if problems else None
+                yield Item(name, folder + base, offset, nbytes, problem, archive)
 
 
 class Names(Mapped[str]):
