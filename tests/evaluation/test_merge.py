@@ -74,7 +74,7 @@ def test_what_is_missing_double_or_other_is_named(case: tuple[Path, list[str]]) 
         return done.stderr
 
     folder, words = case
-    assert "1 of 3 shards are missing: 3/3" in said("s2", "s1")
+    assert "1 shard of 3 missing: 3/3" in said("s2", "s1")
     assert "are both shard 1/3; give one of them" in said("s1", "s2", "s1", "s3")
     assert "none.json: no such shard: no folder, and no journal" in said("s1", "none")
     assert evaluate(folder, words, "k3", "--shard", "2/3", "--top-k", "3") == 1
@@ -106,7 +106,7 @@ def test_what_is_missing_double_or_other_is_named(case: tuple[Path, list[str]]) 
     )
     text = journal.read_text().replace(f'"{mine}"', f'"{first}"')
     (folder / "other.json.journal").write_text(text)
-    assert f"stand in two shards: {first} (in " in said("s1", "other", "s3")
+    assert f"in two shards: {first} (in " in said("s1", "other", "s3")
 
 
 def test_limits_and_labels(

@@ -267,7 +267,7 @@ def test_a_missing_label_is_said_before_the_work(
 ) -> None:
     (images / "other.JPEG").write_bytes(FILES["img0000.JPEG"])
     side = tmp_path / "label.txt"
-    with pytest.raises(OutputError, match=r"label.txt: 1 images have no label \(other\)"):
+    with pytest.raises(OutputError, match=r"label.txt: 1 image without a label \(other\)"):
         run(images, tmp_path / "out", chosen, BY_4, side_file=str(side))
     assert not bins(tmp_path / "out")
     assert not side.exists()

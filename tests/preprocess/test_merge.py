@@ -147,7 +147,7 @@ def test_what_is_missing_or_double_is_named(images: Path, tmp_path: Path) -> Non
     first, second, third = parts = [tmp_path / f"part{i}" for i in range(N)]
     for i, part in enumerate(parts, 1):
         prep(images, part, recipe, "--shard", f"{i}/{N}")
-    assert "1 of 3 shards are missing: 2/3" in said(third, first)
+    assert "1 shard of 3 missing: 2/3" in said(third, first)
     shutil.copytree(second, tmp_path / "copy")
     assert "copy are both shard 2/3; give one of them" in said(*parts, tmp_path / "copy")
     prep(images, tmp_path / "other", recipe, "--shard", "2/3", "--dtype", "float16")
@@ -157,12 +157,12 @@ def test_what_is_missing_or_double_is_named(images: Path, tmp_path: Path) -> Non
     assert "holds no zoofast-prep.json" in said(first, images)
     gone = sorted(second.glob("*.bin"))[0]
     gone.unlink()
-    assert f"1 tensors are missing or not whole: {gone.name}" in said(*parts)
+    assert f"1 tensor missing or not whole: {gone.name}" in said(*parts)
     content = json.loads((second / MANIFEST).read_text())
     stolen = json.loads((first / MANIFEST).read_text())["names"][0]
     content["names"][0] = stolen
     (second / MANIFEST).write_text(json.dumps(content))
-    assert f"stand in two shards: {stolen} (in " in said(*parts)
+    assert f"in two shards: {stolen} (in " in said(*parts)
     (second / MANIFEST).write_text(json.dumps({**content, "places_without_name": [99]}))
     assert "holds tensors of several runs" in said(*parts)
     (second / MANIFEST).write_text(json.dumps({**content, "state": "interrupted"}))
@@ -239,7 +239,7 @@ def test_tensors_that_are_not_whole(images: Path, tmp_path: Path) -> None:
     parts = two_shards(images, tmp_path)
     cut = sorted(parts[1].glob("*.bin"))[0]
     os.truncate(cut, cut.stat().st_size - 1)
-    assert f"1 tensors are missing or not whole: {cut.name}" in said(tmp_path / "out", *parts)
+    assert f"1 tensor missing or not whole: {cut.name}" in said(tmp_path / "out", *parts)
 
 
 def test_packs_that_lack_an_image(images: Path, tmp_path: Path) -> None:

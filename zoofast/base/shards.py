@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.base.text import listed
+from zoofast.base.text import counted, listed
 from zoofast.errors import OutputError
 
 NAMES_SHOWN = 5
@@ -47,7 +47,7 @@ def check_shards(shards: Sequence[tuple[str, tuple[int, int]]]) -> None:
     missing = [f"{i}/{n}" for i in range(1, n + 1) if i not in holders]
     if missing:
         raise OutputError(
-            f"{len(missing)} of {n} shards are missing: {listed(missing, NAMES_SHOWN)}"
+            f"{counted(len(missing), 'shard')} of {n} missing: {listed(missing, NAMES_SHOWN)}"
         )
 
 
@@ -59,4 +59,6 @@ def check_names(shards: Sequence[tuple[str, Sequence[str]]]) -> None:
         twice += [f"{name} (in {first[name]} and {where})" for name in names if name in first]
         first.update(dict.fromkeys(names, where))
     if twice:
-        raise OutputError(f"{len(twice)} images stand in two shards: {listed(twice, NAMES_SHOWN)}")
+        raise OutputError(
+            f"{counted(len(twice), 'image')} in two shards: {listed(twice, NAMES_SHOWN)}"
+        )

@@ -180,8 +180,8 @@ def side_file(
     missing = [name for each in bins for name in each.images if name and name not in labels]
     if wanted and missing:
         raise OutputError(
-            f"{path}: {len(missing)} images have no label ({missing[0]}); give the labels with "
-            "--labels"
+            f"{path}: {counted(len(missing), 'image')} without a label ({missing[0]}); give the "
+            "labels with --labels"
         )
     if is_array:
         array = np.full((len(bins), packing.images), -1, np.int64)

@@ -23,7 +23,7 @@ from zoofast.base.shards import (
     parse_shard,
     shard_places,
 )
-from zoofast.base.text import listed
+from zoofast.base.text import counted, listed
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import Bin
 from zoofast.preprocess.folder import check_space, locked_folder
@@ -165,7 +165,7 @@ def _check_files(shards: Sequence[_Shard], files: Sequence[Sequence[str]]) -> No
         missing = [file for file in of_shard if _size(each.folder / file) != nbytes]
         if missing:
             raise OutputError(
-                f"{each.folder}: {len(missing)} tensors are missing or not whole: "
+                f"{each.folder}: {counted(len(missing), 'tensor')} missing or not whole: "
                 f"{listed(missing, NAMES_SHOWN)}; prepare them with zoofast prep --resume"
             )
 

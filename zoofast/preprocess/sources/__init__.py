@@ -17,6 +17,7 @@ import os
 
 import numpy as np
 
+from zoofast.base.text import counted
 from zoofast.base.urls import is_url, shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.folder import from_folder
@@ -131,6 +132,6 @@ def _check_duplicates(items: Items | list[Item]) -> None:
     if clashes:
         more = f", and {len(clashes) - 3} more" if len(clashes) > 3 else ""
         raise SourceError(
-            f"{len(clashes)} images would overwrite another's output, since names end at the "
-            f"first dot: {'; '.join(clashes[:3])}{more}; rename them"
+            f"{counted(len(clashes), 'image')} would overwrite another's output, since names end "
+            f"at the first dot: {'; '.join(clashes[:3])}{more}; rename them"
         )
