@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from zoofast.base.rows import NamedRows
 from zoofast.cli import main
-from zoofast.scoring.compare import SavedLogits, compare_logits
+from zoofast.scoring.compare import compare_logits
 from zoofast.scoring.labels import Labels
+from zoofast.scoring.logit_sources import SavedLogits
 
 CLASSES = 7
 

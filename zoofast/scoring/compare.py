@@ -6,23 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast import _logits
 from zoofast.base.files import read_file
 from zoofast.base.parsing import parse_json
-from zoofast.base.rows import names_path, read_named_rows
 from zoofast.base.text import counted
 from zoofast.errors import LabelError, ResultError
-from zoofast.scoring.bins import list_bins, name_images, read_bin
 from zoofast.scoring.class_names import ClassNames, name_classes
-from zoofast.scoring.formats import find_record, result_format
 from zoofast.scoring.labels import Labels
-from zoofast.scoring.listing import list_results
-from zoofast.scoring.results import DEFAULT_READING, ReadOptions, read_failure, read_logits
+from zoofast.scoring.logit_sources import FolderLogits, LogitSource, SavedLogits
+from zoofast.scoring.results import DEFAULT_READING, ReadOptions
 from zoofast.scoring.score import DEFAULT_SCORING, ScoreOptions, true_classes
 from zoofast.scoring.tally import Tally
 from zoofast.scoring.topk import TopK
@@ -30,104 +26,6 @@ from zoofast.scoring.topk import TopK
 IMAGES_PER_CHUNK = 1024  # whose logits are in memory at a time
 MAX_WORST = 10  # images in each list of the worst
 _GUIDE_ACCURACY = re.compile(r"Top([0-9]{1,9}) accuracy")
-
-
-class LogitSource(Protocol):
-    """Logits by sample name."""
-
-    @property
-    def source(self) -> str:
-        """The file or folder."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The samples that have one result."""
-
-    @property
-    def duplicates(self) -> Mapping[str, list[str]]:
-        """Sample -> its several result files."""
-
-    def row(self, name: str) -> NDArray[np.float32]:
-        """(classes,). Raises ResultError naming the file."""
-
-
-class FolderLogits:
-    """Result files, as `zoofast score` reads them. labelled: the names that have a label, as in
-    name_images."""
-
-    def __init__(
-        self,
-        folder: Path,
-        reading: ReadOptions = DEFAULT_READING,
-        labelled: Mapping[str, int] | None = None,
-    ) -> None:
-        record = find_record(folder)
-        self._images = 1  # of each file
-        self._classes: int | None
-        if record is not None and record.images and record.images_per_file > 1:
-            self._images = record.images_per_file
-            _, listing, self._bin_dtype, self._classes = list_bins(folder, record, reading)
-        else:
-            listing = list_results(folder, reading.output_index, reading.kind)
-            self._bin_dtype, self._classes = result_format(listing, reading.bin_dtype, record)
-            if record is not None and record.images:
-                listing = name_images(listing, record, labelled or {})
-        self.source, self.duplicates = str(folder), listing.duplicates
-        self._rows: dict[str, tuple[Path, int]] = {}  # sample -> its file, and its row of that
-        for i, (name, file) in enumerate(zip(listing.names, listing.files, strict=True)):
-            if name:  # not filling, mirrored copies
-                self._rows[name] = folder / file, i % self._images
-        self.names = list(self._rows)
-        self._last: tuple[Path, NDArray[np.float32]] | None = None  # file of several images
-
-    def row(self, name: str) -> NDArray[np.float32]:
-        file, i = self._rows[name]
-        row: NDArray[np.float32]
-        if self._images > 1:
-            row = self._read_several(file)[i]
-            return row
-        row = read_logits(file, bin_dtype=self._bin_dtype)
-        if self._classes not in (None, len(row)):
-            raise self._wrong_length(file, len(row))
-        return row
-
-    def _read_several(self, file: Path) -> NDArray[np.float32]:
-        """(images, classes)."""
-        if self._last is None or self._last[0] != file:
-            results = np.zeros(1, _logits.RESULT_DTYPE)
-            shape = self._images, self._classes or 0
-            rows = read_bin(file, self._bin_dtype, shape, results)
-            if failure := read_failure(results[0]):
-                raise ResultError(f"{file}: {failure}")
-            if rows is None:
-                raise self._wrong_length(file, int(results["count"][0]))
-            self._last = file, rows
-        return self._last[1]
-
-    def _wrong_length(self, file: Path, values: int) -> ResultError:
-        wanted = self._images * (self._classes or 0)
-        return ResultError(f"{file}: has {values} values, by infer's record {wanted}")
-
-
-class SavedLogits:
-    """A file of `zoofast eval --save-logits`."""
-
-    duplicates: Mapping[str, list[str]] = {}
-
-    def __init__(self, path: Path) -> None:
-        self.source = str(path)
-        self.names, self._rows = read_named_rows(path)
-        if self._rows.ndim != 2 or self._rows.dtype.kind != "f" or not self._rows.shape[1]:
-            raise ResultError(
-                f"{path}: holds {self._rows.dtype}{list(self._rows.shape)}; logits are floats of "
-                "shape [images, classes]"
-            )
-        if len(set(self.names)) != len(self.names):
-            raise ResultError(f"{names_path(path)}: names a sample twice")
-        self._index = {name: i for i, name in enumerate(self.names)}
-
-    def row(self, name: str) -> NDArray[np.float32]:
-        return np.asarray(self._rows[self._index[name]], np.float32)
 
 
 @dataclass(frozen=True)
