@@ -42,6 +42,12 @@ def other(image):
     return mine(image) + np.float32(1)
 def fails(image):
     raise KeyError("no such\\nimage")
+def flat(image):
+    return mine(image)[0]
+def batch(image):
+    return mine(image)[None]
+def words(image):
+    return {"pixel_values": mine(image)}
 """
 
 
@@ -122,7 +128,20 @@ def test_check_against_the_users_own_code(card: str, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     assert "0 of 3 images equal" in captured.out
     assert "differs: img0000: 4800 of 4800 values differ, by at most 1" in captured.err
-    assert main([*words, "mine_recipe_15:fails"]) == 2
-    assert "mine_recipe_15:fails: KeyError: 'no such" in capsys.readouterr().err
+    assert main([*words, "mine_recipe_15:fails", "--count", "2"]) == 1
+    captured = capsys.readouterr()
+    assert "differs: img0000: only zoofast makes a tensor; the transform raises" in captured.err
+    assert "KeyError: 'no such" in captured.err and "0 of 2 images equal" in captured.out
+    assert main(["recipe", "save", card, "-o", "nchw.toml"]) == 0
+    Path("nhwc.toml").write_text(Path("nchw.toml").read_text().replace("NCHW", "NHWC"))
+    words[2] = "nhwc.toml"
+    assert main([*words, "mine_recipe_15:mine"]) == 0
+    for name, shape in (
+        ("flat", "float32 (40, 40)"),
+        ("batch", "float32 (1, 3, 40, 40)"),
+        ("words", "object ()"),
+    ):
+        assert main([*words, f"mine_recipe_15:{name}"]) == 1
+        assert f"img0000: float32 (40, 40, 3) instead of {shape}" in capsys.readouterr().err
     assert main(["recipe", "check", "alexnet", "in"]) == 2
     assert "--against" in capsys.readouterr().err

@@ -223,8 +223,17 @@ def test_timms_border_around_the_whole_image(torchvision: Any, tmp_path: Path) -
     steps = [transforms.ResizeKeepRatio((61, 84), longest=1.0, interpolation="bicubic")]
     steps += [transforms.CenterCropOrPad((70, 84), fill=7), v1.ToTensor()]
     assert_equal(Recipe.from_transforms(v1.Compose(steps)), v1.Compose(steps), sizes)
+    for fill in (7.9, (1, 2, 3), [4.5], (1.2, 3.9, 254.6)):  # torchvision cuts the decimals off
+        padded = v1.Compose([steps[0], transforms.CenterCropOrPad((70, 84), fill), v1.ToTensor()])
+        assert_equal(Recipe.from_transforms(padded), padded, sizes[:2])
+    wide = transforms.ResizeKeepRatio(64, 1.0)
     for step, message in (
         (transforms.ResizeKeepRatio(64), "longest = 1"),
+        (transforms.ResizeKeepRatio(64, 1.0, "random"), "draws the interpolation at random"),
+        (v1.Compose([wide, transforms.CenterCropOrPad(64, (1, 2))]), "fill is neither"),
+        (v1.Compose([wide, transforms.CenterCropOrPad(64, "red")]), "fill is neither"),
+        (v1.Compose([wide, transforms.CenterCropOrPad(64, -1)]), "pad.value"),
+        (v1.Compose([wide, transforms.CenterCropOrPad((64.0, 64))]), "not whole numbers"),
         (transforms.ResizeKeepRatio(64, 1.0, random_scale_prob=1), "without random sizes"),
         (transforms.CenterCropOrPad(64), "after ResizeKeepRatio"),
     ):
@@ -290,6 +299,57 @@ def test_transforms_of_both_versions(torchvision: Any) -> None:
         assert_equal(Recipe.from_transforms(transform), transform)
 
 
+def test_the_numbers_of_normalize(torchvision: Any) -> None:
+    """As in torchvision: one number is for all channels; numbers come in many types."""
+    import torch
+
+    v1, v2 = torchvision.transforms, libraries.load("torchvision.transforms.v2")
+    steps = [v1.Resize(40), v1.CenterCrop(32), v1.ToTensor()]
+    for mean, std in (
+        (0, 1),
+        (0.5, 0.25),
+        ([0.5], STD),
+        (MEAN, (0.25,)),
+        (torch.tensor(0.5), torch.tensor([0.5])),
+        (torch.tensor(MEAN), np.array(STD)),
+        (np.array(MEAN, np.float16), np.float32(0.3)),
+        (tuple(torch.tensor(MEAN)), [True, 2, 3.0]),
+    ):
+        transform = v1.Compose([*steps, v1.Normalize(mean, std)])
+        assert_equal(Recipe.from_transforms(transform), transform)
+    transform = v1.Compose([*steps, v2.Normalize([0.5], torch.tensor(STD))])
+    assert_equal(Recipe.from_transforms(transform), transform)
+    for mean in ("abc", ["0.5"] * 3, None, [10**400] * 3, [1j, 0, 0], [], MEAN[:2]):
+        transform = v1.Compose([*steps, v1.Normalize(mean, 1)])
+        with pytest.raises(Exception):  # noqa: B017  # torchvision raises many types
+            transform(Image.new("RGB", (50, 50)))
+        with pytest.raises(RecipeError, match="step Normalize: mean is neither a finite number"):
+            Recipe.from_transforms(transform)
+    shaped = v1.Normalize(torch.tensor(MEAN).view(3, 1, 1), 1)
+    with pytest.raises(RecipeError, match="step Normalize: mean is neither"):
+        Recipe.from_transforms(v1.Compose([*steps, shaped]))
+
+
+def test_the_filters_of_resize(torchvision: Any) -> None:
+    """v1 takes torchvision's enum and Pillow's numbers; v2 also takes texts."""
+    v1, v2 = torchvision.transforms, libraries.load("torchvision.transforms.v2")
+
+    def transform(resize: Any) -> Any:
+        return v1.Compose([resize, v1.CenterCrop(32), v1.ToTensor()])
+
+    texts = [v2.Resize(40, interpolation=text) for text in ("nearest-exact", "bicubic", "box")]
+    filters = (*range(6), Image.Resampling.LANCZOS, *v1.InterpolationMode)
+    others = [kind.Resize(40, interpolation=filter) for kind in (v1, v2) for filter in filters]
+    for resize in (*texts, *others):
+        one = transform(resize)
+        assert_equal(Recipe.from_transforms(one), one, SIZES[:2])
+    for resize in (v1.Resize(40, "bicubic"), v2.Resize(40, interpolation=6)):
+        with pytest.raises((TypeError, KeyError)):
+            transform(resize)(Image.new("RGB", (50, 50)))
+        with pytest.raises(RecipeError, match="step Resize: the interpolation is no"):
+            Recipe.from_transforms(transform(resize))
+
+
 def torch_float() -> Any:
     import torch
 
@@ -313,13 +373,19 @@ def test_what_a_recipe_cannot_say_is_named(torchvision: Any) -> None:
         ([v1.Resize(64), tensor], "sizes vary"),
         ([crop, v2.ToDtype(torch_float())], "step ToDtype: has no effect on a PIL image"),
         ([crop], "makes no tensor"),
-        ([crop, tensor, v1.Normalize([0.5], [0.5])], "step Normalize: needs three means"),
+        ([crop, tensor, v1.Normalize([0.5] * 2, 1)], "step Normalize: mean is neither"),
+        ([v1.Compose(iter([crop])), tensor], "step Compose: its transforms are not a list"),
+        ([v1.Compose(None), tensor], "step Compose: its transforms are not a list"),
         ([crop, v1.PILToTensor(), v1.Normalize(MEAN, STD)], "step Normalize: needs a float tensor"),
     ]
     for steps, message in cases:
         with pytest.raises(RecipeError) as error:
             from_transforms(v1.Compose(steps))
         assert message in str(error.value)
+    endless = v1.Compose([])
+    endless.transforms.append(endless)
+    with pytest.raises(RecipeError, match="nested too deeply"):
+        from_transforms(endless)
 
 
 def test_the_users_own_function(
@@ -510,13 +576,19 @@ class StandIn:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.error, self.images = recipe, 0.0, 0
+        self.configuration: str | None = "one"
+        self.refused: tuple[int, int] | None = None  # size of an image
 
     def __call__(self, image: Image.Image) -> Any:
         self.images += 1
+        if image.size == self.refused:
+            raise ZeroDivisionError(f"{image.size}\nof many lines")
         return reference.prepare_image(image, self.recipe) + np.float32(self.error)
 
     def imported(self) -> Imported:
-        return Imported(self.recipe, "a stand-in", ("numpy",), lambda: self)
+        return Imported(
+            self.recipe, "a stand-in", ("numpy",), lambda: self, configuration=self.configuration
+        )
 
 
 @pytest.fixture
@@ -547,6 +619,70 @@ def test_the_first_use_compares_once(
     assert compare() is None
     first_use._proven.clear()  # as in the next process
     assert compare() is None and stand_in.images == 5
+
+
+def test_another_configuration_is_compared(stand_in: StandIn, tmp_path: Path) -> None:
+    """Also where zoofast reads the same recipe from it; of code there is none to remember."""
+    images = folders.write(tmp_path / "in", folders.good_files(2))
+    with open_source(str(images)) as source:
+
+        def compare(imported: Imported) -> Any:
+            return first_use.check_first_use(imported, source, source.items)
+
+        assert compare(stand_in.imported()) is not None
+        assert compare(stand_in.imported()) is None
+        for configuration in ("two", None):
+            stand_in.configuration, stand_in.error = configuration, 1.0
+            with pytest.raises(RecipeError, match="2 of 2 images differ"):
+                compare(stand_in.imported())
+            stand_in.error = 0.0
+            imported = stand_in.imported()
+            assert compare(imported) is not None
+            assert compare(imported) is None
+        assert compare(stand_in.imported()) is not None
+
+
+def test_a_hooked_step_is_compared(stand_in: StandIn, torchvision: Any, tmp_path: Path) -> None:
+    """Its class and attributes are those of the step that was proven before."""
+    v1 = torchvision.transforms
+    transform = v1.Compose([v1.CenterCrop(32), v1.ToTensor(), v1.Normalize(MEAN, STD)])
+    images = folders.write(tmp_path / "in", folders.good_files(2))
+    with open_source(str(images)) as source:
+        Loader(source, Recipe.from_transforms(transform)).close()
+        transform.transforms[-1].register_forward_hook(lambda step, input, output: -output)
+        with pytest.raises(RecipeError, match="2 of 2 images differ from the transform"):
+            Loader(source, Recipe.from_transforms(transform))
+
+
+def test_an_image_that_the_library_alone_refuses(stand_in: StandIn, tmp_path: Path) -> None:
+    files = {f"{size}.jpg": jpegs.jpeg(size, 70) for size in (50, 60)}
+    images = folders.write(tmp_path / "in", files)
+    stand_in.refused = (70, 60)
+    with open_source(str(images)) as source:
+        with pytest.raises(RecipeError) as error:
+            first_use.check_first_use(stand_in.imported(), source, source.items)
+        words = "60: only zoofast makes a tensor; the transform raises ZeroDivisionError: (70, 60)"
+        assert words in str(error.value) and "1 of 2 images differ" in str(error.value)
+        assert "\n" not in str(error.value)
+        # Neither makes a tensor of the image: the resize is none, and the tensor has another size.
+        stand_in.recipe = replace(
+            stand_in.recipe, resize="none", resize_size=(0, 0), crop=None, size=(50, 70)
+        )
+        checked = first_use.check_first_use(stand_in.imported(), source, source.items)
+        assert checked is not None and (checked.images, checked.differing) == (1, [])
+
+
+def test_a_library_that_refuses_the_configuration(stand_in: StandIn, tmp_path: Path) -> None:
+    def make() -> Any:
+        raise AttributeError("no such\nkey")
+
+    images = folders.write(tmp_path / "in", folders.good_files(1))
+    imported = replace(stand_in.imported(), make_transform=make)
+    with (
+        open_source(str(images)) as source,
+        pytest.raises(RecipeError, match=r"a stand-in cannot be made: AttributeError: no such$"),
+    ):
+        first_use.check_first_use(imported, source, source.items)
 
 
 def test_what_prepares_images_compares_first(stand_in: StandIn, tmp_path: Path) -> None:

@@ -12,13 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-from PIL import Image
-
 from zoofast.base.extras import define_missing_operators
-from zoofast.base.text import first_line
 from zoofast.errors import RecipeError
-from zoofast.preprocess.importers.imported import Imported, Transform, as_array
+from zoofast.preprocess.importers.imported import Imported, Transform, as_array, reason
 from zoofast.preprocess.importers.transforms import from_transforms
 
 
@@ -35,8 +31,8 @@ def load(name: str) -> Imported:
 def transform_at(name: str) -> Transform:
     """The transform at `package.module:name`: takes a PIL image and returns (3, H, W).
 
-    A function that takes no arguments returns the transform. Raises RecipeError; calling the
-    transform does, too, where the user's code fails.
+    A function that takes no arguments returns the transform. Raises RecipeError; the transform
+    raises what the user's code raises.
     """
     value = _value_at(name)
     try:
@@ -46,14 +42,7 @@ def transform_at(name: str) -> Transform:
         raise _error(name, error) from error
     if not callable(value):
         raise RecipeError(f"{name}: a {type(value).__name__} is not a transform")
-
-    def transform(image: Image.Image) -> NDArray[Any]:
-        try:
-            return as_array(value(image))
-        except Exception as error:
-            raise _error(name, error) from error
-
-    return transform
+    return lambda image: as_array(value(image))
 
 
 def _value_at(name: str) -> Any:
@@ -84,4 +73,4 @@ def _parameters(value: Any) -> int:
 
 
 def _error(name: str, error: Exception) -> RecipeError:
-    return RecipeError(f"{name}: {type(error).__name__}: {first_line(error)}")
+    return RecipeError(f"{name}: {reason(error)}")

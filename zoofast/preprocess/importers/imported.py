@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from PIL import Image
 
 from zoofast.base.files import read_file
 from zoofast.base.parsing import parse_json
+from zoofast.base.provenance import sha256
 from zoofast.base.text import first_line
 from zoofast.errors import RecipeError
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import recipe_from_values
 
+PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by their numbers
 MAX_CONFIG_BYTES = 10_000_000  # a config.json with the names of 21,000 classes has 1 MB
 
 # One RGB image to the network's input: float32 or uint8 (3, H, W).
@@ -29,16 +32,32 @@ IMAGENET_CLASSES = 1000  # where a source does not say how many classes its mode
 class Imported:
     """A recipe and where it comes from.
 
-    origin: the source in words, for messages. packages: whose versions determine what `transform`
-    computes. transform: imports the library and returns its own transform; raises RecipeError where
-    the library is not installed. note: what a user should know of the import; may be empty.
+    origin: the source in words, for messages. packages: whose versions determine what the library's
+    transform computes. make_transform: imports the library and returns its own transform; may raise
+    anything. note: what a user should know of the import; may be empty. configuration: identifies
+    all that the library makes its transform from; None where that is the user's code.
     """
 
     recipe: Recipe
     origin: str
     packages: tuple[str, ...]
-    transform: Callable[[], Transform]
+    make_transform: Callable[[], Transform]
     note: str = ""
+    configuration: str | None = None
+
+    def transform(self) -> Transform:
+        """The library's own transform; it raises what the library raises of an image.
+
+        Raises RecipeError where the library is not installed, or refuses the configuration.
+        """
+        try:
+            return self.make_transform()
+        except RecipeError:
+            raise
+        except Exception as error:  # a library raises many types
+            raise RecipeError(
+                f"recipe {self.recipe.name}: {self.origin} cannot be made: {reason(error)}"
+            ) from error
 
     @property
     def provable_recipe(self) -> Recipe:
@@ -70,9 +89,12 @@ def recipe_of(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises RecipeError that names the file."""
+    """The object in a JSON file, in UTF-8 without a byte order mark, as the libraries read it.
+
+    Raises RecipeError that names the file.
+    """
     try:
-        content = parse_json(read_file(path, MAX_CONFIG_BYTES))
+        content = parse_json(read_file(path, MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -80,6 +102,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: not a JSON object")
     return content
+
+
+def digest_of(config: Mapping[str, Any], where: str) -> str:
+    """Identifies the values of a configuration; `where` names it in error messages."""
+    try:
+        return sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    except RecursionError:
+        raise RecipeError(f"{where}: its values are nested too deeply") from None
+
+
+def reason(error: Exception) -> str:
+    """What other code raised, in one line: the type and the message."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def folder_name(path: Path) -> str:

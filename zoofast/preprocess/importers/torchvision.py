@@ -60,6 +60,7 @@ def load(name: str) -> Imported:
         classes=len(weights.meta.get("categories") or ()) or IMAGENET_CLASSES,
         top1=_known(metrics.get("acc@1")),
         top5=_known(metrics.get("acc@5")),
+        configuration=full_name,
     )
 
 

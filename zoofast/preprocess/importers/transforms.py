@@ -6,7 +6,8 @@ can say exactly are those on a PIL image, then the change to a tensor, then the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import (
     IMAGENET_CLASSES,
+    PILLOW_FILTERS,
     Imported,
     as_array,
     recipe_of,
@@ -36,23 +38,40 @@ def from_transforms(
     classes: int = IMAGENET_CLASSES,
     top1: float | None = None,
     top5: float | None = None,
+    configuration: str | None = None,
 ) -> Imported:
     """The recipe of an evaluation's transform. Raises RecipeError that names a step."""
     steps = _Steps(name)
-    for step in _flattened(transform):
-        steps.add(step)
+    try:
+        for step in _flattened(transform):
+            steps.add(step)
+    except RecursionError:
+        raise RecipeError(f"{name}: the transforms are nested too deeply") from None
     recipe = recipe_of(
         name, summary or "a transform", steps.tables(), classes, top1=top1, top5=top5
     )
     packages = (*PACKAGES, "timm") if steps.uses_timm else PACKAGES
-    return Imported(recipe, origin, packages, lambda: lambda image: as_array(transform(image)))
+    return Imported(
+        recipe,
+        origin,
+        packages,
+        lambda: lambda image: as_array(transform(image)),
+        configuration=configuration,
+    )
 
 
 def _flattened(transform: Any) -> Iterator[Any]:
     """The steps of a transform, those of a Compose or torch.nn.Sequential one by one."""
     kind, library = type(transform).__name__, type(transform).__module__.partition(".")[0]
-    if kind == "Compose" and library in LIBRARIES:
-        for step in transform.transforms:
+    steps = getattr(transform, "transforms", None)
+    # A generator, which has no length, would be empty when the transform is called.
+    if (
+        kind == "Compose"
+        and library in LIBRARIES
+        and isinstance(steps, Iterable)
+        and isinstance(steps, Sized)
+    ):
+        for step in steps:
             yield from _flattened(step)
     elif kind == "Sequential" and library == "torch":
         for step in transform:
@@ -91,11 +110,25 @@ class _Steps:
             raise self.error(step, "recipes have nothing that does the same")
         known(step)
 
+    def _add_Compose(self, step: Any) -> None:
+        raise self.error(step, "its transforms are not a list")
+
     # ---- on the image ---------------------------------------------------------------
 
     def _add_Resize(self, step: Any) -> None:
         size = step.size if isinstance(step.size, int) else list(step.size or [])
         self._resize(step, size, step.interpolation, step.max_size)
+
+    def _filter(self, step: Any, interpolation: Any) -> str:
+        """The filter's name. interpolation: an InterpolationMode, Pillow's number, in v2 a text."""
+        if isinstance(interpolation, int) and 0 <= interpolation < len(PILLOW_FILTERS):
+            return PILLOW_FILTERS[interpolation]
+        is_v2 = ".v2." in type(step).__module__
+        text = getattr(interpolation, "value", interpolation if is_v2 else None)
+        if not isinstance(text, str):
+            raise self.error(step, "the interpolation is no InterpolationMode")
+        # Pillow has one "nearest", which torchvision takes for both of its names
+        return text.removesuffix("-exact")
 
     def _resize(self, step: Any, size: Any, interpolation: Any, max_size: Any = None) -> None:
         if self.is_tensor:
@@ -112,26 +145,30 @@ class _Steps:
         self.resize = {
             "mode": "short" if len(sides) == 1 else "exact",
             "size": sides[0] if len(sides) == 1 else sides,
-            # Pillow has one "nearest", which torchvision takes for both of its names
-            "filter": str(getattr(interpolation, "value", interpolation)).removesuffix("-exact"),
+            "filter": self._filter(step, interpolation),
         }
 
     def _add_ResizeKeepRatio(self, step: Any) -> None:
         if step.longest != 1 or step.random_scale_prob or step.random_aspect_prob:
             raise self.error(step, "recipes have only longest = 1, without random sizes")
+        if isinstance(step.interpolation, tuple):
+            raise self.error(step, "draws the interpolation at random")
         self._resize(step, list(step.size), step.interpolation)
         self.resize = {**(self.resize or {}), "mode": "fit", "rounding": "timm"}
 
     def _add_CenterCropOrPad(self, step: Any) -> None:
-        size, fill = list(step.size), step.fill
+        size = list(step.size)
         if self.pad is not None or self.resize is None or self.resize["mode"] != "fit":
             raise self.error(step, "recipes pad once, after ResizeKeepRatio")
+        if not all(isinstance(side, int) for side in (*self.resize["size"], *size)):
+            raise self.error(step, "the sizes are not whole numbers of pixels")
         if any(map(int.__gt__, self.resize["size"], size)) or step.padding_mode != "constant":
             raise self.error(step, "recipes only pad here, with one colour")
         self.pad = {
             "size": size,
             "position": "centre",
-            "value": [fill] * 3 if isinstance(fill, int) else list(fill),
+            # torchvision cuts off what is behind the decimal point
+            "value": [int(value) for value in self._three(step, "fill")],
         }
 
     def _add_CenterCrop(self, step: Any) -> None:
@@ -161,6 +198,8 @@ class _Steps:
     def _add_ToTensor(self, step: Any) -> None:
         # timm's class of this name does not divide by 255
         is_timm = type(step).__module__.startswith("timm")
+        if is_timm:
+            self._check_dtype(step, step.dtype)
         self._to_tensor(step, UNSCALED if is_timm else DIVIDED)
 
     def _add_MaybeToTensor(self, step: Any) -> None:
@@ -190,6 +229,9 @@ class _Steps:
     def _check_float(self, step: Any, dtype: Any) -> None:
         if not self.is_tensor:
             raise self.error(step, "has no effect on a PIL image; put ToImage before it")
+        self._check_dtype(step, dtype)
+
+    def _check_dtype(self, step: Any, dtype: Any) -> None:
         if str(dtype) != "torch.float32":
             raise self.error(step, f"makes {dtype}; a recipe normalizes in float32")
 
@@ -198,10 +240,22 @@ class _Steps:
             raise self.error(step, "needs a float tensor")
         if self.normalized is not None:
             raise self.error(step, "a recipe normalizes once")
-        mean, std = (_numbers(getattr(step, key)) for key in ("mean", "std"))
-        if not (len(mean) == len(std) == 3):
-            raise self.error(step, "needs three means and three standard deviations")
-        self.normalized = {"mean": mean, "std": std}
+        self.normalized = {key: self._three(step, key) for key in ("mean", "std")}
+
+    def _three(self, step: Any, key: str) -> list[float]:
+        """The numbers for R, G and B of a step's attribute; torchvision takes one number for all.
+
+        The attribute is a number, or a list, tuple, array or torch.Tensor of numbers.
+        """
+        given = getattr(step, key)
+        values = given.tolist() if hasattr(given, "tolist") else given
+        listed = list(values) if isinstance(values, list | tuple) else [values]
+        plain = [value.item() if getattr(value, "ndim", None) == 0 else value for value in listed]
+        if len(plain) not in (1, 3) or not all(
+            isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in plain
+        ):
+            raise self.error(step, f"{key} is neither a finite number nor three of them")
+        return [float(value) for value in plain] * (3 // len(plain))
 
     # ---- without effect on an RGB image ------------------------------------------------
 
@@ -230,13 +284,6 @@ class _Steps:
                 f"{self.name}: the tensors' sizes vary from image to image; a CenterCrop is missing"
             )
         return tables
-
-
-def _numbers(values: Any) -> list[float]:
-    """Numbers of a list, tuple, array or torch.Tensor."""
-    if hasattr(values, "tolist"):
-        values = values.tolist()
-    return [float(value) for value in ([values] if isinstance(values, float) else values)]
 
 
 def _shown(step: Any) -> str:
