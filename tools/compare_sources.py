@@ -84,7 +84,7 @@ def cases_of_timm() -> Iterator[Case]:
             yield Case(
                 name + (" --test-size" if test_size else ""),
                 lambda c=config, n=name, t=test_size: timm.from_config(c, n, t),
-                lambda _, data=data: timm.own_transform(data),
+                lambda imported: imported.transform(),
             )
 
 

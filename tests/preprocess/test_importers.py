@@ -172,7 +172,10 @@ def test_a_model_card_needs_no_library(tmp_path: Path) -> None:
         ({"input_size": [1, 28, 28]}, "input_size has 1 channels"),
         ({"input_size": [3, -1, 28]}, "input_size is not"),
         ({"input_size": 224}, "input_size is not"),
-        ({"interpolation": "random"}, "resize.filter = 'random'"),
+        ({"input_size": 0}, "input_size is not"),
+        ({"input_size": []}, "input_size is not"),
+        ({"interpolation": "random"}, "interpolation = 'random': one of nearest, lanczos"),
+        ({"interpolation": "cv2-linear"}, "interpolation = 'cv2-linear': one of nearest"),
         ({"interpolation": ["bicubic"]}, "interpolation is not a short text"),
         ({"crop_mode": "magic"}, "crop_mode = 'magic'"),
         ({"crop_pct": "1"}, "crop_pct is not a number"),
@@ -207,6 +210,7 @@ def test_names_of_timm() -> None:
 @pytest.mark.slow  # imports timm
 def test_timms_border_around_the_whole_image(torchvision: Any, tmp_path: Path) -> None:
     libraries.load("timm")
+    import torch
     from timm.data import transforms
 
     # Of the last two, side / ratio and side * (1 / ratio) are rounded to other numbers.
@@ -231,14 +235,35 @@ def test_timms_border_around_the_whole_image(torchvision: Any, tmp_path: Path) -
         (transforms.ResizeKeepRatio(64), "longest = 1"),
         (transforms.ResizeKeepRatio(64, 1.0, "random"), "draws the interpolation at random"),
         (v1.Compose([wide, transforms.CenterCropOrPad(64, (1, 2))]), "fill is neither"),
-        (v1.Compose([wide, transforms.CenterCropOrPad(64, "red")]), "fill is neither"),
+        (v1.Compose([wide, transforms.CenterCropOrPad(64, "red")]), "fill is not a number"),
         (v1.Compose([wide, transforms.CenterCropOrPad(64, -1)]), "pad.value"),
+        (v1.Compose([wide, transforms.CenterCropOrPad(64, np.int64(3))]), "fill is not a number"),
         (v1.Compose([wide, transforms.CenterCropOrPad((64.0, 64))]), "not whole numbers"),
+        (v1.Compose([wide, v1.ToTensor(), transforms.CenterCropOrPad(64)]), "pads a tensor"),
+        (transforms.ResizeKeepRatio([64], 1.0), "size is not one number, or height and width"),
+        (transforms.ToTensor(torch.float16), "makes torch.float16"),
         (transforms.ResizeKeepRatio(64, 1.0, random_scale_prob=1), "without random sizes"),
         (transforms.CenterCropOrPad(64), "after ResizeKeepRatio"),
     ):
         with pytest.raises(RecipeError, match=message):
             Recipe.from_transforms(v1.Compose([step, v1.ToTensor()]))
+
+
+@pytest.mark.slow  # imports timm
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_size": [3, 99, 100], "crop_pct": 1.9},  # both sides become 52: not resized by ratio
+        {"crop_pct": 0, "crop_mode": None, "interpolation": ""},
+        {"interpolation": "lanczos", "mean": [0, 0, 0], "std": [1, 1, 1]},
+        {"mean": [], "std": None},
+    ],
+)
+def test_a_model_card_as_timm_reads_it(tmp_path: Path, changes: dict[str, Any]) -> None:
+    libraries.load("timm")
+    imported = importers.load(written(tmp_path, **changes))
+    assert_equal(imported.recipe, imported.transform())
+    assert imported.configuration != importers.load(written(tmp_path)).configuration
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,6 +501,95 @@ def test_nulls_and_keys_of_other_classes(tmp_path: Path, kind: str, values: dict
             load_recipe(path)
     else:
         assert_equal(load_recipe(path), transform)
+
+
+@pytest.mark.slow  # imports transformers
+@pytest.mark.parametrize(
+    "kind", ["ViTImageProcessor", "CLIPImageProcessor", "PoolFormerImageProcessor"]
+)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"default_to_square": True},
+        {"default_to_square": False},
+        {"default_to_square": None},
+        {"size": {"height": 40, "width": 40, "shortest_edge": None}},
+        {"size": {"height": None, "width": None, "shortest_edge": 40}},
+        {"size": {"width": 45, "height": 40}},
+        {"size": [40, 45]},
+    ],
+)
+def test_sizes_as_transformers_reads_them(
+    tmp_path: Path, kind: str, values: dict[str, Any]
+) -> None:
+    libraries.load("transformers")
+    size = {"size": 40, "do_center_crop": True, "crop_size": 38, "crop_pct": None}
+    path = processor(tmp_path, kind, **{**size, **values})
+    try:
+        transform = own_transform(kind, json.loads(Path(path).read_text()))
+    except ValueError:
+        with pytest.raises(RecipeError, match="size has"):
+            load_recipe(path)
+    else:
+        assert_equal(load_recipe(path), transform)
+
+
+def test_the_configuration_holds_what_no_recipe_holds(tmp_path: Path) -> None:
+    one = importers.load(processor(tmp_path, "ViTImageProcessor"))
+    other = importers.load(processor(tmp_path, "ViTImageProcessor", device="cpu"))
+    assert one.recipe.digest == other.recipe.digest
+    assert one.configuration != other.configuration
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (
+            b'\xef\xbb\xbf{"image_processor_type": "ViTImageProcessor"}',
+            "not JSON: Unexpected UTF-8",
+        ),
+        ('{"image_processor_type": "ViTImageProcessor"}'.encode("utf-16"), "not JSON"),
+        (b'{"image_processor_type": "ViTImageProcessor", "x": "\xff"}', "not JSON"),
+        (b'{"image_processor_type": "ViTImageProcessor", "image_mean": NaN}', "finite numbers"),
+        (b'{"image_processor_type": ["ViTImageProcessor"]}', "no text 'image_processor_type'"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON: Exceeds the limit"),
+        (b" " * 10_000_001, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(path))
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_two_files_of_a_folder(tmp_path: Path) -> None:
+    """transformers 5 prefers the one, transformers 4 the other."""
+    own = tmp_path / "preprocessor_config.json"
+    shared = tmp_path / "processor_config.json"
+    config = {"image_processor_type": "ViTImageProcessor", "size": 40}
+    other = {"image_processor_type": "ViTImageProcessorFast", "size": {"height": 40, "width": 40}}
+    shared.write_text(json.dumps({"image_processor": other, "processor_class": "X"}))
+    assert load_recipe(f"hf:{tmp_path}").size == (40, 40)
+    own.write_text(json.dumps(config))
+    assert load_recipe(f"hf:{tmp_path}").size == (40, 40)
+    own.write_text(json.dumps({**config, "size": 41}))
+    with pytest.raises(
+        RecipeError, match=r"preprocessor_config.json and processor_config.json dif"
+    ):
+        load_recipe(f"hf:{tmp_path}")
+    assert (load_recipe(str(own)).size, load_recipe(str(shared)).size) == ((41, 41), (40, 40))
+    shared.write_text(json.dumps({"processor_class": "X"}))
+    assert load_recipe(f"hf:{tmp_path}").size == (41, 41)
+    shared.write_text(json.dumps({"image_processor": 3}))
+    with pytest.raises(RecipeError, match="image_processor is not a table"):
+        load_recipe(f"hf:{tmp_path}")
 
 
 def test_a_null_is_no_missing_key(tmp_path: Path) -> None:

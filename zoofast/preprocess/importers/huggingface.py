@@ -18,9 +18,11 @@ from zoofast.errors import RecipeError
 from zoofast.preprocess.importers import timm
 from zoofast.preprocess.importers.imported import (
     IMAGENET_CLASSES,
+    PILLOW_FILTERS,
     Imported,
     Transform,
     as_array,
+    digest_of,
     folder_name,
     read_json,
     recipe_of,
@@ -33,7 +35,6 @@ CONFIG, PROCESSOR_CONFIG, MODEL_CONFIG = (
     "processor_config.json",
     "config.json",
 )
-FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 BILINEAR, BICUBIC = 2, 3
 HALF = [0.5, 0.5, 0.5]
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -49,7 +50,8 @@ CROP_224 = {"do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
 class _Processor:
     """What a class of image processors does where its configuration leaves a key out.
 
-    int_is_short: whether a size that is one number is that of the short side, or of both sides.
+    int_is_short: whether a size that is one number is that of the short side, or of both sides,
+    where the configuration has no key default_to_square.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -126,17 +128,40 @@ def load(name: str) -> Imported:
                 f"recipe hf:{name}: there is no folder {name}; zoofast downloads nothing: name the "
                 "folder of the downloaded repository"
             )
-        files = [path / file for file in (CONFIG, PROCESSOR_CONFIG)]
-        config_file = next((file for file in files if file.is_file()), None)
-        if config_file is None and (path / MODEL_CONFIG).is_file():
-            return timm.load(str(path / MODEL_CONFIG), False)
-        if config_file is None:
-            raise RecipeError(f"{name}: no {CONFIG} in it")
-        path = config_file
+        return _load_folder(path)
     config = read_json(path)
-    if path.name == PROCESSOR_CONFIG and isinstance(config.get("image_processor"), dict):
-        config = config["image_processor"]
+    if path.name == PROCESSOR_CONFIG:
+        config = _image_processor(config, path) or config
     return from_config(config, str(path), _classes(path.with_name(MODEL_CONFIG)))
+
+
+def _load_folder(folder: Path) -> Imported:
+    """The recipe of a folder with a model's files. Raises RecipeError where two files disagree."""
+    own, shared, model = (folder / file for file in (CONFIG, PROCESSOR_CONFIG, MODEL_CONFIG))
+    # processor_config.json need not say anything of images.
+    has_shared = shared.is_file() and _image_processor(read_json(shared), shared) is not None
+    if own.is_file() and has_shared:
+        recipe, other = load(str(own)), load(str(shared))
+        if recipe.recipe.digest != other.recipe.digest:
+            raise RecipeError(
+                f"{folder}: {CONFIG} and {PROCESSOR_CONFIG} differ; transformers 5 reads the "
+                "second one, older versions the first one; name the file that counts"
+            )
+        return recipe
+    for file in (own, shared):
+        if file.is_file():
+            return load(str(file))
+    if model.is_file():
+        return timm.load(str(model), False)
+    raise RecipeError(f"{folder}: no {CONFIG} in it")
+
+
+def _image_processor(config: dict[str, Any], path: Path) -> dict[str, Any] | None:
+    """The part of a processor_config.json on images; None where there is none."""
+    part = config.get("image_processor")
+    if part is not None and not isinstance(part, dict):
+        raise RecipeError(f"{path}: image_processor is not a table")
+    return part
 
 
 def _classes(path: Path) -> int:
@@ -165,7 +190,7 @@ def from_config(config: dict[str, Any], where: str, classes: int = IMAGENET_CLAS
     steps = values.steps()
     name = folder_name(Path(where))
     recipe = recipe_of(
-        name, f"{kind} of {name}", steps, classes, input="pixel_values", output="logits"
+        name, f"{kind} of {name}", steps, classes, where, input="pixel_values", output="logits"
     )
     note = (
         f"{where} names {written}; zoofast computes what {kind} computes with Pillow, and the Fast "
@@ -174,7 +199,14 @@ def from_config(config: dict[str, Any], where: str, classes: int = IMAGENET_CLAS
         else ""
     )
     origin = f"transformers' {kind} (with Pillow) of {where}"
-    return Imported(recipe, origin, PACKAGES, lambda: own_transform(kind, config), note)
+    return Imported(
+        recipe,
+        origin,
+        PACKAGES,
+        lambda: own_transform(kind, config),
+        note,
+        digest_of(config, where),
+    )
 
 
 def own_transform(kind: str, config: dict[str, Any]) -> Transform:
@@ -208,7 +240,10 @@ class _Config:
         A null in the file is no missing key: the class gets None.
         """
         is_read = key in self.config and _OWN_KEYS.get(key, self.kind) == self.kind
-        return self.config[key] if is_read else {**_COMMON, **self.processor.defaults}[key]
+        if is_read:
+            return self.config[key]
+        own = {"default_to_square": not self.processor.int_is_short, **self.processor.defaults}
+        return {**_COMMON, **own}[key]
 
     def flag(self, key: str) -> bool:
         value = self.get(key)
@@ -237,14 +272,13 @@ class _Config:
         elif isinstance(value, list) and len(value) == 2:
             sides = tuple(value)
         elif isinstance(value, dict):
-            given = {name: side for name, side in value.items() if side is not None}
-            if given.keys() == {"shortest_edge"}:
-                sides = (given["shortest_edge"],)
-            elif given.keys() == {"height", "width"}:
-                sides = (given["height"], given["width"])
+            if value.keys() == {"shortest_edge"}:
+                sides = (value["shortest_edge"],)
+            elif value.keys() == {"height", "width"}:
+                sides = (value["height"], value["width"])
             else:
                 raise self.error(
-                    f"{key} has {', '.join(map(str, list(given)[:4])) or 'nothing'}; recipes have "
+                    f"{key} has {', '.join(map(str, list(value)[:4])) or 'nothing'}; recipes have "
                     "'shortest_edge', or 'height' and 'width'"
                 )
         else:
@@ -282,7 +316,7 @@ class _Config:
                 raise self.error("crop_size has no height and width")
         if not self.flag("do_resize"):
             return {"mode": "none"}, crop
-        size = self.size("size", self.processor.int_is_short)
+        size = self.size("size", not self.flag("default_to_square"))
         if self.kind == "ConvNextImageProcessor":
             size, own_crop = self.convnext(size)
             if own_crop is not None and crop is not None:
@@ -294,11 +328,12 @@ class _Config:
             scaled = tuple(math.floor(side / self.number("crop_pct")) for side in size)
             size = scaled[:1] if len(set(scaled)) == 1 else scaled
         number = self.get("resample")
-        if type(number) is not int or not 0 <= number < len(FILTERS):
-            raise self.error(f"resample is not one of Pillow's filters, 0 to {len(FILTERS) - 1}")
+        if type(number) is not int or not 0 <= number < len(PILLOW_FILTERS):
+            last = len(PILLOW_FILTERS) - 1
+            raise self.error(f"resample is not one of Pillow's filters, 0 to {last}")
         mode = "short" if len(size) == 1 else "exact"
         sides: int | list[int] = size[0] if len(size) == 1 else list(size)
-        return {"mode": mode, "size": sides, "filter": FILTERS[number]}, crop
+        return {"mode": mode, "size": sides, "filter": PILLOW_FILTERS[number]}, crop
 
     def convnext(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """ConvNeXt's sizes: below 384 pixels a crop out of a larger image, else both sides."""

@@ -70,11 +70,13 @@ def recipe_of(
     summary: str,
     steps: dict[str, Any],
     classes: int = IMAGENET_CLASSES,
+    where: str | None = None,
     **model: Any,
 ) -> Recipe:
     """The recipe with the tables `steps`: resize, crop, tensor, normalize, as in a recipe file.
 
-    model: further keys of the table [model]. Raises RecipeError that names the key.
+    where: the file or model that messages name, by default `name`. model: further keys of the table
+    [model]. Raises RecipeError that names the key.
     """
     tensor = {"dtype": "float32", "layout": "NCHW", **steps.pop("tensor", {})}
     known = {key: value for key, value in model.items() if value is not None}
@@ -85,7 +87,7 @@ def recipe_of(
         "tensor": tensor,
         "model": {"input": "image", "output": "class", "classes": classes, **known},
     }
-    return recipe_from_values(values, name)
+    return recipe_from_values(values, where or name)
 
 
 def read_json(path: Path) -> dict[str, Any]:

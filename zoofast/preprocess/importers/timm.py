@@ -17,9 +17,11 @@ from zoofast.base.extras import define_missing_operators, needs
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import (
     IMAGENET_CLASSES,
+    PILLOW_FILTERS,
     Imported,
     Transform,
     as_array,
+    digest_of,
     folder_name,
     read_json,
     recipe_of,
@@ -151,21 +153,17 @@ def from_config(
     height, width = values.size(prefix)
     crop_pct = values.number(prefix + "crop_pct", "crop_pct")
     mode = values.text("crop_mode")
-    data = {
-        "input_size": (3, height, width),
-        "interpolation": values.text("interpolation"),
-        "crop_pct": crop_pct,
-        "crop_mode": mode,
-        "mean": values.three("mean"),
-        "std": values.three("std"),
-    }
+    filter = values.text("interpolation")
+    if filter not in PILLOW_FILTERS:
+        raise values.error(f"interpolation = {filter!r}: one of {', '.join(PILLOW_FILTERS)}")
+    mean, std = values.three("mean"), values.three("std")
     scaled = [math.floor(side / crop_pct) for side in (height, width)]
     if not all(1 <= side <= MAX_SIDE for side in scaled):
         raise values.error(f"crop_pct = {crop_pct} makes {scaled[0]}x{scaled[1]} pixels")
-    resize: dict[str, Any] = {"filter": data["interpolation"]}
+    resize: dict[str, Any] = {"filter": filter}
     if mode == "squash":
         resize |= {"mode": "exact", "size": scaled}
-    elif mode == "center" and height == width:
+    elif mode == "center" and scaled[0] == scaled[1]:
         resize |= {"mode": "short", "size": scaled[0]}
     elif mode == "center":
         raise values.error(
@@ -180,28 +178,35 @@ def from_config(
         raise values.error(f"crop_mode = {mode!r}: one of center, squash, border")
     steps: dict[str, Any] = {
         "resize": resize,
-        "normalize": {"scale": "0-1", "mean": data["mean"], "std": data["std"]},
+        "normalize": {"scale": "0-1", "mean": mean, "std": std},
     }
     if mode == "border":
         steps["pad"] = {
             "size": [height, width],
             "position": "centre",
-            "value": [round(255 * mean) for mean in values.three("mean")],
+            "value": [round(255 * value) for value in mean],
         }
     else:
         steps["crop"] = {"size": [height, width], "rounding": "torchvision"}
     name = name or where
-    recipe = recipe_of(name, f"timm's {name}", steps, values.classes())
-    return Imported(recipe, f"timm's transform of {where}", PACKAGES, lambda: own_transform(data))
+    recipe = recipe_of(name, f"timm's {name}", steps, values.classes(), where)
+    return Imported(
+        recipe,
+        f"timm's transform of {where}",
+        PACKAGES,
+        lambda: own_transform(config, test_size),
+        configuration=digest_of({**config, "use_test_size": test_size}, where),
+    )
 
 
-def own_transform(data: dict[str, Any]) -> Transform:
-    """timm's own transform of a resolved data configuration."""
+def own_transform(config: dict[str, Any], test_size: bool) -> Transform:
+    """timm's own transform of a pretrained_cfg."""
     with needs("timm", RecipeError):
         import torch  # noqa: F401
 
         define_missing_operators()
-        from timm.data import create_transform
+        from timm.data import create_transform, resolve_data_config
+    data = resolve_data_config(pretrained_cfg=config, use_test_size=test_size)
     transform = create_transform(**data, is_training=False)
     return lambda image: as_array(transform(image))
 
@@ -219,8 +224,9 @@ class _Config:
     def get(self, *keys: str) -> Any:
         """The value of the first key that is set, as timm's resolve_data_config; or the default."""
         for key in keys:
-            if self.config.get(key) not in (None, "", 0, [], ()):
-                return self.config[key]
+            value = self.config.get(key)
+            if value or (value is not None and key.endswith("input_size")):
+                return value
         return DEFAULTS[keys[-1]]
 
     def text(self, key: str) -> str:

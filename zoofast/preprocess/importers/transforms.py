@@ -153,17 +153,23 @@ class _Steps:
             raise self.error(step, "recipes have only longest = 1, without random sizes")
         if isinstance(step.interpolation, tuple):
             raise self.error(step, "draws the interpolation at random")
+        if len(step.size) != 2:
+            raise self.error(step, "its size is not one number, or height and width")
         self._resize(step, list(step.size), step.interpolation)
         self.resize = {**(self.resize or {}), "mode": "fit", "rounding": "timm"}
 
     def _add_CenterCropOrPad(self, step: Any) -> None:
         size = list(step.size)
+        if self.is_tensor:
+            raise self.error(step, "pads a tensor; move the step before the change to a tensor")
         if self.pad is not None or self.resize is None or self.resize["mode"] != "fit":
             raise self.error(step, "recipes pad once, after ResizeKeepRatio")
         if not all(isinstance(side, int) for side in (*self.resize["size"], *size)):
             raise self.error(step, "the sizes are not whole numbers of pixels")
         if any(map(int.__gt__, self.resize["size"], size)) or step.padding_mode != "constant":
             raise self.error(step, "recipes only pad here, with one colour")
+        if not isinstance(step.fill, int | float | list | tuple):
+            raise self.error(step, "fill is not a number, a list or a tuple")
         self.pad = {
             "size": size,
             "position": "centre",
