@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import folders
+from tests.support import folders, libraries
 from zoofast.cli import main
 from zoofast.commands.recipe import _steps
 from zoofast.preprocess.guides import guides
@@ -42,6 +42,8 @@ def other(image):
     return mine(image) + np.float32(1)
 def fails(image):
     raise KeyError("no such\\nimage")
+def quits(image):
+    raise SystemExit(0)
 def flat(image):
     return mine(image)[0]
 def batch(image):
@@ -132,6 +134,8 @@ def test_check_against_the_users_own_code(card: str, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     assert "differs: img0000: only zoofast makes a tensor; the transform raises" in captured.err
     assert "KeyError: 'no such" in captured.err and "0 of 2 images equal" in captured.out
+    assert main([*words, "mine_recipe_15:quits", "--count", "1"]) == 1
+    assert "the transform raises SystemExit: 0" in capsys.readouterr().err
     assert main(["recipe", "save", card, "-o", "nchw.toml"]) == 0
     Path("nhwc.toml").write_text(Path("nchw.toml").read_text().replace("NCHW", "NHWC"))
     words[2] = "nhwc.toml"
@@ -145,3 +149,14 @@ def test_check_against_the_users_own_code(card: str, capsys: pytest.CaptureFixtu
         assert f"img0000: float32 (40, 40, 3) instead of {shape}" in capsys.readouterr().err
     assert main(["recipe", "check", "alexnet", "in"]) == 2
     assert "--against" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # imports timm
+def test_no_image_to_compare(card: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is equal where nothing was compared."""
+    libraries.load("timm")
+    folders.write(Path("bad"), folders.BAD_FILES)
+    main(["prep", "bad", "out", "--recipe", card])
+    shown = capsys.readouterr().err
+    assert "not compared with timm's transform of card.json: no image gives a tensor" in shown
+    assert "equal to" not in shown

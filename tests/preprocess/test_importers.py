@@ -423,7 +423,16 @@ def test_the_users_own_function(
         "fixed = evaluation()\n"
         "def broken():\n"
         "    raise KeyError('no\\nsuch')\n"
+        "def quits():\n"
+        "    raise SystemExit(0)\n"
+        "class Odd:\n"
+        "    def __getattr__(self, name):\n"
+        "        raise KeyError(name)\n"
+        "odd = Odd()\n"
+        "old = CenterCrop(32)\n"
+        "del old.size\n"
     )
+    (tmp_path / "quits_15.py").write_text("raise SystemExit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("evaluation", "fixed"):
@@ -431,6 +440,13 @@ def test_the_users_own_function(
         assert (recipe.resize_size, recipe.size) == ((40, 40), (32, 32))
     with pytest.raises(RecipeError, match=r"mine_15:broken: KeyError: 'no\\nsuch'"):
         load_recipe("mine_15:broken")
+    for name in ("mine_15:quits", "quits_15:x"):  # the run must not end as if all were done
+        with pytest.raises(RecipeError, match=f"{name}: SystemExit: 0"):
+            load_recipe(name)
+    with pytest.raises(RecipeError, match="mine_15:odd: step Odd: not a transform of torchvision"):
+        load_recipe("mine_15:odd")
+    with pytest.raises(RecipeError, match="step CenterCrop: its attributes cannot be read: Attr"):
+        load_recipe("mine_15:old")
     with pytest.raises(RecipeError, match="no module no_such_module in this folder"):
         load_recipe("no_such_module:x")
 

@@ -36,7 +36,11 @@ def prove(recipe: Recipe, source: Source, items: Sequence[Item], quiet: bool) ->
     checked = check_first_use(imported, source, items)
     if quiet:
         return
-    if checked is not None:
+    if checked is not None and not checked.images:
+        console.warn(
+            f"recipe {recipe.name}: not compared with {imported.origin}: no image gives a tensor"
+        )
+    elif checked is not None:
         console.warn(f"recipe {recipe.name}: equal to {imported.origin} on {checked.images} images")
     elif not is_installed(imported.packages):
         console.warn(

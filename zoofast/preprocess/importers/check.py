@@ -10,7 +10,7 @@ from PIL import Image
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import ImageError
-from zoofast.preprocess.importers.imported import Transform, reason
+from zoofast.preprocess.importers.imported import FOREIGN_ERRORS, Transform, reason
 from zoofast.preprocess.prepare import Refusal, decode_with_pillow, prepare
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
@@ -74,7 +74,7 @@ def _difference(
         expected = transform(image)
     except MemoryError:
         raise
-    except Exception as error:  # other code raises many types
+    except FOREIGN_ERRORS as error:
         refusal = f"only zoofast makes a tensor; the transform raises {reason(error)}"
     try:
         made = prepare(data, recipe)

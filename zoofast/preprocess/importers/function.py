@@ -14,7 +14,13 @@ from typing import Any
 
 from zoofast.base.extras import define_missing_operators
 from zoofast.errors import RecipeError
-from zoofast.preprocess.importers.imported import Imported, Transform, as_array, reason
+from zoofast.preprocess.importers.imported import (
+    FOREIGN_ERRORS,
+    Imported,
+    Transform,
+    as_array,
+    reason,
+)
 from zoofast.preprocess.importers.transforms import from_transforms
 
 
@@ -23,7 +29,7 @@ def load(name: str) -> Imported:
     value = _value_at(name)
     try:
         transform = value() if inspect.isroutine(value) or inspect.isclass(value) else value
-    except Exception as error:  # the user's own code may raise anything
+    except FOREIGN_ERRORS as error:
         raise _error(name, error) from error
     return from_transforms(transform, name=name, origin=f"the transform of {name}")
 
@@ -38,7 +44,7 @@ def transform_at(name: str) -> Transform:
     try:
         if inspect.isclass(value) or (inspect.isroutine(value) and not _parameters(value)):
             value = value()
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         raise _error(name, error) from error
     if not callable(value):
         raise RecipeError(f"{name}: a {type(value).__name__} is not a transform")
@@ -61,7 +67,7 @@ def _value_at(name: str) -> Any:
         raise RecipeError(
             f"{name}: no module {error.name} in this folder, $PYTHONPATH or the installed packages"
         ) from error
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         raise _error(name, error) from error
 
 
@@ -72,5 +78,5 @@ def _parameters(value: Any) -> int:
     return sum(p.default is p.empty and p.kind not in variable for p in parameters)
 
 
-def _error(name: str, error: Exception) -> RecipeError:
+def _error(name: str, error: BaseException) -> RecipeError:
     return RecipeError(f"{name}: {reason(error)}")

@@ -21,6 +21,8 @@ from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import recipe_from_values
 
 PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by their numbers
+# What code that is not zoofast's may raise; sys.exit in it must not end a run as if all were done.
+FOREIGN_ERRORS = (Exception, SystemExit)
 MAX_CONFIG_BYTES = 10_000_000  # a config.json with the names of 21,000 classes has 1 MB
 
 # One RGB image to the network's input: float32 or uint8 (3, H, W).
@@ -54,7 +56,7 @@ class Imported:
             return self.make_transform()
         except RecipeError:
             raise
-        except Exception as error:  # a library raises many types
+        except FOREIGN_ERRORS as error:
             raise RecipeError(
                 f"recipe {self.recipe.name}: {self.origin} cannot be made: {reason(error)}"
             ) from error
@@ -114,7 +116,7 @@ def digest_of(config: Mapping[str, Any], where: str) -> str:
         raise RecipeError(f"{where}: its values are nested too deeply") from None
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What other code raised, in one line: the type and the message."""
     return f"{type(error).__name__}: {first_line(error)}"
 

@@ -6,6 +6,7 @@ can say exactly are those on a PIL image, then the change to a tensor, then the 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
@@ -18,6 +19,7 @@ from zoofast.preprocess.importers.imported import (
     PILLOW_FILTERS,
     Imported,
     as_array,
+    reason,
     recipe_of,
 )
 
@@ -63,14 +65,10 @@ def from_transforms(
 def _flattened(transform: Any) -> Iterator[Any]:
     """The steps of a transform, those of a Compose or torch.nn.Sequential one by one."""
     kind, library = type(transform).__name__, type(transform).__module__.partition(".")[0]
-    steps = getattr(transform, "transforms", None)
+    is_compose = kind == "Compose" and library in LIBRARIES
+    steps = getattr(transform, "transforms", None) if is_compose else None
     # A generator, which has no length, would be empty when the transform is called.
-    if (
-        kind == "Compose"
-        and library in LIBRARIES
-        and isinstance(steps, Iterable)
-        and isinstance(steps, Sized)
-    ):
+    if isinstance(steps, Iterable) and isinstance(steps, Sized):
         for step in steps:
             yield from _flattened(step)
     elif kind == "Sequential" and library == "torch":
@@ -108,7 +106,14 @@ class _Steps:
         known: Callable[[Any], None] | None = getattr(self, f"_add_{kind}", None)
         if known is None:
             raise self.error(step, "recipes have nothing that does the same")
-        known(step)
+        try:
+            known(step)
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as error:  # no attributes that the class sets
+            raise self.error(step, f"its attributes cannot be read: {reason(error)}") from error
 
     def _add_Compose(self, step: Any) -> None:
         raise self.error(step, "its transforms are not a list")
@@ -294,4 +299,5 @@ class _Steps:
 
 def _shown(step: Any) -> str:
     """A step as messages name it: its class, or a function's name."""
-    return str(getattr(step, "__name__", None) or type(step).__name__)
+    named = inspect.isroutine(step) or inspect.isclass(step)
+    return str(getattr(step if named else type(step), "__name__", "without a name"))
