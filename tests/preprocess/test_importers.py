@@ -355,6 +355,22 @@ def test_the_numbers_of_normalize(torchvision: Any) -> None:
         Recipe.from_transforms(v1.Compose([*steps, shaped]))
 
 
+def test_the_types_of_sizes(torchvision: Any) -> None:
+    v1, v2 = torchvision.transforms, libraries.load("torchvision.transforms.v2")
+    for kind in (v1, v2):
+        for size, crop in (
+            ([40], (32,)),
+            ((np.int64(40), np.int32(33)), np.array([31, 32])),
+            (range(40, 42), np.int64(45)),
+        ):
+            transform = v1.Compose([kind.Resize(size), kind.CenterCrop(crop), v1.ToTensor()])
+            assert_equal(Recipe.from_transforms(transform), transform, SIZES[:3])
+        for crop in ("40", (40.0, 40.0), -3):
+            transform = v1.Compose([kind.CenterCrop(crop), v1.ToTensor()])
+            with pytest.raises(RecipeError, match=r"crop\.size"):
+                Recipe.from_transforms(transform)
+
+
 def test_the_filters_of_resize(torchvision: Any) -> None:
     """v1 takes torchvision's enum and Pillow's numbers; v2 also takes texts."""
     v1, v2 = torchvision.transforms, libraries.load("torchvision.transforms.v2")

@@ -146,7 +146,7 @@ class _Steps:
             raise self.error(step, "a recipe resizes once, before the crop")
         if max_size is not None:
             raise self.error(step, "max_size: recipes have no limit of the long side")
-        sides = [size] if isinstance(size, int) else size
+        sides = _sides(size)
         self.resize = {
             "mode": "short" if len(sides) == 1 else "exact",
             "size": sides[0] if len(sides) == 1 else sides,
@@ -164,7 +164,7 @@ class _Steps:
         self.resize = {**(self.resize or {}), "mode": "fit", "rounding": "timm"}
 
     def _add_CenterCropOrPad(self, step: Any) -> None:
-        size = list(step.size)
+        size = _sides(step.size)
         if self.is_tensor:
             raise self.error(step, "pads a tensor; move the step before the change to a tensor")
         if self.pad is not None or self.resize is None or self.resize["mode"] != "fit":
@@ -190,7 +190,7 @@ class _Steps:
             raise self.error(step, "a recipe crops once")
         if self.normalized is not None:
             raise self.error(step, "crops after the normalization; a recipe crops before it")
-        sides = [size] if isinstance(size, int) else list(size)
+        sides = _sides(size)
         self.crop = {"size": [sides[0], sides[-1]], "rounding": "torchvision"}
 
     def _add_ImageClassification(self, step: Any) -> None:
@@ -295,6 +295,12 @@ class _Steps:
                 f"{self.name}: the tensors' sizes vary from image to image; a CenterCrop is missing"
             )
         return tables
+
+
+def _sides(size: Any) -> list[Any]:
+    """A size's one or two sides; the reader of recipes checks them."""
+    sides = [size] if isinstance(size, int) else list(size)
+    return [int(side) if isinstance(side, np.integer) else side for side in sides]
 
 
 def _shown(step: Any) -> str:
