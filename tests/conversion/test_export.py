@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,13 @@ def small_network(bias: bool = True):
         torch.nn.Flatten(),
         torch.nn.Linear(4, 10),
     )
+
+
+def compiled_network():
+    """The network in a module whose keys begin as those of torch.compile."""
+    wrapper = torch.nn.Module()
+    wrapper._orig_mod = small_network()
+    return wrapper
 
 
 def not_a_network():
@@ -205,6 +213,40 @@ class TestWeights:
         prefixed = {f"module.{key}": value for key, value in state.items()}
         self.assert_loads(save({"state_dict": prefixed}), state)
 
+    @pytest.mark.parametrize(
+        "prefix",
+        ["_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "model._orig_mod."],
+    )
+    def test_of_a_compiled_or_wrapped_network(self, save, state, prefix):
+        self.assert_loads(save({f"{prefix}{key}": value for key, value in state.items()}), state)
+
+    def test_a_prefix_that_the_network_has_itself(self, save, state):
+        target = replace(SMALL, factory=f"{__name__}:compiled_network")
+        state = {f"_orig_mod.{key}": value for key, value in state.items()}
+        loaded = build_network(target, save(state)).state_dict()
+        assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+    def test_a_prefix_that_nobody_knows_is_named(self, save, state):
+        with pytest.raises(ModelError) as caught:
+            self.loaded(save({f"net.body.{key}": value for key, value in state.items()}))
+        assert str(caught.value).endswith(
+            "; every key begins with 'net.body.': save the weights with keys without it"
+        )
+        del state["0.weight"]
+        with pytest.raises(ModelError) as caught:  # of another model, whatever the prefix
+            self.loaded(save({f"net.{key}": value for key, value in state.items()}))
+        assert "every key" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["model", "state_dict_ema", "model_ema"])
+    @pytest.mark.parametrize("other", [{}, {"epoch": 3}, None])
+    def test_the_entry_of_a_checkpoint_that_holds_weights(self, save, state, name, other):
+        self.assert_loads(save({"state_dict": other, name: state}), state)
+
+    def test_of_several_entries_the_trained_weights_count(self, save, state):
+        averaged = {key: value + 1 for key, value in state.items()}
+        self.assert_loads(save({"model_ema": averaged, "model": state}), state)
+        self.assert_loads(save({"state_dict_ema": averaged, "state_dict": state}), state)
+
     def test_without_the_count_of_steps(self, save, state):
         del state["1.num_batches_tracked"]
         self.assert_loads(save(state), state)
@@ -219,6 +261,38 @@ class TestWeights:
             "1 unexpected: head.weight; "
             "1 of another shape: 5.weight (10, 5) instead of (10, 4)"
         )
+
+    @pytest.mark.parametrize("keys", [[1, 2], [b"0.weight"], ["0.weight", 7]])
+    def test_keys_that_are_no_text(self, save, keys):
+        with pytest.raises(ModelError, match=r"the key (1|b'0\.weight'|7), which is no text"):
+            self.loaded(save({key: torch.zeros(1) for key in keys}))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda tensor: tensor.to("meta"), "is without values"),
+            (lambda tensor: tensor.to_sparse(), "is sparse"),
+            (lambda tensor: tensor.to_sparse_csr(), "is sparse"),
+            (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "is quantized"),
+            (lambda tensor: torch.nested.nested_tensor([tensor]), "is nested"),
+            (lambda tensor: tensor.to(torch.complex64), "is complex"),
+            (lambda tensor: tensor.to(torch.int8), "torch.int8 instead of torch.float32"),
+            (lambda tensor: tensor > 0, "torch.bool instead of torch.float32"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore")  # torch calls some of these kinds experimental
+    def test_tensors_that_are_no_weights(self, save, state, change, message):
+        state["5.weight"] = change(state["5.weight"])
+        with pytest.raises(ModelError, match=message) as caught:
+            self.loaded(save(state))
+        assert "weights.pth: " in str(caught.value)
+        assert "5.weight" in str(caught.value)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+    def test_other_floats_are_converted(self, save, state, dtype):
+        rounded = {key: value.to(dtype) for key, value in state.items()}
+        expected = {key: rounded[key].to(state[key].dtype) for key in state}
+        self.assert_loads(save(rounded), expected)
 
     def test_a_pickle_is_not_run(self, save, tmp_path):
         class Trap:
@@ -240,6 +314,20 @@ class TestWeights:
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(ModelError, match="damaged, or not a file of plain weights"):
             self.loaded(path)
+
+    def test_a_file_of_one_byte(self, tmp_path):
+        for byte in range(256):
+            (tmp_path / "weights.pth").write_bytes(bytes([byte]))
+            with pytest.raises(ModelError, match="damaged, or not a file of plain weights"):
+                self.loaded(tmp_path / "weights.pth")
+
+    def test_the_format_of_before_2020_cut_anywhere(self, save, state):
+        path = save(state, _use_new_zipfile_serialization=False)
+        data = path.read_bytes()
+        for length in range(0, len(data), 7):
+            path.write_bytes(data[:length])
+            with pytest.raises(ModelError, match="damaged, or not a file of plain weights"):
+                self.loaded(path)
 
     def test_something_else_in_the_file(self, save):
         with pytest.raises(ModelError, match=r"no state_dict .* a dictionary with epoch"):
@@ -572,6 +660,13 @@ def test_a_network_of_hugging_face(empty, capsys):
     assert main(["export", "hf:vit", "--weights", "other.bin", "-o", "no.onnx"]) == 2
     assert "weights of another model" in capsys.readouterr().err
     assert not Path("no.onnx").exists()
+
+
+def test_safetensors_without_tensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file({}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"w\.safetensors: weights of another model; keys 8 mis"):
+        build_network(SMALL, tmp_path / "w.safetensors")
 
 
 def test_safetensors_that_are_damaged(tmp_path, capsys):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,10 @@ OPSET = 11  # what the guides export and every CANN reads
 OPSETS = range(9, 21)  # those for which PyTorch's exporter keeps weights out of the inputs
 BATCH_AXIS = "-1"  # the guides' name of the dynamic axis
 TOLERANCE = 1e-4  # PyTorch against ONNX Runtime in float32, as a share of the largest logit
-WRAPPERS = ("state_dict", "model")  # keys of a checkpoint that hold the weights
+# Keys of a checkpoint that hold the weights. The first one that does counts.
+WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
+# What torch.nn.DataParallel, torch.compile and Lightning put in front of every key.
+PREFIXES = ("module.", "_orig_mod.", "model.")
 MAX_LISTED_KEYS = 8  # of each kind, in the message about weights that do not fit
 
 
@@ -64,7 +66,7 @@ def build_network(target: ExportTarget, weights: Path | None, seed: int = 0) -> 
     Raises ModelError.
     """
     if weights is not None and target.factory == sources.HF_FACTORY:
-        loaded = None if weights.is_dir() else read_weights(weights)
+        loaded = None if weights.is_dir() else _without_prefixes(read_weights(weights), ())
         return sources.hf_trained(target.arguments["name"], loaded)
     network = build(target.factory, target.arguments, seed)
     if weights is None:
@@ -90,8 +92,8 @@ def _randomize(network: torch.nn.Module, seed: int) -> None:
 
 def _load_weights(network: torch.nn.Module, path: Path) -> None:
     """Loads the file's weights; ModelError lists the keys that the network lacks or needs."""
-    loaded = read_weights(path)
     expected = network.state_dict()
+    loaded = _without_prefixes(read_weights(path), expected)
     # Evaluation does not use the count of training steps; weights from before 2018 lack it.
     missing = [key for key in expected if key not in loaded and not _is_step_count(key)]
     unexpected = [key for key in loaded if key not in expected]
@@ -100,6 +102,13 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
         for key in expected
         if key in loaded and loaded[key].shape != expected[key].shape
     ]
+    mistyped = [
+        f"{key} {loaded[key].dtype} instead of {expected[key].dtype}"
+        for key in expected
+        if key in loaded
+        and expected[key].is_floating_point()
+        and not loaded[key].is_floating_point()
+    ]
     faults = [
         f"{len(keys)} {kind}: {', '.join(keys[:MAX_LISTED_KEYS])}"
         + (", …" if len(keys) > MAX_LISTED_KEYS else "")
@@ -107,11 +116,15 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misshapen),
+            ("of another type", mistyped),
         )
         if keys
     ]
     if faults:
-        raise ModelError(f"{path}: weights of another model; keys {'; '.join(faults)}")
+        raise ModelError(
+            f"{path}: weights of another model; keys {'; '.join(faults)}"
+            + _prefix_to_remove(loaded, expected)
+        )
     network.load_state_dict(loaded, strict=False)
 
 
@@ -119,41 +132,101 @@ def _is_step_count(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
+def _without_prefixes(
+    loaded: dict[str, torch.Tensor], expected: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """The weights without those PREFIXES that each of their keys has and no expected key has."""
+    foreign = [p for p in PREFIXES if not any(key.startswith(p) for key in expected)]
+
+    def common() -> str | None:
+        return next((p for p in foreign if all(key.startswith(p) for key in loaded)), None)
+
+    while loaded and (prefix := common()):
+        loaded = {key.removeprefix(prefix): tensor for key, tensor in loaded.items()}
+    return loaded
+
+
+def _prefix_to_remove(loaded: Collection[str], expected: Collection[str]) -> str:
+    """The cure for weights that fit but for what stands in front of every key; else nothing."""
+    needed = {key for key in expected if not _is_step_count(key)}
+    some_key = next(iter(needed), "")
+    for prefix in {key.removesuffix(some_key) for key in loaded if key.endswith(f".{some_key}")}:
+        without = {key.removeprefix(prefix) for key in loaded if key.startswith(prefix)}
+        if len(without) == len(loaded) and needed <= without <= set(expected):
+            return f"; every key begins with {prefix!r}: save the weights with keys without it"
+    return ""
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name: of a state_dict, alone or in a checkpoint, or of a
-    .safetensors file."""
+    .safetensors file.
+
+    Each tensor is dense, real and in memory. Raises ModelError for anything else.
+    """
     with needs("torch"):
-        import torch
+        import torch  # noqa: F401
     try:
         path.open("rb").close()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    for key, tensor in weights.items():
+        fault = _fault(tensor)
+        if fault:
+            raise ModelError(
+                f"{path}: the tensor {key} is {fault}; save a dense tensor of real numbers"
+            )
+    return weights
+
+
+def _fault(tensor: torch.Tensor) -> str | None:
+    """Why a tensor cannot be a weight of a network; None if it can."""
+    import torch
+
+    faults = {
+        "without values (of the device meta)": tensor.is_meta,
+        "quantized": tensor.is_quantized,
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "complex": tensor.is_complex(),
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), None)
+
+
+def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file of torch.save."""
+    import torch
+
     try:
-        # Map the file where its format allows: the tensors are copied once, into the network.
-        loaded = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats
+            # Map the file where its format allows: the tensors are copied once, into the network.
+            loaded = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # PyTorch's reader raises many types on damaged files
         raise ModelError(
             f"{path}: damaged, or not a file of plain weights (torch.load with weights_only=True "
             "refuses it); save model.state_dict() with torch.save"
         ) from error
-    for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not (
-        isinstance(loaded, Mapping)
-        and loaded
-        and all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())
-    ):
-        raise ModelError(f"{path}: holds no state_dict (names to tensors), but {_describe(loaded)}")
-    prefix = "module."  # torch.nn.DataParallel adds it to every name
-    if all(key.startswith(prefix) for key in loaded):
-        return {key.removeprefix(prefix): tensor for key, tensor in loaded.items()}
-    return dict(loaded)
+    wrapped = [loaded.get(key) for key in WRAPPERS] if isinstance(loaded, Mapping) else []
+    for weights in (*wrapped, loaded):
+        if _is_state_dict(weights):
+            return dict(weights)
+    raise ModelError(f"{path}: holds no state_dict (names to tensors), but {_describe(loaded)}")
+
+
+def _is_state_dict(value: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
+    import torch
+
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(key, str) for key in value)
+        and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -171,7 +244,10 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _describe(loaded: object) -> str:
     if isinstance(loaded, Mapping):
-        keys = ", ".join(map(str, list(loaded)[:MAX_LISTED_KEYS]))
+        others = [key for key in loaded if not isinstance(key, str)]
+        if others:
+            return f"a dictionary with the key {others[0]!r}, which is no text"
+        keys = ", ".join(list(loaded)[:MAX_LISTED_KEYS])
         return f"a dictionary with {keys or 'nothing'}"
     return f"a {type(loaded).__name__}"
 
