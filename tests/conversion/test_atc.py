@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,19 @@ def test_the_guides_commands_text_for_text(name, capsys):
     arguments = ["atc", model, "--recipe", name, "--batchsize", "8", "--soc", "310P3", "--dry-run"]
     assert main(arguments) == 0
     assert capsys.readouterr().out == text + "\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x y", 'a"b', "$HOME", "`id`", "a\\b", "it's", "!!", "*", "~", "#", "a;b", "é", "(x)", "a&b"],
+)
+@pytest.mark.parametrize("guide", ["alexnet", "squeezenet1_1"])
+def test_a_shell_makes_the_same_arguments_of_any_input_name(guide, name):
+    recipe = replace(load_recipe(guide), input_name=name)
+    command = atc.build(recipe, f"{name}.onnx", 1, "Ascend310P3", aipp=f"{name}.config")
+    shell = ["sh", "-c", f'atc() {{ printf "%s\\0" atc "$@"; }}; {command}']
+    arguments = subprocess.run(shell, capture_output=True, check=True).stdout.decode()
+    assert arguments.split("\0")[:-1] == ["atc", *command.argv()]
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -311,6 +326,14 @@ def is_running(pid):
         return False
 
 
+def wait_for_end_of(pid):
+    """Fails when a process of ATC goes on."""
+    deadline = time.monotonic() + 60
+    while is_running(pid.strip()):
+        assert time.monotonic() < deadline, "a process of ATC goes on"
+        time.sleep(0.05)
+
+
 @pytest.mark.usefixtures("stand_in")
 class TestRun:
     @staticmethod
@@ -435,6 +458,45 @@ class TestRun:
         assert heard == ["first.", ".second"]
         assert Path("log.txt").read_text() == "first..second"
 
+    def test_the_end_of_atc_is_its_end_whatever_its_children_do(self, command, programs):
+        """A child that holds ATC's output is not waited for, and does not go on."""
+        child = "{ sleep 10; echo > late; } & echo $! > pid"
+        programs("atc", f"{child}; {WRITE_HALF}; printf 'ATC run success \\303\\251'")
+        heard = []
+        assert atc.run(command, Path("log.txt"), heard.append) == command.output
+        assert not Path("late").exists()
+        assert "".join(heard) == Path("log.txt").read_text() == "ATC run success é"
+        wait_for_end_of(Path("pid").read_text())
+
+    def test_output_that_atc_closes_early(self, command, programs):
+        programs("atc", f"{WRITE_HALF}; echo ATC run success; exec >&- 2>&-; sleep 1; echo > late")
+        assert atc.run(command, Path("log.txt"), lambda text: None) == command.output
+        assert Path("late").exists()
+
+    def test_the_last_words_of_atc_are_heard(self, command, programs):
+        """As much as a pipe holds, written at once before the end."""
+        programs("atc", f"{WRITE_HALF}; head -c 65000 /dev/zero | tr '\\0' x; echo ATC run success")
+        heard = []
+        atc.run(command, Path("log.txt"), heard.append)
+        assert "".join(heard) == "x" * 65000 + "ATC run success\n"
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    def test_no_process_of_atc_outlives_zoofast(self, command, programs, number):
+        programs("atc", "sleep 600 & echo $! $$ > pids; echo begun; wait")
+        words = [sys.executable, "-c", "from zoofast.cli import main; raise SystemExit(main())"]
+        with subprocess.Popen(
+            [*words, "atc", "model.onnx", "--recipe", "resnet34", "--soc", "310P3"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(paths.ROOT)},
+            # pytest may run without Ctrl-C, which a child inherits
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
+            assert b"begun\n" in (process.stdout.readline(), process.stdout.readline())
+            process.send_signal(number)
+            assert process.wait() == (130 if number == signal.SIGINT else -number)
+        for pid in Path("pids").read_text().split():
+            wait_for_end_of(pid)
+
     def test_a_killed_run_loses_nothing(self, command, programs, tmp_path):
         """While ATC works, the earlier .om is in its place, and ATC writes elsewhere."""
         command.output.write_text("earlier")
@@ -453,10 +515,7 @@ class TestRun:
             ):
                 atc.run(command, Path("log2.txt"), lambda text: None)
             process.kill()
-        deadline = time.monotonic() + 300
-        while is_running(Path("pid").read_text().strip()):
-            assert time.monotonic() < deadline, "ATC goes on without zoofast"
-            time.sleep(0.05)
+        wait_for_end_of(Path("pid").read_text())
         assert command.output.read_text() == "earlier"
         programs("atc", f'exec "{sys.executable}" "{STAND_IN}" "$@"')
         atc.run(command, Path("log.txt"), lambda text: None)

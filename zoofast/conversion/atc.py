@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import ctypes
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,15 @@ from zoofast.errors import BackendError, ModelError, OutputError
 from zoofast.preprocess.recipe import Recipe
 
 AIPP_CONFIG = "aipp.config"  # the guides' name of the AIPP file
-PR_SET_PDEATHSIG = 1  # of prctl(2)
+PIPE_BYTES = 65536  # what a pipe holds at most
+POLL_MILLISECONDS = 100  # until the end of ATC is noticed where a child keeps its output open
+# Runs "$0" "$@". A process beside it waits for the end of standard input, which zoofast alone holds
+# open. When zoofast has ended, also by kill -9, it kills the process group, with itself.
+IN_A_GROUP = """
+exec 3<&0 </dev/null
+( { read -r end <&3; kill -KILL 0; } >/dev/null 2>&1 & )
+exec "$0" "$@" 3<&-
+"""
 SUCCESS = "ATC run success"  # in ATC's output when it succeeded
 ENVIRONMENT_SCRIPTS = (  # where CANN's installers put set_env.sh
     "/usr/local/Ascend/ascend-toolkit/set_env.sh",
@@ -96,12 +105,13 @@ class Command:
         return [f"{name}={value}" for name, value in self.options]
 
     def __str__(self) -> str:
-        """The command line for a shell, with shapes in double quotes as in the guides."""
+        """The command line for a shell, with a usual shape in double quotes as in the guides."""
         return " ".join(["atc", *(_shell_text(name, value) for name, value in self.options)])
 
 
 def _shell_text(name: str, value: str) -> str:
-    if name in ("--input_shape", "--input-shape"):
+    is_plain = re.fullmatch(r"[\w.:,;/+-]*", value)  # means the same within double quotes
+    if name in ("--input_shape", "--input-shape") and is_plain:
         return f'{name}="{value}"'
     return f"{name}={shlex.quote(value)}"
 
@@ -228,7 +238,9 @@ def log_path(command: Command) -> Path:
 def run(command: Command, log: Path, echo: Callable[[str], None]) -> Path:
     """Runs ATC and returns the path of the .om.
 
-    ATC's output goes to `echo` as it comes, and to the file `log`. ATC has succeeded when its exit
+    ATC's output goes to `echo` as it comes, and to the file `log`. Processes that ATC has started
+    are killed when it has ended, and all together when zoofast ends or `echo` raises. One that
+    has left ATC's process group goes on. ATC has succeeded when its exit
     code is 0, its output says so, and the .om exists. Otherwise an earlier .om of that name stays
     as it is, and ModelError gives ATC's error and the cure. Raises BackendError when there is no
     atc, OutputError when another process compiles to the same .om.
@@ -280,26 +292,43 @@ def _run_and_echo(argv: list[str], log: Path, echo: Callable[[str], None]) -> tu
     with (
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+            ["/bin/sh", "-c", IN_A_GROUP, *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as process,
     ):
-        assert process.stdout is not None
         try:
-            # ATC shows its progress as dots on one line: pass bytes on, do not wait for lines.
-            while data := os.read(process.stdout.fileno(), 65536):
+            for data in _output(process):
                 text = decode(data)
                 texts.append(text)
                 file.write(text)
                 echo(text)
-        except BaseException:
-            process.kill()
-            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, "".join(texts)
 
 
-def _end_with_parent() -> None:
-    """In the child: the kernel kills it when zoofast ends, also by kill -9."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What a process writes, as it comes, until the process ends.
+
+    ATC shows its progress as dots on one line, so lines are not waited for. Nor is the end of the
+    pipe, since a child of the process may hold it longer.
+    """
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    while process.poll() is None:
+        if poller.poll(POLL_MILLISECONDS):
+            data = os.read(pipe, PIPE_BYTES)
+            if not data:
+                process.wait()  # its output is closed, so there is nothing to wait for but its end
+            yield data
+    if poller.poll(0):
+        yield os.read(pipe, PIPE_BYTES)  # what it wrote last
 
 
 def _failure_message(command: Command, code: int, output: str, log: Path) -> str:
