@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import paths
 from zoofast.cli import main
-from zoofast.conversion import atc, models
+from zoofast.conversion import aipp_file, atc, models
 from zoofast.conversion.npu_smi import Npu, parse, soc_version
 from zoofast.errors import BackendError, ModelError, OutputError
 from zoofast.preprocess.recipe_file import load_recipe
@@ -314,6 +314,11 @@ AIPP_TEXT = """aipp_op {
     src_image_size_w : 224
     src_image_size_h : 224
     min_chn_0 : 123.675
+    min_chn_1 : 116.28
+    min_chn_2 : 103.53
+    var_reci_chn_0 : 0.0171247538316637
+    var_reci_chn_1 : 0.0175070028011204
+    var_reci_chn_2 : 0.0174291938997821
 }
 """
 
@@ -393,6 +398,106 @@ class TestRun:
         assert captured.err.count("\n") == 1
         assert "ATC start" not in captured.out
         assert list(tmp_path.glob("*.om")) == []
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("224\n", "0\n"),  # the size of the network's input
+            ("input_format : RGB888_U8", 'input_format: 3, related_input_name: "image";'),
+            ("}", "crop : false csc_switch : false }"),
+            ("min_chn_0 : 123.675", "mean_chn_0 : 123\n min_chn_0 : 0.675"),
+            ("min_chn_0 : 123.675", "min_chn_0 : 123.7"),  # the same in float16
+            ("0171247538316637", "0171248"),
+            ("aipp_op {", "# two words: {\naipp_op{"),
+        ],
+    )
+    def test_an_aipp_file_that_says_the_same(self, onnx_file, tmp_path, old, new):
+        onnx_file("model.onnx", "image", "N", 3, 224, 224)
+        assert old in AIPP_TEXT
+        (tmp_path / "my.config").write_text(AIPP_TEXT.replace(old, new))
+        aipp_file.check(tmp_path / "my.config", load_recipe("squeezenet1_1"))
+        aipp_file.check(tmp_path / "my.config", load_recipe("squeezenet1_1_float32"))
+
+    @pytest.mark.parametrize("recipe", ["squeezenet1_1", "resnet34"])
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("123.675", "123.4", "mean_chn_0 + min_chn_0 is 123.4, not 123.675"),
+            ("    min_chn_1 : 116.28\n", "", "mean_chn_1 + min_chn_1 is 0, not 116.28"),
+            ("min_chn_2", "mean_chn_2 : 1\nmin_chn_2", "mean_chn_2 + min_chn_2 is 104.53, not "),
+            ("0.0171247538316637", "1", "var_reci_chn_0 is 1, not 0.0171248"),
+            ("var_reci_chn_1 : 0.0175070028011204", "", "var_reci_chn_1 is 1, not 0.017507"),
+            ("0.0174291938997821", "nan", "var_reci_chn_2 is nan, not 0.0174292"),
+            ("RGB888_U8", "YUV420SP_U8", "input_format is YUV420SP_U8, not RGB888_U8"),
+            ("input_format : RGB888_U8", "", "input_format is missing, not RGB888_U8"),
+            ("min_chn_0", "rbuv_swap_switch : true min_chn_0", "rbuv_swap_switch is true, not fa"),
+            ("min_chn_0", "csc_switch : true min_chn_0", "csc_switch is true, not false"),
+            ("min_chn_0", "padding : 1 min_chn_0", "padding is true, not false"),
+            ("min_chn_0", "related_input_rank: 1 min_chn_0", "related_input_rank is 1, not 0"),
+            (
+                "size_w : 224",
+                "size_w : 225",
+                "src_image_size_w is 225, not 224; crop_size_w is 225",
+            ),
+            (
+                "min_chn_0",
+                "crop : 1 crop_size_w : 224 crop_size_h : 224 load_start_pos_h : 9 min_chn_0",
+                "load_start_pos_h is 9, not 0;",
+            ),
+            ("aipp_op", "aipp", "it is not one aipp_op"),
+            ("}", "}\naipp_op { aipp_mode: static }", "it is not one aipp_op"),
+            ("min_chn_0 :", "min_chn_0\uff1a", "is not of the form key : value"),
+            ("min_chn_0 : 123.675", "min_chn_0 : 1 min_chn_0 : 2", "min_chn_0 is given twice"),
+            ("123.675", "much", "min_chn_0 is 'much', not a number"),
+            ("size_w : 224", "size_w : 2.5", "src_image_size_w is '2.5', not a whole number"),
+            ("min_chn_0", "crop : yes min_chn_0", "crop is 'yes', not true or false"),
+            ("comment", "\udcff", "it is not UTF-8"),
+        ],
+    )
+    def test_an_aipp_file_that_contradicts_the_recipe(
+        self, onnx_file, recipe, old, new, message, capsys, tmp_path
+    ):
+        onnx_file("model.onnx", "image", "N", 3, 224, 224)
+        assert old in AIPP_TEXT
+        text = AIPP_TEXT.replace(old, new, 1)
+        (tmp_path / "my.config").write_bytes(text.encode(errors="surrogateescape"))
+        assert self.atc("model.onnx", "--recipe", recipe, "--aipp", "my.config") == 2
+        captured = capsys.readouterr()
+        assert "my.config: " in captured.err
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+        assert "ATC start" not in captured.out
+        assert list(tmp_path.glob("*.om")) == []
+
+    def test_the_files_of_zoofast_aipp_fit_their_recipes_alone(self, onnx_file, tmp_path):
+        names = ["resnet34", "inceptionv4", "bilinear256_224_dpn", "bilinear224_224_half"]
+        for name in names:
+            assert main(["aipp", name, "-o", f"{name}.config"]) == 0
+        for file in names:
+            for name in names:
+                if file == name:
+                    aipp_file.check(tmp_path / f"{file}.config", load_recipe(name))
+                    continue
+                with pytest.raises(ModelError, match="makes another input than the recipe"):
+                    aipp_file.check(tmp_path / f"{file}.config", load_recipe(name))
+
+    def test_a_crop_of_aipp_is_the_recipes(self, tmp_path):
+        recipe = replace(load_recipe("squeezenet1_1"), size=(256, 256))
+        text = AIPP_TEXT.replace("224", "256").replace("aipp_op {", "aipp_op {\ncrop : true")
+        cropped = text.replace("}", "load_start_pos_w:16 load_start_pos_h:16 SIZE}")
+        for size, message in (("224", None), ("223", "crop_size_h is 223, not 224")):
+            file = tmp_path / "my.config"
+            file.write_text(cropped.replace("SIZE", f"crop_size_h:{size} crop_size_w:224"))
+            if message is None:
+                aipp_file.check(file, recipe)
+                continue
+            with pytest.raises(ModelError, match=message):
+                aipp_file.check(file, recipe)
+
+    def test_a_file_of_dynamic_aipp_fits_every_recipe(self, tmp_path):
+        file = tmp_path / "dynamic.config"
+        file.write_text("aipp_op { aipp_mode: dynamic\nmax_src_image_size: 150528 }")
+        aipp_file.check(file, load_recipe("squeezenet1_1"))
 
     @pytest.mark.parametrize("batch", ["0", "-1", "1,x", "4,4", ""])
     def test_batch_sizes_that_are_none(self, batch, capsys):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoofast.base.lock import output_lock
-from zoofast.conversion import models, onnxfile
+from zoofast.conversion import aipp_file, models, onnxfile
 from zoofast.errors import BackendError, ModelError, OutputError
 from zoofast.preprocess.recipe import Recipe
 
@@ -179,9 +179,10 @@ def _set_option(arguments: dict[str, str], name: str, value: str) -> None:
 
 
 def check(command: Command, recipe: Recipe, batch: int) -> None:
-    """Checks what ATC would fail on: the files, the ONNX's input, the batch size.
+    """Checks what ATC would fail on: the files, the ONNX's input, the batch size. Checks also that
+    the AIPP file makes the recipe's input, of which ATC knows nothing.
 
-    Raises ModelError that names the cure.
+    Raises ModelError that names the cure; RecipeError for a recipe that AIPP cannot compute.
     """
     path = Path(command["model"] or "")
     port = onnxfile.image_input(onnxfile.read(path), path)
@@ -205,6 +206,8 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
     aipp = command["insert_op_conf"]
     if aipp is not None and not Path(aipp).is_file():
         raise ModelError(f"{aipp}: no such file; run `zoofast aipp {recipe.name} -o {aipp}`")
+    if aipp is not None:
+        aipp_file.check(Path(aipp), recipe)
     folder = command.output.parent
     if not folder.is_dir():
         raise ModelError(f"{command.output}: the folder does not exist: mkdir -p {folder}")
@@ -323,12 +326,12 @@ def _output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     poller.register(pipe, select.POLLIN)
     while process.poll() is None:
         if poller.poll(POLL_MILLISECONDS):
-            data = os.read(pipe, PIPE_BYTES)
-            if not data:
+            if data := os.read(pipe, PIPE_BYTES):
+                yield data
+            else:
                 process.wait()  # its output is closed, so there is nothing to wait for but its end
-            yield data
-    if poller.poll(0):
-        yield os.read(pipe, PIPE_BYTES)  # what it wrote last
+    if poller.poll(0) and (data := os.read(pipe, PIPE_BYTES)):
+        yield data  # what it wrote last
 
 
 def _failure_message(command: Command, code: int, output: str, log: Path) -> str:

@@ -100,7 +100,8 @@ class StepCache:
         if self._digest(path) not in digests:
             raise ModelError(
                 f"{path}: is not as zoofast wrote it; delete it to have it written anew, or "
-                f"compile with it: zoofast atc ONNX --recipe NAME --aipp {path}"
+                "compile with it and a recipe that normalizes as it does: "
+                f"zoofast atc ONNX --recipe FILE.toml --aipp {path}"
             )
 
     def _digest(self, path: Path) -> str:
