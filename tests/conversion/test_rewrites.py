@@ -355,6 +355,83 @@ class TestCommands:
         assert ["Identity", "1", "0"] in [line.split() for line in printed.splitlines()]
         assert "top-1 agreement 100.00 %" in printed
 
+    @pytest.fixture
+    def outputs(self, tmp_path):
+        """Logits, and beside them truth values, infinities, and shapes that follow no batch."""
+        g = Graph()
+        relu = g.node("Relu", "x")
+        logits = g.node("Flatten", g.node("GlobalAveragePool", relu))
+        model = g.model(
+            logits,
+            g.node("Neg", relu),
+            g.node("Log", relu),
+            g.node("ReduceMax", relu, keepdims=0),
+            g.node("Shape", relu),
+            g.node("Greater", relu, g.node("Neg", relu)),
+            g.node("IsNaN", relu),
+        )
+        kinds = [FLOAT, FLOAT, FLOAT, FLOAT, INT64, onnx.TensorProto.BOOL, onnx.TensorProto.BOOL]
+        ranks = [2, 4, 4, 0, 1, 4, 4]
+        for value, kind, rank in zip(model.graph.output, kinds, ranks, strict=True):
+            new = onnx.helper.make_tensor_value_info(value.name, kind, [None] * rank)
+            value.CopyFrom(new)
+        onnx.save(model, tmp_path / "outputs.onnx")
+        return tmp_path / "outputs.onnx"
+
+    @pytest.mark.parametrize(
+        ("size", "batch", "images"),
+        [(2, None, 2), (2, 2, 2), ("N", None, 2), ("N", 1, 2), ("N", 2, 2), ("N", 5, 5)],
+    )
+    def test_simplify_of_several_outputs(self, outputs, tmp_path, size, batch, images):
+        pytest.importorskip("onnxsim")
+        model = onnx.load(outputs)
+        x = onnx.helper.make_tensor_value_info("x", FLOAT, (size, *SHAPE[1:]))
+        model.graph.input[0].CopyFrom(x)
+        onnx.save(model, outputs)
+        result = simplify(outputs, tmp_path / "out.onnx", batch)
+        assert result.agreement.images == images
+        assert len(onnx.load(tmp_path / "out.onnx").graph.output) == 7
+        assert optimize(outputs, tmp_path / "out.onnx", [NAME]).applied == {NAME: 0}
+
+    @pytest.mark.parametrize("command", ["simplify", "optimize"])
+    @pytest.mark.parametrize(
+        ("operator", "other", "message"),
+        [
+            ("Neg", "Abs", "the .* model computes another output 't4'"),
+            ("Log", "Exp", "the .* model computes another output 't5'"),
+            ("Log", "Tanh", "the .* model computes another output 't5'"),
+            ("ReduceMax", "ReduceSum", "the .* model computes another output 't6'"),
+            ("Greater", "Less", "the .* model computes another output 't9'"),
+            ("GlobalAveragePool", "GlobalMaxPool", "the .* model computes other logits"),
+            ("last", None, "has the outputs 't3', .*'t9' instead of 't3', .*'t9', 't10'"),
+        ],
+    )
+    def test_another_output_than_the_first_is_compared_too(
+        self, outputs, tmp_path, monkeypatch, command, operator, other, message
+    ):
+        onnxsim = pytest.importorskip("onnxsim")
+
+        def wrong(model):
+            if operator == "last":
+                model.graph.output.pop()
+                return 1
+            next(node for node in model.graph.node if node.op_type == operator).op_type = other
+            return 1
+
+        def wrongly_simplified(model, **options):
+            wrong(model)
+            return model, True
+
+        monkeypatch.setattr("zoofast.conversion.rewrites.merge_consecutive_slice.apply", wrong)
+        monkeypatch.setattr(onnxsim, "simplify", wrongly_simplified)
+        out = tmp_path / "out.onnx"
+        with pytest.raises(ModelError, match=message):
+            if command == "simplify":
+                simplify(outputs, out)
+            else:
+                optimize(outputs, out, [NAME])
+        assert list(tmp_path.iterdir()) == [outputs]
+
     @pytest.mark.parametrize("batch", ["0", "-3", "x", "9" * 5000])
     def test_batch_sizes_that_are_none(self, model, tmp_path, capsys, batch):
         out = tmp_path / "out.onnx"

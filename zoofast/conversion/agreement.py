@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +76,76 @@ def run_onnx(
     images: (N, 3, H, W). Where the model has a fixed batch size, the last batch is padded with
         copies of its first image, and the answers to the copies are dropped.
     batch: images at a time where the model takes any number.
-    optimized: False switches ONNX Runtime's own rewrites off, for comparisons of every bit.
+    optimized: as in compare_models.
 
     Raises ModelError.
+    """
+    logits = []
+    for outputs, count in _run(path, images, optimized, batch):
+        logits.append(next(iter(outputs.values()))[:count])
+    return np.concatenate(logits)
+
+
+def compare_models(
+    reference: Path,
+    other: Path,
+    images: NDArray[np.float32],
+    tolerance: float,
+    model: str,
+    *,
+    batch: int,
+    optimized: bool = True,
+) -> Agreement:
+    """The Agreement of the logits, the first outputs of two ONNX models, on `images`.
+
+    images: (N, 3, H, W); both models compute `batch` at a time, which divides N.
+    tolerance: the largest difference of each output, as a share of its largest value.
+    model: what messages call the other model.
+    optimized: False switches ONNX Runtime's own rewrites off, for comparisons of every bit.
+
+    Raises ModelError when a model cannot be run, or when an output, also one beside the logits,
+    has another name, type or shape, or differs more.
+    """
+    expected = [outputs for outputs, _ in _run(reference, images, optimized, batch)]
+    computed = [outputs for outputs, _ in _run(other, images, optimized, batch)]
+    names = [", ".join(map(repr, outputs[0])) for outputs in (computed, expected)]
+    if names[0] != names[1]:
+        raise ModelError(f"{model} has the outputs {names[0]} instead of {names[1]}")
+    logits, *others = expected[0]
+    agreement = compare(
+        np.concatenate([outputs[logits] for outputs in expected]),
+        np.concatenate([outputs[logits] for outputs in computed]),
+    )
+    require_agreement(agreement, tolerance, model)
+    for name in others:
+        pairs = zip(expected, computed, strict=True)
+        if not all(_is_close(one[name], two[name], tolerance) for one, two in pairs):
+            raise ModelError(
+                f"{model} computes another output {name!r}; allowed are differences of "
+                f"{tolerance:g} of the output's largest value"
+            )
+    return agreement
+
+
+def _is_close(expected: NDArray[Any], computed: NDArray[Any], tolerance: float) -> bool:
+    """Whether two arrays have one shape and type, and differ by at most `tolerance` times the
+    largest value. Infinities and NaNs have to be at the same places."""
+    if (expected.shape, expected.dtype) != (computed.shape, computed.dtype):
+        return False
+    if expected.dtype.kind != "f":
+        return bool(np.array_equal(expected, computed))
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    return bool(
+        np.allclose(computed, expected, rtol=0.0, atol=tolerance * float(largest), equal_nan=True)
+    )
+
+
+def _run(
+    path: Path, images: NDArray[np.float32], optimized: bool, batch: int
+) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
+    """The outputs of each batch by name, and how many images the batch has without its padding.
+
+    The arguments are those of run_onnx. Raises ModelError.
     """
     with needs("onnx"):
         import onnxruntime
@@ -90,13 +159,12 @@ def run_onnx(
         )
         port = session.get_inputs()[0]
         batch = port.shape[0] if isinstance(port.shape[0], int) else batch
-        logits = []
+        names = [output.name for output in session.get_outputs()]
         for begin in range(0, len(images), batch):
             chunk = images[begin : begin + batch]
             padding = np.repeat(chunk[:1], batch - len(chunk), axis=0)
             padded = np.ascontiguousarray(np.concatenate([chunk, padding]))
-            logits.append(session.run(None, {port.name: padded})[0][: len(chunk)])
-        return np.concatenate(logits)
+            yield dict(zip(names, session.run(None, {port.name: padded}), strict=True)), len(chunk)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ModelError(f"{path}: ONNX Runtime: {first_line(error)}") from error
 

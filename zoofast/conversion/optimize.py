@@ -9,15 +9,9 @@ from pathlib import Path
 from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
 from zoofast.conversion import onnxfile, rewrites
-from zoofast.conversion.agreement import (
-    Agreement,
-    compare,
-    random_images,
-    require_agreement,
-    run_onnx,
-)
+from zoofast.conversion.agreement import Agreement, compare_models, random_images
 
-PROOF_IMAGES = 2  # random images that both models compute
+PROOF_IMAGES = 2  # random images that both models compute, where their number is free
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class OptimizeResult:
 def optimize(source: Path, out: Path, names: Sequence[str]) -> OptimizeResult:
     """Applies the rewrites `names` in order to `source` and writes `out`, also if none applied.
 
-    ONNX Runtime computes both graphs as they are on random images; every bit of the logits has
+    ONNX Runtime computes both graphs as they are on random images; every bit of all outputs has
     to be equal. Raises ModelError, and then `out` is as it was before.
     """
     with needs("onnx"):
@@ -47,9 +41,8 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> OptimizeResult:
     with atomic_output(out) as partial:
         onnx.save(model, str(partial))
         del model  # the sessions below need the memory
-        images = random_images(shape, shape[0] or PROOF_IMAGES)
-        agreement = compare(
-            run_onnx(source, images, optimized=False), run_onnx(partial, images, optimized=False)
-        )
-        require_agreement(agreement, 0.0, f"{out}: the rewritten model")
+        size = shape[0] or PROOF_IMAGES
+        images = random_images(shape, size)
+        name = f"{out}: the rewritten model"
+        agreement = compare_models(source, partial, images, 0.0, name, batch=size, optimized=False)
     return OptimizeResult(applied, before, after, agreement)

@@ -1,4 +1,4 @@
-"""Simplifies an ONNX with onnxsim, and proves that the result computes the same logits."""
+"""Simplifies an ONNX with onnxsim, and proves that the result computes the same outputs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from zoofast.base.extras import needs
 from zoofast.base.files import atomic_output
 from zoofast.base.text import first_line
 from zoofast.conversion import onnxfile
-from zoofast.conversion.agreement import (
-    Agreement,
-    compare,
-    random_images,
-    require_agreement,
-    run_onnx,
-)
+from zoofast.conversion.agreement import Agreement, compare_models, random_images
 from zoofast.errors import ModelError
 
-PROOF_IMAGES = 2  # random images that both models compute
-# As a share of the largest logit. A batch normalization that is folded into its convolution
-# rounds differently.
+PROOF_IMAGES = 2  # random images that both models compute, at least
+# As a share of an output's largest value. A batch normalization that is folded into its
+# convolution rounds differently.
 TOLERANCE = 1e-5
 
 
@@ -37,8 +31,8 @@ class SimplifyResult:
 def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResult:
     """Writes the simplified `source` to `out`; `batch` None keeps the batch size as it is.
 
-    ONNX Runtime computes both models on the same random images. Raises ModelError, and then
-    `out` is as it was before.
+    ONNX Runtime computes all outputs of both models on the same random images, which must agree.
+    Raises ModelError, and then `out` is as it was before.
     """
     with needs("onnx"):
         import onnx
@@ -60,7 +54,8 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResul
     with atomic_output(out) as partial:
         onnx.save(simplified, str(partial))
         del simplified  # the sessions below need the memory
-        images = random_images(port.shape, port.batch or PROOF_IMAGES)
-        agreement = compare(run_onnx(source, images), run_onnx(partial, images))
-        require_agreement(agreement, TOLERANCE, f"{out}: the simplified model")
+        size = batch or port.batch or PROOF_IMAGES
+        images = random_images(port.shape, max(size, PROOF_IMAGES))
+        name = f"{out}: the simplified model"
+        agreement = compare_models(source, partial, images, TOLERANCE, name, batch=size)
     return SimplifyResult(before, after, agreement)
