@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +79,7 @@ def run_onnx(
 
     Raises ModelError.
     """
-    logits = []
-    for outputs, count in _run(path, images, optimized, batch):
-        logits.append(next(iter(outputs.values()))[:count])
-    return np.concatenate(logits)
+    return _logits(path, _run(path, images, optimized, batch))[: len(images)]
 
 
 def compare_models(
@@ -106,18 +102,14 @@ def compare_models(
     Raises ModelError when a model cannot be run, or when an output, also one beside the logits,
     has another name, type or shape, or differs more.
     """
-    expected = [outputs for outputs, _ in _run(reference, images, optimized, batch)]
-    computed = [outputs for outputs, _ in _run(other, images, optimized, batch)]
+    expected = _run(reference, images, optimized, batch)
+    computed = _run(other, images, optimized, batch)
     names = [", ".join(map(repr, outputs[0])) for outputs in (computed, expected)]
     if names[0] != names[1]:
         raise ModelError(f"{model} has the outputs {names[0]} instead of {names[1]}")
-    logits, *others = expected[0]
-    agreement = compare(
-        np.concatenate([outputs[logits] for outputs in expected]),
-        np.concatenate([outputs[logits] for outputs in computed]),
-    )
+    agreement = compare(_logits(reference, expected), _logits(other, computed))
     require_agreement(agreement, tolerance, model)
-    for name in others:
+    for name in list(expected[0])[1:]:
         pairs = zip(expected, computed, strict=True)
         if not all(_is_close(one[name], two[name], tolerance) for one, two in pairs):
             raise ModelError(
@@ -140,13 +132,25 @@ def _is_close(expected: NDArray[Any], computed: NDArray[Any], tolerance: float) 
     )
 
 
+def _logits(path: Path, batches: list[dict[str, NDArray[Any]]]) -> NDArray[Any]:
+    """The first outputs of all batches, (N, classes). Raises ModelError for other shapes."""
+    name = next(iter(batches[0]))
+    logits = [outputs[name] for outputs in batches]
+    shapes = {array.shape for array in logits}
+    if len(shapes) > 1 or logits[0].ndim < 2 or logits[0].dtype.kind not in "fiub":
+        shown = " and ".join(map(str, sorted(shapes)))
+        raise ModelError(
+            f"{path}: its output {name!r} has the shape {shown} and the type {logits[0].dtype}; "
+            "logits are numbers of the shape (images, classes)"
+        )
+    return np.concatenate(logits)
+
+
 def _run(
     path: Path, images: NDArray[np.float32], optimized: bool, batch: int
-) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
-    """The outputs of each batch by name, and how many images the batch has without its padding.
-
-    The arguments are those of run_onnx. Raises ModelError.
-    """
+) -> list[dict[str, NDArray[Any]]]:
+    """All outputs of each batch by name. The arguments are those of run_onnx; also the answers to
+    the copies are returned. Raises ModelError."""
     with needs("onnx"):
         import onnxruntime
     options = onnxruntime.SessionOptions()
@@ -158,27 +162,36 @@ def _run(
             str(path), options, providers=["CPUExecutionProvider"]
         )
         port = session.get_inputs()[0]
-        batch = port.shape[0] if isinstance(port.shape[0], int) else batch
+        batch = port.shape[0] if isinstance(port.shape[0], int) and port.shape[0] > 0 else batch
         names = [output.name for output in session.get_outputs()]
+        batches = []
         for begin in range(0, len(images), batch):
             chunk = images[begin : begin + batch]
             padding = np.repeat(chunk[:1], batch - len(chunk), axis=0)
             padded = np.ascontiguousarray(np.concatenate([chunk, padding]))
-            yield dict(zip(names, session.run(None, {port.name: padded}), strict=True)), len(chunk)
+            outputs = session.run(None, {port.name: padded})
+            batches.append(dict(zip(names, outputs, strict=True)))
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ModelError(f"{path}: ONNX Runtime: {first_line(error)}") from error
+    for name, value in batches[0].items():
+        if not isinstance(value, np.ndarray):
+            raise ModelError(f"{path}: its output {name!r} is not a tensor; remove it")
+    return batches
 
 
-def random_images(shape: tuple[int | None, ...], count: int) -> NDArray[np.float32]:
+def random_images(
+    shape: tuple[int | None, ...], count: int, model: str = "the model"
+) -> NDArray[np.float32]:
     """`count` inputs of normal noise, drawn with a fixed seed, for a model input of `shape`.
 
-    Raises ModelError when a size other than the batch is dynamic.
+    model: what messages call it. Raises ModelError when a size other than the batch is dynamic.
     """
     sizes = [size for size in shape[1:] if size is not None]
     if len(sizes) != len(shape) - 1:
         raise ModelError(
-            f"input sizes {shape} are dynamic beyond the batch; give the model fixed sizes"
+            f"{model}: its input sizes {tuple(size or '?' for size in shape)} are dynamic beyond "
+            "the batch; give the model fixed sizes"
         )
     if count * math.prod(sizes) > MAX_RANDOM_VALUES:
-        raise ModelError(f"the input of {count} x {sizes} is too large to compute")
+        raise ModelError(f"{model}: its input of {count} x {sizes} is too large to compute")
     return np.random.default_rng(0).standard_normal((count, *sizes), dtype=np.float32)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
+from zoofast.base.files import opened
 from zoofast.base.text import first_line
 from zoofast.errors import ModelError
 
@@ -39,12 +40,15 @@ def read(path: Path) -> onnx.ModelProto:
         import onnx
         from google.protobuf.message import DecodeError
     try:
+        with opened(path):
+            pass  # a regular file; onnx would wait for the writer of a pipe
         model = onnx.load(str(path), format="protobuf")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (DecodeError, ValueError) as error:  # ValueError: a name that is not UTF-8
+    except (DecodeError, UnicodeDecodeError) as error:  # UnicodeDecodeError: of a name
         raise ModelError(f"{path}: not an ONNX model") from error
-    except onnx.checker.ValidationError as error:  # weights in other files, missing or outside
+    except (onnx.checker.ValidationError, ValueError) as error:
+        # weights in other files, which are missing, outside of the folder or too short
         raise ModelError(f"{path}: {first_line(error)}") from error
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model (it has no nodes)")

@@ -42,7 +42,7 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> OptimizeResult:
         onnx.save(model, str(partial))
         del model  # the sessions below need the memory
         size = shape[0] or PROOF_IMAGES
-        images = random_images(shape, size)
+        images = random_images(shape, size, str(source))
         name = f"{out}: the rewritten model"
         agreement = compare_models(source, partial, images, 0.0, name, batch=size, optimized=False)
     return OptimizeResult(applied, before, after, agreement)

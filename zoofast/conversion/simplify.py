@@ -43,6 +43,8 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResul
         raise ModelError(
             f"{source}: its batch is fixed to {port.batch}; export it anew for {batch}"
         )
+    size = batch or port.batch or PROOF_IMAGES
+    images = random_images(port.shape, max(size, PROOF_IMAGES), str(source))
     before = Counter(node.op_type for node in model.graph.node)
     shapes = None if batch is None else {port.name: [batch, *port.shape[1:]]}
     try:
@@ -54,8 +56,6 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResul
     with atomic_output(out) as partial:
         onnx.save(simplified, str(partial))
         del simplified  # the sessions below need the memory
-        size = batch or port.batch or PROOF_IMAGES
-        images = random_images(port.shape, max(size, PROOF_IMAGES))
         name = f"{out}: the simplified model"
         agreement = compare_models(source, partial, images, TOLERANCE, name, batch=size)
     return SimplifyResult(before, after, agreement)
