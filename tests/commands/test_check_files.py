@@ -64,6 +64,13 @@ CASES: dict[str, tuple[list[str], str, str]] = {
         "--markdown",
     ),
     "profile": (["profile", "b.tar", *RECIPE, "--trace", "b.tar"], "--trace", "SRC"),
+    "atc": (["atc", "x.om", *RECIPE, "--soc", "310P3", "-o", "x"], "-o", "MODEL"),
+    "atc log": (["atc", "x.atc.log", *RECIPE, "--soc", "310P3", "-o", "x"], "ATC's log", "MODEL"),
+    "atc aipp": (
+        ["atc", "m.onnx", *RECIPE, "--soc", "310P3", "-o", "x", "--aipp", "x.om"],
+        "-o",
+        "the AIPP file",
+    ),
     "aipp": (["aipp", "recipe.toml", "-o", "recipe.toml"], "-o", "RECIPE"),
     "prep labels": (
         [*PREP, "--side-file", "labels.txt", "--labels", "labels.txt"],
@@ -146,7 +153,7 @@ def test_no_output_replaces_an_input_or_another_output(
     monkeypatch.chdir(tmp_path)
     folders.write(tmp_path / "images", folders.good_files(2))
     folders.recipe_file(tmp_path)
-    for name in ("m.onnx", "a.tar", "b.tar", "labels.txt", "x"):
+    for name in ("m.onnx", "a.tar", "b.tar", "labels.txt", "x", "x.om", "x.atc.log"):
         Path(name).write_text("img0000.JPEG 1\nimg0001.JPEG 2\n")
     Path("results_run.json").touch()
     Path("x.names.txt").touch()

@@ -386,18 +386,31 @@ class TestRun:
                 "aipp.config: no such file; run `zoofast aipp squeezenet1_1 -o aipp.config`",
             ),
             (("image", "N", 3, 224, 224), "--recipe resnet34 -o no/x", "the folder does not exist"),
+            (("image", "N", 3, 224, 224), "--recipe resnet34 -o ./", "is a folder; name a file"),
+            (("image", "N", 3, 224, 224), "--recipe resnet34 -o folder", "folder.om: is a folder"),
+            (
+                ("image", "N", 3, 224, 224),
+                "--recipe resnet34 -o x --batchsize 1,4",
+                "x.om: is the .om of several batch sizes; put {batch} into its name",
+            ),
+            (
+                ("image", "N", 3, 224, 224),
+                "--recipe resnet34 --option output=x --batchsize 1,4 --dry-run",
+                "x.om: is the .om of several batch sizes; put {batch} into its name",
+            ),
             (("image", "N", 3, 224, 224), "--recipe nothing", "unknown recipe 'nothing'"),
         ],
     )
     def test_inputs_are_checked_first(self, shape, arguments, message, onnx_file, capsys, tmp_path):
         if shape:
             onnx_file("model.onnx", *shape)
+        Path("folder.om").mkdir(parents=True)
         assert self.atc("model.onnx", *arguments.split()) == 2
         captured = capsys.readouterr()
         assert message in captured.err
         assert captured.err.count("\n") == 1
         assert "ATC start" not in captured.out
-        assert list(tmp_path.glob("*.om")) == []
+        assert list(tmp_path.glob("*.om")) == [tmp_path / "folder.om"]
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -542,6 +555,14 @@ class TestRun:
         assert not earlier or command.output.read_text() == "earlier"
         assert (tmp_path / "resnet34_bs16.om").read_text() == "another"
         assert list(tmp_path.glob(".*")) == []
+
+    @pytest.mark.parametrize("made", [': > "$out.om"', 'mkdir "$out.om"', 'ln -s no "$out.om"'])
+    def test_what_is_no_model_does_not_replace_the_earlier_one(self, command, programs, made):
+        command.output.write_text("earlier")
+        programs("atc", f"{WRITE_HALF}; rm $out.om; {made}; echo ATC run success")
+        with pytest.raises(ModelError, match="without its line of success or the file"):
+            atc.run(command, Path("log.txt"), lambda text: None)
+        assert command.output.read_text() == "earlier"
 
     def test_a_name_with_the_systems_suffix_is_found(self, command, monkeypatch):
         monkeypatch.setenv("ZOOFAST_STAND_IN_ATC", "suffix")

@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         )
         for batch in args.batchsize
     ]
+    atc.check_outputs(commands)
+    _check_files(commands)
     for command in commands:
         say(str(command))
     if args.dry_run:
@@ -54,3 +56,12 @@ def run(args: argparse.Namespace) -> int:
         om = atc.run(command, atc.log_path(command), print_at_once)
         say(f"{om}: {om.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _check_files(commands: list[atc.Command]) -> None:
+    arguments.check_files(
+        [("-o", command.output) for command in commands]
+        + [("ATC's log", atc.log_path(command)) for command in commands],
+        [("MODEL", command["model"]) for command in commands]
+        + [("the AIPP file", command["insert_op_conf"]) for command in commands],
+    )

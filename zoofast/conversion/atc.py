@@ -10,7 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +178,15 @@ def _set_option(arguments: dict[str, str], name: str, value: str) -> None:
     arguments[same[0] if same else f"--{name}"] = value
 
 
+def check_outputs(commands: Sequence[Command]) -> None:
+    """Raises ModelError where several commands make the same .om, of which one would be left."""
+    outputs = {os.path.realpath(command.output) for command in commands}
+    if len(outputs) < len(commands):
+        raise ModelError(
+            f"{commands[0].output}: is the .om of several batch sizes; put {{batch}} into its name"
+        )
+
+
 def check(command: Command, recipe: Recipe, batch: int) -> None:
     """Checks what ATC would fail on: the files, the ONNX's input, the batch size. Checks also that
     the AIPP file makes the recipe's input, of which ATC knows nothing.
@@ -208,6 +217,8 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
         raise ModelError(f"{aipp}: no such file; run `zoofast aipp {recipe.name} -o {aipp}`")
     if aipp is not None:
         aipp_file.check(Path(aipp), recipe)
+    if (command["output"] or "").endswith("/") or command.output.is_dir():
+        raise ModelError(f"{command.output}: is a folder; name a file, without .om")
     folder = command.output.parent
     if not folder.is_dir():
         raise ModelError(f"{command.output}: the folder does not exist: mkdir -p {folder}")
@@ -242,11 +253,13 @@ def run(command: Command, log: Path, echo: Callable[[str], None]) -> Path:
     """Runs ATC and returns the path of the .om.
 
     ATC's output goes to `echo` as it comes, and to the file `log`. Processes that ATC has started
-    are killed when it has ended, and all together when zoofast ends or `echo` raises. One that
-    has left ATC's process group goes on. ATC has succeeded when its exit
-    code is 0, its output says so, and the .om exists. Otherwise an earlier .om of that name stays
-    as it is, and ModelError gives ATC's error and the cure. Raises BackendError when there is no
-    atc, OutputError when another process compiles to the same .om.
+    are killed when it has ended, and all together when zoofast ends or `echo` raises. One that has
+    left ATC's process group goes on.
+
+    ATC has succeeded when its exit code is 0, its output says so, and the .om is there and not
+    empty. Otherwise an earlier .om of that name stays as it is, and ModelError gives ATC's error
+    and the cure. Raises BackendError when there is no atc, OutputError when another process
+    compiles to the same .om.
     """
     executable = find()
     om = command.output
@@ -277,6 +290,7 @@ def _results(folder: Path, om: Path) -> list[Path]:
         path
         for path in folder.glob("*.om")
         if path.name == om.name or path.name.startswith(f"{om.stem}_linux_")
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > 0
     ]
 
 

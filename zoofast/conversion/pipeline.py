@@ -219,8 +219,11 @@ def atc_commands(
     soc: str,
     options: Mapping[str, str],
 ) -> list[atc.Command]:
-    """An ATC command for each batch size; the files have the guide's names, in `folder`."""
-    return [
+    """An ATC command for each batch size; the files have the guide's names, in `folder`.
+
+    Raises ModelError where `options` give several commands one output.
+    """
+    commands = [
         atc.build(
             recipe,
             str(folder / known.atc_input(batch)),
@@ -232,6 +235,8 @@ def atc_commands(
         )
         for batch in batches
     ]
+    atc.check_outputs(commands)
+    return commands
 
 
 def atc_step(recipe: Recipe, command: atc.Command, batch: int, echo: Callable[[str], None]) -> Step:
