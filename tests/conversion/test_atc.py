@@ -507,6 +507,13 @@ class TestRun:
             with pytest.raises(ModelError, match=message):
                 aipp_file.check(file, recipe)
 
+    def test_what_is_no_aipp_file(self, onnx_file, tmp_path, capsys):
+        onnx_file("model.onnx", "image", "N", 3, 224, 224)
+        os.mkfifo("pipe")
+        for name, message in ((".", "Is a directory"), ("pipe", "not a regular file")):
+            assert self.atc("model.onnx", "--recipe", "resnet34", "--aipp", name) == 2
+            assert f"{name}: cannot be read: {message}" in capsys.readouterr().err
+
     def test_a_file_of_dynamic_aipp_fits_every_recipe(self, tmp_path):
         file = tmp_path / "dynamic.config"
         file.write_text("aipp_op { aipp_mode: dynamic\nmax_src_image_size: 150528 }")

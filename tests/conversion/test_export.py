@@ -56,6 +56,12 @@ def compiled_network():
     return wrapper
 
 
+def import_something():
+    from json import no_such_name
+
+    return no_such_name
+
+
 def not_a_network():
     return "text"
 
@@ -346,6 +352,9 @@ class TestFactory:
             (f"{__name__}:SMALL", "has no function SMALL"),
             ("no_such_package.models:net", "Python package 'no_such_package' is missing"),
             (f"{__name__}:not_a_network", "made a str, not a torch.nn.Module"),
+            ("json.decoder:JSONDecodeError", "JSONDecodeError': TypeError: .*missing"),
+            (".:net", "factory '.:net': TypeError: "),
+            (f"{__name__}:import_something", "import_something': ImportError: cannot import name"),
         ],
     )
     def test_what_is_no_factory(self, path, message):
@@ -473,6 +482,48 @@ class TestCommand:
         assert steps == []
         export(network, SMALL, tmp_path / "a", images=images, report_step=steps.append)
         assert steps == ["comparing"]
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            ("(y, y)", "the network returns a tuple; --check compares one tensor of logits"),
+            ("{'class': y}", "the network returns a dict; --check compares one tensor of logits"),
+            ("y.sum()", "the network returns a Tensor of the shape (); --check compares"),
+            ("y.argmax(1)", "the network returns a Tensor of the shape (1,); --check compares"),
+            (
+                "{}['no such key']",
+                "own_answer:net: cannot be exported with opset 11: 'no such key'",
+            ),
+        ],
+    )
+    def test_networks_that_return_no_logits(self, tmp_path, monkeypatch, capsys, answer, message):
+        monkeypatch.syspath_prepend("")
+        monkeypatch.delitem(sys.modules, "own_answer", raising=False)
+        (tmp_path / "own_answer.py").write_text(
+            "import torch\nclass Net(torch.nn.Module):\n"
+            "    def forward(self, x):\n"
+            f"        y = x.flatten(1)[:, :5]\n        return {answer}\n"
+            "net = Net\n"
+        )
+        words = "--weights random --check --recipe squeezenet1_1_float32 --count 1"
+        factory = ["--factory", "own_answer:net", "--size", "224"]
+        assert main(["export", "mine", *factory, *words.split()]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "mine.onnx").exists()
+
+    @pytest.mark.parametrize("names", [("x", "x"), ("", "y"), ("x", "")])
+    def test_names_of_input_and_output(self, tmp_path, names):
+        target = replace(SMALL, input=names[0], output=names[1])
+        with pytest.raises(ModelError, match="of the ONNX: give them two names"):
+            export(build_network(SMALL, None), target, tmp_path / "a.onnx")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_input_that_does_not_fit_into_memory(self, tmp_path):
+        target = replace(SMALL, height=10_000_000, width=10_000_000)
+        with pytest.raises(ModelError, match="cannot be exported"):
+            export(build_network(SMALL, None), target, tmp_path / "a.onnx")
 
     def test_check_fails_beyond_the_tolerance(self, tmp_path, capsys):
         arguments = "export squeezenet1_1 --weights random --check --count 1 --tolerance 1e-12"

@@ -213,7 +213,7 @@ def check(command: Command, recipe: Recipe, batch: int) -> None:
             f"--batchsize {batch}, and put {{batch}} into the file name to compile several"
         )
     aipp = command["insert_op_conf"]
-    if aipp is not None and not Path(aipp).is_file():
+    if aipp is not None and not Path(aipp).exists():
         raise ModelError(f"{aipp}: no such file; run `zoofast aipp {recipe.name} -o {aipp}`")
     if aipp is not None:
         aipp_file.check(Path(aipp), recipe)

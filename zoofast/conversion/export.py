@@ -276,11 +276,14 @@ def export(
     """
     if opset not in OPSETS:
         raise ModelError(f"opset {opset}: not one of {OPSETS.start} to {OPSETS.stop - 1}")
+    if not target.input or not target.output or target.input == target.output:
+        raise ModelError(
+            f"input {target.input!r} and output {target.output!r} of the ONNX: give them two names"
+        )
     with needs("onnx"):
         import onnx  # noqa: F401 - the exporter needs it; without it, it fails late and unclearly
         import torch
 
-    example = torch.zeros(batch or 1, 3, target.height, target.width)
     axes = {name: {0: BATCH_AXIS} for name in (target.input, target.output)} if not batch else None
     with atomic_output(out) as partial, warnings.catch_warnings():
         # The exporter built on torch.export (dynamo) begins at opset 18; ATC needs opset 11.
@@ -289,6 +292,7 @@ def export(
         # Sizes that are compared in Python: --check shows whether the graph is right.
         warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
         try:
+            example = torch.zeros(batch or 1, 3, target.height, target.width)
             torch.onnx.export(
                 network,
                 (example,),
@@ -299,7 +303,9 @@ def export(
                 opset_version=opset,
                 dynamo=False,
             )
-        except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # the network's own code may raise any type
             raise ModelError(
                 f"{target.factory}: cannot be exported with opset {opset}: {first_line(error)}"
                 + ("" if opset > OPSET else "; newer CANN also reads --opset 13 and 17")
@@ -313,11 +319,24 @@ def export(
 
 
 def check(network: torch.nn.Module, onnx_path: Path, images: NDArray[np.float32]) -> Agreement:
-    """Compares PyTorch and ONNX Runtime on `images`, float32 (N, 3, H, W), the model's input."""
+    """Compares PyTorch and ONNX Runtime on `images`, float32 (N, 3, H, W), the model's input.
+
+    Raises ModelError for a network that does not return logits, (N, classes), alone.
+    """
     import torch
 
+    logits = []
     with torch.inference_mode():
         # One image at a time: NASNet's activations of a batch may not fit into memory.
-        logits = [network(torch.from_numpy(image[None].copy())).numpy() for image in images]
+        for image in images:
+            answer = network(torch.from_numpy(image[None].copy()))
+            if not isinstance(answer, torch.Tensor) or answer.ndim < 2:
+                kind = type(answer).__name__
+                shape = f" of the shape {tuple(answer.shape)}" if kind == "Tensor" else ""
+                raise ModelError(
+                    f"the network returns a {kind}{shape}; --check compares one tensor of logits, "
+                    "(images, classes)"
+                )
+            logits.append(answer.numpy())
     # Two at a time: a graph whose batch is not really dynamic fails then.
     return compare(np.concatenate(logits), run_onnx(onnx_path, images, batch=2))

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from zoofast.base.extras import define_missing_operators, needs
-from zoofast.errors import ModelError
+from zoofast.base.text import first_line
+from zoofast.errors import ModelError, ZoofastError
 
 if TYPE_CHECKING:
     import torch
 
 
+@contextmanager
+def _faults(path: str) -> Iterator[None]:
+    """Turns what the code of others raises into a ModelError that names the factory."""
+    try:
+        yield
+    except (MemoryError, ZoofastError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"factory {path!r}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
 def factory(path: str) -> Callable[..., torch.nn.Module]:
     """The function at `package.module:function`.
 
-    Raises ModelError when the text has another form, a package is missing (with the cure), or
-    the module has no such function.
+    Raises ModelError when the text has another form, a package is missing (with the cure), the
+    module cannot be imported, or it has no such function.
     """
     module_name, colon, function_name = path.partition(":")
     if not (module_name and colon and function_name):
         raise ModelError(f"factory {path!r}: not of the form package.module:function")
-    with needs("torch"):
+    with _faults(path), needs("torch"):
         import torch  # noqa: F401
 
         define_missing_operators()
@@ -40,12 +55,13 @@ def factory(path: str) -> Callable[..., torch.nn.Module]:
 def build(path: str, arguments: Mapping[str, Any], seed: int) -> torch.nn.Module:
     """The network that the factory at `path` builds, in evaluation mode and without gradients.
 
-    `seed` is of the random generator that draws the network's weights. Raises ModelError.
+    `seed` is of the random generator that draws the network's weights. Raises ModelError, also
+    for what the factory raises.
     """
     make = factory(path)
     import torch
 
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _faults(path):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         model = make(**arguments)
