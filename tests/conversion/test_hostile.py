@@ -138,6 +138,19 @@ def test_a_pipe_is_not_waited_for(tmp_path, capsys, command):
     assert "m.onnx: cannot be read: not a regular file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["/dev/null", "pipe"])
+@pytest.mark.parametrize("command", ["optimize m.onnx -k " + NAME, "simplify m.onnx"])
+def test_an_output_that_cannot_be_compared(tmp_path, monkeypatch, capsys, name, command):
+    """The command reads again what it has written, which it would wait for at a pipe."""
+    pytest.importorskip("onnxsim")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    (tmp_path / "m.onnx").write_bytes(classifier().SerializeToString())
+    assert main([*command.split(), "-o", name]) == 2
+    error = f"{name}: a device or a pipe cannot be read again; name a file"
+    assert error in capsys.readouterr().err
+
+
 def test_a_batch_size_for_an_input_of_dynamic_sizes(tmp_path, capsys):
     pytest.importorskip("onnxsim")
     path = tmp_path / "m.onnx"

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
-from zoofast.base.files import atomic_output
 from zoofast.base.text import first_line
+from zoofast.conversion import onnxfile
 from zoofast.conversion.agreement import Agreement, compare, require_agreement, run_onnx
 from zoofast.conversion.models import KnownModel, sources
 from zoofast.conversion.models.torch_compat import build
@@ -285,7 +285,7 @@ def export(
         import torch
 
     axes = {name: {0: BATCH_AXIS} for name in (target.input, target.output)} if not batch else None
-    with atomic_output(out) as partial, warnings.catch_warnings():
+    with onnxfile.output(out) as partial, warnings.catch_warnings():
         # The exporter built on torch.export (dynamo) begins at opset 18; ATC needs opset 11.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Constant folding")

@@ -1,15 +1,17 @@
-"""Reads ONNX files, and describes the inputs of their graphs."""
+"""Reads ONNX files, writes them completely or not at all, and describes their inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.files import opened
+from zoofast.base.files import atomic_output, is_device_or_pipe, opened
 from zoofast.base.text import first_line
-from zoofast.errors import ModelError
+from zoofast.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
     import onnx
@@ -53,6 +55,18 @@ def read(path: Path) -> onnx.ModelProto:
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model (it has no nodes)")
     return model
+
+
+@contextmanager
+def output(path: Path) -> Iterator[Path]:
+    """atomic_output for an ONNX that is read again, to be compared, before it gets its name.
+
+    Raises OutputError, also for a device or a pipe.
+    """
+    if is_device_or_pipe(path):
+        raise OutputError(f"{path}: a device or a pipe cannot be read again; name a file")
+    with atomic_output(path) as partial:
+        yield partial
 
 
 def read_valid(path: Path) -> onnx.ModelProto:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoofast.base.extras import needs
-from zoofast.base.files import atomic_output
 from zoofast.conversion import onnxfile, rewrites
 from zoofast.conversion.agreement import Agreement, compare_models, random_images
 
@@ -38,7 +37,7 @@ def optimize(source: Path, out: Path, names: Sequence[str]) -> OptimizeResult:
     before = len(model.graph.node)
     applied = {rewrite.name: rewrite.apply(model) for rewrite in chosen}
     after = len(model.graph.node)
-    with atomic_output(out) as partial:
+    with onnxfile.output(out) as partial:
         onnx.save(model, str(partial))
         del model  # the sessions below need the memory
         size = shape[0] or PROOF_IMAGES

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoofast.base.extras import needs
-from zoofast.base.files import atomic_output
 from zoofast.base.text import first_line
 from zoofast.conversion import onnxfile
 from zoofast.conversion.agreement import Agreement, compare_models, random_images
@@ -53,7 +52,7 @@ def simplify(source: Path, out: Path, batch: int | None = None) -> SimplifyResul
         raise ModelError(f"{source}: onnxsim: {first_line(error)}") from error
     after = Counter(node.op_type for node in simplified.graph.node)
     del model
-    with atomic_output(out) as partial:
+    with onnxfile.output(out) as partial:
         onnx.save(simplified, str(partial))
         del simplified  # the sessions below need the memory
         name = f"{out}: the simplified model"
