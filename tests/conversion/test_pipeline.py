@@ -260,6 +260,22 @@ def test_two_runs_into_one_folder(here, capsys):
     assert list(Path("squeezenet1_1").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_1.onnx", "aipp.config", "squeezenet1_1_bs1.om"])
+def test_weights_are_not_replaced(here, capsys, name):
+    import torch
+    import torchvision
+
+    Path("out").mkdir()
+    weights = Path("out", name)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    before = weights.read_bytes()
+    words = f"convert squeezenet1_1 --weights {weights} -o out --soc 310P3"
+    assert main(words.split()) == 2
+    error = f"{weights}: convert would replace the file of --weights; name another file"
+    assert error in capsys.readouterr().err
+    assert weights.read_bytes() == before
+
+
 def test_a_file_of_another_version_is_overwritten(tmp_path):
     """It is as zoofast wrote it, and only the text that belongs there has changed."""
     output = tmp_path / "aipp.config"

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     with output_lock(folder):
         cache = StepCache(folder)
         steps = onnx_steps(known, recipe, weights, args.batchsize, folder, opset=args.opset)
+        written = [step.output for step in steps] + [command.output for command in commands]
+        arguments.check_files([("convert", path) for path in written], [("--weights", weights)])
         _run_steps(cache, steps)
         if missing_atc is None:
             _run_steps(
