@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from tests.support import golden
-from zoofast.errors import RecipeError
+from zoofast.conversion import aipp_file
+from zoofast.errors import ModelError, RecipeError
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.guides import TASKS, guides
 from zoofast.preprocess.prepare import prepare
@@ -225,28 +226,53 @@ def test_names_are_not_taken_twice() -> None:
     assert both == {"alexnet", "inceptionv4", "nasnetalarge", "resnet34", "squeezenet1_1"}
 
 
-def test_the_aipp_of_a_guide(zoo: Path) -> None:
-    """What the NPU computes of the bins is what the guide's own AIPP file says."""
+def guides_with_aipp(zoo: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The name of each guide with a recipe and an AIPP file, and the file's line of aipp.csv."""
     with (zoo / "aipp.csv").open(newline="", encoding="utf-8") as file:
         lines = {
             row["guide"]: row for row in csv.DictReader(file) if row["used_by_readme"] == "yes"
         }
-    checked = 0
     for row in rows(zoo):
         names = [
             guide.name
             for guide in guides().values()
             if guide.recipe is not None and row["path"].endswith(f"/{guide.path}")
         ]
-        aipp = lines.get(row["guide"])
-        if aipp is None or not aipp["min_0"] or not names:
+        if names and row["guide"] in lines:
+            yield names[0], lines[row["guide"]]
+
+
+def test_the_aipp_of_a_guide(zoo: Path) -> None:
+    """What the NPU computes of the bins is what the guide's own AIPP file says."""
+    checked = 0
+    for name, aipp in guides_with_aipp(zoo):
+        if not aipp["min_0"]:
             continue
-        recipe = load_recipe(names[0])
-        assert recipe.on_device is not None, names
+        recipe = load_recipe(name)
+        assert recipe.on_device is not None, name
         unit = 255.0 if recipe.on_device.scale == "0-1" else 1.0
         for c, at in enumerate(recipe.channels.index(colour) for colour in "RGB"):
             assert recipe.on_device.mean[c] * unit == pytest.approx(float(aipp[f"min_{at}"]), 1e-6)
             factor = 1 / (recipe.on_device.std[c] * unit)
             assert factor == pytest.approx(float(aipp[f"var_reci_{at}"]), 1e-5)
+        checked += 1
+    assert checked >= 12
+
+
+def test_the_aipp_file_of_a_guide_makes_the_input_of_its_recipe(zoo: Path, tmp_path: Path) -> None:
+    keys = {"src_w": "src_image_size_w", "src_h": "src_image_size_h", "mean_0": "mean_chn_0"}
+    keys |= {f"min_{c}": f"min_chn_{c}" for c in range(3)}
+    keys |= {f"var_reci_{c}": f"var_reci_chn_{c}" for c in range(3)}
+    others = ("guide", "file", "used_by_readme", "note", "matrix", "input_bias")
+    config, checked = tmp_path / "aipp.config", 0
+    for name, aipp in guides_with_aipp(zoo):
+        fields = {keys.get(key, key): aipp[key] for key in aipp if key not in others and aipp[key]}
+        lines = [f"    {key} : {value}\n" for key, value in fields.items()]
+        config.write_text("aipp_op {\n    aipp_mode : static\n" + "".join(lines) + "}\n")
+        if name == "shufflenetv2":  # its script writes 244x244, its AIPP file says 224x224
+            with pytest.raises(ModelError, match="src_image_size_h is 224, not 244"):
+                aipp_file.check(config, load_recipe(name))
+        else:
+            aipp_file.check(config, load_recipe(name))
         checked += 1
     assert checked >= 12

@@ -13,9 +13,7 @@ from zoofast.errors import ModelError
 from zoofast.preprocess.recipe import Recipe, Size
 
 MAX_BYTES = 1_000_000  # of a file; usual ones have less than 10 KB
-TOLERANCE = (
-    2.0**-10
-)  # float16, in which AIPP computes, has no smaller steps, as a share of a number
+TOLERANCE = 2.0**-10  # the step of float16, in which AIPP computes, as a share of a number
 SWITCHES = ("rbuv_swap_switch", "csc_switch", "padding")  # a recipe's tensor needs none of them
 TRUE, FALSE = ("true", "True", "t", "1"), ("false", "False", "f", "0")  # in protobuf's text format
 RGB_FORMAT = {"3": "RGB888_U8"}  # ATC also takes the number of the input format
