@@ -245,12 +245,19 @@ class Pool:
     """Threads of the core that compute tensors, and others that write files, all without the GIL.
 
     Batches for files, and those that store pixels, need a writer. A child process made by fork has
-    none of the threads: there, `close` does nothing, and `submit` and `wait` raise RuntimeError.
+    none of the threads: there, `close` does nothing, and the other methods raise RuntimeError.
     """
 
     threads: int
     writers: int
     def __init__(self, threads: int, isa: str | None = None, writers: int = 0) -> None: ...
+    @property
+    def is_here(self) -> bool:
+        """Whether the threads are of this process, or have ended."""
+
+    def check(self) -> None:
+        """Raise ValueError after `close`, and RuntimeError in a process made by fork."""
+
     def submit(self, batch: Batch) -> None:
         """Queue a batch. It must not be used until wait() returns."""
 

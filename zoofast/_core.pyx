@@ -386,9 +386,9 @@ cdef class Batch:
         self._alive = []
 
     def __dealloc__(self):
-        free(self.c.jobs)
-        if self.fd >= 0:
+        if self.c.jobs != NULL and self.fd >= 0:  # without jobs, fd may still be 0
             os.close(self.fd)
+        free(self.c.jobs)
 
     def __len__(self):
         return self.c.njobs
@@ -562,18 +562,21 @@ cdef class Pool:
         with nogil:
             zf_pool_close(pool)
 
-    cdef int _check(self) except -1:
+    @property
+    def is_here(self):
+        return self.pool == NULL or bool(zf_pool_is_here(self.pool))
+
+    def check(self):
         if self.pool == NULL:
-            raise ValueError("the pool is closed")
-        if not zf_pool_is_here(self.pool):
+            raise ValueError("the Loader is closed")
+        if not self.is_here:
             raise RuntimeError(
                 f"process {os.getpid()} cannot use the threads of another process: it inherited "
                 "this Loader by fork; open a Loader in each process"
             )
-        return 0
 
     def submit(self, Batch batch not None):
-        self._check()
+        self.check()
         if batch in self._running:
             raise ValueError("the batch is running already")
         if self.writers == 0 and batch.has_output():
@@ -586,7 +589,7 @@ cdef class Pool:
         cdef int done = 0
         if batch not in self._running:
             raise ValueError("the batch was not submitted")
-        self._check()
+        self.check()
         while not done:
             with nogil:
                 done = zf_pool_wait(self.pool, &batch.c, 100)

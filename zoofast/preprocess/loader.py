@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -205,7 +206,13 @@ class Ring(ABC, Generic[T]):
         memory: Callable[[int], Any] | None = None,
         cache: PixelCache | None = None,
     ) -> None:
+        for name, value in (("batch_size", batch_size), ("threads", threads), ("depth", depth)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if max_file_bytes < 1:
+            raise ValueError(f"max_file_bytes must be at least 1, not {max_file_bytes}")
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
+        self._lock = threading.RLock()  # held by each public method
         self._source = source
         self._items: Sequence[Item] = source.items if items is None else items
         prove(recipe, source, self._items)
@@ -225,6 +232,7 @@ class Ring(ABC, Generic[T]):
                 f"{depth} batches of {size} tensors need {nbytes:,} bytes of memory"
             ) from error
         self._free = list(self.ring)
+        self._held: set[_core.Batch] = set()  # taken and not given back
         self._queue: deque[_Queued] = deque()
         # To write a file may take as long as to compute two images. Two more writers keep a
         # single computing thread from waiting for a slow write.
@@ -262,14 +270,20 @@ class Ring(ABC, Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Waits for the images that are being computed, drops the others, frees the ring."""
-        if self._reader is not None:
-            self._reader.close()
-        self._pool.close()
-        if self._pillow is not None:
-            self._pillow.shutdown()
-        if self._pixels is not None:
-            self._pixels.close()
+        """Waits for the images that are being computed, drops the others, frees the ring.
+
+        In a process made by fork: does nothing, since the threads are the parent's.
+        """
+        if not self._pool.is_here:
+            return
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+            self._pool.close()
+            if self._pillow is not None:
+                self._pillow.shutdown()
+            if self._pixels is not None:
+                self._pixels.close()
 
     def __iter__(self) -> Iterator[T]:
         while (taken := self.take()) is not None:
@@ -278,30 +292,48 @@ class Ring(ABC, Generic[T]):
 
     def restart(self, items: Sequence[Item]) -> None:
         """Begins with other items of the source; call this after the last batch was taken."""
-        self._items = items
-        self._open_reader()
+        with self._lock:
+            self._items = items
+            self._open_reader()
 
     def take(self) -> T | None:
         """The next batch in source order, once it is complete; None after the last batch.
 
-        Raises RuntimeError when the caller holds all batches of the ring: it would wait for ever.
+        Raises RuntimeError when the caller holds all batches of the ring (it would wait for ever),
+        and in a process made by fork; ValueError after `close`; SourceError when the source of
+        archives is closed.
         """
-        self._fill(wait=True)
-        if not self._queue:
-            if self._next_item < len(self._items):
-                raise RuntimeError("all batches of the ring are held; give one back first")
-            return None
-        queued = self._queue.popleft()
-        self._pool.wait(queued.batch)
-        return self._finish(queued)
+        self._pool.check()  # before the lock, which a process made by fork may find locked
+        with self._lock:
+            self._fill(wait=True)
+            if not self._queue:
+                if self._next_item < len(self._items):
+                    raise RuntimeError("all batches of the ring are held; give one back first")
+                return None
+            queued = self._queue[0]
+            self._pool.wait(queued.batch)  # Ctrl-C may interrupt it: the batch stays the next
+            self._queue.popleft()
+            for item in queued.items:  # after they are read
+                self._source.check_open(item)
+            self._held.add(queued.batch)
+            return self._finish(queued)
 
     def give_back(self, taken: T) -> None:
-        """Lets the ring reuse the batch at once; its slots must not be read any more."""
-        self._free.append(taken.slots)
-        self._fill()
+        """Lets the ring reuse the batch at once; its slots must not be read any more.
+
+        Raises ValueError for a batch that was given back before, or of another ring.
+        """
+        self._pool.check()
+        with self._lock:
+            if taken.slots not in self._held:
+                raise ValueError("the batch was given back before, or is another Loader's")
+            self._held.remove(taken.slots)
+            self._free.append(taken.slots)
+            self._fill()
 
     def _fill(self, wait: bool = False) -> None:
         """Gives batches to the pool. wait: for fetched bytes, if no batch is queued."""
+        self._pool.check()
         while self._free and self._next_item < len(self._items):
             items = self._upcoming or list(islice(self._rest, self._free[-1].capacity))
             fetched = None
@@ -357,6 +389,7 @@ class Ring(ABC, Generic[T]):
                 # Without data: pixels of the cache. If they are damaged, Pillow decodes the image.
                 batch.add_bytes(data or b"", to, temporary)
             elif item.offset is not None:
+                self._source.check_open(item)
                 batch.add_range(
                     self._source.fds[item.archive], item.offset, item.nbytes, to, temporary
                 )
@@ -460,12 +493,14 @@ class Loader(Ring[Prepared]):
     batches of `batch_size` images (default: 8, or the number of threads if that is greater). Other
     processes can map the batches when they are `shared`. memory(nbytes): gives the memory of a
     batch; None: the Loader allocates it. A `cache` keeps the images' pixels for later Loaders.
+    Several threads may share a Loader; each batch goes to one of them.
 
     An image file of more than `max_file_bytes` bytes is a failure, and is not read. The environment
     variable ZOOFAST_ISA chooses the CPU level.
 
     Raises CpuLevelError for a wrong ZOOFAST_ISA; RecipeError where an imported recipe differs from
-    its library; MemoryError when there is no memory for the batches, or for an image.
+    its library; MemoryError when there is no memory for the batches, or for an image; ValueError
+    for counts below 1, and for memory of another size.
     """
 
     def _deliver(self, outcome: BatchOutcome) -> Prepared:

@@ -8,8 +8,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from zoofast.base.files import MAX_FILE_BYTES, read_file
+from zoofast.base.urls import shown
+from zoofast.errors import SourceError
 from zoofast.preprocess.sources.items import Item, Items
 from zoofast.preprocess.sources.readahead import ReadAhead
 
@@ -24,7 +27,8 @@ SETTLED_NS = 20_000_000
 class Source:
     """A listed source: items in a fixed order. A context manager (it may hold files open).
 
-    The C core reads the items. Those of a FetchedSource are read by Python.
+    The C core reads the items. Those of a FetchedSource are read by Python. Several threads and
+    Loaders may use a source. One of archives can be neither copied nor pickled.
     """
 
     where: str
@@ -33,6 +37,7 @@ class Source:
     fds: list[int] = field(default_factory=list)  # the archives, open for reading
     # What the content of each archive is known by; None where that is not certain.
     stamps: list[bytes | None] = field(default_factory=list, repr=False)
+    is_closed: bool = field(default=False, init=False, repr=False, compare=False)
     _folders: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def __enter__(self) -> Source:
@@ -43,17 +48,39 @@ class Source:
 
     def close(self) -> None:
         """Closes the archives. Their items cannot be read any more; a second call does nothing."""
+        self.is_closed = True
         while self.fds:
             os.close(self.fds.pop())
 
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        # The numbers of open files mean others in another process. A copy would close them too.
+        if self.fds:
+            raise TypeError(
+                f"{shown(self.where)}: a source of archives holds files open, and cannot be copied "
+                "or pickled; give its path, and open it again there"
+            )
+        return super().__reduce_ex__(protocol)
+
+    def check_open(self, item: Item) -> None:
+        """Raises SourceError where the source is closed, and the item is a part of an archive."""
+        if self.is_closed and item.in_archive:
+            raise SourceError(
+                f"{shown(self.where)}: the source is closed; close it when all its images are read"
+            )
+
     def read(self, item: Item, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-        """The item's bytes. Raises OSError, also for more than `max_bytes`, and for no file."""
+        """The item's bytes.
+
+        Raises OSError, also for more than `max_bytes`, and for no file; SourceError for a member of
+        an archive after `close`.
+        """
         if item.problem is not None:
             raise OSError(errno.EINVAL, item.problem)
         if item.offset is None:
             return read_file(item.path, max_bytes)
         if item.nbytes > max_bytes:
             raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
+        self.check_open(item)
         return os.pread(self.fds[item.archive], item.nbytes, item.offset)
 
     def cache_key(self, item: Item) -> bytes | None:
