@@ -26,11 +26,17 @@ int main(int argc, char **argv)
     if (!image || !tensor || fread(expected, sizeof expected, 1, tensor) != 1)
         return fprintf(stderr, "usage: prepare image.jpeg tensor.bin\n"), 2;
     size_t nbytes = fread(jpeg, 1, sizeof jpeg, image);
+    fclose(image);
+    fclose(tensor);
     zf_workspace *workspace = zf_workspace_open(zf_level_best());
+    if (!workspace)
+        return fprintf(stderr, "out of memory\n"), 2;
     zf_result result;
-    if (!workspace || zf_prepare_jpeg(workspace, &recipe, jpeg, nbytes, made, &result) != ZF_OK)
-        return fprintf(stderr, "%s: Pillow has to decode it\n", argv[1]), 2;
+    zf_status status = zf_prepare_jpeg(workspace, &recipe, jpeg, nbytes, made, &result);
     zf_workspace_close(workspace);
+    if (status != ZF_OK)
+        return fprintf(stderr, "%s: %s\n", argv[1], status == ZF_UNSUPPORTED
+                       ? "Pillow has to decode it" : "out of memory"), 2;
     int differs = memcmp(made, expected, sizeof made) != 0;
     printf("%dx%d pixels, decoder %s: %s\n", result.width, result.height,
            zf_decoder_name(result.decoder), differs ? "different" : "equal");

@@ -46,3 +46,7 @@ def test_the_example_finds_pillows_bytes(tmp_path: Path) -> None:
         said = run(tmp_path / "prepare", image, tensor)
         assert said == "420x300 pixels, decoder baseline: equal\n"
         assert run(tmp_path / "prepare", image, other, code=1).endswith("different\n")
+    sanitized = ("-g", "-fsanitize=address,undefined", "examples/prepare.c", *static)
+    run("cc", *sanitized, "-o", tmp_path / "prepare")
+    run(tmp_path / "prepare", image, tensor)
+    run(tmp_path / "prepare", tensor, tensor, code=2)  # no JPEG; a leak ends with another code
