@@ -33,6 +33,7 @@ LAYERS = (
     "commands",
     "cli",
     "guide_script",
+    "__main__",
 )
 PRINTS = ("commands", "cli")  # the only packages that write to the terminal
 NOT_DATA = {".c", ".md", ".pxd", ".pyc", ".pxi", ".pyx", ".so"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -140,3 +142,11 @@ def test_the_version_says_what_was_built_and_what_runs() -> None:
         rf"Pillow {version('pillow')}\)\n",
         done.stdout,
     ), done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    words = [sys.executable, "-m", "zoofast", "recipe"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("zoofast: error: ")
+    assert done.stderr == in_process.zoofast("recipe").stderr
