@@ -552,3 +552,10 @@ def test_memory_does_not_grow_with_the_images(run: Path) -> None:
     early = max(nbytes for seen, nbytes in marks if seen <= 4000)
     # what is kept of an image for scoring: names and six best classes
     assert marks[-1][1] - early < 16_000 * 400
+
+
+def test_a_shard_without_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = eval_case.words(run, "--shard", "300/400")
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"{run / 'images'}: there is no image to evaluate: it has fewer images than" in error

@@ -727,3 +727,14 @@ def test_memory_of_many_images(tmp_path: Path, chosen: Recipe) -> None:
         tracemalloc.stop()
     assert len(report.names) == count
     assert peak < 50 * count + 300_000
+
+
+def test_a_folder_without_a_name(
+    images: Path, tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an unset variable of a shell gives it; pathlib takes it for the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with open_source(images) as source, pytest.raises(OutputError, match="has no name"):
+        prepare_folder(source, "", chosen)
+    assert os.listdir(tmp_path) == []
+    assert run(images, Path("."), chosen).prepared == 20

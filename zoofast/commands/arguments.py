@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoofast.base.checks import ON_ERROR
 from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe, part_path
 from zoofast.base.rows import names_path
 from zoofast.base.text import counted, quoted
@@ -384,7 +385,7 @@ def add_tensors(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--on-error",
-        choices=("skip", "stop"),
+        choices=ON_ERROR,
         default="skip",
         help="what to do at an image that cannot be decoded: list it and go on, or stop (default: "
         "skip)",

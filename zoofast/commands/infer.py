@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoofast.base.checks import ON_ERROR
 from zoofast.base.text import listed
 from zoofast.commands import arguments
 from zoofast.commands.console import progress, say, warn, write_json
@@ -88,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_recipe(parser, "check that the model takes the recipe's tensors")
     parser.add_argument(
         "--on-error",
-        choices=["skip", "stop"],
+        choices=ON_ERROR,
         default="skip",
         help="what to do at a file of the wrong size: leave it out and exit with 1, or stop "
         "(default: skip)",

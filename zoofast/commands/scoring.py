@@ -13,7 +13,7 @@ from zoofast.base.text import counted, listed
 from zoofast.commands import arguments
 from zoofast.commands.console import Table, explain, say, warn, write_result
 from zoofast.errors import LabelError
-from zoofast.scoring.formats import BIN_DTYPES
+from zoofast.scoring.formats import BIN_DTYPES, SCORES
 
 if TYPE_CHECKING:
     from zoofast.preprocess.sources import Source
@@ -81,7 +81,7 @@ def add_score_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         default="auto",
-        choices=["auto", "logits", "probabilities"],
+        choices=SCORES,
         help="what the outputs are, for the calibration error (default: found by the values)",
     )
     parser.add_argument(

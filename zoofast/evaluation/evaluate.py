@@ -41,12 +41,13 @@ def evaluate(
     change the result. The other devices compute what a lost device did not. progress: is called
     when the model is loaded, then after batches, every 0.1 s at most.
 
-    Raises BackendError (a model that cannot be loaded or does not take the recipe's tensors; no
-    device left), ImageError (with on_error "stop"), RecipeError (an imported recipe that differs
-    from its library), LabelError (no image has a label, or a label is no class of the model),
-    OutputError (an output cannot be written, another process writes the journal or the logits, the
-    journal is damaged or of another run), CpuLevelError, MemoryError. With a journal, the images
-    that are done are not lost, however the run ends; see zoofast.evaluation.journal.end_journal.
+    Raises SourceError (there are no items), BackendError (a model that cannot be loaded or does not
+    take the recipe's tensors; no device left), ImageError (with on_error "stop"), RecipeError (an
+    imported recipe that differs from its library), LabelError (no image has a label, or a label is
+    no class of the model), OutputError (an output cannot be written, another process writes the
+    journal or the logits, the journal is damaged or of another run), CpuLevelError, MemoryError.
+    With a journal, the images that are done are not lost, however the run ends; see
+    zoofast.evaluation.journal.end_journal.
     """
     evaluation = Evaluation(recipe, source.where, options.specs, len(items), len(source.skipped))
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zoofast.base.checks import ON_ERROR, check_least, check_one_of
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.inference.spec import DEVICE_TIMEOUT, ModelSpec
 from zoofast.preprocess.cache import PixelCache
@@ -24,6 +25,8 @@ class EvalOptions:
     from the answers in the journal. overwrite: forget what the journal holds.
     logits: a .npy file for all scores. trace: a file to write, see zoofast.timing.trace. details:
     record the loader's threads too, for a report. cache: of the images' pixels.
+
+    Raises ValueError for an option out of range.
     """
 
     specs: Sequence[ModelSpec]
@@ -41,3 +44,12 @@ class EvalOptions:
     trace: Path | None = None
     details: bool = False
     cache: PixelCache | None = None
+
+    def __post_init__(self) -> None:
+        if not self.specs:
+            raise ValueError("specs must name the model once for each device, and is empty")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {self.timeout}")
+        check_one_of(ON_ERROR, on_error=self.on_error)
+        check_least(0, output_index=self.output_index)
+        check_least(1, threads=self.threads, depth=self.depth, max_file_bytes=self.max_file_bytes)

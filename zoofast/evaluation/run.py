@@ -20,7 +20,7 @@ from zoofast.base.lock import output_lock
 from zoofast.base.provenance import model_digest
 from zoofast.base.rows import NamedRows
 from zoofast.base.sequences import Selection
-from zoofast.errors import ImageError, LabelError, OutputError, ZoofastError
+from zoofast.errors import ImageError, LabelError, OutputError, SourceError, ZoofastError
 from zoofast.evaluation.answers import Answers, Places
 from zoofast.evaluation.journal import Journal, check_new
 from zoofast.evaluation.options import EvalOptions
@@ -66,6 +66,11 @@ class Run:
         progress: Progress,
         stack: ExitStack,
     ) -> None:
+        if not items:
+            raise SourceError(
+                f"{evaluation.source}: there is no image to evaluate: it has fewer images than "
+                "shards, or the list of items is empty"
+            )
         self._evaluation, self._labels, self.options = evaluation, labels, options
         self._stack = stack
         self._items, self._progress = items, progress

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from zoofast.base.checks import check_least
 from zoofast.base.cpus import usable_cpus
 from zoofast.errors import BackendError
 from zoofast.inference.backends import (
@@ -33,6 +34,8 @@ MAX_CONCURRENCY = 16  # each concurrent batch takes memory for its activations
 class ModelSpec:
     """A model on one device. The fields are open_backend's arguments; title: of the model, for
     people, instead of `model`; cpus: that a model on this host's CPU may use, None for all usable.
+
+    Raises ValueError for a batch size or a number of CPUs below 1.
     """
 
     model: str
@@ -44,6 +47,9 @@ class ModelSpec:
     title: str = ""
     dynamic: Dynamic | None = None
     cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(1, batch=self.batch, default_batch=self.default_batch, cpus=self.cpus)
 
     @property
     def own_process(self) -> bool:

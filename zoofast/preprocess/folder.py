@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoofast.base.by_name import NameIndex
+from zoofast.base.checks import ON_ERROR, check_least, check_one_of
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, write_atomic
 from zoofast.base.lock import output_lock
@@ -35,6 +36,7 @@ from zoofast.preprocess.manifest import (
 )
 from zoofast.preprocess.recipe import Recipe, resize_order
 from zoofast.preprocess.sinks import (
+    FORMATS,
     Sink,
     open_sink,
     remove_files,
@@ -52,7 +54,10 @@ SPACE_CURE = (
 
 @dataclass(frozen=True)
 class PrepOptions:
-    """How to prepare a folder. `shard` (i, n) takes every n-th image, from the i-th, i from 1."""
+    """How to prepare a folder. `shard` (i, n) takes every n-th image, from the i-th, i from 1.
+
+    Raises ValueError for an option out of range.
+    """
 
     format: str = "bin"  # bin, npy or pack
     threads: int | None = None
@@ -67,6 +72,15 @@ class PrepOptions:
     side_file: str | None = None  # a file of the labels or sizes of each bin; see bins.side_file
     side_line: str = "{labels}"
     cache: PixelCache | None = None  # of the images' pixels
+
+    def __post_init__(self) -> None:
+        i, n = self.shard
+        if not 1 <= i <= n:
+            raise ValueError(f"shard must be (i, n) with i from 1 to n, not {self.shard}")
+        check_one_of(FORMATS, format=self.format)
+        check_one_of(ON_ERROR, on_error=self.on_error)
+        check_least(0, verify=self.verify)
+        check_least(1, threads=self.threads, limit=self.limit, max_file_bytes=self.max_file_bytes)
 
 
 @dataclass
@@ -215,6 +229,8 @@ def prepare_folder(
     OutputError (no room, not writable, another run's folder), ImageError (with on_error "stop"),
     KeyboardInterrupt; the folder can be resumed after each.
     """
+    if not os.fspath(folder):  # an unset variable of a shell, which pathlib takes for "."
+        raise OutputError("the folder for the tensors has no name; '.' is the current folder")
     path = Path(folder)
     _refuse_image_folder(source, path)
     prove(recipe, source, choose(source, options.limit, options.shard))

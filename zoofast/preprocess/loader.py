@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from zoofast import _core
 from zoofast._core import Status
+from zoofast.base.checks import check_least
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, PART
 from zoofast.base.sequences import Selection
@@ -206,11 +207,9 @@ class Ring(ABC, Generic[T]):
         memory: Callable[[int], Any] | None = None,
         cache: PixelCache | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("threads", threads), ("depth", depth)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if max_file_bytes < 1:
-            raise ValueError(f"max_file_bytes must be at least 1, not {max_file_bytes}")
+        check_least(
+            1, batch_size=batch_size, threads=threads, depth=depth, max_file_bytes=max_file_bytes
+        )
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._lock = threading.RLock()  # held by each public method
         self._source = source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import resources
@@ -40,7 +41,7 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
-def load_recipe(name: str, test_size: bool = False) -> Recipe:
+def load_recipe(name: str | os.PathLike[str], test_size: bool = False) -> Recipe:
     """The recipe `name`: of zoofast, of a guide, in the file `name` when that ends in `.toml`, or
     of a model of timm, torchvision or elsewhere; see zoofast.preprocess.importers.
 
@@ -50,6 +51,7 @@ def load_recipe(name: str, test_size: bool = False) -> Recipe:
     file, and a key that is missing, unknown or out of range; the error names the key and the
     nearest valid one.
     """
+    name = os.fspath(name)
     # The importers use this module.
     from zoofast.preprocess import importers
 
@@ -60,6 +62,8 @@ def load_recipe(name: str, test_size: bool = False) -> Recipe:
             raise RecipeError(f"cannot read recipe {name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise RecipeError(f"cannot read recipe {name}: not UTF-8 text") from error
+        except ValueError as error:  # a path with a null byte
+            raise RecipeError(f"cannot read recipe {name!r}: {error}") from error
         return parse_recipe(text, name)
     if importers.is_import(name):
         return importers.load(name, test_size).provable_recipe

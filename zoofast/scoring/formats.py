@@ -16,6 +16,7 @@ from zoofast.errors import ResultError
 from zoofast.inference.record import RunRecord, record_path
 from zoofast.scoring.listing import DEVICE_FOLDER, ResultFolder
 
+SCORES = ("auto", "logits", "probabilities")  # what a result's numbers are said to be
 BIN_DTYPES = (
     "float32",
     "float16",

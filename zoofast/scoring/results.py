@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from zoofast import _logits
+from zoofast.base.checks import check_least, check_one_of
 from zoofast.errors import ResultError
-from zoofast.scoring.formats import find_record, probable_dtype, result_format
+from zoofast.scoring.formats import BIN_DTYPES, find_record, probable_dtype, result_format
 from zoofast.scoring.listing import file_names, list_results
 from zoofast.scoring.topk import TopK
 
@@ -30,12 +31,22 @@ class ReadOptions:
     output_index: which of the model's outputs; None: the lowest that has files. kind: only "txt",
     "bin" or "npy" files; None: all. bin_dtype: element type of .bin files; None: the type that
     infer has recorded, or float32 without a record. threads: 1 to 1024.
+
+    Raises ValueError for an option out of range.
     """
 
     output_index: int | None = None
     kind: str | None = None
     bin_dtype: str | None = None
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_least(0, output_index=self.output_index)
+        check_least(1, threads=self.threads)
+        if self.kind is not None:
+            check_one_of(KINDS, kind=self.kind)
+        if self.bin_dtype is not None:
+            check_one_of(BIN_DTYPES, bin_dtype=self.bin_dtype)
 
 
 DEFAULT_READING = ReadOptions()

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.checks import check_least, check_one_of
 from zoofast.errors import LabelError, ResultError
 from zoofast.scoring.bins import images_of, name_images, read_bins
 from zoofast.scoring.class_names import ClassNames, name_classes
-from zoofast.scoring.formats import find_record, recorded_in
+from zoofast.scoring.formats import SCORES, find_record, recorded_in
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.listing import ResultFolder
 from zoofast.scoring.mistakes import Confusion, Mistake, confusions, most_confident_mistakes
@@ -36,12 +37,16 @@ class ScoreOptions:
     top_k: accuracies top-1 … top-k are counted. label_offset: is added to a label to get the
     model's class; None: 1 for models of 1001 classes, else 0. scores: confidences are the softmax
     of "logits", or the "probabilities" themselves; "auto" takes them for probabilities if every row
-    is a distribution.
+    is a distribution. Raises ValueError for a top_k below 1 and for other scores.
     """
 
     top_k: int = 5
     label_offset: int | None = None
     scores: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_least(1, top_k=self.top_k)
+        check_one_of(SCORES, scores=self.scores)
 
     def offset(self, classes: int) -> int:
         """The label offset of a model with so many classes. Of 1001 classes, class 0 is a
