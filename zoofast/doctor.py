@@ -24,7 +24,7 @@ from typing import Any
 from zoofast import _core
 from zoofast.base.acl_library import ACL_LIBRARY, cann_version, version_in
 from zoofast.base.cpus import cpu_name, usable_cpus
-from zoofast.base.extras import define_missing_operators
+from zoofast.base.extras import define_missing_operators, reinstall
 from zoofast.base.text import counted
 from zoofast.conversion import atc, npu_smi
 from zoofast.errors import BackendError
@@ -155,7 +155,9 @@ def _package(package: str, module: str, purpose: str, cure: str) -> Finding:
             imported = importlib.import_module(module)
     except Exception as error:  # a broken package may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if "cannot open shared object file" in str(error) and package == "aclruntime":
+        if package != "aclruntime":
+            cure = reinstall(package)
+        elif "cannot open shared object file" in str(error):
             cure = _source_environment()
         return Finding(package, "broken", f"{number} does not import: {reason}", cure)
     if package == "aclruntime":

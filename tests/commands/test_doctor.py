@@ -96,6 +96,8 @@ def test_packages(machine, monkeypatch, tmp_path):
     assert findings["no-such-package"].state == "missing"
     assert findings["pytest"].state == "broken"
     assert "RuntimeError: built for another Python" in findings["pytest"].detail
+    assert findings["no-such-package"].cure == "pip install it"
+    assert findings["pytest"].cure == "pip install --force-reinstall pytest"
 
 
 def test_every_package_of_the_extras_is_looked_for():
