@@ -50,6 +50,8 @@ class Prepare:
         self.recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         if on_error not in ("stop", "mark"):
             raise RecipeError(f"on_error {on_error!r}: one of stop, mark")
+        if on_error == "mark" and output == "failure":
+            raise RecipeError("output 'failure': this column has the reasons; name another one")
         self.column, self.output, self.on_error = column, output, on_error
 
     def __call__(self, batch: Batch) -> Batch:
@@ -57,9 +59,14 @@ class Prepare:
 
         batch: column -> array (n,). `output` is (n, *recipe.shape) of recipe.dtype. With on_error
         "mark" the column "failure" (n,), text, is added. Raises ImageError: there is no column of
-        images; with "stop", also an image without a tensor. Raises CpuLevelError and MemoryError.
+        images, or another column has the name of one that is made; with "stop", also an image
+        without a tensor. Raises CpuLevelError and MemoryError.
         """
         column = self._column_of(batch)
+        rest = {name: values for name, values in batch.items() if name != column}
+        made = {self.output, "failure"} if self.on_error == "mark" else {self.output}
+        for name in sorted(made & rest.keys()):
+            raise ImageError(f"the rows have a column {name} already; rename or drop it first")
         images = batch[column]
         tensors = np.zeros((len(images), *self.recipe.shape), self.recipe.dtype)
         failures = [""] * len(images)
@@ -70,7 +77,6 @@ class Prepare:
                 failures[i] = str(error).removeprefix("image: ")
                 if self.on_error == "stop":
                     raise ImageError(f"{self._name(batch, i)}: {failures[i]}") from error
-        rest = {name: values for name, values in batch.items() if name != column}
         marked = {"failure": np.array(failures, object)} if self.on_error == "mark" else {}
         return {**rest, self.output: tensors, **marked}
 

@@ -66,3 +66,16 @@ def test_what_cannot_be_prepared() -> None:
         Prepare(RECIPE)({"x": objects(good)})
     with pytest.raises(RecipeError, match="one of stop, mark"):
         Prepare(RECIPE, on_error="skip")
+
+
+def test_no_column_of_the_rows_is_replaced() -> None:
+    rows = {"bytes": objects(jpegs.jpeg(300, 280, 1)), "label": np.array([7])}
+    with pytest.raises(ImageError, match="the rows have a column label already; rename or drop"):
+        Prepare(RECIPE, output="label")(rows)
+    with pytest.raises(ImageError, match="the rows have a column failure already"):
+        Prepare(RECIPE, on_error="mark")({**rows, "failure": np.array([""])})
+    with pytest.raises(RecipeError, match="output 'failure': this column has the reasons"):
+        Prepare(RECIPE, on_error="mark", output="failure")
+    made = Prepare(RECIPE, output="bytes")(rows)  # the images' own place
+    assert made["bytes"].shape == (1, 3, 224, 224)
+    assert made["label"] == [7]

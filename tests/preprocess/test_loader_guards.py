@@ -250,3 +250,32 @@ def test_a_folder_can_be_pickled(tmp_path: Path) -> None:
         again = pickle.loads(pickle.dumps(source))
     assert again == source
     assert again.read(again.items[2]) == source.read(source.items[2])
+
+
+class Interrupted:
+    """A pool whose first wait is interrupted by Ctrl-C."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool, self._has_waited = pool, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def wait(self, batch: Any) -> None:
+        if not self._has_waited:
+            self._has_waited = True
+            raise KeyboardInterrupt
+        self._pool.wait(batch)
+
+
+def test_an_interrupted_wait_loses_no_batch(
+    tmp_path: Path, chosen: Recipe, files: dict[str, bytes], wanted: dict[str, bytes]
+) -> None:
+    with (
+        open_source(folders.write(tmp_path, files)) as source,
+        Loader(source, chosen, batch_size=3) as loader,
+    ):
+        loader._pool = Interrupted(loader._pool)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            loader.take()
+        assert [name for batch in loader for name in batch.names] == sorted(wanted)
