@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import tarfile
@@ -279,3 +280,22 @@ def test_an_interrupted_wait_loses_no_batch(
         with pytest.raises(KeyboardInterrupt):
             loader.take()
         assert [name for batch in loader for name in batch.names] == sorted(wanted)
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "png"])
+def test_too_many_open_files_are_no_failure_of_an_image(
+    tmp_path: Path, chosen: Recipe, files: dict[str, bytes], suffix: str
+) -> None:
+    """A run would leave out good images."""
+    data = files["img0000.JPEG"] if suffix == "JPEG" else files["img0005.JPEG"]
+    source = open_source(folders.write(tmp_path, {f"a.{suffix}": data}))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Loader(source, chosen, threads=1) as loader:
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+        try:
+            with pytest.raises(SourceError, match=rf"a.{suffix}: cannot be read: Too many open"):
+                loader.take()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -28,7 +28,7 @@ from zoofast.base.checks import check_least
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES, PART
 from zoofast.base.sequences import Selection
-from zoofast.errors import OutputError
+from zoofast.errors import OutputError, SourceError
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.prepare import Refusal, prepare_with_pillow
 from zoofast.preprocess.recipe import Recipe
@@ -300,7 +300,7 @@ class Ring(ABC, Generic[T]):
 
         Raises RuntimeError when the caller holds all batches of the ring (it would wait for ever),
         and in a process made by fork; ValueError after `close`; SourceError when the source of
-        archives is closed.
+        archives is closed, or the process has too many open files.
         """
         self._pool.check()  # before the lock, which a process made by fork may find locked
         with self._lock:
@@ -437,7 +437,7 @@ class Ring(ABC, Generic[T]):
         if item.problem is not None:
             return Refusal("bad name", item.problem)
         if error is not None and error.errno != errno.EFBIG:
-            return Refusal("unreadable", error.strerror or str(error))
+            return _unreadable(item, error)
         if outcome.status == Status.WRITE:
             assert self._paths is not None
             reason = os.strerror(outcome.errno)
@@ -449,7 +449,7 @@ class Ring(ABC, Generic[T]):
                 return Refusal("too large", f"larger than {self.max_file_bytes:,} bytes")
             irregular = outcome.errno in (errno.EINVAL, errno.ENXIO)  # a pipe, device; a socket
             reason = "not a regular file" if irregular else os.strerror(outcome.errno)
-            return Refusal("unreadable", reason)
+            return _unreadable(item, OSError(outcome.errno, reason))
         return Refusal("wrong size", self.recipe.size_mismatch(*outcome.size))
 
     def _run_pillow(self, queued: _Queued, positions: list[int]) -> list[Refusal | None]:
@@ -467,7 +467,7 @@ class Ring(ABC, Generic[T]):
             try:
                 data = self._source.read(item, self.max_file_bytes)
             except OSError as error:
-                return Refusal("unreadable", error.strerror or str(error))
+                return _unreadable(item, error)
         out, workspace = batch.tensor_bytes(i), _core.Workspace()
         try:
             refusal = prepare_with_pillow(bytes(data), self.recipe, self._plan, workspace, out)
@@ -482,6 +482,17 @@ class Ring(ABC, Generic[T]):
             except OSError as error:
                 raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
         return refusal
+
+
+def _unreadable(item: Item, error: OSError) -> Refusal:
+    """Raises SourceError where the process, and not the image, is at fault."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise SourceError(
+            f"{item.path}: cannot be read: {reason}; use fewer threads, or raise the limit with "
+            "ulimit -n"
+        ) from error
+    return Refusal("unreadable", reason)
 
 
 class Loader(Ring[Prepared]):
