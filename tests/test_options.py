@@ -11,6 +11,8 @@ from tests.support import folders
 from zoofast import (
     EvalOptions,
     ModelSpec,
+    OutputError,
+    PixelCache,
     PrepOptions,
     ReadOptions,
     Recipe,
@@ -18,6 +20,7 @@ from zoofast import (
     ScoreOptions,
     load_recipe,
 )
+from zoofast.cli import main
 
 SPECS = [ModelSpec("m.onnx")]
 OUT_OF_RANGE: list[tuple[Any, dict[str, Any], str]] = [
@@ -42,6 +45,7 @@ OUT_OF_RANGE: list[tuple[Any, dict[str, Any], str]] = [
     (ModelSpec, {"model": "m.onnx", "batch": 0}, "batch must be at least 1, not 0"),
     (ModelSpec, {"model": "m.onnx", "default_batch": 0}, "default_batch must be at least 1"),
     (ModelSpec, {"model": "m.onnx", "cpus": -1}, "cpus must be at least 1, not -1"),
+    (PixelCache, {"folder": "c", "max_bytes": -1}, "max_bytes must be at least 0, not -1"),
     (ScoreOptions, {"top_k": 0}, "top_k must be at least 1, not 0"),
     (ScoreOptions, {"scores": "softmax"}, "scores must be one of auto, logits, probabilities"),
     (ReadOptions, {"threads": 0}, "threads must be at least 1, not 0"),
@@ -66,3 +70,17 @@ def test_a_recipe_is_named_by_a_path_too(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.toml")
     with pytest.raises(RecipeError, match="null"):
         load_recipe("a\0b.toml")
+
+
+def test_a_cache_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an unset variable of a shell gives it; its files would lie in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="the folder of the cache has no name"):
+        PixelCache("")
+    images = folders.write(tmp_path / "images", folders.good_files(2))
+    words = ["prep", str(images), "out", "--recipe", folders.recipe_file(tmp_path), "--cache", ""]
+    assert main(words) == 2
+    assert "the folder of the cache has no name" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.pixels"))

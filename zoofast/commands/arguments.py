@@ -343,7 +343,6 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     """Where images' pixels are kept; see pixel_cache."""
     parser.add_argument(
         "--cache",
-        type=Path,
         metavar="DIR",
         help="keep the images' pixels in DIR: later runs with the same resize and crop do not "
         "decode them again",

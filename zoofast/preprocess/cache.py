@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from zoofast import _core
 from zoofast._core import Status
+from zoofast.base.checks import check_least
 from zoofast.errors import OutputError
 from zoofast.preprocess.pixel_file import KEY_BYTES, PixelFile, Place, Stored, geometry_of
 from zoofast.preprocess.recipe import Recipe
@@ -34,6 +35,8 @@ class PixelCache:
     least recently used first. warn: gets each reason why the cache is not used, or not filled,
     once, and what was removed. Several Loaders may use one PixelCache, one after the other or at
     once; the first fills it.
+
+    Raises OutputError for an empty name of the folder, ValueError for max_bytes below 0.
     """
 
     def __init__(
@@ -42,6 +45,9 @@ class PixelCache:
         max_bytes: int | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
+        check_least(0, max_bytes=max_bytes)
+        if not os.fspath(folder):  # an unset variable of a shell, which pathlib takes for "."
+            raise OutputError("the folder of the cache has no name; '.' is the current folder")
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._warn = warn
         self._left_free = 0  # bytes of its disk that are for others
