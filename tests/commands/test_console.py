@@ -91,6 +91,20 @@ def test_a_table_never_cuts_numbers(
     assert len({len(line) for line in out.splitlines()}) == 1  # no line is cut
 
 
+@pytest.mark.parametrize("columns", ["0", "00", "-3", "²", "wide", "9" * 5000])
+def test_a_columns_that_is_no_width_is_as_none(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["models", "alexnet"]) == 0
+    expected = capsys.readouterr().out
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.setenv(name, columns)
+    assert main(["models", "alexnet"]) == 0
+    assert capsys.readouterr().out == expected
+
+
 @pytest.mark.parametrize(
     "path", sorted(Path(console.__file__).parent.glob("*.py")), ids=lambda path: path.name
 )

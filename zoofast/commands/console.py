@@ -264,10 +264,9 @@ class Table:
     def print(self) -> None:
         """Prints the table, as wide as the terminal; wider only if numbers would be cut. Where
         there is no terminal, the table is as wide as its cells."""
-        from rich.console import Console
         from rich.measure import Measurement
 
-        console = Console(highlight=False)
+        console = _console()
         wide = console.options.update(max_width=MAX_WIDTH)
         natural = Measurement.get(console, wide, self._table).maximum
         width = min(terminal_width(), natural)
@@ -275,7 +274,7 @@ class Table:
             width = max(width, self._keep_numbers())
         if self._title:
             console.print(styled(self._title, "bold"), soft_wrap=True)
-        Console(highlight=False, width=width).print(self._table)
+        _console(width=width).print(self._table)
 
 
 def print_nodes(nodes: Sequence[NodeReport]) -> None:
@@ -305,10 +304,24 @@ def warn_of_misreads(nodes: Sequence[NodeReport]) -> None:
 
 def terminal_width() -> int:
     """Columns of the terminal; MAX_WIDTH where there is none."""
+    console = _console()
+    return console.width if console.is_terminal or "COLUMNS" in _environment() else MAX_WIDTH
+
+
+def _console(stderr: bool = False, width: int | None = None) -> Console:
     from rich.console import Console
 
-    console = Console()
-    return console.width if console.is_terminal or "COLUMNS" in os.environ else MAX_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, _environ=_environment())
+
+
+def _environment() -> dict[str, str]:
+    """The environment without a COLUMNS or LINES that is no size: some shells of editors set 0,
+    which rich would take for the width."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("COLUMNS", "LINES") or re.fullmatch("[1-9][0-9]{0,4}", value)
+    }
 
 
 # ---- progress ----------------------------------------------------------------------------
@@ -356,7 +369,6 @@ class Meter:
 @contextmanager
 def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
     """A Meter over `total` items, with a bar on standard error if that is a terminal."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -365,7 +377,7 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     meter = Meter(what, total, console)
     if quiet or not console.is_terminal:
         yield meter
@@ -388,10 +400,9 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Meter]:
 def working(what: str) -> Iterator[Callable[[str], None]]:
     """For work without a count: on a terminal, shows `what` and the elapsed time. Yields a
     function that changes `what`."""
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     if not console.is_terminal:
         yield lambda what: None
         return
