@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tarfile
 from collections import Counter
@@ -108,7 +109,7 @@ def test_the_rate_without_a_stage() -> None:
 def test_demands_of_every_known_model_and_chip() -> None:
     known = [models.load(name) for name in models.names()]
     rates = {model.recipe: 600.0 for model in known}
-    rows = demands_of(known, rates, threads=2)
+    rows = demands_of(known, rates, host_cores=2)
     assert len(rows) == sum(len(model.fps) for model in known)
     first = rows[0]
     assert (first.model, first.chip, first.batch) == ("SqueezeNet1_1", "310P3", 8)
@@ -123,7 +124,8 @@ def _profile(**changes: Any) -> Profile:
     one, two = ThreadRates(1, [100.0], 1.0), ThreadRates(2, [180.0], 0.9)
     values: dict[str, Any] = {
         "source": "val", "sample": 10, "total": 10, "recipe": load_recipe("alexnet"),
-        "writes": False, "threads": 2, "rate": 180.0, "nbytes_per_image": 1e5, "failures": [],
+        "writes": False, "threads": 2, "cores": 2, "rate": 180.0, "nbytes_per_image": 1e5,
+        "failures": [],
         "stages": stages_of({"entropy": 9_000_000, "resize": 1_000_000}, 1, 180.0, 1.0),
         "per_thread": {}, "busy": 1.0, "cores_used": 2.0, "scaling": [one, two],
         "read": DiskRate(2e8, 2000.0, ""), "write": DiskRate(6e7, 100.0, ""),
@@ -246,6 +248,27 @@ def test_profile(images: Path, tmp_path: Path, write: bool) -> None:
     for stage in result.stages:
         # the PNG is counted as an image, but Pillow decodes it
         assert busy[stage.name] / len(done) == pytest.approx(stage.microseconds, rel=0.15)
+
+
+def test_more_threads_than_cores(images: Path, tmp_path: Path) -> None:
+    """Eight threads keep one core busy: nothing waits, and a device needs no eight cores."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        options = ProfileOptions(threads=8, seconds=0.4, scratch=tmp_path)
+        with open_source(images) as source:
+            found = profile(
+                source, load_recipe("alexnet"), options, models=[models.load("alexnet")]
+            )
+    finally:
+        os.sched_setaffinity(0, cpus)
+    assert (found.threads, found.cores) == (8, 1)
+    assert 0.5 < found.busy <= 1  # of the core; of eight cores it would be an eighth
+    assert not any("of the 8 cores" in line for line in found.verdict)
+    [demand] = found.demands
+    assert demand.cores == math.ceil(demand.device_rate / demand.host_rate)
+    busy = _profile(threads=8, cores=2, cores_used=2.0)
+    assert not any("The process used only" in line for line in verdict(busy))
 
 
 def test_only_bad_images_are_an_error(tmp_path: Path) -> None:

@@ -181,7 +181,8 @@ def profile(
     rate = scaling[-1].rate
     worked = _worked(timeline)
     computed_ns = sum(ns for stage, ns in worked.items() if stage != WRITE)
-    busy = computed_ns / ((timeline.end_ns - timeline.begin_ns) * sample.threads)
+    cores = min(sample.threads, usable_cpus())
+    busy = min(1.0, computed_ns / ((timeline.end_ns - timeline.begin_ns) * cores))
     result = Profile(
         source=source.where,
         sample=len(sample.items),
@@ -189,6 +190,7 @@ def profile(
         recipe=recipe,
         writes=options.write,
         threads=sample.threads,
+        cores=cores,
         rate=rate,
         nbytes_per_image=run.nbytes_in / run.images,
         failures=sample.failures,
@@ -280,22 +282,22 @@ def _measure_demands(
         else:
             run = run_pipeline(sample.source, recipe, items, profile.threads, seconds)
             rates[name] = run.rate
-    return demands_of(models, rates, profile.threads)
+    return demands_of(models, rates, profile.cores)
 
 
 def demands_of(
-    models: Iterable[KnownModel], host_rates: Mapping[str, float], threads: int
+    models: Iterable[KnownModel], host_rates: Mapping[str, float], host_cores: int
 ) -> list[Demand]:
     """One Demand per model and chip, at the chip's best batch size; the highest rate first.
 
-    host_rates: recipe -> images per second on `threads` threads.
+    host_rates: recipe -> images per second on `host_cores` cores.
     """
     demands = []
     for model in models:
         host_rate = host_rates[model.recipe]
         for chip in model.fps:
             batch, device_rate = model.best(chip)
-            cores = math.ceil(device_rate * threads / host_rate)
+            cores = math.ceil(device_rate * host_cores / host_rate)
             demands.append(
                 Demand(model.guide, chip, batch, model.recipe, device_rate, host_rate, cores)
             )

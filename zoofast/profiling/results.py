@@ -50,7 +50,7 @@ class Demand:
     recipe: str
     device_rate: float
     host_rate: float  # with the model's own recipe, on all threads
-    cores: int  # that would supply the device, each as fast as a thread of this host
+    cores: int  # that would supply the device, each as fast as a core of this host
 
     @property
     def supplied(self) -> float:
@@ -86,12 +86,13 @@ class Profile:
     recipe: Recipe
     writes: bool  # the pipeline wrote each tensor to a file
     threads: int
+    cores: int  # that the threads may use: one each, and no more than this process has
     rate: float
     nbytes_per_image: float
     failures: list[Failure]
     stages: list[Stage]
     per_thread: dict[str, dict[str, float]]  # thread -> stage or "idle" -> part of the time
-    busy: float  # part of the time in which a worker computed, mean of `threads` workers
+    busy: float  # part of the time in which the workers kept `cores` busy, at most 1
     cores_used: float  # by the whole process
     scaling: list[ThreadRates]
     read: DiskRate
@@ -117,6 +118,7 @@ class Profile:
             "recipe": {"name": self.recipe.name, "digest": self.recipe.digest},
             "writes_tensors": self.writes,
             "threads": self.threads,
+            "cores": self.cores,
             "images_per_second": self.rate,
             "nbytes_per_image": self.nbytes_per_image,
             "verdict": self.verdict,

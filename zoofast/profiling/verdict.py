@@ -68,9 +68,9 @@ def _bottleneck(profile: Profile) -> str:
 
 
 def _cores(profile: Profile) -> Iterator[str]:
-    if not profile.workers_wait and profile.cores_used < MIN_CORES * profile.threads:
+    if not profile.workers_wait and profile.cores_used < MIN_CORES * profile.cores:
         yield (
-            f"The process used only {profile.cores_used:.1f} of the {profile.threads} cores that "
+            f"The process used only {profile.cores_used:.1f} of the {profile.cores} cores that "
             "its threads needed: it waits for the disk, or other processes use the cores."
         )
 
