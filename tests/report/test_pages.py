@@ -41,6 +41,7 @@ from zoofast.report import (
     render,
     thumbnail,
 )
+from zoofast.report.bench import QUANTILES, bench_report
 from zoofast.report.running import timeline
 from zoofast.timing.timeline import STAGES, Span
 
@@ -349,6 +350,32 @@ def test_bench_reports_its_table(tmp_path: Path) -> None:
     assert [row[:2] for row in table["rows"]] == [
         [row["batchsize"], row["images_per_second"]] for row in expected
     ]
+
+
+def _bench_numbers(**more: Any) -> dict[str, Any]:
+    """The batch size 8 has the best throughput; 4 is the row of the limit."""
+    latency = dict.fromkeys(QUANTILES, 2.5)
+    rows = [
+        {"batchsize": size, "best": size == 4, "images_per_second": rate, "latency_ms": latency,
+         "levels": [{"concurrency": 2, "images_per_second": rate - 1, "host_latency_ms": latency}]}
+        for size, rate in ((4, 1000.0), (8, 2000.0))
+    ]  # fmt: skip
+    return {"model": "m.om", "device": 0, "loop": 9, "duration": None, "rows": rows,
+            "failures": {}, **more}  # fmt: skip
+
+
+def test_the_benchs_page_is_about_the_limit_of_the_latency() -> None:
+    within = {"batchsize": 4, **_bench_numbers()["rows"][0]["levels"][0]}
+    page = bench_report(_bench_numbers(max_latency_ms=3.0, best_within=within), [])
+    assert [(figure.label, figure.value) for figure in page.figures] == [
+        ("throughput", 999.0),  # not "best throughput": that is 2,000
+        ("at batch size", 4),
+        ("at concurrency", 2),
+        ("p99 latency", 2.5),
+    ]
+    page = bench_report(_bench_numbers(max_latency_ms=1.5, best_within=None), [])
+    assert page.summary[0] == "No batch size has a p99 latency of at most 1.5 ms."
+    assert bench_report(_bench_numbers(), []).figures[0].label == "best throughput"
 
 
 def test_images_without_a_report_are_refused(tmp_path: Path) -> None:

@@ -24,11 +24,21 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
     """The page of a benchmark. numbers: the content of `zoofast bench --json`."""
     rows = sorted(numbers["rows"], key=lambda row: int(row["batchsize"]))
     best = next(row for row in rows if row["best"])
-    figures = [
-        Figure("best throughput", best["images_per_second"], "images/s"),
-        Figure("at batch size", best["batchsize"]),
-        Figure("median latency at this size", best["latency_ms"]["median"], "ms", 3),
-    ]
+    limit, within = numbers.get("max_latency_ms"), numbers.get("best_within")
+    if within is None:
+        figures = [
+            Figure("best throughput", best["images_per_second"], "images/s"),
+            Figure("at batch size", best["batchsize"]),
+            Figure("median latency at this size", best["latency_ms"]["median"], "ms", 3),
+        ]
+    else:
+        note = "from host to host"
+        figures = [
+            Figure("throughput", within["images_per_second"], "images/s", note=note),
+            Figure("at batch size", within["batchsize"]),
+            Figure("at concurrency", within["concurrency"]),
+            Figure("p99 latency", within["host_latency_ms"]["p99"], "ms", 3, note),
+        ]
     sizes = [row["batchsize"] for row in rows]
     throughput = Lines(
         "Throughput",
@@ -69,16 +79,17 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
     if numbers["failures"]:
         failed = {f"batch size {size}": why for size, why in numbers["failures"].items()}
         sections.append(Section("Not measured", [Facts(failed)]))
-    within = numbers.get("best_within")
     summary = [
         f"{best['images_per_second']:,.0f} images/s at batch size {best['batchsize']}, the best "
         f"of {len(rows)}."
     ]
-    if within:
+    if limit is not None and within is None:
+        summary.insert(0, f"No batch size has a p99 latency of at most {limit:g} ms.")
+    elif within is not None:
         summary = [
             f"{within['images_per_second']:,.0f} images/s from host to host at batch size "
             f"{within['batchsize']} and concurrency {within['concurrency']}: the best with a p99 "
-            f"latency of at most {numbers['max_latency_ms']:g} ms."
+            f"latency of at most {limit:g} ms."
         ]
     effort = f"{numbers['loop']} executions" if numbers["loop"] else f"{numbers['duration']:g} s"
     run = {"model": str(numbers["model"]), "each measurement": effort}
