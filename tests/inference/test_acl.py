@@ -530,6 +530,23 @@ def test_dynamic_aipp_from_ais_benchs_file(
     assert "input image has dynamic AIPP; give a --recipe" in done.stderr
 
 
+def test_bench_asks_a_device_that_hangs_only_once(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    """The device hangs at the second size. To load a model anew, it would have a minute."""
+    for size in (1, 2, 3, 5):
+        emulator.write_om(tmp_path / f"m{size}.om", batch=size, onnx=str(run / "any.onnx"))
+    numbers = tmp_path / "b.json"
+    chosen = ["bench", "-m", tmp_path / "m{bs}.om", "--batchsize", "1,2,3,5", "--loop", "5"]
+    chosen += ["--concurrency", "1", "--json", numbers, "--device-timeout", "2"]
+    done = acl.run(*chosen, timeout=45, FAULT="hang_execute:9", QUIET=1)  # 1 + 5 of each size
+    assert done.returncode == 1, done.stderr
+    assert "batch sizes 2, 3, 5 are not measured: device 0 has not answered for" in done.stderr
+    found = json.loads(numbers.read_text())
+    assert [row["batchsize"] for row in found["rows"]] == [1]
+    assert list(found["failures"]) == ["2", "3", "5"]
+
+
 def test_bench_tells_what_the_copies_cost(
     acl: emulator.Emulator, run: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from zoofast.commands.console import (
     write_result,
 )
 from zoofast.commands.inference import add_device, add_model_arguments, dynamic_of
-from zoofast.errors import BackendError
+from zoofast.errors import BackendError, DeviceTimeoutError
 from zoofast.inference.backends import WITHOUT_FILE
 
 COLUMNS = ("mean", "median", "p90", "p99")
@@ -90,13 +90,20 @@ def run(args: argparse.Namespace) -> int:
             raise BackendError(f"{', '.join(absent)}: no such model file")
     rows: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
-    if search:
-        _search(args, rows, failures)
-    else:
-        with progress("bench", len(sizes), args.quiet) as meter:
-            for size in sizes:
-                _try(args, size, rows, failures)
-                meter.advance(1)
+    is_incomplete = False
+    try:
+        if search:
+            _search(args, rows, failures)
+        else:
+            with progress("bench", len(sizes), args.quiet) as meter:
+                for size in sizes:
+                    _try(args, size, rows, failures)
+                    meter.advance(1)
+            is_incomplete = bool(failures)
+    except DeviceTimeoutError as error:
+        done = {row["batchsize"] for row in rows}
+        failures |= {size: str(error) for size in sizes if size not in done | failures.keys()}
+        is_incomplete = True
     if not rows:  # one reason may be that of all batch sizes
         raise BackendError(f"{args.model}: {'; '.join(dict.fromkeys(failures.values()))}")
     within = None
@@ -136,8 +143,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.max_latency is not None:
         warn(f"no batch size has a p99 latency of at most {args.max_latency:g} ms")
     _warn_of_failures(failures)
-    # A size that cannot be run ends a search as a size beyond the limit does.
-    is_incomplete = bool(failures) and not search
+    # A size that cannot be run ends a search as a size beyond the limit does: it is complete.
     return 1 if is_incomplete or (args.max_latency is not None and within is None) else 0
 
 
@@ -155,11 +161,15 @@ def _model(args: argparse.Namespace, size: int) -> str:
 def _try(
     args: argparse.Namespace, size: int, rows: list[dict[str, Any]], failures: dict[int, str]
 ) -> bool:
-    """Measures a batch size; the other sizes may work where it does not."""
+    """Measures a batch size; the other sizes may work where it does not.
+
+    Raises DeviceTimeoutError: a device that hangs would hang at each other size too."""
     try:
         rows.append(_measure(args, size, _model(args, size)))
     except BackendError as error:
         failures[size] = str(error).removeprefix(f"{_model(args, size)}: ")
+        if isinstance(error, DeviceTimeoutError):
+            raise
         return False
     return True
 
@@ -174,8 +184,10 @@ def _search(args: argparse.Namespace, rows: list[dict[str, Any]], failures: dict
         return bool(rows[-1]["levels"][0]["host_latency_ms"]["p99"] <= args.max_latency)
 
     with nullcontext(lambda what: None) if args.quiet else working("bench") as show:
-        search_sizes(is_within, LARGEST)
-    rows.sort(key=lambda row: int(row["batchsize"]))
+        try:
+            search_sizes(is_within, LARGEST)
+        finally:
+            rows.sort(key=lambda row: int(row["batchsize"]))
 
 
 def _best_within(rows: list[dict[str, Any]], limit: float) -> dict[str, Any] | None:

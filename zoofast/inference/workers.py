@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoofast.errors import BackendError, ZoofastError
+from zoofast.errors import BackendError, DeviceTimeoutError, ZoofastError
 from zoofast.inference.devices import joined_reasons
 from zoofast.inference.job import Commit, InferJob, InferReport, Progress
 from zoofast.inference.lateness import Lateness
@@ -164,16 +164,16 @@ class Workers(ABC):
             name = f"device {job.spec.device}"
             reason = self._lateness.reason(index, name, since, now, has_begun)
             if reason is not None:
-                self._lose(index, reason)
+                self._lose(index, reason, DeviceTimeoutError)
 
-    def _lose(self, index: int, reason: str) -> None:
-        """Gives a device up. Raises BackendError if the others cannot compute its files."""
+    def _lose(self, index: int, reason: str, error: type[BackendError] = BackendError) -> None:
+        """Gives a device up. Raises `error` if the others cannot compute its files."""
         job, now = self._jobs[index], time.time()
         run = DeviceRun(job.spec.device, InferReport(0), self._began or now, now, reason)
         self._runs[index] = run
         lost = {run.device: run.lost for run in self._runs.values() if run.lost is not None}
         if job.files is None or len(lost) == len(self._jobs):
-            raise BackendError(joined_reasons(lost, self._began > 0))
+            raise error(joined_reasons(lost, self._began > 0))
         self._tell_lost(job.spec.device, reason)
         self._give_up(index)
         self._begin_if_ready()
