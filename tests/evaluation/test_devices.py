@@ -145,6 +145,10 @@ def test_the_others_compute_what_a_lost_device_did_not(
         evaluation = eval_case.evaluated(run, source, chosen)
     assert evaluation.lost_devices == {i: f"device {i}: the card is gone" for i in sorted(lost)}
     assert (evaluation.state, evaluation.images) == ("complete", eval_case.COUNT)
+    assert sorted(evaluation.lost_lines()) == [
+        f"device {i}: the card is gone; the other devices computed its batches"
+        for i in sorted(lost)
+    ]
     names, rows = read_named_rows(tmp_path / "l.npy")
     assert names == sorted(names)
     assert len(set(names)) == len(rows) == eval_case.COUNT

@@ -17,6 +17,9 @@ from tests.support import browser, folders, in_process, oracle
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 
+from zoofast import load_recipe, open_source
+from zoofast.evaluation.result import Evaluation
+from zoofast.inference.spec import ModelSpec
 from zoofast.report import (
     Bars,
     Column,
@@ -42,6 +45,7 @@ from zoofast.report import (
     thumbnail,
 )
 from zoofast.report.bench import QUANTILES, bench_report
+from zoofast.report.eval import eval_report
 from zoofast.report.running import timeline
 from zoofast.timing.timeline import STAGES, Span
 
@@ -349,6 +353,21 @@ def test_bench_reports_its_table(tmp_path: Path) -> None:
     expected = json.loads(figures.read_text())["rows"]
     assert [row[:2] for row in table["rows"]] == [
         [row["batchsize"], row["images_per_second"]] for row in expected
+    ]
+
+
+def test_the_page_of_eval_names_what_was_lost(tmp_path: Path) -> None:
+    folders.write(tmp_path, folders.good_files(1))
+    specs = [ModelSpec("4x3x224x224:float32:10", "null", device) for device in (0, 1)]
+    evaluation = Evaluation(load_recipe("alexnet"), "val", specs, total=1, skipped=0)
+    evaluation.state = "complete"
+    evaluation.lost_devices = {1: "device 1: the card is gone"}
+    evaluation.lost_nodes = {"b": "b: has no model"}
+    with open_source(tmp_path) as source:
+        page = eval_report(evaluation, [], source)
+    assert page.summary[-2:] == [
+        "Lost: device 1: the card is gone; the other devices computed its batches.",
+        "Lost: b: has no model; the other nodes computed its batches.",
     ]
 
 

@@ -354,10 +354,9 @@ def _print_result(args: argparse.Namespace, evaluation: Evaluation, journal: Pat
         else:
             say(f"ran {evaluation.done} of {evaluation.total}")
         code = 1 if evaluation.failures else 0
-    for what, lost in (("devices", evaluation.lost_devices), ("nodes", evaluation.lost_nodes)):
-        for reason in lost.values():
-            warn(f"{reason}; the other {what} computed its batches")
-            code = 1
+    for line in evaluation.lost_lines():
+        warn(line)
+        code = 1
     warn_of_misreads(evaluation.nodes)
     if evaluation.state == "complete":
         return code

@@ -98,6 +98,14 @@ class Evaluation:
         means = [float(np.mean(times.compute)) for times in self.times if times.compute]
         return sum(1000 * batch * concurrency / max(mean, 1e-9) for mean in means)
 
+    def lost_lines(self) -> list[str]:
+        """A line for each device and node that was given up, with the reason."""
+        return [
+            f"{reason}; the other {what} computed its batches"
+            for what, lost in (("devices", self.lost_devices), ("nodes", self.lost_nodes))
+            for reason in lost.values()
+        ]
+
     def bottleneck(self) -> str:
         """Whether the device waits for the host, or the host for the device: a sentence."""
         busy = self.device_share("infer")

@@ -54,6 +54,7 @@ def _figures(evaluation: Evaluation) -> list[Figure]:
 def _summary(evaluation: Evaluation) -> list[str]:
     summary = [] if evaluation.score is None else accuracy_summary(evaluation.score)
     summary.append(evaluation.bottleneck())
+    summary += [f"Lost: {line}." for line in evaluation.lost_lines()]
     if evaluation.state != "complete":
         done = f"{evaluation.done:,} of {counted(evaluation.total, 'image')}"
         summary.insert(0, f"Partial: {done} are done.")
