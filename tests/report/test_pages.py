@@ -250,6 +250,20 @@ def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
     assert (pixels[:, 6:-6] != background).any()
 
 
+@pytest.mark.parametrize("width", [500, 1000])  # Chromium's windows have at least 500 pixels
+def test_a_long_name_hides_no_other_column(tmp_path: Path, width: int) -> None:
+    """Only the last column differs, so the page looks different only if it is on the screen."""
+    shots = []
+    for reason in ("damaged", "missing"):
+        table = Table("", [Column("image"), Column("reason")], [("x" * 255, reason)])
+        report = ReportData("t", "s", [], [], [Section("s", [table])], date="today")
+        write_report(tmp_path / "r.html", report)
+        browser.screenshot(tmp_path / "r.html", tmp_path / "r.png", width, 900)
+        with Image.open(tmp_path / "r.png") as image:
+            shots.append(np.asarray(image.convert("RGB")))
+    assert (shots[0] != shots[1]).any()
+
+
 def test_a_thumbnail_is_small_and_broken_images_have_none(tmp_path: Path) -> None:
     uri = thumbnail(_png(tmp_path), side=30)
     assert uri is not None and uri.startswith("data:image/jpeg;base64,") and len(uri) < 2000
