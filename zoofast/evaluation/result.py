@@ -108,6 +108,8 @@ class Evaluation:
 
     def bottleneck(self) -> str:
         """Whether the device waits for the host, or the host for the device: a sentence."""
+        if not self.images:
+            return "No image went through the model in this run."
         busy = self.device_share("infer")
         if self.nodes:
             return f"The nodes' devices compute {percent(busy)} of the time."
