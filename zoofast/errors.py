@@ -39,9 +39,5 @@ class BackendError(ZoofastError):
     """A model cannot be loaded or run, or a package that it needs is missing."""
 
 
-class DeviceTimeoutError(BackendError):
-    """The device did not answer in time. Another attempt may wait as long."""
-
-
 class ModelError(ZoofastError):
     """A model cannot be exported, simplified, rewritten or converted."""

@@ -21,8 +21,9 @@ from zoofast.commands.console import (
     write_result,
 )
 from zoofast.commands.inference import add_device, add_model_arguments, dynamic_of
-from zoofast.errors import BackendError, DeviceTimeoutError
+from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
+from zoofast.inference.lateness import DeviceTimeoutError
 
 COLUMNS = ("mean", "median", "p90", "p99")
 SIZES = [1, 4, 8, 16, 32, 64]

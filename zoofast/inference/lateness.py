@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from zoofast.errors import BackendError
+
 OPENING_SECONDS = 60.0  # that a device may take at least to load the model
 LOOK_SECONDS = 0.5  # between two looks at the devices, at most
+
+
+class DeviceTimeoutError(BackendError):
+    """The device did not answer in time. Another attempt may wait as long."""
 
 
 class Lateness:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoofast.errors import BackendError, DeviceTimeoutError, ZoofastError
+from zoofast.errors import BackendError, ZoofastError
 from zoofast.inference.devices import joined_reasons
 from zoofast.inference.job import Commit, InferJob, InferReport, Progress
-from zoofast.inference.lateness import Lateness
+from zoofast.inference.lateness import DeviceTimeoutError, Lateness
 from zoofast.inference.record import RecordedOutput
 
 Lost = Callable[[int, str], None]  # called when a device is given up: its number, the reason
