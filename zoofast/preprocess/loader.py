@@ -312,8 +312,7 @@ class Ring(ABC, Generic[T]):
             queued = self._queue[0]
             self._pool.wait(queued.batch)  # Ctrl-C may interrupt it: the batch stays the next
             self._queue.popleft()
-            for item in queued.items:  # after they are read
-                self._source.check_open(item)
+            self._source.check_open(queued.items)  # after they are read
             self._held.add(queued.batch)
             return self._finish(queued)
 
@@ -374,6 +373,7 @@ class Ring(ABC, Generic[T]):
     def _submit(
         self, batch: _core.Batch, items: list[Item], fetched: list[Fetched | None] | None
     ) -> None:
+        self._source.check_open(items)
         batch.clear()
         to = temporary = None
         for i, item in enumerate(items):
@@ -388,7 +388,6 @@ class Ring(ABC, Generic[T]):
                 # Without data: pixels of the cache. If they are damaged, Pillow decodes the image.
                 batch.add_bytes(data or b"", to, temporary)
             elif item.offset is not None:
-                self._source.check_open(item)
                 batch.add_range(
                     self._source.fds[item.archive], item.offset, item.nbytes, to, temporary
                 )

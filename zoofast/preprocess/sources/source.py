@@ -61,9 +61,9 @@ class Source:
             )
         return super().__reduce_ex__(protocol)
 
-    def check_open(self, item: Item) -> None:
-        """Raises SourceError where the source is closed, and the item is a part of an archive."""
-        if self.is_closed and item.in_archive:
+    def check_open(self, items: Sequence[Item]) -> None:
+        """Raises SourceError where the source is closed, and an item is a part of an archive."""
+        if self.is_closed and any(item.in_archive for item in items):
             raise SourceError(
                 f"{shown(self.where)}: the source is closed; close it when all its images are read"
             )
@@ -80,7 +80,7 @@ class Source:
             return read_file(item.path, max_bytes)
         if item.nbytes > max_bytes:
             raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
-        self.check_open(item)
+        self.check_open([item])
         return os.pread(self.fds[item.archive], item.nbytes, item.offset)
 
     def cache_key(self, item: Item) -> bytes | None:
