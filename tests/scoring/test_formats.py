@@ -229,6 +229,7 @@ def test_damaged_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         texts.append(json.dumps({**good, "outputs": [{"dtype": dtype, "shape": [1, 9]}]}))
     for shape in ("x", 5, [1, -9], [1, 1e400], [[1]], None):
         texts.append(json.dumps({**good, "outputs": [{"dtype": "float32", "shape": shape}]}))
+    texts.append(json.dumps({**good, "images": {"i0": ["a"], "i1": ["a"]}}))
     for text in texts:
         path.write_text(text)
         assert "is a damaged record" in hostile.refused(capsys, "score", folder, labels)

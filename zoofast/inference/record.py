@@ -93,7 +93,7 @@ class RunRecord:
         )
         if not isinstance(content.get("samples", []), list):
             raise ValueError("samples are no list")
-        named = [image for images in record.images.values() for image in images]
+        named = [image for images in record.images.values() for image in images if image != ""]
         texts = (record.model, record.input or "", *record.samples, *named)
         if record.outfmt not in FORMATS or not all(isinstance(text, str) for text in texts):
             raise ValueError("a key of the record has another type")
@@ -101,6 +101,8 @@ class RunRecord:
             raise ValueError("images_per_file is no number from 1")
         if any(len(images) != record.images_per_file for images in record.images.values()):
             raise ValueError("a sample has another number of images")
+        if len(set(named)) != len(named):
+            raise ValueError("an image has two results")
         return record
 
 

@@ -94,11 +94,14 @@ def read_bin(
     """
     logits = _read(path, dtype, results)
     images, classes = shape
-    results["count"] = classes if logits.size == images * classes else logits.size
+    if logits.size == images * classes:
+        results["count"] = classes
+        return logits.reshape(shape)
+    results["count"] = logits.size
     if 0 < logits.size < images * classes:  # also if it has as many values as one image
         results["status"] = _logits.BYTES
         results["offset"] = path.stat().st_size
-    return logits.reshape(shape) if logits.size == images * classes else None
+    return None
 
 
 def _read(path: Path, dtype: str, results: NDArray[np.void]) -> NDArray[np.float32]:

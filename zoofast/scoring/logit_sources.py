@@ -48,51 +48,51 @@ class FolderLogits:
         labelled: Mapping[str, int] | None = None,
     ) -> None:
         record = find_record(folder)
-        self._images = 1  # of each file
-        self._classes: int | None
+        # (images, classes) of a file of several images; None: each file has one.
+        self._shape: tuple[int, int] | None = None
         if record is not None and record.images and record.images_per_file > 1:
-            self._images = record.images_per_file
-            _, listing, self._bin_dtype, self._classes = list_bins(folder, record, reading)
+            _, listing, self._bin_dtype, classes = list_bins(folder, record, reading)
+            self._shape = record.images_per_file, classes
+            self._values: int | None = record.images_per_file * classes  # of a file
         else:
             listing = list_results(folder, reading.output_index, reading.kind)
-            self._bin_dtype, self._classes = result_format(listing, reading.bin_dtype, record)
+            self._bin_dtype, self._values = result_format(listing, reading.bin_dtype, record)
             if record is not None and record.images:
                 listing = name_images(listing, record, labelled or {})
         self.source, self.duplicates = str(folder), listing.duplicates
-        self._rows: dict[str, tuple[Path, int]] = {}  # sample -> its file, and its row of that
-        for i, (name, file) in enumerate(zip(listing.names, listing.files, strict=True)):
-            if name:  # not filling, mirrored copies
-                self._rows[name] = folder / file, i % self._images
+        images = self._shape[0] if self._shape else 1
+        self._rows = {  # sample -> its file, and its row of that
+            name: (folder / file, i % images)
+            for i, (name, file) in enumerate(zip(listing.names, listing.files, strict=True))
+            if name  # no filling, no mirrored copy
+        }
         self.names = list(self._rows)
         self._last: tuple[Path, NDArray[np.float32]] | None = None  # file of several images
 
     def row(self, name: str) -> NDArray[np.float32]:
         file, i = self._rows[name]
         row: NDArray[np.float32]
-        if self._images > 1:
-            row = self._read_several(file)[i]
+        if self._shape is None:
+            row = read_logits(file, bin_dtype=self._bin_dtype)
+            if self._values not in (None, len(row)):
+                raise self._wrong_length(file, len(row))
             return row
-        row = read_logits(file, bin_dtype=self._bin_dtype)
-        if self._classes not in (None, len(row)):
-            raise self._wrong_length(file, len(row))
+        if self._last is None or self._last[0] != file:
+            self._last = file, self._read_several(file, self._shape)
+        row = self._last[1][i]
         return row
 
-    def _read_several(self, file: Path) -> NDArray[np.float32]:
-        """(images, classes)."""
-        if self._last is None or self._last[0] != file:
-            results = np.zeros(1, _logits.RESULT_DTYPE)
-            shape = self._images, self._classes or 0
-            rows = read_bin(file, self._bin_dtype, shape, results)
-            if failure := read_failure(results[0]):
-                raise ResultError(f"{file}: {failure}")
-            if rows is None:
-                raise self._wrong_length(file, int(results["count"][0]))
-            self._last = file, rows
-        return self._last[1]
+    def _read_several(self, file: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+        results = np.zeros(1, _logits.RESULT_DTYPE)
+        rows = read_bin(file, self._bin_dtype, shape, results)
+        if failure := read_failure(results[0]):
+            raise ResultError(f"{file}: {failure}")
+        if rows is None:
+            raise self._wrong_length(file, int(results["count"][0]))
+        return rows
 
     def _wrong_length(self, file: Path, values: int) -> ResultError:
-        wanted = self._images * (self._classes or 0)
-        return ResultError(f"{file}: has {values} values, by infer's record {wanted}")
+        return ResultError(f"{file}: has {values} values, by infer's record {self._values}")
 
 
 class SavedLogits:
