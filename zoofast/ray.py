@@ -64,9 +64,10 @@ class Prepare:
         """
         column = self._column_of(batch)
         rest = {name: values for name, values in batch.items() if name != column}
-        made = {self.output, "failure"} if self.on_error == "mark" else {self.output}
-        for name in sorted(made & rest.keys()):
-            raise ImageError(f"the rows have a column {name} already; rename or drop it first")
+        made = [self.output, *(["failure"] if self.on_error == "mark" else [])]
+        taken = [name for name in made if name in rest]
+        if taken:
+            raise ImageError(f"the rows have a column {taken[0]} already; rename or drop it first")
         images = batch[column]
         tensors = np.zeros((len(images), *self.recipe.shape), self.recipe.dtype)
         failures = [""] * len(images)

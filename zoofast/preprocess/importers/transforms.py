@@ -108,11 +108,8 @@ class _Steps:
             raise self.error(step, "recipes have nothing that does the same")
         try:
             known(step)
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-        ) as error:  # no attributes that the class sets
+        # A user's class may lack an attribute, or set it to another type.
+        except (AttributeError, TypeError, ValueError) as error:
             raise self.error(step, f"its attributes cannot be read: {reason(error)}") from error
 
     def _add_Compose(self, step: Any) -> None:
