@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from zoofast.base.urls import redacted
 from zoofast.commands import console
@@ -49,6 +49,11 @@ class _Parser(argparse.ArgumentParser):
     """argparse's, with errors of one line as all others of zoofast."""
 
     chosen: str | None = None  # the name of the subcommand, which has the help for an error
+
+    def __init__(self, **more: Any) -> None:
+        # A part of an option's name would name another option once a new one begins with it, and
+        # what was meant for an argument, as `--labels FILE`, would be taken for --labels-from.
+        super().__init__(allow_abbrev=False, **more)
 
     def error(self, message: str) -> NoReturn:
         program = self.chosen or self.prog

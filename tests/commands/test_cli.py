@@ -112,6 +112,16 @@ def test_an_unknown_option_names_the_help_of_its_command(
     assert capsys.readouterr().err.endswith("--outfmt TXT (see zoofast score --help)\n")
 
 
+def test_a_part_of_an_options_name_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--labels FILE` would be taken for --labels-from, and the labels would not be read."""
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "a.npy", "b.npy", "--labels", "labels.txt"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "zoofast: error: unrecognized arguments: --labels labels.txt (see zoofast compare --help)\n"
+    )
+
+
 def test_labels_of_no_side_file_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prep", "val", "bins", "--recipe", "alexnet", "--labels", "labels.txt"]) == 2
     assert "add --side-file FILE" in capsys.readouterr().err

@@ -483,6 +483,19 @@ class TestCommand:
         export(network, SMALL, tmp_path / "a", images=images, report_step=steps.append)
         assert steps == ["comparing"]
 
+    def test_weights_with_nan_are_named(self, tmp_path, monkeypatch, capsys):
+        network = small_network()
+        with torch.no_grad():
+            network[0].weight[1, 2, 0, 0] = torch.nan
+        network[1].running_var[3] = torch.inf  # a number, if a large one
+        torch.save(network.state_dict(), tmp_path / "w.pth")
+        monkeypatch.chdir(tmp_path)
+        factory = ["--factory", SMALL.factory, "--size", "16", "--weights", "w.pth"]
+        assert main(["export", "mine", *factory]) == 0
+        assert capsys.readouterr().err == (
+            "zoofast: w.pth: has NaN in 0.weight; scores of mine.onnx may be NaN\n"
+        )
+
     @pytest.mark.parametrize(
         ("answer", "message"),
         [

@@ -547,6 +547,18 @@ def test_bench_asks_a_device_that_hangs_only_once(
     assert list(found["failures"]) == ["2", "3", "5"]
 
 
+def test_profile_gives_up_a_device_that_hangs(
+    acl: emulator.Emulator, run: Path, tmp_path: Path
+) -> None:
+    chosen = ["profile", run / "images", "--only-recipe", "--seconds", "0.05"]
+    chosen += ["--recipe", run / "recipe.toml", "--scratch", tmp_path, "-m", run / "m4.om"]
+    done = acl.run(*chosen, "--device-timeout", "1", timeout=45, FAULT="hang_execute:1", QUIET=1)
+    assert done.returncode == 2
+    assert "device 0 has not answered for" in done.stderr
+    assert "--device-timeout above 1\n" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_tells_what_the_copies_cost(
     acl: emulator.Emulator, run: Path, tmp_path: Path
 ) -> None:

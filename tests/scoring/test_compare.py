@@ -98,7 +98,7 @@ def test_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = str(label_file(tmp_path / "l.txt"))
     assert main(["compare", *where, labels]) == 0
     limits = {
-        "--max-flips": ("0", "1 images change their class; 0 are allowed"),
+        "--max-flips": ("0", "the class changes in 1 image; the limit is 0"),
         "--min-cosine": ("0.999", "the logits of i3 have cosine"),
         "--max-difference": ("1", "class 2 of i3 differs by"),
     }
@@ -297,3 +297,24 @@ def test_the_installed_command_and_its_page(tmp_path: Path) -> None:
     comparison = json.loads((tmp_path / "c.json").read_text())
     values = {a["data-path"]: a["value"] for a, _ in shown.page.all("data")}
     assert float(str(values["figures.3.value"])) == comparison["max_difference"]
+    assert "hreshold" not in shown.page.text  # none was given
+
+
+@pytest.mark.parametrize(
+    ("flips", "code", "line"),
+    [
+        ("2", 0, "No threshold that was given is exceeded."),
+        ("1", 1, "Beyond the threshold: the class changes in 2 images; the limit is 1."),
+    ],
+)
+def test_the_page_says_what_became_of_the_thresholds(
+    tmp_path: Path, flips: str, code: int, line: str
+) -> None:
+    pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    rows = np.eye(CLASSES, dtype=np.float32)[:3]
+    a = save(tmp_path / "a.npy", rows)
+    b = save(tmp_path / "b.npy", rows[[1, 0, 2]])
+    page = tmp_path / "c.html"
+    assert main(["compare", f"{a}", f"{b}", "--max-flips", flips, "--report", f"{page}"]) == code
+    assert line in page.read_text(encoding="utf-8")

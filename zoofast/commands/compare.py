@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
-from zoofast.base.text import percent
+from zoofast.base.text import counted, percent
 from zoofast.commands import arguments
 from zoofast.commands.console import Table, progress, say, warn, write_json, write_result
 from zoofast.commands.scoring import (
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         print_summary(comparison)
     problems = comparison.problems()
     print_problems(problems, SHOWN)
-    for line in failures:
+    for line in failures or ():
         warn(f"failed: {line}")
     samples = comparison.images + len(comparison.only_a) + len(comparison.only_b)
     say(f"compared {comparison.images} of {samples + len(comparison.failed)}")
@@ -139,8 +139,11 @@ def _compare(args: argparse.Namespace) -> Comparison:
         )
 
 
-def _failures(args: argparse.Namespace, comparison: Comparison) -> list[str]:
-    """The thresholds that are exceeded, in words."""
+def _failures(args: argparse.Namespace, comparison: Comparison) -> list[str] | None:
+    """The thresholds that are exceeded, in words; None where none is given."""
+    thresholds = (args.max_accuracy_drop, args.max_flips, args.min_cosine, args.max_difference)
+    if all(threshold is None for threshold in thresholds):
+        return None
     failures = []
     drop, flips = comparison.accuracy_drop(), len(comparison.flips)
     if args.max_accuracy_drop is not None and drop > args.max_accuracy_drop:
@@ -148,7 +151,9 @@ def _failures(args: argparse.Namespace, comparison: Comparison) -> list[str]:
             f"the accuracy drops by {drop:.2f} points; {args.max_accuracy_drop:g} are allowed"
         )
     if args.max_flips is not None and flips > args.max_flips:
-        failures.append(f"{flips} images change their class; {args.max_flips} are allowed")
+        failures.append(
+            f"the class changes in {counted(flips, 'image')}; the limit is {args.max_flips}"
+        )
     # not (x >= limit): NaN fails
     if args.min_cosine is not None and not comparison.min_cosine >= args.min_cosine:
         worst = comparison.lowest_cosines[0]

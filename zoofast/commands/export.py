@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zoofast.base.text import listed
 from zoofast.commands import arguments
-from zoofast.commands.console import say, working
+from zoofast.commands.console import say, warn, working
 from zoofast.commands.conversion import add_model, named_model, weights_file
 from zoofast.conversion import trial
 from zoofast.conversion.export import (
+    MAX_LISTED_KEYS,
     OPSET,
     TOLERANCE,
     ExportTarget,
     build_network,
     export,
+    nan_weights,
 )
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError
@@ -93,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_files([("-o", out)], [("--weights", weights), ("--recipe", args.recipe)])
     with working(f"exporting {out}") as show:
         network = build_network(target, weights, args.seed)
+        damaged = nan_weights(network)
         agreement = export(
             network,
             target,
@@ -103,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
             tolerance=args.tolerance,
             report_step=lambda step: show(f"{step} {out}"),
         )
+    if damaged:
+        names = listed(damaged, MAX_LISTED_KEYS)
+        warn(f"{weights}: has NaN in {names}; scores of {out} may be NaN")
     batch = args.batchsize or "?"
     say(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {args.opset}, "

@@ -16,7 +16,12 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import add_acl_library, add_device, add_provider
+from zoofast.commands.inference import (
+    add_acl_library,
+    add_device,
+    add_device_timeout,
+    add_provider,
+)
 from zoofast.conversion import models
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
 from zoofast.inference.dynamic import of_recipe
@@ -58,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_provider(parser)
     add_acl_library(parser)
     add_device(parser)
+    add_device_timeout(parser)
     parser.add_argument(
         "--write", action="store_true", help="write the tensors too, as prep does (to --scratch)"
     )
@@ -114,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         write=args.write,
         model=spec,
         cache=arguments.pixel_cache(args),
+        device_timeout=args.device_timeout,
     )
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
     with open_source(args.source) as source:

@@ -128,6 +128,15 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
     network.load_state_dict(loaded, strict=False)
 
 
+def nan_weights(network: torch.nn.Module) -> list[str]:
+    """The names of the network's parameters and buffers that have NaN."""
+    return [
+        name
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point() and bool(tensor.isnan().any())
+    ]
+
+
 def _is_step_count(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 

@@ -22,7 +22,7 @@ from zoofast.errors import ImageError, OutputError
 from zoofast.evaluation import evaluate
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation
-from zoofast.inference.spec import ModelSpec
+from zoofast.inference.spec import DEVICE_TIMEOUT, ModelSpec
 from zoofast.inference.transfer import Transfer
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.loader import Failure, OutputPaths
@@ -48,7 +48,8 @@ class ProfileOptions:
     evenly spread over the source. batch_size: None for the loader's. scratch: an existing folder;
     writing is measured in its file system. write: the pipeline writes each tensor to a file there,
     as `zoofast prep` does. model: a model to evaluate too, as `zoofast eval` does. cache: of the
-    images' pixels; after the warm-up, they come from it.
+    images' pixels; after the warm-up, they come from it. device_timeout: seconds that the model's
+    device may take for a batch.
     """
 
     threads: int | None = None
@@ -60,6 +61,7 @@ class ProfileOptions:
     write: bool = False
     model: ModelSpec | None = None
     cache: PixelCache | None = None
+    device_timeout: float = DEVICE_TIMEOUT
 
 
 Report = Callable[[str], None]  # takes the name of the step that begins
@@ -239,8 +241,13 @@ def _add_stream(
     good = [item for item in sample.items if item.name not in failed]
 
     def run(items: Sequence[Item], **more: Any) -> Evaluation:
-        cache = sample.options.cache
-        options = EvalOptions([model], threads=profile.threads, cache=cache, **more)
+        options = EvalOptions(
+            [model],
+            threads=profile.threads,
+            timeout=sample.options.device_timeout,
+            cache=sample.options.cache,
+            **more,
+        )
         return evaluate.evaluate(sample.source, items, profile.recipe, None, options)
 
     trial = run(good[:STREAM_TRIAL])

@@ -14,9 +14,10 @@ NAMES_SHOWN = 20
 
 
 def compare_report(
-    comparison: Comparison, failed: Sequence[str], command: Sequence[str]
+    comparison: Comparison, failed: Sequence[str] | None, command: Sequence[str]
 ) -> ReportData:
-    """The page of a comparison. failed: what is beyond its thresholds, in words."""
+    """The page of a comparison. failed: what is beyond its thresholds, in words; None if it has
+    none."""
     figures = [Figure("compared", comparison.images, "images")]
     if comparison.has_logits:
         agreeing = 100 * (1 - len(comparison.flips) / comparison.images)
@@ -42,8 +43,8 @@ def compare_report(
         columns = [Column("what"), Column("count"), Column("which")]
         sections.append(Section("Not compared", [Table("", columns, rows)]))
     sections.append(about(command, more={"A": comparison.a, "B": comparison.b}))
-    summary = [f"Beyond the threshold: {line}." for line in failed]
-    if not summary:
+    summary = [f"Beyond the threshold: {line}." for line in failed or ()]
+    if failed is not None and not failed:
         summary = ["No threshold that was given is exceeded."]
     if comparison.identical:
         summary.append("The logits are identical.")
