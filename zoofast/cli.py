@@ -1,7 +1,8 @@
 """The `zoofast` command: finds the subcommand, runs it, makes errors one line and an exit code.
 
 Exit codes: 0 all done; 1 done, but something was dropped or a check failed; 2 could not be
-done (bad arguments, bad input, missing package); 130 interrupted.
+done (bad arguments, bad input, missing package); 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by
+SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Any, NoReturn
 
 from zoofast.base.urls import redacted
@@ -94,10 +96,12 @@ def _version_line() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs `zoofast` with argv and returns the exit code. argv: None for sys.argv[1:], in the
     process of the installed command, which ends after the call."""
+    received = _interrupt_by_signals() if argv is None else []
     with console.safe_streams():
         code = _run(sys.argv[1:] if argv is None else argv)
     if code == INTERRUPTED and argv is None:
-        _end_in_any_case()
+        code = 128 + received[0] if received else INTERRUPTED
+        _end_in_any_case(code)
     return code
 
 
@@ -149,13 +153,34 @@ def _writes_to_stdout(args: argparse.Namespace) -> bool:
     return bool(names)
 
 
-def _end_in_any_case() -> None:
-    """The process will end within EXIT_SECONDS, at once at another Ctrl-C.
+def _interrupt_by_signals() -> list[int]:
+    """SIGTERM and SIGHUP will do what Ctrl-C does: the command keeps what is done, and removes its
+    temporary files. A second one ends the process at once. A signal that is ignored, as with
+    nohup, stays so.
+
+    Returns the list of the signals that have come, which is empty now.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
+    return received
+
+
+def _end_in_any_case(code: int) -> None:
+    """The process will end within EXIT_SECONDS, with the exit code `code`; at once at another
+    Ctrl-C.
 
     Python waits for its threads at the end. A thread may be in a call to a device that never
     returns.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    timer = threading.Timer(EXIT_SECONDS, os._exit, [INTERRUPTED])
+    timer = threading.Timer(EXIT_SECONDS, os._exit, [code])
     timer.daemon = True
     timer.start()

@@ -396,7 +396,12 @@ def catches(pid: int, number: signal.Signals) -> bool:
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])
-def test_a_thread_that_hangs_does_not_hold_an_interrupt_up(interrupts: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "ended"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_thread_that_hangs_does_not_hold_an_interrupt_up(
+    number: signal.Signals, ended: int, interrupts: int
+) -> None:
     seconds = "0.2" if interrupts == 1 else "600"
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING, seconds, "models"],
@@ -406,16 +411,33 @@ def test_a_thread_that_hangs_does_not_hold_an_interrupt_up(interrupts: int) -> N
     )
     assert process.stdout and process.stderr
     assert process.stdout.readline() == "working\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.stderr.readline() == "zoofast: interrupted\n"
     if interrupts == 2:
         until = time.monotonic() + 300
-        while catches(process.pid, signal.SIGINT):  # until the first one has been handled
+        while catches(process.pid, number):  # until the first one has been handled
             assert time.monotonic() < until
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     code = process.wait(timeout=300)
-    assert code == (130 if interrupts == 1 else -signal.SIGINT)
+    assert code == (ended if interrupts == 1 else -number)
     assert process.stderr.read() == ""
     process.stdout.close()
     process.stderr.close()
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As with nohup."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, "0.2", "models"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (143, "zoofast: interrupted\n")

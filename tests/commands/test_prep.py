@@ -340,8 +340,13 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.mark.parametrize("format", ["bin", "pack"])
-def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> None:
+@pytest.mark.parametrize(
+    ("format", "number", "code"),
+    [("bin", signal.SIGINT, 130), ("pack", signal.SIGINT, 130), ("bin", signal.SIGTERM, 143)],
+)
+def test_an_interrupted_run_is_resumed(
+    many: Path, tmp_path: Path, recipe_file: str, format: str, number: signal.Signals, code: int
+) -> None:
     out = tmp_path / "out"
     args = [many, out, "--recipe", recipe_file, "--format", format]
     process = subprocess.Popen(
@@ -356,9 +361,9 @@ def test_ctrl_c(many: Path, tmp_path: Path, recipe_file: str, format: str) -> No
         if names.exists() and names.stat().st_size:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert stdout == ""
     assert stderr == (
         "zoofast: interrupted; the tensors written so far stay; the same command with --resume "

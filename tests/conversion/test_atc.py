@@ -626,7 +626,7 @@ class TestRun:
         ) as process:
             assert b"begun\n" in (process.stdout.readline(), process.stdout.readline())
             process.send_signal(number)
-            assert process.wait() == (130 if number == signal.SIGINT else -number)
+            assert process.wait() == (-number if number == signal.SIGKILL else 128 + number)
         for pid in Path("pids").read_text().split():
             wait_for_end_of(pid)
 

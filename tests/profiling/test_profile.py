@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -358,6 +361,24 @@ def test_a_bad_image_makes_the_exit_code_1(images: Path, tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 1
     assert "z.JPEG" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_stays_after_sigterm(images: Path, tmp_path: Path) -> None:
+    words = [images, "--recipe", "alexnet", "--write", "--seconds", "600", "--only-recipe"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zoofast", "profile", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 300
+    while not list(tmp_path.glob(".zoofast-*/*")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (143, "zoofast: interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
 
