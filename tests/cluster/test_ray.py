@@ -164,15 +164,20 @@ def test_a_node_is_killed(case: Path, tmp_path: Path, nodes: ray_cluster.Nodes) 
     assert report["device_images_per_second"] is None  # nodes measure no device alone
 
 
-def test_a_driver_is_killed_and_resumed(
-    case: Path, tmp_path: Path, nodes: ray_cluster.Nodes
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_driver_is_ended_and_resumed(
+    case: Path, tmp_path: Path, nodes: ray_cluster.Nodes, number: signal.Signals
 ) -> None:
     words = slow(case, tmp_path, nodes)
     process = start(*words)
     wait_for(3, tmp_path / "r.json.journal", process)
-    kill(process)
-    process.communicate()
-    assert not (tmp_path / "r.json").exists()
+    process.send_signal(number)
+    code, error = ended(process)
+    if number == signal.SIGKILL:
+        assert code == -number and not (tmp_path / "r.json").exists()
+    else:
+        assert code == 143 and "interrupted: the result is partial" in error, error
+        assert said(tmp_path / "e.json")["state"] == "partial"
     code, error = ended(start(*words, "--resume"))
     assert code == 1 and "image that cannot be prepared: 3" in error, error
     report = said(tmp_path / "e.json")

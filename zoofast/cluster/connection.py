@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -138,12 +140,13 @@ def connect(address: str) -> Iterator[RayCluster]:
         import ray
         import ray.exceptions
     try:
-        ray.init(
-            address,
-            log_to_driver=False,
-            configure_logging=False,
-            include_dashboard=False if address == LOCAL else None,
-        )
+        with _kept_handler(signal.SIGTERM):
+            ray.init(
+                address,
+                log_to_driver=False,
+                configure_logging=False,
+                include_dashboard=False if address == LOCAL else None,
+            )
     except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
         where = "on this machine" if address in (OWN, LOCAL) else f"at {address}"
         raise BackendError(
@@ -154,6 +157,19 @@ def connect(address: str) -> Iterator[RayCluster]:
         yield RayCluster(ray)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_handler(number: signal.Signals) -> Iterator[None]:
+    """Sets this process's handler for the signal again after the block. Ray's ends the process
+    with SystemExit."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        # Only the main thread can set handlers, so that Ray sets none in another thread.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 def _check_host(address: str) -> None:
