@@ -44,7 +44,7 @@ from zoofast.commands.scoring import (
     write_score,
 )
 from zoofast.conversion import models
-from zoofast.errors import BackendError, OutputError
+from zoofast.errors import BackendError, LabelError, OutputError
 from zoofast.evaluation.journal import end_journal
 from zoofast.inference.backends import BACKENDS, WITHOUT_FILE
 from zoofast.inference.dynamic import of_recipe
@@ -152,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
         labels = read_labels(args, source)
         if labels is None and specs[0].backend not in WITHOUT_FILE:
             labels = labels_from_source(source, args.synsets)
+        if labels is None:
+            _check_without_labels(args)
         items = choose(source, args.limit, args.shard)
         recipe_source.prove(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
@@ -183,6 +185,14 @@ def run(args: argparse.Namespace) -> int:
             )
         end_journal(options.journal, bool(evaluation.failures) or is_shard, record)
     return code
+
+
+def _check_without_labels(args: argparse.Namespace) -> None:
+    """Raises LabelError for files that only a score has."""
+    for option, output in (("-o", args.output), ("--per-class", args.per_class)):
+        if output:
+            hint = "; --journal FILE names the journal" if option == "-o" else ""
+            raise LabelError(f"{option} needs labels: give LABELS or --labels-from SRC{hint}")
 
 
 def _check_files(args: argparse.Namespace, specs: list[ModelSpec], options: EvalOptions) -> None:
