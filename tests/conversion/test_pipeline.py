@@ -20,7 +20,7 @@ from zoofast.conversion import atc, models, onnxfile
 from zoofast.conversion.pipeline import CACHE_NAME, Step, StepCache
 from zoofast.errors import ModelError
 from zoofast.preprocess.guides import guides
-from zoofast.preprocess.recipe_file import load_recipe, recipe_names
+from zoofast.preprocess.recipe_file import load_recipe
 
 STAND_IN = paths.ROOT / "tests/support/stand_in_atc.py"
 
@@ -381,7 +381,7 @@ class TestModels:
     def test_every_model_has_its_recipe(self):
         for name in models.names():
             known = models.load(name)
-            assert known.recipe in recipe_names()
+            assert known.recipe in guides()
             assert load_recipe(known.recipe).accuracy is not None
 
     def test_the_table(self, capsys):

@@ -47,27 +47,29 @@ def test_packaged_recipes_are_named_after_their_files(name: str) -> None:
     assert loaded.plan().nbytes == loaded.nbytes
 
 
-def test_the_five_guides_are_packaged() -> None:
-    guides = {"alexnet", "resnet34", "squeezenet1_1", "inceptionv4", "nasnetalarge"}
-    assert guides <= set(recipe_names())
-    assert all(load_recipe(name).accuracy for name in guides)
-
-
 @pytest.mark.parametrize(
-    ("name", "shape", "dtype", "classes", "offset"),
+    ("name", "shape", "dtype", "input", "output", "classes", "offset"),
     [
-        ("alexnet", (3, 224, 224), "float32", 1000, 0),
-        ("resnet34", (3, 224, 224), "float32", 1000, 0),
-        ("squeezenet1_1", (224, 224, 3), "uint8", 1000, 0),
-        ("inceptionv4", (3, 299, 299), "float32", 1001, 1),
-        ("nasnetalarge", (3, 331, 331), "float32", 1001, 1),
+        ("alexnet", (3, 224, 224), "float32", "actual_input_1", "output1", 1000, 0),
+        ("resnet34", (3, 224, 224), "float32", "image", "class", 1000, 0),
+        ("squeezenet1_1", (224, 224, 3), "uint8", "image", "class", 1000, 0),
+        ("inceptionv4", (3, 299, 299), "float32", "image", "class", 1001, 1),
+        ("nasnetalarge", (3, 331, 331), "float32", "image", "class", 1001, 1),
     ],
 )
 def test_what_the_guides_feed(
-    name: str, shape: tuple[int, int, int], dtype: str, classes: int, offset: int
+    name: str,
+    shape: tuple[int, int, int],
+    dtype: str,
+    input: str,
+    output: str,
+    classes: int,
+    offset: int,
 ) -> None:
     loaded = load_recipe(name)
     assert (loaded.shape, loaded.dtype) == (shape, dtype)
+    assert (loaded.input_name, loaded.output_name) == (input, output)
+    assert loaded.accuracy is not None
     assert (loaded.classes, loaded.label_offset) == (classes, offset)
 
 

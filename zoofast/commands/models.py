@@ -119,7 +119,7 @@ def _matches(guide: Guide, args: argparse.Namespace) -> bool:
 
 def _as_dict(guide: Guide) -> dict[str, object]:
     known, recipe = _known(guide), _recipe(guide)
-    entry: dict[str, object] = {**asdict(guide), "accuracy": None}
+    entry: dict[str, object] = {**asdict(guide), "rates": _rates(guide), "accuracy": None}
     if known is not None:
         entry |= asdict(known)
     if recipe is not None:

@@ -27,6 +27,7 @@ class Guide:
     recipe: str | None  # the recipe of the same pixels; None where `missing` says why there is none
     missing: str
     input: str | None  # name of the ONNX's input
+    output: str | None  # name of the ONNX's output, where not the recipe's
     size: Size | None  # of the ONNX's input; None where it takes no pictures
     classes: int | None
     answers: str  # what the output holds, where it does not hold a logit for each class
@@ -58,6 +59,7 @@ def _guide(name: str, table: dict[str, Any]) -> Guide:
         recipe=table.get("recipe"),
         missing=table.get("missing", ""),
         input=table.get("input"),
+        output=table.get("output"),
         size=None if size is None else (size, size) if isinstance(size, int) else tuple(size),
         classes=table.get("classes"),
         answers=table.get("answers", ""),

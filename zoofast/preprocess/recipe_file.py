@@ -101,6 +101,7 @@ def _guide_recipe(guide: Guide) -> Recipe:
         on_device=on_device,
         input_name=(guide.size and guide.input) or recipe.input_name,
         input_size=guide.size or recipe.input_size,
+        output_name=guide.output or recipe.output_name,
         classes=guide.classes,
         label_offset=guide.label_offset,
         top1=guide.top1,
