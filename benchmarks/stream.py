@@ -252,10 +252,14 @@ def run(args: argparse.Namespace) -> int:
         f"{conditions(note)}"
     )
     figures = {name: timing.as_dict() for name, timing in timings.items()}
-    publish(args, "stream", {"Streaming": table}, about, {"timings": figures, "ratios": ratios})
     missed = [name for name, is_too_slow in is_missed.items() if is_too_slow]
-    if missed:
-        print(f"zoofast: slower than its limit: {'; '.join(missed)}", file=sys.stderr)
+    limits = (
+        f"The limits are {MIN_OF_DEVICE:.0%} of the device's rate in this process, "
+        f"{MIN_OF_HOST:.0%} of the host's, and {MAX_OF_SUM:.2f}× the sum."
+    )
+    verdict = f"Slower than the limit: {'; '.join(missed)}." if missed else "No row is slower."
+    numbers = {"timings": figures, "ratios": ratios}
+    publish(args, "stream", {"Streaming": table}, about, numbers, [f"{limits} {verdict}"])
     return 1 if missed else 0
 
 

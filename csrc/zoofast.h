@@ -5,7 +5,8 @@
  * callers.
  *
  * - The core does not use Python. It never prints, exits or installs a signal
- *   handler. Every function that can fail returns a zf_status.
+ *   handler. A function that can fail says so by what it returns: a zf_status
+ *   where its comment names nothing else, an errno, or NULL.
  * - The caller owns all buffers. The core owns only the memory behind
  *   zf_workspace and zf_pool.
  * - One thread at a time may use a zf_workspace. Several threads may use a
@@ -232,7 +233,7 @@ size_t zf_pixels_nbytes(const zf_recipe *recipe);
  * zf_pixels_nbytes(recipe) bytes. ZF_UNSUPPORTED: it has none. */
 zf_status zf_copy_pixels(const zf_workspace *ws, const zf_recipe *recipe, uint8_t *pixels,
                          zf_place *place);
-/* A sum of bytes that tells whether they were damaged; pixels.c defines it. It protects from
+/* A sum of bytes that tells whether they were damaged; checksum.c defines it. It protects from
  * no attacker. */
 uint64_t zf_checksum(const uint8_t *data, size_t nbytes);
 

@@ -36,8 +36,8 @@ case ${2:-all} in
 jpeg) run fuzz_jpeg "$seconds" address,undefined fuzz/fuzz_jpeg.c $decoder ;;
 prepare)
     run fuzz_prepare "$seconds" address,undefined fuzz/fuzz_prepare.c $decoder \
-        csrc/file.c csrc/geometry.c csrc/kernels_*.c csrc/opencv_*.c csrc/orientation.c \
-        csrc/pack.c csrc/pixels.c csrc/prepare.c csrc/resample.c csrc/resizer.c
+        csrc/checksum.c csrc/file.c csrc/geometry.c csrc/kernels_*.c csrc/opencv_*.c csrc/orientation.c \
+        csrc/pack.c csrc/prepare.c csrc/resample.c csrc/resizer.c
     ;;
 memory) run fuzz_memory "$seconds" memory fuzz/fuzz_jpeg.c $decoder ;;
 all)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 FILTERS: dict[str, int]
 PASS_ORDERS: dict[str, int]  # which pass of a resize comes first; see zf_pass_order, zoofast.h
 RESIZES: dict[str, int]
-# How the side that keeps the proportion becomes whole; see zf_side_rounding, zoofast.h.
 PADDINGS: dict[str, int]  # where the resized image lies in a larger tensor
+# How the side that keeps the proportion becomes whole; see zf_side_rounding, zoofast.h.
 SIDE_ROUNDINGS: dict[str, int]
 # Of the centre crop's origin, (side - crop) / 2; see zf_crop_rounding, zoofast.h.
 CROP_ROUNDINGS: dict[str, int]
@@ -200,10 +200,15 @@ class Batch:
     ) -> None: ...
     def __len__(self) -> int: ...
     def clear(self) -> None: ...
-    def add_path(self, path: str, to: bytes | None = None, tmp: bytes | None = None) -> None: ...
+    def add_path(self, path: str, to: bytes | None = None, tmp: bytes | None = None) -> None:
+        """Add the image in the file `path`. to: the path of the tensor's file, in a batch for
+        files; tmp: its path until it is complete. The same of the other images that are added."""
+
     def add_range(
         self, fd: int, offset: int, nbytes: int, to: bytes | None = None, tmp: bytes | None = None
-    ) -> None: ...
+    ) -> None:
+        """Add the image in `nbytes` bytes of an open file, from `offset` on."""
+
     def add_bytes(
         self, data: bytes | memoryview, to: bytes | None = None, tmp: bytes | None = None
     ) -> None:

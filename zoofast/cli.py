@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 
 from zoofast.base.urls import redacted
 from zoofast.commands import console
+from zoofast.commands.console import INTERRUPTED
 from zoofast.errors import OutputError, ZoofastError
 
-INTERRUPTED = 130  # the exit code
 EXIT_SECONDS = 5.0  # after an interrupt, for threads to end
 
 # name -> one line of help; the module zoofast.commands.<name> has add_arguments(parser) and

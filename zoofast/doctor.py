@@ -24,8 +24,9 @@ from typing import Any
 from zoofast import _core
 from zoofast.base.acl_library import ACL_LIBRARY, cann_version, version_in
 from zoofast.base.cpus import cpu_name, usable_cpus
-from zoofast.base.extras import define_missing_operators, reinstall
+from zoofast.base.extras import reinstall
 from zoofast.base.text import counted
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.conversion import atc, npu_smi
 from zoofast.errors import BackendError
 

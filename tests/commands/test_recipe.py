@@ -121,6 +121,14 @@ def test_every_recipe_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(_steps(recipe) for recipe in every_recipe())
 
 
+def test_a_resize_of_floats_is_shown_in_the_order_of_the_work(tmp_path: Path) -> None:
+    recipe = load_recipe("alexnet")
+    steps = dict(_steps(replace(recipe, filter="cv2-linear-float32")))
+    assert steps["resize"].endswith(", cv2-linear-float32; of x / 255 as float32")
+    assert steps["normalize"].startswith("(x − (0.485, 0.456, 0.406)) / ")
+    assert dict(_steps(recipe))["normalize"].startswith("((x / 255) − ")
+
+
 def test_check_against_the_users_own_code(card: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["recipe", "check", card, "in", "--against"]
     for name in ("mine", "maker"):

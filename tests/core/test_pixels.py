@@ -49,7 +49,7 @@ OFFSET = 4096
 
 
 def checksum(data: bytes) -> int:
-    """zf_checksum, as pixels.c defines it."""
+    """zf_checksum, as checksum.c defines it."""
     mask = (1 << 64) - 1
 
     def add(total: int, word: int) -> int:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.support import jpegs, oracle
 from zoofast import _core, prepare
-from zoofast.base.extras import define_missing_operators
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.errors import ImageError
 from zoofast.preprocess import recipe, reference
 from zoofast.preprocess.recipe_file import load_recipe, parse_recipe

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zoofast.base.extras import define_missing_operators
+from zoofast.base.torchvision_operators import define_missing_operators
 
 
 def load(name: str) -> Any:

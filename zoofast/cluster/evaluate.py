@@ -170,9 +170,9 @@ def _add(
 
 def _count(evaluation: Evaluation, done: Done, node: NodeReport, number: int) -> None:
     """Records how long the devices of a node computed, in one row of the timeline."""
-    timeline, lanes = evaluation.timeline, max(done.lanes, 1)
+    timeline, executors = evaluation.timeline, max(done.executors, 1)
     busy = timeline.busy_ns.setdefault(f"devices of {node.name}", {})
     for stage, ns in zip(("infer", "wait"), done.device_ns, strict=True):
-        busy[stage] = busy.get(stage, 0) + ns // lanes
+        busy[stage] = busy.get(stage, 0) + ns // executors
     timeline.end_ns = time.monotonic_ns()
     timeline.finish(number, len(done.is_good), timeline.end_ns)

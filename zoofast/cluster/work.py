@@ -193,7 +193,7 @@ class Done:
     stats: Stats
     seconds: float = 0.0
     device_ns: tuple[int, int] = (0, 0)
-    lanes: int = 1  # how many executors these are
+    executors: int = 1  # how many threads of devices these times are of
     lost_devices: dict[int, str] = field(default_factory=dict)
     waited: float = 0.0  # seconds since the task before; 0 for the first
     file: str = ""
@@ -382,7 +382,7 @@ class _EvalPart:
                 sum(each.get("infer", 0) for each in busy),
                 sum(each.get("wait", 0) for each in busy),
             ),
-            lanes=len(busy),
+            executors=len(busy),
             lost_devices=dict(self._devices.lost),
             file=write_logits(self._work.mark, rows) if rows else "",
         )

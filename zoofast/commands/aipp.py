@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         default=Path(AIPP_CONFIG),
+        metavar="FILE",
         help="file to write (default: %(default)s)",
     )
 

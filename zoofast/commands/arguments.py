@@ -306,7 +306,12 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which of the source's images; see zoofast.preprocess.folder.choose."""
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="only the first N images, of the shard if there is one",
+    )
     parser.add_argument(
         "--shard",
         type=shard,
@@ -334,8 +339,8 @@ def add_max_file_size(parser: argparse.ArgumentParser) -> None:
         type=size,
         default=MAX_FILE_BYTES,
         metavar="BYTES",
-        help="an image file that is larger is a failure; K, M, G, T are units (default: "
-        "256,000,000)",
+        help="an image file that is larger is a failure; with K, M, G or T in powers of 1024 "
+        "(default: 256,000,000)",
     )
 
 
@@ -351,8 +356,8 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         "--cache-size",
         type=size,
         metavar="BYTES",
-        help="limit of the size of all pixels in DIR; K, M, G, T are units; the pixels that were "
-        "not used for the longest time are removed (default: no limit)",
+        help="limit of the size of all pixels in DIR, with K, M, G or T in powers of 1024; the "
+        "pixels that were not used for the longest time are removed (default: no limit)",
     )
 
 

@@ -12,12 +12,17 @@ from zoofast.conversion.npu_smi import soc_version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="ONNX file; {batch} in the name stands for the batch size")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="ONNX file; {batch} in the name stands for the batch size",
+    )
     arguments.add_recipe(parser)
     add_batch_sizes(parser)
     parser.add_argument(
         "-o",
         "--output",
+        metavar="NAME",
         help=".om file to write, without its suffix; {batch} as above (default: the guide's name)",
     )
     parser.add_argument(

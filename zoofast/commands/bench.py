@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--loop",
         type=arguments.positive,
         default=100,
+        metavar="N",
         help="executions of each measurement (default: 100)",
     )
     effort.add_argument(

@@ -34,6 +34,7 @@ class _StandardOutput(str):
 
 
 STDOUT = _StandardOutput("-")
+INTERRUPTED = 130  # the exit code of an interrupted command
 MIN_BAR, TIME_LEFT = 10, 8  # columns of the terminal
 MAX_WIDTH, MIN_TEXT = 1000, 8  # of a table, and of a column of text in it
 # What a terminal shows whose encoding lacks the character; other characters become escapes.

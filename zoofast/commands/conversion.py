@@ -18,6 +18,7 @@ def add_model(parser: argparse.ArgumentParser, further: str = "") -> None:
     """The model, --weights and --test-size. further: which other names the command takes."""
     parser.add_argument(
         "model",
+        metavar="MODEL",
         help=f"{', '.join(models.names())}; timm:NAME, a config.json of timm, "
         f"torchvision:WEIGHTS or hf:FOLDER{further}",
     )
@@ -79,6 +80,7 @@ def add_soc_and_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--soc",
         default="auto",
+        metavar="NAME",
         help="name of the chip, such as 310P3; auto asks npu-smi (default: auto)",
     )
     parser.add_argument(

@@ -31,12 +31,19 @@ DEFAULT_CHIP = "310P3"  # of a printed command, where neither a guide nor the ma
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_batch_sizes(parser)
-    parser.add_argument("-o", "--output", type=Path, help="folder for all files (default: ./MODEL)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for all files (default: ./MODEL)",
+    )
     parser.add_argument(
         "--opset",
         type=arguments.positive,
         default=OPSET,
-        help="opset of the ONNX (default: %(default)s)",
+        metavar="N",
+        help="version of ONNX's operators (default: %(default)s)",
     )
     add_soc_and_options(parser)
 

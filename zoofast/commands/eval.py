@@ -14,6 +14,7 @@ from zoofast.base.files import is_device_or_pipe
 from zoofast.base.text import counted, percent
 from zoofast.commands import arguments
 from zoofast.commands.console import (
+    INTERRUPTED,
     STDOUT,
     Table,
     explain,
@@ -375,7 +376,7 @@ def _print_result(args: argparse.Namespace, evaluation: Evaluation, journal: Pat
         f"interrupted: the result is partial, {evaluation.done} of "
         f"{counted(evaluation.total, 'image')} are done{cure}"
     )
-    return 130
+    return INTERRUPTED
 
 
 def print_summary(evaluation: Evaluation) -> None:

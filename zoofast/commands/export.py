@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
+        metavar="FILE.onnx",
         help="ONNX file to write (default: the guide's name, or MODEL.onnx)",
     )
     parser.add_argument(
@@ -44,12 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images in a batch (default: a dynamic axis, which takes any number)",
     )
     parser.add_argument(
-        "--opset", type=arguments.positive, default=OPSET, help="default: %(default)s"
+        "--opset",
+        type=arguments.positive,
+        default=OPSET,
+        metavar="N",
+        help="version of ONNX's operators (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
         type=arguments.count,
         default=0,
+        metavar="N",
         help="seed of random weights (default: %(default)s)",
     )
     proof = parser.add_argument_group("check")
@@ -65,12 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count",
         type=arguments.positive,
         default=trial.IMAGES,
+        metavar="N",
         help="number of images (default: %(default)s)",
     )
     proof.add_argument(
         "--tolerance",
         type=arguments.real_number(0, 1e6),
         default=TOLERANCE,
+        metavar="SHARE",
         help="allowed difference, as a share of the largest logit (default: %(default)s)",
     )
     proof.add_argument(
@@ -81,10 +89,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--factory", metavar="PACKAGE.MODULE:FUNCTION", help="function that builds the network"
     )
     own.add_argument(
-        "--size", type=arguments.positive, help="height and width of the input, in pixels"
+        "--size",
+        type=arguments.positive,
+        metavar="N",
+        help="height and width of the input, in pixels",
     )
-    own.add_argument("--input-name", default=ExportTarget.input, help="default: %(default)s")
-    own.add_argument("--output-name", default=ExportTarget.output, help="default: %(default)s")
+    for port, name in (("input", ExportTarget.input), ("output", ExportTarget.output)):
+        own.add_argument(
+            f"--{port}-name",
+            default=name,
+            metavar="NAME",
+            help=f"name of the ONNX's {port} (default: %(default)s)",
+        )
 
 
 def run(args: argparse.Namespace) -> int:

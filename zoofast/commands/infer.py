@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zoofast.base.checks import ON_ERROR
 from zoofast.base.text import listed
 from zoofast.commands import arguments
-from zoofast.commands.console import progress, say, warn, write_json
+from zoofast.commands.console import INTERRUPTED, progress, say, warn, write_json
 from zoofast.commands.inference import (
     add_devices,
     add_model_arguments,
@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input of the model",
     )
     parser.add_argument(
-        "-o", "--output", help="parent of the result folder (default: no results are written)"
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="parent of the result folder (default: no results are written)",
     )
     parser.add_argument(
         *spellings("--output_dirname"),
@@ -62,11 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of the result files (default: BIN)",
     )
     parser.add_argument(
-        "-l", "--loop", type=arguments.positive, default=1, help="executions per batch (default: 1)"
+        "-l",
+        "--loop",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="executions per batch (default: 1)",
     )
     parser.add_argument(
         "--batchsize",
         type=arguments.batch_size,
+        metavar="N",
         help="images in a batch (default: the model's, or 1)",
     )
     add_devices(parser)
@@ -180,7 +189,7 @@ def run(args: argparse.Namespace) -> int:
         if folder is None or files is None:
             raise
         _print_interrupted(args, folder)
-        return 130
+        return INTERRUPTED
     runs = folder_run.runs
     for device_run in runs:
         if device_run.report.times.compute:

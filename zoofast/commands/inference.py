@@ -48,29 +48,6 @@ UNUSED = {
 }
 
 
-# The options of ais_bench and of msit's later benchmark that zoofast has too.
-USED = {
-    "--model": "the model",
-    "--input": "a folder, or files with commas between them; a folder for each input",
-    "--output": "the parent of the result folder",
-    "--output_dirname": "the result folder",
-    "--outfmt": "BIN, NPY or TXT",
-    "--loop": "executions per batch",
-    "--device": "one device or several",
-    "--batchsize": "the batch size to run with",
-    "--dymBatch": "the same as --batchsize",
-    "--dymHW": "the size to run with",
-    "--dymDims": "the shape to run with",
-    "--dymShape": "the shape to run with",
-    "--outputSize": "bytes of each output",
-    "--aipp_config": "normalization by dynamic AIPP",
-    "--pure_data_type": "zero or random",
-    "--warmup_count": "executions before the times are taken",
-    "--display_all_summary": "also the times of the copies",
-    "--backend": "zoofast's backends, not msit's trtexec",
-}
-
-
 def spellings(name: str) -> list[str]:
     """The option as ais_bench writes it, and with hyphens as msit does."""
     return list(dict.fromkeys((name, "--" + name[2:].replace("_", "-"))))
@@ -102,7 +79,13 @@ def add_unused_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `infer` and `bench` share."""
-    parser.add_argument("-m", "--model", required=True, help=".om or .onnx file, or see --backend")
+    parser.add_argument(
+        "-m",
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help=".om or .onnx file, or see --backend",
+    )
     parser.add_argument(
         "--backend",
         choices=list(BACKENDS),
@@ -130,7 +113,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_provider(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--provider", help="execution provider of ONNX Runtime (default: CPU)")
+    parser.add_argument(
+        "--provider", metavar="NAME", help="execution provider of ONNX Runtime (default: CPU)"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,9 @@ DEFAULT_BATCH = 8  # in the commands, where the guide names no best batch size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="show this model, and its guide's commands")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="show this model, and its guide's commands"
+    )
     parser.add_argument(
         "--input", type=_size, metavar="N|HxW", help="only models with this input size in pixels"
     )

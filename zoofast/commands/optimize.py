@@ -15,8 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "rewrites: " + "; ".join(
         f"{rewrite.name}: {rewrite.summary}" for rewrite in rewrites.registry().values()
     )
-    parser.add_argument("model", type=Path, help="ONNX to read")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="ONNX to write")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="ONNX to read")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.onnx", help="ONNX to write"
+    )
     parser.add_argument(
         "-k", "--knowledges", required=True, metavar="NAMES", help="rewrites, comma-separated"
     )

@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> int:
                 "interrupted; the tensors written so far stay; the same command with --resume "
                 "continues"
             )
-            return 130
+            return console.INTERRUPTED
     if args.json:
         try:
             console.write_json(args.json, report.content())

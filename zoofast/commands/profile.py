@@ -52,14 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many images to measure, evenly spread over SRC (default: %(default)s)",
     )
     parser.add_argument(
-        "--batchsize", type=arguments.batch_size, metavar="N", help="images per batch"
+        "--batchsize",
+        type=arguments.batch_size,
+        metavar="N",
+        help="images in a batch (default: 8, or the number of threads if that is greater; for the "
+        "model, its own or 4)",
     )
     arguments.add_max_file_size(parser)
     arguments.add_cache(parser)
     parser.add_argument(
-        "-m", "--model", help="also run this model: .om or .onnx file, or see --backend"
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="also run this model: .om or .onnx file, or see --backend",
     )
-    parser.add_argument("--backend", choices=list(BACKENDS), help="default: by MODEL's suffix")
+    parser.add_argument(
+        "--backend",
+        choices=list(BACKENDS),
+        help="what runs the model (default: by MODEL's suffix)",
+    )
     add_provider(parser)
     add_acl_library(parser)
     add_device(parser)
@@ -72,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         default=Path("."),
-        help="folder on the disk whose writing is measured; nothing stays there (default: the "
-        "current folder)",
+        help="folder on the disk whose writing is measured, for temporary files, which are removed "
+        "(default: the current folder)",
     )
     parser.add_argument(
         "--only-recipe",

@@ -11,7 +11,7 @@ from zoofast.commands import arguments, console, recipe_source
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.check import check
 from zoofast.preprocess.importers.function import transform_at
-from zoofast.preprocess.recipe import Normalization, Recipe
+from zoofast.preprocess.recipe import FLOAT32_FILTER, Normalization, Recipe
 from zoofast.preprocess.recipe_file import load_recipe
 from zoofast.preprocess.recipe_text import tables_of, to_toml
 from zoofast.preprocess.sources import open_source
@@ -52,11 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     diff = action("diff", "the keys in which two recipes differ; exit code 1 if there are any")
     arguments.add_recipe_name(diff)
-    diff.add_argument("other", metavar="OTHER", help="the other recipe")
+    diff.add_argument("other", metavar="OTHER", help="the other recipe, always with its usual size")
     save = action("save", "write a recipe of any source as a .toml file")
     arguments.add_recipe_name(save)
     save.add_argument(
-        "-o", "--output", type=arguments.file_to_write, required=True, metavar="FILE.toml"
+        "-o",
+        "--output",
+        type=arguments.file_to_write,
+        required=True,
+        metavar="FILE.toml",
+        help="recipe file to write",
     )
 
 
@@ -88,6 +93,10 @@ def _steps(recipe: Recipe) -> list[tuple[str, str]]:
         resize += f", {recipe.filter}"
     if recipe.resize_rounding != "down":
         resize += f"; the sides are rounded: {recipe.resize_rounding}"
+    is_float = recipe.resize != "none" and recipe.filter == FLOAT32_FILTER
+    is_divided = is_float and recipe.normalization.scale == "0-1"
+    if is_float:
+        resize += f"; of {'x / 255' if is_divided else 'x'} as float32"
     steps = []
     if recipe.decoder != "pillow":
         steps.append(("decode", f"as {recipe.decoder}, turned by the EXIF orientation"))
@@ -97,7 +106,7 @@ def _steps(recipe: Recipe) -> list[tuple[str, str]]:
         steps.append(("crop", f"{crop}; the origin is rounded: {recipe.crop_rounding}"))
     if recipe.pad is not None:
         steps.append(("pad", _padding(recipe)))
-    steps.append(("normalize", _formula(recipe.normalization)))
+    steps.append(("normalize", _formula(recipe.normalization, is_divided)))
     shape = "×".join(map(str, recipe.shape))
     steps.append(("tensor", f"{recipe.dtype} {recipe.layout} {shape}, {recipe.channels}"))
     if recipe.on_device is not None:
@@ -124,12 +133,15 @@ def _padding(recipe: Recipe) -> str:
     return f"to {recipe.pad[0]}×{recipe.pad[1]} pixels, the picture {place}; {what} ({values})"
 
 
-def _formula(normalization: Normalization) -> str:
-    """The normalization of an 8-bit value x, in the order of the operations."""
+def _formula(normalization: Normalization, is_divided: bool = False) -> str:
+    """The normalization of a value x from 0 to 255, in the order of the operations. is_divided: x
+    is divided by 255 before."""
     if normalization.is_identity:
         return "none"
     scale = normalization.scale
     formula = f"x × {scale!r}" if isinstance(scale, float) else "x / 255" if scale == "0-1" else "x"
+    if is_divided:
+        formula = "x"
     default = Normalization()
     for key in ("mean", "second_mean", "std", "second_std"):
         values = getattr(normalization, key)

@@ -1,4 +1,4 @@
-"""The recipe that a command was given: read, and proven where it comes from another library."""
+"""Loads the recipe that a command was given, and compares an imported one with its library."""
 
 from __future__ import annotations
 

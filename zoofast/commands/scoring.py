@@ -82,7 +82,7 @@ def add_score_outputs(parser: argparse.ArgumentParser) -> None:
         "--scores",
         default="auto",
         choices=SCORES,
-        help="what the outputs are, for the calibration error (default: found by the values)",
+        help="what the outputs are, for the calibration error (default: detected from the values)",
     )
     parser.add_argument(
         "--allow-missing",

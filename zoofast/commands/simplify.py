@@ -11,8 +11,10 @@ from zoofast.conversion.simplify import simplify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="ONNX to read")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="ONNX to write")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="ONNX to read")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.onnx", help="ONNX to write"
+    )
     parser.add_argument(
         "--batchsize",
         type=arguments.batch_size,

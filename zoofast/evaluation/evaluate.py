@@ -21,8 +21,8 @@ from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
 from zoofast.scoring.labels import Labels
 from zoofast.scoring.topk import TopK
-from zoofast.timing.timeline import CALLER, Timeline
-from zoofast.timing.trace import TraceWriter
+from zoofast.timing.timeline import Timeline
+from zoofast.timing.trace import CALLER, TraceWriter
 
 
 def evaluate(

@@ -32,11 +32,11 @@ from zoofast.inference.workers import DeviceRun, Lost
 
 @dataclass
 class FolderRun:
-    """What a run did, on each device. resumed: files whose results an earlier run had made.
+    """What a run did, on each device.
 
-    inputs: all files of both runs, in order. earlier_results: the earlier run's files and
-    their results.
-    further: files of the model's further inputs, as in InferJob.
+    resumed: files whose results an earlier run had made. inputs: all files of both runs, in order.
+    earlier_results: the earlier run's files and their results. further: files of the model's
+    further inputs, as in InferJob.
     """
 
     model: str

@@ -32,8 +32,13 @@ MAX_CONCURRENCY = 16  # each concurrent batch takes memory for its activations
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model on one device. The fields are open_backend's arguments; title: of the model, for
-    people, instead of `model`; cpus: that a model on this host's CPU may use, None for all usable.
+    """A model on one device.
+
+    model: a path, or the text that the backends null and sim take. backend: None chooses it by the
+    path's suffix. device: its number. batch: images in a batch; None for the model's own size, or
+    `default_batch` where the model takes any. provider: ONNX Runtime's execution provider, None for
+    the CPU's. title: of the model, for people, instead of `model`. dynamic: the shapes of a dynamic
+    .om. cpus: that a model on this host's CPU may use, None for all usable.
 
     Raises ValueError for a batch size or a number of CPUs below 1.
     """

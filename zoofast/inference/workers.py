@@ -21,7 +21,8 @@ Lost = Callable[[int, str], None]  # called when a device is given up: its numbe
 class DeviceRun:
     """One device's part of a run, and when it ran, in seconds since the epoch.
 
-    lost: why the device was given up; the report of such a device is empty.
+    lost: why the device was given up; the report of such a device has the files that it had
+    done, and no times.
     """
 
     device: int

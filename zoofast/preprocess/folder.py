@@ -54,7 +54,12 @@ SPACE_CURE = (
 
 @dataclass(frozen=True)
 class PrepOptions:
-    """How to prepare a folder. `shard` (i, n) takes every n-th image, from the i-th, i from 1.
+    """How to prepare a folder.
+
+    shard (i, n): every n-th image, from the i-th, i from 1. limit: only the first images, of the
+    shard if there is one. threads: None for all usable CPUs. resume: continue an earlier run in the
+    folder. overwrite: remove an earlier run's tensors first. verify: how many random images are
+    prepared by Pillow and NumPy too, and compared.
 
     Raises ValueError for an option out of range.
     """

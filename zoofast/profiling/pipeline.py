@@ -14,7 +14,8 @@ from zoofast.preprocess.file_writer import DEPTH, FileWriter
 from zoofast.preprocess.loader import BatchOutcome, Failure, Loader, OutputPaths, default_batch
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.sources import Item, Source
-from zoofast.timing.timeline import CALLER, Timeline
+from zoofast.timing.timeline import Timeline
+from zoofast.timing.trace import CALLER
 
 
 @dataclass

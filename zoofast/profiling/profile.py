@@ -33,8 +33,8 @@ from zoofast.profiling.disk import measure_reading, measure_writing
 from zoofast.profiling.pipeline import PipelineRun, repeated, run_pipeline, spread, written_at_once
 from zoofast.profiling.results import Demand, Profile, StreamProfile, ThreadRates, stages_of
 from zoofast.profiling.verdict import verdict
-from zoofast.timing.timeline import WORKER, WRITE, WRITER, Timeline
-from zoofast.timing.trace import TraceWriter
+from zoofast.timing.timeline import WRITE, Timeline
+from zoofast.timing.trace import WORKER, WRITER, TraceWriter
 
 ROUNDS = 3  # measurements that are compared take turns, so often
 STREAM_TRIAL = 32  # images that tell how fast a device is

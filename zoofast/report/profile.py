@@ -9,7 +9,7 @@ from zoofast.profiling.results import Profile, StreamProfile
 from zoofast.report.about import about
 from zoofast.report.data import Column, Figure, Lines, ReportData, Section, Series, Table
 from zoofast.report.running import failure_table, thread_shares, throughput, timeline
-from zoofast.timing.timeline import WRITER
+from zoofast.timing.trace import WRITER
 
 WORKERS = (
     "Workers prepare images. The thread main takes the batches: wait is the time without a "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from zoofast.base.text import counted
 from zoofast.preprocess.loader import Failure
 from zoofast.report.data import Column, Lines, Series, Stacks, Strip, Strips, Table
-from zoofast.timing.timeline import CALLER, WORKER, WRITER, Span
+from zoofast.timing.timeline import Span
+from zoofast.timing.trace import row_order
 
 MAX_SPANS = 1000  # in a timeline, except that it always shows at least MIN_BATCHES
 MIN_BATCHES = 2  # with fewer, a timeline does not show how batches overlap
@@ -36,7 +36,7 @@ def timeline(spans: Sequence[Span]) -> Strips:
     """The spans of some batches, one row per thread."""
     begin = min((span.begin_ns for span in spans if span.stage != "wait"), default=0)
     chosen = _first_batches([span for span in spans if span.end_ns > begin])
-    lanes = {thread: i for i, thread in enumerate(lane_order(span.thread for span in chosen))}
+    rows = {thread: i for i, thread in enumerate(row_order(span.thread for span in chosen))}
     strips = [
         Strip(
             span.thread,
@@ -44,7 +44,7 @@ def timeline(spans: Sequence[Span]) -> Strips:
             max(span.begin_ns - begin, 0) / 1e6,
             (span.end_ns - begin) / 1e6,
         )
-        for span in sorted(chosen, key=lambda span: (lanes[span.thread], span.begin_ns))
+        for span in sorted(chosen, key=lambda span: (rows[span.thread], span.begin_ns))
     ]
     note = (
         f"The chart shows {counted(len({span.batch for span in chosen}), 'batch', 'batches')} from "
@@ -53,18 +53,6 @@ def timeline(spans: Sequence[Span]) -> Strips:
         "stage, one after the other. --trace writes the spans of all batches for ui.perfetto.dev."
     )
     return Strips("Timeline", strips, note=note)
-
-
-def lane_order(threads: Iterable[str]) -> list[str]:
-    """Threads by their place on an image's way, then by number: worker 2 before worker 10."""
-    kinds = (WORKER, WRITER, CALLER)
-
-    def place(thread: str) -> tuple[int, list[tuple[str, int]]]:
-        kind = next((i for i, kind in enumerate(kinds) if thread.startswith(kind)), len(kinds))
-        parts = re.findall(r"([^0-9]*)([0-9]*)", thread)
-        return kind, [(word, int(number or -1)) for word, number in parts]
-
-    return sorted(set(threads), key=place)
 
 
 def _first_batches(spans: Sequence[Span]) -> list[Span]:

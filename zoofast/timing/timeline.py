@@ -11,16 +11,13 @@ from dataclasses import dataclass
 
 from zoofast import _core
 from zoofast.preprocess.loader import BatchOutcome
-from zoofast.timing.trace import WAIT, TraceWriter, row_order
+from zoofast.timing.trace import CALLER, WAIT, WORKER, WRITER, TraceWriter, row_order
 
 # The stages in the order in which an image passes through them. _core.STAGES run in the core's
 # threads. "pillow": decoding in Pillow. "wait": a thread waits for its next batch. "h2d", "d2h":
 # copies to the device and from the device. "use": other work of the thread that takes the batches.
 STAGES = (*_core.STAGES, "pillow", WAIT, "h2d", "infer", "d2h", "score", "use")
-# The beginnings of the names of the core's threads: workers compute, writers write files.
-WORKER, WRITER = "worker ", "writer "
 WRITE = _core.STAGES[-1]
-CALLER = "main"  # the thread that takes the batches
 SAMPLED_BATCHES = 8  # consecutive batches whose spans are kept
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -19,17 +20,23 @@ from zoofast.base.files import atomic_output, write_errors
 
 PROCESS = 1  # the number of the only process in a trace
 MAX_PENDING = 1000  # events that wait to be written
+# The beginnings of the names of the core's threads: workers compute, writers write files.
+WORKER, WRITER = "worker ", "writer "
+CALLER = "main"  # the thread that takes the batches
 WAIT = "wait"  # the name of a span without work; a flow does not go through it
 
 
 def row_order(threads: Iterable[str]) -> list[str]:
-    """Threads in the order of their rows: first by kind, in the order in which the kinds came, then
-    by number. "worker 3" has the kind "worker " and the number 3."""
-    kinds: dict[str, list[tuple[int, str]]] = {}
-    for name in threads:
-        kind = name.rstrip("0123456789")
-        kinds.setdefault(kind, []).append((int(name[len(kind) :] or 0), name))
-    return [name for members in kinds.values() for _, name in sorted(members)]
+    """Threads in the order of their rows: first as an image comes to them, then by number: "worker
+    2" is before "worker 10"."""
+    kinds = (WORKER, WRITER, CALLER)
+
+    def place(thread: str) -> tuple[int, list[tuple[str, int]]]:
+        kind = next((i for i, kind in enumerate(kinds) if thread.startswith(kind)), len(kinds))
+        parts = re.findall(r"([^0-9]*)([0-9]*)", thread)
+        return kind, [(word, int(number or -1)) for word, number in parts]
+
+    return sorted(set(threads), key=place)
 
 
 class TraceWriter:

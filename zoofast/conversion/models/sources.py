@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoofast.base.extras import define_missing_operators, needs
+from zoofast.base.extras import needs
 from zoofast.base.text import counted, first_line, listed
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.conversion.models import KnownModel
 from zoofast.errors import ModelError
 from zoofast.preprocess.importers import timm as timm_recipes

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from zoofast.base.extras import define_missing_operators, needs
+from zoofast.base.extras import needs
 from zoofast.base.text import first_line
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.errors import ModelError, ZoofastError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The proof of an imported recipe when it is used first, and the memory of what was proven."""
+"""Compares an imported recipe with its library when it is used first, and keeps what was equal."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoofast.base.extras import define_missing_operators
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import (
     FOREIGN_ERRORS,

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoofast.base.extras import define_missing_operators, needs
+from zoofast.base.extras import needs
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import (
     IMAGENET_CLASSES,

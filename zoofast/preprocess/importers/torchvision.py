@@ -6,7 +6,8 @@ import enum
 import math
 from typing import Any
 
-from zoofast.base.extras import define_missing_operators, needs
+from zoofast.base.extras import needs
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.imported import IMAGENET_CLASSES, Imported
 from zoofast.preprocess.importers.transforms import from_transforms

@@ -22,6 +22,7 @@ from zoofast.preprocess.sources.decompress import Forward
 from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
+from zoofast.preprocess.sources.stored import too_large
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
     Label,
@@ -76,7 +77,7 @@ class CompressedTarSource(TarSource, FetchedSource):
         with closing(_Pass(self, archive)) as tar:
             for item in items:
                 if item.nbytes > max_bytes:
-                    yield [_too_large(max_bytes)]
+                    yield [too_large(max_bytes)]
                 else:
                     yield [tar.read(item)]
 
@@ -85,7 +86,7 @@ class CompressedTarSource(TarSource, FetchedSource):
         if item.problem is not None:
             raise OSError(errno.EINVAL, item.problem)
         if item.nbytes > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         with self._lock:
             if self._pass is None or self._pass.archive != item.archive:
                 self._end_pass()
@@ -95,10 +96,6 @@ class CompressedTarSource(TarSource, FetchedSource):
     def content(self, archive: int) -> Forward:
         """A tar's bytes from its start on."""
         return Forward(self.pread(archive), self.paths[archive])
-
-
-def _too_large(max_bytes: int) -> OSError:
-    return OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
 
 
 def _threads(tars: int) -> int:
@@ -188,7 +185,7 @@ def _label(item: Item, content: Forward) -> Label:
     def read(item: Item, max_bytes: int) -> bytes:
         assert item.offset is not None
         if item.nbytes > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         return content.pread(item.offset, item.nbytes)
 
     return label_or_error(item, read)

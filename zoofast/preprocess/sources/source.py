@@ -15,6 +15,7 @@ from zoofast.base.urls import shown
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.items import Item, Items
 from zoofast.preprocess.sources.readahead import ReadAhead
+from zoofast.preprocess.sources.stored import too_large
 
 SUFFIXES = frozenset(
     (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
@@ -79,7 +80,7 @@ class Source:
         if item.offset is None:
             return read_file(item.path, max_bytes)
         if item.nbytes > max_bytes:
-            raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
+            raise too_large(max_bytes)
         self.check_open([item])
         return os.pread(self.fds[item.archive], item.nbytes, item.offset)
 
