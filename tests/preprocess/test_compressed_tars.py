@@ -381,3 +381,42 @@ def test_passes_that_ended_keep_no_connection() -> None:
             assert source.read(item) == LARGE[f"img0{item.name[4:]}.JPEG"]
             http = source.requests._http  # type: ignore[attr-defined]
             assert len(http._open - set(http._idle)) <= 1
+
+
+def zstd_frames() -> list[bytes]:
+    """Frames of all kinds: with and without sums and sizes, repeated bytes, raw blocks, none."""
+    import zstandard
+
+    mixed = random.Random(5).randbytes(300) + bytes(200_000) + b"ab" * 300
+    frames = []
+    for content in (b"", b"x", mixed, random.Random(6).randbytes(700)):
+        for sums in (False, True):
+            for has_size in (False, True):
+                compressor = zstandard.ZstdCompressor(
+                    write_checksum=sums, write_content_size=has_size
+                )
+                frames.append(compressor.compress(content))
+        stream = zstandard.ZstdCompressor().compressobj()  # knows no size when it begins
+        frames.append(stream.compress(content) + stream.flush())
+    skipped = b"\x5e\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"
+    return [*frames, skipped]
+
+
+@pytest.mark.parametrize("step", [1, 7, CHUNK])
+def test_a_cut_zst_is_found_wherever_it_is_cut(step: int) -> None:
+    """zstandard gives the bytes before the cut as if they were all."""
+    pytest.importorskip("zstandard", reason="the extra 'remote' is not installed")
+    frames = zstd_frames()
+    whole = b"".join(frames)
+    ends = {sum(map(len, frames[:i])) for i in range(len(frames) + 1)}
+    complete = 0
+    for end in range(len(whole) + 1):
+        cut = whole[:end]
+        forward = Forward(lambda at, size, cut=cut: cut[at : at + min(size, step)], "a.tar.zst")
+        if end in ends:
+            forward.drain(1 << 30)
+            complete += 1
+        else:
+            with pytest.raises(OSError, match="cannot be decompressed"):
+                forward.drain(1 << 30)
+    assert complete == len(ends)

@@ -17,6 +17,9 @@ from zoofast.preprocess.sources.tar_headers import Pread
 CHUNK = 1 << 17  # bytes that are read, and decompressed, at once
 # Of what a decompressor keeps. `xz -9` needs 65 MB; zstd's own limit for streams is 128 MiB.
 MAX_WINDOW_BYTES = 1 << 28
+# RFC 8878: the magic number's bytes, its last three of a frame that is skipped, and the type of a
+# block that repeats one byte.
+_ZSTD_MAGIC_BYTES, _ZSTD_SKIPPABLE, _ZSTD_RUN = 4, b"\x2a\x4d\x18", 1
 _GZIP = 16 + zlib.MAX_WBITS  # zlib reads gzip's header, and checks its sums
 
 
@@ -88,6 +91,64 @@ class _Streams:
                     raise EOFError("it ends too early")
 
 
+class _Frames:
+    """Reads a file of zstd's frames, and follows where they end: RFC 8878, 3.1."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+        self._skipped = 0  # bytes that are not looked at before the next header
+        self._header, self._wanted = b"", _ZSTD_MAGIC_BYTES  # of the header, so far and in all
+        self._is_block = False  # whether it is a block's header; else a frame's
+        self._sum_bytes = 0  # behind the last block
+
+    @property
+    def is_between(self) -> bool:
+        """Whether what was read ends with a whole frame, or is nothing."""
+        return not (self._skipped or self._header or self._is_block)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        at = 0
+        while at < len(data):
+            if self._skipped:
+                count = min(self._skipped, len(data) - at)
+                self._skipped -= count
+            else:
+                count = min(self._wanted - len(self._header), len(data) - at)
+                self._header += data[at : at + count]
+                if len(self._header) == self._wanted:
+                    self._follow()
+            at += count
+        return data
+
+    def _follow(self) -> None:
+        """Sets what comes behind the header. What is no header, the decompressor refuses."""
+        header, number = self._header, int.from_bytes(self._header, "little")
+        if self._is_block:
+            is_last, kind, nbytes = number & 1, number >> 1 & 3, number >> 3
+            self._skipped = 1 if kind == _ZSTD_RUN else nbytes
+            if not is_last:
+                self._expect(3, is_block=True)
+            else:
+                self._skipped += self._sum_bytes
+                self._expect(_ZSTD_MAGIC_BYTES)
+        elif len(header) == _ZSTD_MAGIC_BYTES:
+            self._wanted = 8 if header[1:] == _ZSTD_SKIPPABLE else 5
+        elif len(header) == 8:
+            self._skipped = int.from_bytes(header[4:], "little")
+            self._expect(_ZSTD_MAGIC_BYTES)
+        else:
+            flags = header[4]
+            is_single = flags >> 5 & 1  # then no size of a window
+            size_bytes = (is_single, 2, 4, 8)[flags >> 6]
+            self._skipped = (1 - is_single) + (0, 1, 2, 4)[flags & 3] + size_bytes
+            self._sum_bytes = flags & 4  # four bytes, or none
+            self._expect(3, is_block=True)
+
+    def _expect(self, wanted: int, is_block: bool = False) -> None:
+        self._header, self._wanted, self._is_block = b"", wanted, is_block
+
+
 class _Zstd:
     """The contents of a file's frames, one after the other."""
 
@@ -96,14 +157,20 @@ class _Zstd:
             import zstandard
         self._error: type[Exception] = zstandard.ZstdError
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        self._frames = decompressor.stream_reader(file, read_size=CHUNK, read_across_frames=True)
+        self._frames = _Frames(file)
+        self._reader = decompressor.stream_reader(
+            self._frames, read_size=CHUNK, read_across_frames=True
+        )
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none only at the end, also at one that comes too early."""
+        """Up to `size` bytes; none only at the end."""
         try:
-            content: bytes = self._frames.read(size)
+            content: bytes = self._reader.read(size)
         except self._error as error:
             raise ValueError(str(error)) from error
+        # Where a frame is cut, zstandard gives what came before as if it were all.
+        if len(content) < size and not self._frames.is_between:
+            raise EOFError("it ends too early")
         return content
 
 
