@@ -103,6 +103,33 @@ def test_a_connection_serves_one_answer_at_a_time(web: webs.Web) -> None:
     assert not store.waits  # none failed and was repeated
 
 
+@pytest.mark.parametrize("statuses", [[103], [102, 103], [100], [100, 103, 100], [103] * 19])
+def test_interim_answers_are_skipped(web: webs.Web, statuses: list[int]) -> None:
+    web.files["/other"] = DATA[::-1]
+    store, requests, file = opened(web)
+    other = requests.stat(f"{web.url}/other")
+    web.faults.append(("interim", statuses))
+    with requests:
+        for _ in range(3):
+            assert requests.read_whole(file, len(DATA)) == DATA
+            assert requests.read_whole(other, len(DATA)) == DATA[::-1]
+    assert not store.waits  # none failed and was repeated
+
+
+@pytest.mark.parametrize("statuses", [[103] * 40, [101], [103, 101]])
+def test_a_server_that_does_not_come_to_its_answer(web: webs.Web, statuses: list[int]) -> None:
+    """The image fails, and its connection is not used again: an answer may still come."""
+    web.files["/other"] = DATA[::-1]
+    _, requests, file = opened(web)
+    other = requests.stat(f"{web.url}/other")
+    web.faults.append(("interim", statuses))
+    with requests:
+        with pytest.raises(FetchError, match=r"more than 20 interim answers|HTTP status 101"):
+            requests.read_whole(file, len(DATA))
+        for _ in range(3):
+            assert requests.read_whole(other, len(DATA)) == DATA[::-1]
+
+
 def test_a_cut_connection_goes_on_where_it_ended(web: webs.Web) -> None:
     store, requests, file = opened(web)
     cuts = [70_000, 1, 100_000, 503, 0]

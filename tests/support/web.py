@@ -19,7 +19,8 @@ class Web(ThreadingHTTPServer):
     than was asked for; ("total", text): Content-Range ends with it; ("tag", text): another ETag;
     ("to", url): a redirection; "hang": no answer; "gone": no answer, and the connection ends;
     ("stall", n): the server will close the connection, and sends n bytes and then no more;
-    ("chunks", n): the length is not told, and the connection ends before the last n chunks.
+    ("chunks", n): the length is not told, and the connection ends before the last n chunks;
+    ("interim", statuses): answers with these come before the final one, or in place of it for 101.
     requests: path with query, Range and Authorization of each GET. sent: bytes of content by path.
     is_held: whether the bytes from its first to its second argument wait for `released`.
     """
@@ -63,6 +64,11 @@ class _Handler(BaseHTTPRequestHandler):
             fault, amount = fault
         path = unquote(urlsplit(self.path).path)
         data = web.files.get(path)
+        if fault == "interim":
+            for status in amount:
+                self.wfile.write(b"HTTP/1.1 %d Interim\r\nLink: </a.css>\r\n\r\n" % status)
+            if 101 in amount:
+                return
         if fault == "chunks" and data is not None:
             self._send_chunks(data, amount)
             return

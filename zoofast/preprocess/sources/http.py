@@ -30,6 +30,7 @@ from zoofast.preprocess.sources.stored import (
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 MAX_REDIRECTS = 8
+MAX_INTERIM = 20  # answers before the final one
 MAX_MOVED = 10_000  # URLs whose redirections are kept
 MAX_IDLE = 64  # connections that are kept
 PIECE_BYTES = 1 << 20  # that are read at once: no more are lost with a connection
@@ -199,6 +200,19 @@ class HttpClient:
             connection.close()
 
 
+class _Response(http.client.HTTPResponse):
+    """http.client skips the interim answer 100 alone. Others, as 103 (Early Hints), would be taken
+    for the answer, and the answer for that of the next request."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MAX_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == 101 or not 100 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise FetchError(errno.EIO, f"more than {MAX_INTERIM} interim answers")
+
+
 class _Connection:
     """A connection to one origin."""
 
@@ -212,6 +226,7 @@ class _Connection:
         else:
             self._http = http.client.HTTPConnection(host, port, timeout=timeout)
         self._http.auto_open = 0
+        self._http.response_class = _Response
         # http.client forgets its socket where the server will close the connection.
         self._socket: socket.socket | None = None
 
@@ -256,8 +271,8 @@ class Answer:
 
     def close(self) -> None:
         """It is called once."""
-        is_read = self._response.isclosed() or (
-            self._response.length == 0 and not self._response.chunked
+        is_read = self.status >= 200 and (
+            self._response.isclosed() or (self._response.length == 0 and not self._response.chunked)
         )
         self._response.close()
         self._client.give_back(self._connection, is_read)
