@@ -36,7 +36,7 @@ from zoofast.preprocess.sources.parquet_pages import (
 )
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
-from zoofast.preprocess.sources.stored import FetchError, too_large
+from zoofast.preprocess.sources.stored import FetchError, changed, too_large
 from zoofast.preprocess.sources.tars import MAX_CLASS
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes")  # the first one is preferred
@@ -54,7 +54,8 @@ MAX_GROUPS_AT_ONCE = 2  # row groups that are read from a store at the same time
 class _File:
     """A Parquet file: its columns by their paths, and the first row of each row group.
 
-    open: gives what pyarrow reads, the file's path or a file object. chunks: the images of each
+    open: gives what pyarrow reads, the file's path or a file object; raises OSError for a file that
+    is not the listed one any more. chunks: the images of each
     row group; None: pyarrow reads them.
     """
 
@@ -308,10 +309,19 @@ def from_parquet(where: str, paths: Sequence[str]) -> Source:
             with _damage(path):
                 status = os.stat(path)
             stamp = archive_stamp(path, status)
-            list_rows(source, path, partial(str, path), status.st_size, stamp)
+            list_rows(source, path, partial(_unchanged, path, status), status.st_size, stamp)
         except OSError as error:
             raise SourceError(error.strerror) from error
     return source
+
+
+def _unchanged(path: str, listed: os.stat_result) -> str:
+    """The path, unless the file is another one now, or was written since. Raises OSError."""
+    now = os.stat(path)
+    for of in ("st_dev", "st_ino", "st_size", "st_mtime_ns"):
+        if getattr(now, of) != getattr(listed, of):
+            raise changed("it was replaced or written")
+    return path
 
 
 def list_rows(

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from zoofast.base.cpus import usable_cpus
 from zoofast.errors import SourceError
@@ -69,7 +68,7 @@ class RemoteParquet(ParquetSource):
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         reading, requests = copy.copy(self), Requests(self.store)
         reading.files = [
-            replace(file, open=partial(RangeFile, requests, stored))
+            replace(file, open=partial(_open, requests, stored))
             for file, stored in zip(self.files, self.stored, strict=True)
         ]
         return ReadAhead(
@@ -102,7 +101,7 @@ def from_remote_parquet(store: Store, keys: Sequence[str]) -> RemoteParquet:
     try:
         for file in _stats(source.requests, keys):
             source.stored.append(file)
-            opened: Any = partial(RangeFile, source.requests, file)
+            opened = partial(_open, source.requests, file)
             list_rows(source, file.shown, opened, file.nbytes or 0, file_stamp(file))
     except OSError as error:
         source.close()
@@ -111,6 +110,12 @@ def from_remote_parquet(store: Store, keys: Sequence[str]) -> RemoteParquet:
         source.close()
         raise
     return source
+
+
+def _open(requests: Requests, file: StoredFile) -> RangeFile:
+    """Raises FetchError for a file that is not the listed one any more."""
+    requests.check(file)
+    return RangeFile(requests, file)
 
 
 def _stats(requests: Requests, keys: Sequence[str]) -> list[StoredFile]:

@@ -380,6 +380,8 @@ class Forwards:
             raise FetchError(errno.EIO, "its size is unknown")
         if offset >= end:
             return b""
+        if self._body is None:
+            self._requests.check(self._file)
         if self._body is None or self._body.at != offset:
             self.close()
             self._body = self._requests.body(self._file, offset, end)
@@ -452,7 +454,9 @@ class _CatBody:
         assert self.end is not None
         if self.at == self._start + len(self._data):
             end = min(self.end, self.at + PART_BYTES)
-            data = self._cat(self._file.key, self.at, end)
+            # One byte more tells whether the file has grown.
+            beyond = int(end == self._file.nbytes)
+            data = self._cat(self._file.key, self.at, end + beyond)
             if len(data) != end - self.at:
                 raise changed("it has another size now")
             self._start, self._data = self.at, data
