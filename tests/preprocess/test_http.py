@@ -19,9 +19,10 @@ from tests.support import fetched
 from tests.support import web as webs
 from zoofast.base.urls import is_url, redacted, shown, with_lower_schemes
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.fetch_errors import FetchError
 from zoofast.preprocess.sources.http import _first_byte, _Origin, described_by
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
-from zoofast.preprocess.sources.stored import FetchError, StoredFile
+from zoofast.preprocess.sources.stored import StoredFile
 from zoofast.preprocess.sources.stores import (
     ATTEMPTS,
     MAX_DEAD,
@@ -54,8 +55,8 @@ class FakeStore:
         self.waits: list[float] = []
         self.sleep = self.waits.append
 
-    def shown(self, key: str) -> str:
-        return shown(key)
+    def file(self, key: str) -> StoredFile:
+        return StoredFile(key, shown(key), None)
 
 
 def opened(web: webs.Web, query: str = "") -> tuple[FakeStore, Requests, StoredFile]:

@@ -32,6 +32,7 @@ class Web(ThreadingHTTPServer):
         self.files = files
         self.faults: deque[Any] = deque()
         self.has_ranges = True
+        self.times: dict[str, str] = {}  # of the last change, by path: then there is no ETag
         self.is_held: Callable[[int, int], bool] = lambda begin, end: False
         self.stalled, self.released = threading.Event(), threading.Event()
         self.requests: list[tuple[str, str, str]] = []
@@ -80,15 +81,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         total, begin = len(data), 0
-        if asked and web.has_ranges:
+        is_partial = bool(asked and web.has_ranges and data)  # of nothing, there are no parts
+        if is_partial:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             begin = int(first) + (amount if fault == "shift" else 0)
             data = data[begin : int(last) + 1 if last else None]
             if web.is_held(begin, begin + len(data)):
                 web.released.wait()
-        self.send_response(206 if asked and web.has_ranges else 200)
-        self.send_header("ETag", f'"{amount}"' if fault == "tag" else f'"{hash(path)}"')
-        if asked and web.has_ranges:
+        self.send_response(206 if is_partial else 200)
+        if path in web.times:
+            self.send_header("Last-Modified", web.times[path])
+        else:
+            self.send_header("ETag", f'"{amount}"' if fault == "tag" else f'"{hash(path)}"')
+        if is_partial:
             whole = amount if fault == "total" else total
             self.send_header("Content-Range", f"bytes {begin}-{begin + len(data) - 1}/{whole}")
         length = len(data) + (amount if fault == "lie" else 0)

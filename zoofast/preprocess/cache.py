@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from zoofast import _core
 from zoofast._core import Status
 from zoofast.base.checks import check_least
+from zoofast.base.urls import is_url, redacted, shown
 from zoofast.errors import OutputError
 from zoofast.preprocess.pixel_file import KEY_BYTES, PixelFile, Place, Stored, geometry_of
 from zoofast.preprocess.recipe import Recipe
@@ -36,7 +37,8 @@ class PixelCache:
     once, and what was removed. Several Loaders may use one PixelCache, one after the other or at
     once; the first fills it.
 
-    Raises OutputError for an empty name of the folder, ValueError for max_bytes below 0.
+    Raises OutputError for an empty name of the folder and for a URL; ValueError for max_bytes below
+    0.
     """
 
     def __init__(
@@ -48,6 +50,10 @@ class PixelCache:
         check_least(0, max_bytes=max_bytes)
         if not os.fspath(folder):  # an unset variable of a shell, which pathlib takes for "."
             raise OutputError("the folder of the cache has no name; '.' is the current folder")
+        if is_url(os.fspath(folder)):
+            raise OutputError(
+                f"{shown(os.fspath(folder))}: the cache is a folder of this machine; name one"
+            )
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._warn = warn
         self._left_free = 0  # bytes of its disk that are for others
@@ -68,6 +74,12 @@ class PixelCache:
         self.tell(
             f"{self.folder} is full: {reason}; other images are prepared as without a cache; "
             f"zoofast cache clear {self.folder} removes old pixels"
+        )
+
+    def tell_unknown(self, where: str) -> None:
+        self.tell(
+            f"{redacted(where)}: nothing tells whether images change, or they have just changed; "
+            f"{self.folder} does not keep their pixels"
         )
 
     def _tell_removed(self, digest: str) -> None:
@@ -186,8 +198,11 @@ class SourcePixels:
         file, pending = self._file, self._pending.setdefault(batch, {})
         pending.clear()
         for i, item in enumerate(items):
-            key = None if item.problem else self._key(item)
+            if item.problem is not None:
+                continue
+            key = self._key(item)
             if key is None:
+                self._cache.tell_unknown(self._source.where)
                 continue
             stored = file.find(key)
             if stored is not None:

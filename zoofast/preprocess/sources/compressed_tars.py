@@ -19,10 +19,10 @@ from itertools import groupby
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.preprocess.sources.decompress import Forward
+from zoofast.preprocess.sources.fetch_errors import too_large
 from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
-from zoofast.preprocess.sources.stored import too_large
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
     Label,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from zoofast.base.extras import needs
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.stored import FetchError
+from zoofast.preprocess.sources.fetch_errors import FetchError
 from zoofast.preprocess.sources.tar_headers import Pread
 
 CHUNK = 1 << 17  # bytes that are read, and decompressed, at once

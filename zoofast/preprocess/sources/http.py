@@ -12,24 +12,21 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from zoofast.preprocess.sources.stored import (
-    FetchError,
-    StoredFile,
-    changed,
-    check_version,
-    no_ranges,
-    status_error,
-)
+from zoofast.preprocess.sources.fetch_errors import FetchError, changed, no_ranges
+from zoofast.preprocess.sources.stored import StoredFile, check_version, status_error
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 MAX_REDIRECTS = 8
+SETTLED_SECONDS = 2  # from the last change to an answer; times are told in seconds
 MAX_INTERIM = 20  # answers before the final one
 MAX_MOVED = 10_000  # URLs whose redirections are kept
 MAX_IDLE = 64  # connections that are kept
@@ -371,7 +368,25 @@ def described_by(answer: Answer, file: StoredFile) -> StoredFile:
     total = answer.header("content-length")
     if answer.status == 206:
         total = answer.header("content-range").rpartition("/")[2]
-    return StoredFile(file.key, file.shown, _count(total), version, answer.status == 206)
+    has_ranges = answer.status == 206
+    return replace(file, nbytes=_count(total), version=version, has_ranges=has_ranges)
+
+
+def is_settled(answer: Answer) -> bool:
+    """Whether the file was last modified well before the answer, as far as the answer tells."""
+    modified = _seconds(answer.header("last-modified"))
+    if modified is None:
+        return True
+    answered = _seconds(answer.header("date"))
+    return abs((time.time() if answered is None else answered) - modified) >= SETTLED_SECONDS
+
+
+def _seconds(header: str) -> float | None:
+    """The time in a header, in seconds since 1970; None for none."""
+    try:
+        return parsedate_to_datetime(header).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _first_byte(answer: Answer) -> int | None:

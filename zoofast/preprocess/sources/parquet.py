@@ -26,6 +26,7 @@ from zoofast.base.extras import needs
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.base.names import stem
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.fetch_errors import FetchError, changed, too_large
 from zoofast.preprocess.sources.items import Item, Names
 from zoofast.preprocess.sources.parquet_pages import (
     ColumnChunk,
@@ -36,7 +37,6 @@ from zoofast.preprocess.sources.parquet_pages import (
 )
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream, read_local
 from zoofast.preprocess.sources.source import FetchedSource, Source, archive_stamp
-from zoofast.preprocess.sources.stored import FetchError, changed, too_large
 from zoofast.preprocess.sources.tars import MAX_CLASS
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "bytes")  # the first one is preferred
@@ -377,6 +377,8 @@ def _image_columns(kinds: Mapping[str, Any]) -> tuple[str | None, str | None]:
             fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
             data, path = fields.get("bytes"), fields.get("path")
             if data is not None and (types.is_binary(data) or types.is_large_binary(data)):
+                if path is not None and types.is_dictionary(path):
+                    path = path.value_type
                 is_text = path is not None and (
                     types.is_string(path) or types.is_large_string(path)
                 )

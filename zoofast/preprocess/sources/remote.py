@@ -18,6 +18,7 @@ from functools import partial
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.fetch_errors import no_ranges, too_large
 from zoofast.preprocess.sources.items import Item
 from zoofast.preprocess.sources.patterns import MAX_FILES, PARQUET, TAR, TARS, numbered
 from zoofast.preprocess.sources.readahead import Fetched, ReadAhead, Stream
@@ -26,7 +27,7 @@ from zoofast.preprocess.sources.remote_streams import (
     from_remote_parquet,
 )
 from zoofast.preprocess.sources.source import FetchedSource, Source, is_image
-from zoofast.preprocess.sources.stored import StoredFile, file_stamp, no_ranges, too_large
+from zoofast.preprocess.sources.stored import StoredFile, file_stamp
 from zoofast.preprocess.sources.stores import Requests, Store
 from zoofast.preprocess.sources.tar_headers import Member, list_members
 from zoofast.preprocess.sources.tars import (
@@ -42,6 +43,7 @@ from zoofast.preprocess.sources.tars import (
 
 TAR_REQUESTS = 4  # under way at once, of a tar's members
 FILE_REQUESTS = 32  # of files, for which the answer's delay counts more than its length
+UNKNOWN_BYTES = 16_000_000  # of a file, as long as none has come
 TARS_AT_ONCE = 16  # that are indexed
 GROUP_BYTES = 1 << 22  # of members that one request fetches
 # Of a tar's members: few enough to stay in the CPU's caches until a thread decodes them, and enough
@@ -79,14 +81,23 @@ class RemoteFolder(_RemoteSource):
 
     def open_reader(self, items: Sequence[Item], max_bytes: int) -> ReadAhead:
         requests = Requests(self.store)
+        largest = 0  # of the files that have come
 
         def produce(item: Item) -> Generator[list[Fetched], None, None]:
-            yield [requests.read_whole(self.files[item.path], max_bytes)]
+            nonlocal largest
+            data = requests.read_whole(self.files[item.path], max_bytes)
+            largest = max(largest, len(data))
+            yield [data]
 
-        # A file that is too large is not fetched.
-        streams = (Stream(1, partial(produce, i), min(i.nbytes, max_bytes)) for i in items)
+        def streams() -> Iterator[Stream]:
+            for item in items:
+                # The pages of a web server tell no sizes: a file may be as large as those before.
+                nbytes = item.nbytes or largest or UNKNOWN_BYTES
+                # A file that is too large is not fetched.
+                yield Stream(1, partial(produce, item), min(nbytes, max_bytes))
+
         threads = min(FILE_REQUESTS, len(items))
-        return ReadAhead(streams, threads, on_close=requests.cancel, on_closed=requests.close)
+        return ReadAhead(streams(), threads, on_close=requests.cancel, on_closed=requests.close)
 
 
 @dataclass
@@ -186,7 +197,7 @@ def _from_folder(store: Store, files: Sequence[StoredFile]) -> RemoteFolder:
     source = RemoteFolder(store.url, store=store)
     root = store.key.rstrip("/")
     for file in files:
-        path = store.name(file.shown)
+        path = store.name(file.key)
         below = file.key.removeprefix(root).lstrip("/")
         is_hidden = any(part.startswith(".") for part in below.split("/")[:-1])
         if is_hidden or not is_image(path):
@@ -226,7 +237,7 @@ def _list(
     labels: dict[int, Label] = {}
     try:
         file = requests.stat(key)
-        if file.nbytes is None or not file.has_ranges:
+        if file.nbytes is None or (file.nbytes and not file.has_ranges):
             raise no_ranges()
         blocks, prefix = _Blocks(requests, file, file.nbytes), member_prefix(file.shown, count)
         with tar_errors(file.shown):

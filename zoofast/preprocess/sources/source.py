@@ -13,9 +13,9 @@ from typing import Any
 from zoofast.base.files import MAX_FILE_BYTES, read_file
 from zoofast.base.urls import shown
 from zoofast.errors import SourceError
+from zoofast.preprocess.sources.fetch_errors import too_large
 from zoofast.preprocess.sources.items import Item, Items
 from zoofast.preprocess.sources.readahead import ReadAhead
-from zoofast.preprocess.sources.stored import too_large
 
 SUFFIXES = frozenset(
     (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")

@@ -7,7 +7,9 @@ import http.client
 import socket
 from dataclasses import dataclass, field
 
+from zoofast.base.provenance import sha256
 from zoofast.base.urls import redacted
+from zoofast.preprocess.sources.fetch_errors import FetchError, changed
 
 _TRANSIENT_STATUS = (408, 425, 429)  # and all from 500 on
 
@@ -17,7 +19,10 @@ class StoredFile:
     """A file in a store. key: for fsspec; it may hold secrets. shown: its URL without them.
 
     nbytes: None if not known. version: of its content, such as its ETag; "" if not known.
-    has_ranges: the server sends parts of it, as far as is known.
+    has_ranges: the server sends parts of it, as far as is known. identity: tells it from all other
+    files of all stores; it may hold secrets. is_settled: another content would have another
+    version. Servers tell times of modification in seconds, and make an ETag of it: a file that is
+    written twice in a second may have one version.
     """
 
     key: str = field(repr=False)
@@ -25,33 +30,16 @@ class StoredFile:
     nbytes: int | None
     version: str = ""
     has_ranges: bool = True
+    identity: str = field(default="", repr=False)
+    is_settled: bool = True
 
 
 def file_stamp(file: StoredFile) -> bytes | None:
     """What the file's content is known by; None where the store tells no version of it."""
-    if not file.version or file.nbytes is None:
+    if not file.version or file.nbytes is None or not file.is_settled:
         return None
-    return f"{file.shown}\0{file.nbytes}\0{file.version}".encode()
-
-
-class FetchError(OSError):
-    """A request that failed. is_transient: it may succeed later."""
-
-    def __init__(self, code: int, reason: str, is_transient: bool = False) -> None:
-        super().__init__(code, reason)
-        self.is_transient = is_transient
-
-
-def too_large(max_bytes: int) -> FetchError:
-    return FetchError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
-
-
-def no_ranges() -> FetchError:
-    return FetchError(errno.ENOTSUP, "the server sends no ranges of it; copy it to a disk")
-
-
-def changed(how: str) -> FetchError:
-    return FetchError(errno.ESTALE, f"it changed after it was listed: {how}")
+    text = f"{file.identity}\0{file.nbytes}\0{file.version}"
+    return sha256(text.encode("utf-8", "surrogateescape")).encode()
 
 
 def check_version(file: StoredFile, version: str) -> None:

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -25,16 +26,14 @@ from numpy.typing import NDArray
 from zoofast.base.extras import needs
 from zoofast.base.urls import shown, with_lower_schemes
 from zoofast.errors import SourceError
-from zoofast.preprocess.sources.http import HttpBody, HttpClient, described_by
+from zoofast.preprocess.sources.fetch_errors import FetchError, changed, too_large
+from zoofast.preprocess.sources.http import HttpBody, HttpClient, described_by, is_settled
 from zoofast.preprocess.sources.stored import (
-    FetchError,
     StoredFile,
-    changed,
     check_version,
     described,
     fetch_error,
     status_error,
-    too_large,
 )
 
 ATTEMPTS = 6  # in a row that bring no byte
@@ -79,6 +78,8 @@ class Store:
         except Exception as error:
             raise SourceError(f"{shown(url)}: {described(error)}") from None
         self.url = shown(url)
+        inner, _, self._outer = url.partition("::")  # the archive that the files lie in
+        self._host = urlsplit(inner).netloc
         self.is_http = isinstance(self.fs, HTTPFileSystem)
         if self.is_http:  # aiohttp drops what is no UTF-8 from a URL
             self.key = _NO_UTF8.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", self.key)
@@ -105,6 +106,10 @@ class Store:
         files = [
             self.listed(key, info) for key, info in listing.items() if info.get("type") == "file"
         ]
+        if not self.is_http:  # a "?" is a part of the key; `shown` would leave out what follows
+            files = [
+                replace(file, shown=self.shown(file.key.replace("?", "%3F"))) for file in files
+            ]
         if not files and self.is_http:  # fsspec takes a refusal for an empty folder
             self.stat(key)
         # By the path and not by the key: encoded, "é" would come before "a".
@@ -117,7 +122,13 @@ class Store:
     def listed(self, key: str, info: Mapping[str, Any]) -> StoredFile:
         """The file that fsspec's `info` describes."""
         version = next((info[tag] for tag in _VERSIONS if info.get(tag)), "")
-        return StoredFile(key, self.shown(key), info.get("size"), str(version))
+        return replace(self.file(key), nbytes=info.get("size"), version=str(version))
+
+    def file(self, key: str) -> StoredFile:
+        """The file of which only the key is known."""
+        # The key alone names neither the host, in some stores, nor the archive that it lies in.
+        identity = f"{self.fs.unstrip_protocol(key)}\0{self._host}\0{self._outer}"
+        return StoredFile(key, self.shown(key), None, identity=identity)
 
     def info(self, key: str) -> StoredFile:
         """What the store says of a file now. Raises what fsspec raises."""
@@ -191,14 +202,14 @@ class Requests:
         if self._http is None:
             return self.retried(lambda: self.store.info(key))
         # A GET, since a signed URL is for one method; and it shows whether the server has ranges.
-        http, file = self._http, StoredFile(key, self.store.shown(key), None)
+        http, file = self._http, self.store.file(key)
 
         def head() -> StoredFile:
             with closing(http.get(key, {"Range": "bytes=0-0"})) as answer:
                 if answer.status not in (200, 206):
                     raise status_error(answer.status)
                 answer.read(1)  # all of it, if the server has ranges
-                return described_by(answer, file)
+                return replace(described_by(answer, file), is_settled=is_settled(answer))
 
         return self.retried(head)
 

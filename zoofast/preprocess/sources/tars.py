@@ -179,6 +179,8 @@ def index(
             source.skipped.append(path)
         elif is_label(path):
             item = Item.at(path, offset, nbytes, archive)
+            if item.problem is not None:  # the image fails by its name; its label can be read
+                item = item._replace(problem=None)
             known = holding.get(item.name)
             if known is None or _rank(path) < _rank(known.path):
                 holding[item.name] = item
