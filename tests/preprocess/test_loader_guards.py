@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import folders
+from tests.support import fetched, folders, jpegs
 from zoofast.errors import SourceError
 from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.recipe import Recipe
@@ -280,6 +281,79 @@ def test_an_interrupted_wait_loses_no_batch(
         with pytest.raises(KeyboardInterrupt):
             loader.take()
         assert [name for batch in loader for name in batch.names] == sorted(wanted)
+
+
+def test_an_interrupted_pillow_loses_no_batch(
+    tmp_path: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow may take seconds for a batch."""
+    files = {f"i{i}.png": jpegs.save(jpegs.photo(40, 50, i), "PNG") for i in range(9)}
+    with open_source(folders.write(tmp_path, files)) as source:
+        with Loader(source, chosen) as loader:
+            wanted = {n: a.tobytes() for b in loader for n, a in zip(b.names, b.array, strict=True)}
+        interrupts = iter([True, False, True, False])
+        run = Loader._run_pillow
+
+        def interrupted(self: Any, *arguments: Any) -> Any:
+            done = run(self, *arguments)
+            if next(interrupts, False):
+                raise KeyboardInterrupt
+            return done
+
+        monkeypatch.setattr(Loader, "_run_pillow", interrupted)
+        got: dict[str, bytes] = {}
+        with Loader(source, chosen, batch_size=3) as loader:
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    loader.take()
+                taken = loader.take()
+                assert taken is not None
+                got |= {n: a.tobytes() for n, a in zip(taken.names, taken.array, strict=True)}
+                loader.give_back(taken)
+            for b in loader:
+                got |= {n: a.tobytes() for n, a in zip(b.names, b.array, strict=True)}
+            assert loader.stats.images == loader.stats.decoders["pillow"] == 9
+    assert got == wanted and len(got) == 9
+
+
+@pytest.mark.parametrize("where", ["_submit", "_finish", "_fetch"])
+def test_an_interrupt_while_the_ring_changes_is_not_passed_over(
+    tmp_path: Path, chosen: Recipe, files: dict[str, bytes], where: str
+) -> None:
+    """Images may be lost then, or have the bytes of others."""
+    folders.write(tmp_path / "images", files)
+    path = tmp_path / "images.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(tmp_path / "images")
+    with open_source(path) as source, Loader(source, chosen, batch_size=3) as loader:
+        call = getattr(loader, where)
+
+        def interrupted(*arguments: Any) -> Any:
+            call(*arguments)
+            raise KeyboardInterrupt
+
+        setattr(loader, where, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loader.take()
+        setattr(loader, where, call)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="an earlier call was interrupted"):
+                loader.take()
+
+
+def test_an_interrupt_while_bytes_are_awaited_loses_none(chosen: Recipe) -> None:
+    files = folders.good_files(6)
+    source = fetched.DictSource(files)
+    source.gate.clear()
+    with Loader(source, chosen, batch_size=2) as loader:
+        to = threading.get_ident(), signal.SIGINT
+        threading.Timer(0.3, signal.pthread_kill, to).start()
+        with pytest.raises(KeyboardInterrupt):
+            loader.take()
+        source.gate.set()
+        assert [name for batch in loader for name in batch.names] == [
+            Path(name).stem for name in files
+        ]
 
 
 @pytest.mark.parametrize("suffix", ["JPEG", "png"])

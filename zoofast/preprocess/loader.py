@@ -14,10 +14,11 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +167,7 @@ def prove(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
         check_first_use(recipe.imported, source, items)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Queued:
     """A batch that was given to the pool, and its images, as they were fetched."""
 
@@ -174,11 +175,21 @@ class _Queued:
     items: list[Item]
     fetched: list[Fetched | None] | None  # None of an image whose pixels the cache has
     nbytes: int  # of them
+    is_done: bool = False  # by the core
+    # By Pillow, in threads: what an interrupted call began is not begun again.
+    by_pillow: dict[int, Future[Refusal | None]] = field(default_factory=dict)
 
     def error(self, i: int) -> OSError | None:
         """Why image i could not be fetched."""
         data = None if self.fetched is None else self.fetched[i]
         return data if isinstance(data, OSError) else None
+
+
+class _ByPillow(NamedTuple):
+    """What became of the images that Pillow decoded; when it began and ended, CLOCK_MONOTONIC."""
+
+    refusals: dict[int, Refusal | None]
+    ns: tuple[int, int]
 
 
 R = TypeVar("R", bound="Ring[Any]")
@@ -212,6 +223,8 @@ class Ring(ABC, Generic[T]):
         )
         self.recipe, self.stats, self.max_file_bytes = recipe, Stats(), max_file_bytes
         self._lock = threading.RLock()  # held by each public method
+        self._is_waiting = False  # an interrupt changes nothing now
+        self._is_interrupted = False  # while the ring changed
         self._source = source
         self._items: Sequence[Item] = source.items if items is None else items
         prove(recipe, source, self._items)
@@ -300,21 +313,30 @@ class Ring(ABC, Generic[T]):
 
         Raises RuntimeError when the caller holds all batches of the ring (it would wait for ever),
         and in a process made by fork; ValueError after `close`; SourceError when the source of
-        archives is closed, or the process has too many open files.
+        archives is closed, or the process has too many open files. Ctrl-C while it waits loses
+        nothing: the next call goes on. After Ctrl-C at another moment, the next call raises
+        RuntimeError.
         """
         self._pool.check()  # before the lock, which a process made by fork may find locked
-        with self._lock:
+        with self._lock, self._guarded():
             self._fill(wait=True)
             if not self._queue:
                 if self._next_item < len(self._items):
                     raise RuntimeError("all batches of the ring are held; give one back first")
                 return None
             queued = self._queue[0]
-            self._pool.wait(queued.batch)  # Ctrl-C may interrupt it: the batch stays the next
+            self._is_waiting = True
+            if not queued.is_done:
+                self._pool.wait(queued.batch)
+                queued.is_done = True
+            totals = queued.batch.totals()
+            not_ok = {i: queued.batch.outcome(i) for i in totals.not_ok}
+            pillow = self._run_pillow(queued, not_ok)
+            self._is_waiting = False
             self._queue.popleft()
             self._source.check_open(queued.items)  # after they are read
             self._held.add(queued.batch)
-            return self._finish(queued)
+            return self._finish(queued, totals, not_ok, pillow)
 
     def give_back(self, taken: T) -> None:
         """Lets the ring reuse the batch at once; its slots must not be read any more.
@@ -322,12 +344,29 @@ class Ring(ABC, Generic[T]):
         Raises ValueError for a batch that was given back before, or of another ring.
         """
         self._pool.check()
-        with self._lock:
+        with self._lock, self._guarded():
             if taken.slots not in self._held:
                 raise ValueError("the batch was given back before, or is another Loader's")
             self._held.remove(taken.slots)
             self._free.append(taken.slots)
             self._fill()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Ctrl-C may come between two instructions. If it comes while the ring changes, images may
+        be lost, or get the bytes of others."""
+        if self._is_interrupted:
+            raise RuntimeError(
+                "an earlier call was interrupted, and images may be missing; make a new loader"
+            )
+        self._is_waiting = False
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._is_interrupted = not self._is_waiting
+            raise
 
     def _fill(self, wait: bool = False) -> None:
         """Gives batches to the pool. wait: for fetched bytes, if no batch is queued."""
@@ -358,6 +397,10 @@ class Ring(ABC, Generic[T]):
                 self._fetched += [None] * left
                 continue
             while left:
+                if wait:
+                    self._is_waiting = True
+                    self._reader.wait()
+                    self._is_waiting = False
                 fetched = self._reader.take(left, wait)
                 if not fetched:
                     return False
@@ -397,17 +440,17 @@ class Ring(ABC, Generic[T]):
             self._pixels.attach(batch, items)
         self._pool.submit(batch)
 
-    def _finish(self, queued: _Queued) -> T:
+    def _finish(
+        self,
+        queued: _Queued,
+        totals: _core.Totals,
+        not_ok: dict[int, _core.Outcome],
+        pillow: _ByPillow,
+    ) -> T:
         batch, items = queued.batch, queued.items
-        totals = batch.totals()
         self.stats.add(len(items), totals)
-        not_ok = {i: batch.outcome(i) for i in totals.not_ok}
-        for_pillow = [i for i, outcome in not_ok.items() if outcome.status == Status.UNSUPPORTED]
         refusals: dict[int, Refusal] = {}
-        pillow_begin = time.monotonic_ns()
-        pillow_refusals = self._run_pillow(queued, for_pillow)
-        pillow_end = time.monotonic_ns() if for_pillow else pillow_begin
-        for i, refusal in zip(for_pillow, pillow_refusals, strict=True):
+        for i, refusal in pillow.refusals.items():
             if refusal is None:
                 self.stats.decoders["pillow"] += 1
             else:
@@ -424,8 +467,7 @@ class Ring(ABC, Generic[T]):
         ]
         good = [i for i in range(len(items)) if i not in refusals]
         names = [items[i].name for i in good]
-        pillow_ns = (pillow_begin, pillow_end)
-        return self._deliver(BatchOutcome(items, good, names, failures, pillow_ns, batch))
+        return self._deliver(BatchOutcome(items, good, names, failures, pillow.ns, batch))
 
     @abstractmethod
     def _deliver(self, outcome: BatchOutcome) -> T:
@@ -451,13 +493,26 @@ class Ring(ABC, Generic[T]):
             return _unreadable(item, OSError(outcome.errno, reason))
         return Refusal("wrong size", self.recipe.size_mismatch(*outcome.size))
 
-    def _run_pillow(self, queued: _Queued, positions: list[int]) -> list[Refusal | None]:
-        """Prepares the items at `positions` with Pillow, several of them in threads."""
+    def _run_pillow(self, queued: _Queued, not_ok: Mapping[int, _core.Outcome]) -> _ByPillow:
+        """Prepares the images that the core leaves to Pillow, several of them in threads."""
+        begin_ns = time.monotonic_ns()
+        positions = [i for i, outcome in not_ok.items() if outcome.status == Status.UNSUPPORTED]
         if len(positions) < 2:
-            return [self._run_pillow_on(queued, i) for i in positions]
-        if self._pillow is None:
-            self._pillow = ThreadPoolExecutor(self.threads)
-        return list(self._pillow.map(lambda i: self._run_pillow_on(queued, i), positions))
+            refusals = {i: self._run_pillow_on(queued, i) for i in positions}
+        else:
+            if self._pillow is None:
+                self._pillow = ThreadPoolExecutor(self.threads)
+            futures = queued.by_pillow
+            for i in positions:
+                if i not in futures:
+                    futures[i] = self._pillow.submit(self._run_pillow_on, queued, i)
+            try:
+                refusals = {i: futures[i].result() for i in positions}
+            except Exception:
+                wait(futures.values())
+                futures.clear()
+                raise
+        return _ByPillow(refusals, (begin_ns, time.monotonic_ns() if positions else begin_ns))
 
     def _run_pillow_on(self, queued: _Queued, i: int) -> Refusal | None:
         batch, item = queued.batch, queued.items[i]

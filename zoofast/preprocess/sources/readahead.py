@@ -114,23 +114,26 @@ class ReadAhead:
         self._on_closed()
         self._running.clear()
 
+    def wait(self) -> None:
+        """Waits until the bytes of the next item are there. Raises as `take`."""
+        self._check_process()
+        with self._arrived:
+            while self._ready() is None:
+                self._arrived.wait()
+
     def take(self, count: int = 1, wait: bool = True) -> list[Fetched]:
         """The bytes of the next items, or their OSErrors: those that are there of `count`.
 
         There are none only if none is there yet and `wait` is False. Raises what a stream raised,
         but for an OSError; IndexError after the last item.
         """
-        if os.getpid() != self._process:
-            raise RuntimeError("a reader's threads are not in a process made by fork")
+        if wait:
+            self.wait()
+        self._check_process()
         with self._arrived:
-            while not (head := self._running.get(self._head)) or not head.ready:
-                if self._error is not None:
-                    raise self._error
-                if head is None and self._upcoming is None:
-                    raise IndexError("no items are left")
-                if not wait:
-                    return []
-                self._arrived.wait()
+            head = self._ready()
+            if head is None:
+                return []
             if len(head.ready) <= count:
                 fetched = list(head.ready)
                 head.ready.clear()
@@ -150,6 +153,22 @@ class ReadAhead:
             if is_half_free or head is None or not head.ready:
                 self._space_freed.notify_all()
             return fetched
+
+    def _check_process(self) -> None:
+        """Before the lock, which a process made by fork may find locked."""
+        if os.getpid() != self._process:
+            raise RuntimeError("a reader's threads are not in a process made by fork")
+
+    def _ready(self) -> _Running | None:
+        """The stream of the next item, if its bytes are there. Raises as `take`."""
+        head = self._running.get(self._head)
+        if head is not None and head.ready:
+            return head
+        if self._error is not None:
+            raise self._error
+        if head is None and self._upcoming is None:
+            raise IndexError("no items are left")
+        return None
 
     def _work(self) -> None:
         try:
