@@ -19,14 +19,18 @@ from hypothesis import strategies as st
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import eval_case, folders, stand_in_nodes
+from tests.support import eval_case, folders, models, stand_in_nodes
 from zoofast import load_recipe
 from zoofast.cluster.connection import FailedError, LostError, RayCluster, connect
+from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
 from zoofast.cluster.work import Done, Worker
 from zoofast.commands.console import warn_of_misreads
 from zoofast.errors import BackendError, OutputError
+from zoofast.evaluation.options import EvalOptions
+from zoofast.evaluation.result import Evaluation
+from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.bins import Packing
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
@@ -35,6 +39,7 @@ from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.sources import open_source
 from zoofast.report.data import Table
 from zoofast.report.eval import eval_report
+from zoofast.scoring.labels import load_labels
 
 Nodes = stand_in_nodes.Nodes
 evaluated, check = stand_in_nodes.evaluated, stand_in_nodes.check
@@ -332,6 +337,28 @@ def test_a_model_that_nodes_lack_is_sent_once(
         BackendError, match=r"no space for the model's 3 bytes .*--object-store-mem"
     ):
         full.put(np.zeros(3, np.uint8))
+
+
+def test_a_model_of_several_files_is_not_sent(
+    run: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    weights = models.write_external_model(tmp_path / "m.onnx")
+    spec = ModelSpec(str(tmp_path / "m.onnx"), batch=4)
+    recipe, labels = load_recipe(str(run / "recipe.toml")), load_labels(run / "labels.txt")
+
+    def evaluated(cluster: Any) -> Evaluation:
+        with open_source(run / "images") as source:
+            options = EvalOptions([spec])
+            return evaluate_on(cluster, source, source.items, recipe, labels, options)
+
+    check(evaluated(Nodes("a", "b")), files)
+    cluster = Nodes("a")
+    cluster.prepare = lambda node, worker: models.change_byte(weights)
+    with pytest.raises(
+        BackendError, match=r"in 1 further file \(m\.onnx\.data\); put the model on"
+    ):
+        evaluated(cluster)
+    assert cluster.puts == 0
 
 
 class Exceptions:

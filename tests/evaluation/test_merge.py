@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import eval_case, folders, in_process
+from tests.support import eval_case, folders, in_process, models
 
 N = 3
 
@@ -134,6 +134,22 @@ def test_limits_and_labels(
     assert "3.json: no such shard" in done.stderr and done.returncode == 2
     done = in_process.zoofast("merge", tmp_path / "m.json", run / "images", tmp_path / "1.json")
     assert "is a folder, and the other shards are files" in done.stderr
+
+
+def test_weights_in_a_further_file_are_of_the_model(run: Path, tmp_path: Path) -> None:
+    images = folders.write(tmp_path / "images", {**folders.good_files(6), **folders.BAD_FILES})
+    weights = models.write_external_model(tmp_path / "m.onnx")
+    words = eval_case.words(run, "--quiet", images=images)
+    words[1] = str(tmp_path / "m.onnx")
+    shards = [tmp_path / "1.json", tmp_path / "2.json"]
+    assert in_process.zoofast(*words, "--shard", "1/2", "-o", shards[0]).returncode == 1
+    models.change_byte(weights)
+    done = in_process.zoofast(*words, "--shard", "1/2", "-o", shards[0], "--resume")
+    assert "1.json.journal: is of another model (" in done.stderr and done.returncode == 2
+    assert in_process.zoofast(*words, "--shard", "2/2", "-o", shards[1]).returncode == 1
+    labels = ["--labels", run / "labels.txt", "--quiet"]
+    done = in_process.zoofast("merge", tmp_path / "m.json", *shards, *labels)
+    assert "2.json.journal: is of another model (" in done.stderr and done.returncode == 2
 
 
 def test_a_pipe_is_not_replaced_by_a_file(case: tuple[Path, list[str]], tmp_path: Path) -> None:
