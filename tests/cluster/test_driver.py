@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from hypothesis import strategies as st
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import eval_case, folders, models, stand_in_nodes
+from tests.support import eval_case, folders, in_process, models, stand_in_nodes
 from zoofast import load_recipe
 from zoofast.cluster.connection import FailedError, LostError, RayCluster, connect
 from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
-from zoofast.cluster.work import Done, Worker
+from zoofast.cluster.work import Done, Refused, Worker
 from zoofast.commands.console import warn_of_misreads
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
@@ -428,6 +429,26 @@ def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
         assert getattr(there, key) == getattr(here, key), key
     assert (again.prepared, again.resumed) == (0, len(files))
     assert [failure.name for failure in again.failures] == ["bad_cut", "bad_empty", "bad_text"]
+
+
+def test_prep_names_a_lost_node_at_its_end(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing is left to do, so that no progress was told."""
+
+    def refuses(node: str, worker: Worker) -> None:
+        if node == "b":
+            worker.open = lambda model=None: Refused("lacks the images")  # type: ignore[method-assign]
+
+    cluster = Nodes("a", "b")
+    cluster.prepare = refuses
+    monkeypatch.setattr("zoofast.cluster.connection.connect", lambda _: nullcontext(cluster))
+    images = folders.write(tmp_path / "in", files)
+    words = ["prep", images, tmp_path / "out", "--recipe", folders.recipe_file(tmp_path)]
+    for more in ([], ["--resume"]):
+        done = in_process.zoofast(*words, "--quiet", "--ray", "local", *more)
+        line = "zoofast: b: lacks the images; the other nodes computed its batches\n"
+        assert done.stderr.endswith(line) and done.returncode == 1
 
 
 def test_a_pack_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
