@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -704,3 +704,54 @@ def test_a_host_that_is_not_known(address: str, monkeypatch: pytest.MonkeyPatch)
         connect(address),
     ):
         pass
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port at which nothing listens, and nothing else can."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def said_of(address: str) -> str:
+    with pytest.raises(BackendError) as error, connect(address):
+        pass
+    return str(error.value)
+
+
+def test_a_port_at_which_nothing_listens(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = f"127.0.0.1:{free_port}"
+    expected = f"no Ray cluster answers at 127.0.0.1, port {free_port} (Connection refused); start"
+    for address in (where, f"ray://{where}", f"ray://{where}/"):
+        assert said_of(address).startswith(f"--ray {address}: {expected}")
+    for address in ("127.0.0.1:65536", f"ray://[::1]:{'9' * 5000}"):
+        port = address.rpartition(":")[2]
+        assert said_of(address) == f"--ray {address}: there is no port {port}; ports end at 65535"
+    monkeypatch.setenv("RAY_ADDRESS", where)
+    assert said_of("auto").startswith(f"RAY_ADDRESS={where}: {expected}")
+
+    def silent(address: object, timeout: float) -> None:
+        assert timeout <= 10
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    assert "port 6379 (timed out); start" in said_of("10.0.0.1:6379")
+
+
+def test_the_address_of_a_head_that_was_killed(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = pytest.importorskip("ray._private.services")
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: set())
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text(f"127.0.0.1:{free_port}\n")
+    assert said_of("auto").startswith(
+        f"127.0.0.1:{free_port}, the cluster that was last started here: no Ray cluster answers"
+    )
+    (tmp_path / "ray/ray_current_cluster").unlink()
+    assert said_of("auto").startswith("no Ray cluster answers on this machine")
