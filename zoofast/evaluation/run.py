@@ -147,6 +147,8 @@ class Run:
         evaluation, options = self._evaluation, self.options
         try:
             yield
+            if self._journal is not None:
+                self._journal.finish()
             evaluation.state = "complete"
         except KeyboardInterrupt:
             evaluation.state = "partial"
