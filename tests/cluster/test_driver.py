@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,18 @@ from hypothesis import strategies as st
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import eval_case, folders, stand_in_nodes
+from tests.support import eval_case, folders, in_process, models, stand_in_nodes
 from zoofast import load_recipe
 from zoofast.cluster.connection import FailedError, LostError, RayCluster, connect
+from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
-from zoofast.cluster.work import Done, Worker
+from zoofast.cluster.work import Done, Refused, Worker
 from zoofast.commands.console import warn_of_misreads
 from zoofast.errors import BackendError, OutputError
+from zoofast.evaluation.options import EvalOptions
+from zoofast.evaluation.result import Evaluation
+from zoofast.inference.spec import ModelSpec
 from zoofast.preprocess.bins import Packing
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.folder import PrepOptions, PrepReport, prepare_folder
@@ -35,6 +40,7 @@ from zoofast.preprocess.manifest import MANIFEST
 from zoofast.preprocess.sources import open_source
 from zoofast.report.data import Table
 from zoofast.report.eval import eval_report
+from zoofast.scoring.labels import load_labels
 
 Nodes = stand_in_nodes.Nodes
 evaluated, check = stand_in_nodes.evaluated, stand_in_nodes.check
@@ -334,6 +340,28 @@ def test_a_model_that_nodes_lack_is_sent_once(
         full.put(np.zeros(3, np.uint8))
 
 
+def test_a_model_of_several_files_is_not_sent(
+    run: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    weights = models.write_external_model(tmp_path / "m.onnx")
+    spec = ModelSpec(str(tmp_path / "m.onnx"), batch=4)
+    recipe, labels = load_recipe(str(run / "recipe.toml")), load_labels(run / "labels.txt")
+
+    def evaluated(cluster: Any) -> Evaluation:
+        with open_source(run / "images") as source:
+            options = EvalOptions([spec])
+            return evaluate_on(cluster, source, source.items, recipe, labels, options)
+
+    check(evaluated(Nodes("a", "b")), files)
+    cluster = Nodes("a")
+    cluster.prepare = lambda node, worker: models.change_byte(weights)
+    with pytest.raises(
+        BackendError, match=r"in 1 further file \(m\.onnx\.data\); put the model on"
+    ):
+        evaluated(cluster)
+    assert cluster.puts == 0
+
+
 class Exceptions:
     """Stands for ray.exceptions, and for the module itself."""
 
@@ -401,6 +429,26 @@ def test_prep_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
         assert getattr(there, key) == getattr(here, key), key
     assert (again.prepared, again.resumed) == (0, len(files))
     assert [failure.name for failure in again.failures] == ["bad_cut", "bad_empty", "bad_text"]
+
+
+def test_prep_names_a_lost_node_at_its_end(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing is left to do, so that no progress was told."""
+
+    def refuses(node: str, worker: Worker) -> None:
+        if node == "b":
+            worker.open = lambda model=None: Refused("lacks the images")  # type: ignore[method-assign]
+
+    cluster = Nodes("a", "b")
+    cluster.prepare = refuses
+    monkeypatch.setattr("zoofast.cluster.connection.connect", lambda _: nullcontext(cluster))
+    images = folders.write(tmp_path / "in", files)
+    words = ["prep", images, tmp_path / "out", "--recipe", folders.recipe_file(tmp_path)]
+    for more in ([], ["--resume"]):
+        done = in_process.zoofast(*words, "--quiet", "--ray", "local", *more)
+        line = "zoofast: b: lacks the images; the other nodes computed its batches\n"
+        assert done.stderr.endswith(line) and done.returncode == 1
 
 
 def test_a_pack_on_nodes(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -656,3 +704,54 @@ def test_a_host_that_is_not_known(address: str, monkeypatch: pytest.MonkeyPatch)
         connect(address),
     ):
         pass
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port at which nothing listens, and nothing else can."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def said_of(address: str) -> str:
+    with pytest.raises(BackendError) as error, connect(address):
+        pass
+    return str(error.value)
+
+
+def test_a_port_at_which_nothing_listens(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = f"127.0.0.1:{free_port}"
+    expected = f"no Ray cluster answers at 127.0.0.1, port {free_port} (Connection refused); start"
+    for address in (where, f"ray://{where}", f"ray://{where}/"):
+        assert said_of(address).startswith(f"--ray {address}: {expected}")
+    for address in ("127.0.0.1:65536", f"ray://[::1]:{'9' * 5000}"):
+        port = address.rpartition(":")[2]
+        assert said_of(address) == f"--ray {address}: there is no port {port}; ports end at 65535"
+    monkeypatch.setenv("RAY_ADDRESS", where)
+    assert said_of("auto").startswith(f"RAY_ADDRESS={where}: {expected}")
+
+    def silent(address: object, timeout: float) -> None:
+        assert timeout <= 10
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    assert "port 6379 (timed out); start" in said_of("10.0.0.1:6379")
+
+
+def test_the_address_of_a_head_that_was_killed(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = pytest.importorskip("ray._private.services")
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: set())
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text(f"127.0.0.1:{free_port}\n")
+    assert said_of("auto").startswith(
+        f"127.0.0.1:{free_port}, the cluster that was last started here: no Ray cluster answers"
+    )
+    (tmp_path / "ray/ray_current_cluster").unlink()
+    assert said_of("auto").startswith("no Ray cluster answers on this machine")

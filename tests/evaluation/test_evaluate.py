@@ -261,7 +261,11 @@ def test_what_cannot_work_is_said_before(
     other = eval_case.words(run)
     other[3] = str(tmp_path / "labels.txt")
     eval_case.write_labels(tmp_path / "labels.txt", ["x", "y"])
-    assert "no image has a label: the names do not match (img0000 against x)" in said(other)
+    for more in ([], ["--limit", "2"], ["--shard", "2/23"]):
+        name = "img0001" if "--shard" in more else "img0000"
+        assert f"no image has a label: the names do not match ({name} against x)" in (
+            said([*other, *more])
+        )
     (tmp_path / "labels.txt").write_text("img0000.JPEG 6\n")
     assert "the label of img0000 is 6" in said(other)
     assert "give the labels: LABELS or --labels-from SRC" in said([*other[:3], *other[4:]])

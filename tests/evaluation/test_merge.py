@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.support import eval_case, folders, in_process
+from tests.support import eval_case, folders, in_process, models
 
 N = 3
 
@@ -134,6 +134,55 @@ def test_limits_and_labels(
     assert "3.json: no such shard" in done.stderr and done.returncode == 2
     done = in_process.zoofast("merge", tmp_path / "m.json", run / "images", tmp_path / "1.json")
     assert "is a folder, and the other shards are files" in done.stderr
+
+
+def test_weights_in_a_further_file_are_of_the_model(run: Path, tmp_path: Path) -> None:
+    images = folders.write(tmp_path / "images", {**folders.good_files(6), **folders.BAD_FILES})
+    weights = models.write_external_model(tmp_path / "m.onnx")
+    words = eval_case.words(run, "--quiet", images=images)
+    words[1] = str(tmp_path / "m.onnx")
+    shards = [tmp_path / "1.json", tmp_path / "2.json"]
+    assert in_process.zoofast(*words, "--shard", "1/2", "-o", shards[0]).returncode == 1
+    models.change_byte(weights)
+    done = in_process.zoofast(*words, "--shard", "1/2", "-o", shards[0], "--resume")
+    assert "1.json.journal: is of another model (" in done.stderr and done.returncode == 2
+    assert in_process.zoofast(*words, "--shard", "2/2", "-o", shards[1]).returncode == 1
+    labels = ["--labels", run / "labels.txt", "--quiet"]
+    done = in_process.zoofast("merge", tmp_path / "m.json", *shards, *labels)
+    assert "2.json.journal: is of another model (" in done.stderr and done.returncode == 2
+
+
+def test_shards_whose_images_all_failed(run: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+    """The third shard has bad images only; then all three."""
+    good = {name: files[name] for name in sorted(files)[:4]}
+    mixed = dict(good)
+    for i, data in enumerate([b"no image", b""]):
+        mixed[f"img{2 * i + 1:04d}b.JPEG"] = data
+    images = folders.write(tmp_path / "images", mixed)
+    eval_case.write_labels(tmp_path / "labels.txt", [Path(name).stem for name in mixed])
+    words = eval_case.words(run, "--quiet", images=images)
+    words[3] = str(tmp_path / "labels.txt")
+    shards = [tmp_path / f"s{i}.json" for i in range(1, N + 1)]
+    for i in range(1, N + 1):
+        code = evaluate(tmp_path, words, f"s{i}", "--shard", f"{i}/{N}")
+        assert code == (1 if i == N else 0)
+    assert evaluate(tmp_path, words, "s3", "--shard", "3/3", "--resume") == 1
+    assert evaluate(tmp_path, words, "w") == 1
+    done = merge(tmp_path, *shards)
+    assert done.returncode == 1 and "scored 4 of 6" in done.stdout
+    assert "image that cannot be prepared: 2: img0001b (" in done.stderr
+    for end in (".json", ".npy", ".names.txt"):
+        assert (tmp_path / f"m{end}").read_bytes() == (tmp_path / f"w{end}").read_bytes(), end
+    assert evaluate(tmp_path, words, "k3", "--shard", "3/3", "--top-k", "3") == 1
+    done = merge(tmp_path, *shards[:2], tmp_path / "k3.json")
+    assert "k3.json.journal: is of another top-k (3) than" in done.stderr
+    for name in good:
+        (images / name).write_bytes(b"no image")
+    for i in range(1, N + 1):
+        assert evaluate(tmp_path, words, f"s{i}", "--shard", f"{i}/{N}", "--overwrite") == 1
+    done = merge(tmp_path, *shards)
+    assert done.returncode == 1 and "scored 0 of 6" in done.stdout
+    assert "img0001b" in done.stderr and "img0000" in done.stderr
 
 
 def test_a_pipe_is_not_replaced_by_a_file(case: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.support import folders
+from tests.support import folders, oracle
+from zoofast import load_recipe
 from zoofast.cli import main
 from zoofast.errors import OutputError
-from zoofast.inference.inputs import images_of_samples, list_inputs
+from zoofast.inference.inputs import images_of_samples, list_inputs, recipe_of
 
 IMAGES, CLASSES, BAD = 10, 7, 5
 
@@ -236,6 +237,35 @@ def test_results_of_other_bins_are_not_resumed(
     prep(data, tmp_path / "bins", *packing, "--overwrite", "--limit", "9")
     assert infer(data, tmp_path / "bins", tmp_path / "r", *options, "--resume") == 2
     assert "bins of other images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fmt", ["bin", "pack"])
+def test_results_of_another_recipe_are_not_resumed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fmt: str
+) -> None:
+    """The tensors have the same names and the same size."""
+    bins, results = tmp_path / "bins", tmp_path / "r"
+    where = bins / "pack.npy" if fmt == "pack" else bins
+    prep(data, bins, "--format", fmt)
+    assert infer(data, where, results) == 0
+    assert infer(data, where, results, "--resume") == 0
+    recipe = Path(folders.recipe_file(tmp_path, oracle.Spec(size=(64, 64), crop=(32, 32))))
+    images = [str(data / "val"), str(bins), "--recipe", str(recipe), "--quiet"]
+    main(["prep", *images, "--format", fmt, "--overwrite"])
+    assert infer(data, where, results, "--resume") == 2
+    assert "r: holds a run of another recipe (" in capsys.readouterr().err
+    assert infer(data, where, results) == 0
+
+
+def test_the_recipes_of_several_folders(data: Path, tmp_path: Path) -> None:
+    prep(data, tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    digest = load_recipe(str(data / "recipe.toml")).digest
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert recipe_of(a) == digest
+    assert recipe_of(f"{a},{b}") == f"{digest},none"
+    assert recipe_of(f"{a}/img0001.bin,{a}/img0002.bin") == digest
+    assert recipe_of(b) is None
 
 
 def test_a_damaged_manifest(tmp_path: Path) -> None:

@@ -659,6 +659,11 @@ def test_resume_of_another_run_is_refused(
     other = models.write_model(tmp_path / "other.onnx", outputs=2)
     assert infer(tmp_path, "--resume", model=other) == 2
     assert "holds a run of another model" in capsys.readouterr().err
+    weights = models.write_external_model(tmp_path / "large.onnx")
+    assert infer(tmp_path, model=str(tmp_path / "large.onnx")) == 0
+    models.change_byte(weights)
+    assert infer(tmp_path, "--resume", model=str(tmp_path / "large.onnx")) == 2
+    assert "holds a run of another model" in capsys.readouterr().err
     (tmp_path / "out/r_run.json").write_text("{")
     assert infer(tmp_path, "--resume") == 2
     assert "is a damaged record" in capsys.readouterr().err

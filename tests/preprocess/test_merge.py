@@ -259,6 +259,11 @@ def test_shards_of_other_options(images: Path, tmp_path: Path) -> None:
         other = tmp_path / f"other{words[0]}"
         prep(images, other, recipe, "--shard", "2/2", *words)
         assert "was prepared with another " in said(tmp_path / "out", parts[0], other)
+    fewer = {path.name: path.read_bytes() for path in sorted(images.iterdir())[:4]}
+    prep(folders.write(tmp_path / "in", fewer), tmp_path / "few", recipe, "--shard", "2/2")
+    assert "few was prepared with another source (4 images) than " in (
+        said(tmp_path / "out", parts[0], tmp_path / "few")
+    )
 
 
 def test_a_pack_is_replaced_by_tensors(images: Path, tmp_path: Path) -> None:
@@ -283,9 +288,13 @@ def test_images_that_failed_have_no_bin(images: Path, tmp_path: Path) -> None:
 def test_manifests_of_other_versions(images: Path, tmp_path: Path) -> None:
     parts = two_shards(images, tmp_path)
     content = json.loads((parts[1] / MANIFEST).read_text())
-    for key in ("nodes", "stage_seconds", "nbytes_in"):
+    for key in ("nodes", "stage_seconds", "nbytes_in", "images_in_source"):
         fewer = {name: value for name, value in content.items() if name != key}
         (parts[1] / MANIFEST).write_text(json.dumps(fewer))
+        assert "prepare it anew" in said(tmp_path / "out", *parts)
+    for images_in_source in (4, "11", 1 << 99):
+        damaged = {**content, "images_in_source": images_in_source}
+        (parts[1] / MANIFEST).write_text(json.dumps(damaged))
         assert "prepare it anew" in said(tmp_path / "out", *parts)
 
 

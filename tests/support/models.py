@@ -54,6 +54,23 @@ def write_model(
     return str(path)
 
 
+def write_external_model(path: Path) -> Path:
+    """The model of `write_model` with its weights in a file of their own, which is returned."""
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # else onnx appends to it
+    write_model(path)
+    model = onnx.load(path)
+    onnx.save_model(model, path, save_as_external_data=True, location=data.name, size_threshold=0)
+    return data
+
+
+def change_byte(file: Path) -> None:
+    """Changes a number that is in `file`, but not its size."""
+    content = bytearray(file.read_bytes())
+    content[2] ^= 255
+    file.write_bytes(content)
+
+
 def write_inputs(folder: Path, count: int) -> NDArray[np.float32]:
     """Files x0.bin, x1.bin …; returns what they hold, (count, *IMAGE)."""
     folder.mkdir(exist_ok=True)

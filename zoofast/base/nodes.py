@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -26,3 +27,9 @@ class NodeReport:
     def images_per_second(self) -> float:
         """Of the time that the node worked."""
         return self.images / self.seconds if self.seconds > 0 else 0.0
+
+
+def lost_lines(reasons: Iterable[str], what: str = "nodes") -> list[str]:
+    """A line for each node, or each of other things, that was given up. reasons: why, "" for one
+    that was not."""
+    return [f"{reason}; the other {what} computed its batches" for reason in reasons if reason]

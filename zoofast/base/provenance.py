@@ -8,6 +8,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from zoofast.base.onnx_weights import weight_files
+
 _BLOCK_BYTES = 1 << 20
 
 
@@ -26,8 +28,20 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def model_digest(model: str) -> str:
-    """Identifies a model: the SHA-256 of its file, or `model` itself where it names no file."""
-    return file_sha256(model) if Path(model).is_file() else model
+    """Identifies a model: the SHA-256 of its file, or `model` itself where it names no file.
+
+    The digest of an ONNX model with weights in further files covers these files too. Raises
+    OSError; BackendError for such a file outside of the model's folder.
+    """
+    if not Path(model).is_file():
+        return model
+    digest, folder = file_sha256(model), os.path.dirname(model)
+    lines = [digest]
+    for name in weight_files(model):
+        path = os.path.join(folder, name)
+        # A file that is missing is an error of the backend.
+        lines.append(f"{name} {file_sha256(path) if os.path.isfile(path) else 'missing'}")
+    return digest if len(lines) == 1 else sha256(os.fsencode("\n".join(lines)))
 
 
 def commit() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -22,6 +23,8 @@ from zoofast.errors import BackendError
 
 LOCAL = "local"  # as an address: a cluster of this machine alone, for this run
 OWN = "auto"  # the cluster that this machine is a node of
+CONNECT_SECONDS = 5.0  # for a host to answer that something listens
+MAX_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def connect(address: str) -> Iterator[RayCluster]:
     address: as ray.init takes it: OWN, "HOST:6379", "ray://HOST:10001", or LOCAL. Raises
     BackendError.
     """
-    _check_host(address)
+    _check_address(address)
     with needs("ray", BackendError):
         import ray
         import ray.exceptions
@@ -172,17 +175,44 @@ def _kept_handler(number: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check_host(address: str) -> None:
-    """Raises BackendError for a host that has no address: Ray would try for minutes."""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return  # Ray says what an address is
-    if host is None or port is None:
+def _check_address(address: str) -> None:
+    """Raises BackendError for an address where nothing listens: Ray would try for many minutes."""
+    name = f"--ray {address}"
+    if address == OWN:
+        address, name = _own_address()
+    if address == LOCAL:
         return
     try:
-        socket.getaddrinfo(host, port)
-    except (OSError, UnicodeError) as error:
+        netloc = urlsplit(address if "://" in address else f"//{address}").netloc
+    except ValueError:
+        return  # Ray says what an address is
+    host, _, port = netloc.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")  # of an IPv6 address
+    if not (host and port.isdecimal()):
+        return
+    if len(port) > len(str(MAX_PORT)) or int(port) > MAX_PORT:
+        raise BackendError(f"{name}: there is no port {port}; ports end at {MAX_PORT}")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (socket.gaierror, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BackendError(f"--ray {address}: the host {host} was not found: {reason}") from error
+        raise BackendError(f"{name}: the host {host} was not found: {reason}") from error
+    except OSError as error:
+        raise BackendError(
+            f"{name}: no Ray cluster answers at {host}, port {port} ({error.strerror or error}); "
+            "start one with `ray start --head`, or give its address: --ray ADDRESS"
+        ) from error
+
+
+def _own_address() -> tuple[str, str]:
+    """The address that Ray takes for OWN, "" if it is not known; and where it is from."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address, f"RAY_ADDRESS={address}"
+    # A head that was killed leaves a file with its address. How Ray finds the file, and the
+    # processes of clusters without one, is not of its public interface.
+    with suppress(Exception):
+        from ray._private.services import get_ray_address_from_environment
+
+        address = str(get_ray_address_from_environment(OWN, None))
+        return address, f"{address}, the cluster that was last started here"
+    return "", OWN

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from zoofast.base.files import read_file
 from zoofast.base.nodes import NodeReport
-from zoofast.base.provenance import file_sha256
+from zoofast.base.onnx_weights import weight_files
+from zoofast.base.provenance import model_digest
+from zoofast.base.text import counted
 from zoofast.cluster.connection import RayCluster
 from zoofast.cluster.driver import Driver
 from zoofast.cluster.shared import read_logits, shared_folder
@@ -73,10 +75,16 @@ def evaluate_on(
 
     def read_model() -> NDArray[np.uint8]:
         with _model_errors(spec.model):
+            if further := weight_files(spec.model):
+                raise BackendError(
+                    f"{spec.model}: a node has not the same model, and it cannot be sent, since "
+                    f"its weights lie in {counted(len(further), 'further file')} ({further[0]}); "
+                    "put the model on storage that all nodes share, or save it as one file"
+                )
             return np.frombuffer(read_file(spec.model, MAX_MODEL_BYTES), np.uint8)
 
     with _model_errors(spec.model):
-        digest = file_sha256(spec.model) if Path(spec.model).is_file() else ""
+        digest = model_digest(spec.model) if Path(spec.model).is_file() else ""
 
     with ExitStack() as stack:
         lock_outputs(options, stack)

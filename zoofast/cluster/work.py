@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.files import write_atomic
-from zoofast.base.provenance import file_sha256, sha256
+from zoofast.base.provenance import model_digest, sha256
 from zoofast.base.rows import NamedRows
 from zoofast.base.sequences import Selection
 from zoofast.cluster.ranges import MAX_IMAGES
@@ -299,7 +299,7 @@ def _find_model(work: EvalWork, model: NDArray[np.uint8] | None) -> str | None:
     copy = folder / f"{digest}{Path(name).suffix}"
     for path in (Path(name), copy):
         with suppress(OSError):
-            if file_sha256(path) == digest:
+            if model_digest(str(path)) == digest:
                 return str(path)
     if model is None:
         return None

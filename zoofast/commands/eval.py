@@ -158,7 +158,8 @@ def run(args: argparse.Namespace) -> int:
         items = choose(source, args.limit, args.shard)
         recipe_source.prove(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
-            labels = labels.of({item.name for item in items})
+            chosen = labels.of({item.name for item in items})
+            labels = chosen if chosen.by_name else labels  # an error, which shows one of them
         evaluation = _evaluate(args, source, items, recipe, labels, options)
         # A full disk must not lose the score, so it is printed before anything is written.
         code = _print_result(args, evaluation, options.journal)

@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     from zoofast.commands import recipe_source
     from zoofast.inference import ais_bench
     from zoofast.inference.folder import infer_folder
-    from zoofast.inference.inputs import images_of_samples, is_input_file, list_groups
+    from zoofast.inference.inputs import images_of_samples, is_input_file, list_groups, recipe_of
     from zoofast.inference.job import InferJob
     from zoofast.inference.outputs import open_folder
     from zoofast.inference.spec import ModelSpec
@@ -179,6 +179,7 @@ def run(args: argparse.Namespace) -> int:
                 args.device,
                 source=args.input,
                 images=images_of_samples(args.input) if args.input else None,
+                recipe=recipe_of(args.input) if args.input else None,
                 resume=args.resume,
                 timeout=args.device_timeout,
                 begin=meter.begin,

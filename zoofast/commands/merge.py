@@ -107,6 +107,10 @@ def _merge_evaluations(args: argparse.Namespace, paths: list[Path]) -> int:
     )
     merged = merge_evaluations(shards, Path(args.save_logits) if args.save_logits else None)
     score = merged.score(labels, ScoreOptions(merged.top_k, args.label_offset, args.scores))
+    if score is None and not merged.names:
+        console.warn_of_failures(merged.failures, MAX_SHOWN)
+        console.say(f"scored 0 of {len(merged.failures)}")
+        return 1
     if score is None:
         raise OutputError(f"{labels.source}: no image of the shards has a label")
     code = print_score(score, args.allow_missing, args.quiet, args.confused)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from zoofast.base.nodes import lost_lines
 from zoofast.base.text import counted
 from zoofast.commands import arguments, console, recipe_source
 from zoofast.errors import OutputError
@@ -225,7 +226,9 @@ def run(args: argparse.Namespace) -> int:
     print_failures(report)
     console.warn_of_misreads(report.nodes)
     bad_verify = report.verified is not None and report.verified.differing
-    lost = any(node.lost for node in report.nodes)
+    lost = lost_lines(node.lost for node in report.nodes)
+    for line in lost:
+        console.warn(line)
     return 1 if report.failures or bad_verify or lost else 0
 
 

@@ -167,7 +167,8 @@ def check_new(names: Sequence[str], are_known: Sequence[bool]) -> None:
 class Journal:
     """An open journal.
 
-    The file is made with the first batch: a run that ends before leaves no journal.
+    The file is made with the first batch, or by `finish`: a run that is stopped before leaves no
+    journal.
     """
 
     def __init__(
@@ -229,16 +230,27 @@ class Journal:
         entry.update({name: getattr(top_k, name).tolist() for name in FIELDS})
         self._write(entry)
 
+    def finish(self) -> None:
+        """Call this when all images were tried: a journal without a batch says what was run, too.
+        Raises OutputError."""
+        with write_errors(self.path):
+            self._opened()
+
+    def _opened(self) -> BinaryIO:
+        """The file, which begins with the description."""
+        if self._file is None:
+            self._file = self.path.open("ab", buffering=0)
+            self._file.truncate(self._complete_bytes)
+            if not self._complete_bytes:
+                self._write(self._description)
+        return self._file
+
     def _write(self, entry: dict[str, Any]) -> None:
         with write_errors(self.path):
-            if self._file is None:
-                self._file = self.path.open("ab", buffering=0)
-                self._file.truncate(self._complete_bytes)
-                if not self._complete_bytes:
-                    self._write(self._description)
+            file = self._opened()
             line = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             while line:
-                line = line[self._file.write(line) :]
+                line = line[file.write(line) :]
 
     def close(self) -> None:
         """Closes the file. Raises OutputError."""

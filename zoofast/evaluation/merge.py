@@ -136,8 +136,8 @@ def _shard(
     failed = np.delete(places, answered)  # raises IndexError for a place that is too large
     if len(answered) != len(names) or len(failed) != len(failures):
         raise ValueError(f"{len(names)} answers and {len(failures)} failures of {len(places)}")
-    if not names or answered.min() < 0:
-        raise ValueError("no image has an answer, or its place is none")
+    if (answered < 0).any():
+        raise ValueError("the place of an image is none")
     order = np.argsort(answered)
     return Shard(
         path,
@@ -147,11 +147,16 @@ def _shard(
         images,
         int(end["classes"]),
         [names[i] for i in order.tolist()],
-        TopK.joined(bests)[order],
+        _joined(bests)[order],
         places[np.sort(answered)],
         list(zip(failed.tolist(), failures, strict=True)),
         None if end["logits"] is None else path.parent / end["logits"],
     )
+
+
+def _joined(parts: Sequence[TopK]) -> TopK:
+    """The answers of several parts; none where all images failed."""
+    return TopK.joined(parts) if parts else TopK.empty(0, 1)
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ def merge_evaluations(shards: Sequence[Shard], logits: Path | None = None) -> Me
     failures = sorted((pair for each in shards for pair in each.failures), key=lambda pair: pair[0])
     return Merged(
         [names[i] for i in order.tolist()],
-        TopK.joined(each.best for each in shards)[order],
+        _joined([each.best for each in shards if each.names])[order],
         [failure for _, failure in failures],
         first.classes,
         int(first.description["output"]),

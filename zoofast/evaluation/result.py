@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoofast.base.nodes import NodeReport
+from zoofast.base.nodes import NodeReport, lost_lines
 from zoofast.base.provenance import model_digest, versions
 from zoofast.base.text import percent
 from zoofast.inference.backends import TensorInfo, Times, backend_of
@@ -100,11 +100,8 @@ class Evaluation:
 
     def lost_lines(self) -> list[str]:
         """A line for each device and node that was given up, with the reason."""
-        return [
-            f"{reason}; the other {what} computed its batches"
-            for what, lost in (("devices", self.lost_devices), ("nodes", self.lost_nodes))
-            for reason in lost.values()
-        ]
+        devices = lost_lines(self.lost_devices.values(), "devices")
+        return devices + lost_lines(self.lost_nodes.values())
 
     def bottleneck(self) -> str:
         """Whether the device waits for the host, or the host for the device: a sentence."""

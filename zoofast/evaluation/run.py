@@ -95,7 +95,7 @@ class Run:
         if labels is not None and not self._has_label(labels).any():
             raise LabelError(
                 f"{labels.source}: no image has a label: the names do not match "
-                f"({items[0].name} against {next(iter(labels.by_name))})"
+                f"({items[0].name} against {next(iter(labels.by_name), 'no label')})"
             )
 
     def _has_label(self, labels: Labels) -> NDArray[np.bool_]:
@@ -147,6 +147,8 @@ class Run:
         evaluation, options = self._evaluation, self.options
         try:
             yield
+            if self._journal is not None:
+                self._journal.finish()
             evaluation.state = "complete"
         except KeyboardInterrupt:
             evaluation.state = "partial"

@@ -113,6 +113,7 @@ def infer_folder(
     *,
     source: str | None = None,
     images: Mapping[str, tuple[str, ...]] | None = None,
+    recipe: str | None = None,
     resume: bool = False,
     timeout: float = DEVICE_TIMEOUT,
     begin: Callable[[int], None] = lambda files: None,
@@ -122,9 +123,10 @@ def infer_folder(
     """Runs `job` on `devices`. Each device gets a part of the files, and a folder of its own if
     there are several. If a device is lost, the others compute the rest of its part.
 
-    source: where the files are from, for the record. images: as RunRecord has them. resume: results
-    of an earlier run of the same model, source and format are kept. Otherwise all results of the
-    earlier run are removed when the first outputs are computed. timeout, lost: as in run_jobs.
+    source: where the files are from, for the record. images, recipe: as RunRecord has them. resume:
+    results of an earlier run of the same model, source, recipe and format are kept. Otherwise all
+    results of the earlier run are removed when the first outputs are computed. timeout, lost: as in
+    run_jobs.
     begin: called once with the number of files that the earlier run had done. Raises OutputError
     (also when a run cannot be resumed, or another process writes to the folder), BackendError,
     SourceError.
@@ -136,7 +138,7 @@ def infer_folder(
     parts = job.folder.with_name(f".{job.folder.name}.parts")
     with output_lock(job.folder, job.folder.with_name(f".{job.folder.name}.lock")):
         shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
-        results = _Results(job, job.folder, source, resume, images or {})
+        results = _Results(job, job.folder, source, resume, images or {}, recipe)
         resumed = len(job.files or []) - len(results.todo or [])
         begin(resumed)
         try:
@@ -291,6 +293,7 @@ class _Results:
         source: str | None,
         resume: bool,
         images: Mapping[str, tuple[str, ...]],
+        recipe: str | None,
     ) -> None:
         self._folder = folder
         self._committed = False
@@ -302,6 +305,7 @@ class _Results:
             job.images_per_file or 1,
             samples=tuple(names),
             images={name: images[name] for name in names if name in images},
+            recipe=recipe,
         )
         try:
             earlier = RunRecord.read(folder)
@@ -377,7 +381,7 @@ class _Results:
 
     def _check_same(self, earlier: RunRecord) -> None:
         """Raises OutputError unless the earlier run is one that this run can continue."""
-        for key in ("model", "input", "outfmt", "images_per_file"):
+        for key in ("model", "input", "recipe", "outfmt", "images_per_file"):
             recorded, value = getattr(earlier, key), getattr(self._record, key)
             if recorded != value:
                 raise OutputError(

@@ -49,6 +49,22 @@ def images_of_samples(where: str) -> dict[str, tuple[str, ...]]:
     return {} if rows is None else {stem(file): tuple(names) for file, names in rows.items()}
 
 
+def recipe_of(where: str) -> str | None:
+    """The digest of the recipe that made the files of `where`, as the manifest beside them says.
+
+    With commas between them for several folders, "none" for one without a manifest; None where no
+    folder has one. Raises OutputError for a damaged manifest.
+    """
+    parts = [where] if os.path.exists(where) else where.split(",")
+    folders = dict.fromkeys(
+        part if os.path.isdir(part) else os.path.dirname(part) for part in parts
+    )
+    manifests = [read_manifest(Path(folder)) for folder in folders]
+    if not any(manifests):
+        return None
+    return ",".join(each.recipe_digest if each is not None else "none" for each in manifests)
+
+
 def _packed_files(where: str) -> list[str]:
     """The bins of a folder in the order of its manifest, if that names bins; also in folders."""
     manifest = read_manifest(Path(where))

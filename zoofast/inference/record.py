@@ -42,7 +42,8 @@ class RecordedOutput:
 class RunRecord:
     """A run of `zoofast infer`.
 
-    model: the digest of the model. input: where the images' files were. outfmt: BIN, NPY or TXT.
+    model: the digest of the model. input: where the images' files were. recipe: what recipe_of says
+    of the input; None where no manifest tells it. outfmt: BIN, NPY or TXT.
     images_per_file: images whose results one file holds. outputs: in the model's order; empty
     before the model is loaded. samples: the names of the results, without `_0.bin`; empty when they
     are not recorded. images: of each sample that is not one image of this name: the name of the
@@ -56,6 +57,7 @@ class RunRecord:
     outputs: tuple[RecordedOutput, ...] = ()
     samples: tuple[str, ...] = ()
     images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recipe: str | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the record of `folder`. Raises OutputError."""
@@ -90,11 +92,12 @@ class RunRecord:
             outputs,
             tuple(content.get("samples", ())),
             {name: tuple(images) for name, images in content.get("images", {}).items()},
+            content.get("recipe"),
         )
         if not isinstance(content.get("samples", []), list):
             raise ValueError("samples are no list")
         named = [image for images in record.images.values() for image in images if image != ""]
-        texts = (record.model, record.input or "", *record.samples, *named)
+        texts = (record.model, record.input or "", record.recipe or "", *record.samples, *named)
         if record.outfmt not in FORMATS or not all(isinstance(text, str) for text in texts):
             raise ValueError("a key of the record has another type")
         if type(record.images_per_file) is not int or record.images_per_file < 1:

@@ -96,6 +96,7 @@ class PrepReport:
     source: str
     folder: str
     options: PrepOptions
+    images: int  # of the whole source
     total: int
     skipped: int
     prepared: int = 0
@@ -145,6 +146,7 @@ class PrepReport:
             "source": self.source,
             "folder": self.folder,
             "options": options,
+            "images_in_source": self.images,
             "total": self.total,
             "skipped_as_no_image": self.skipped,
             "prepared": self.prepared,
@@ -278,9 +280,8 @@ def _prepare_locked(
     store: Store,
 ) -> PrepReport:
     items = choose(source, options.limit, options.shard)
-    report = PrepReport(
-        recipe, source.where, os.fspath(folder), options, len(items), len(source.skipped)
-    )
+    counts = len(source.items), len(items), len(source.skipped)
+    report = PrepReport(recipe, source.where, os.fspath(folder), options, *counts)
     report.threads = options.threads or usable_cpus()
     report.bins, dropped = _bins(items, options)
     report.names = Strings(item.name for item in items if item.problem is None)

@@ -22,6 +22,7 @@ from zoofast.base.shards import (
     check_shards,
     parse_shard,
     shard_places,
+    shard_total,
 )
 from zoofast.base.text import counted, listed
 from zoofast.errors import OutputError
@@ -116,10 +117,13 @@ def _read(folder: Path) -> _Shard:
         if len(manifest.names) + len(unnamed) != content["total"]:
             raise OutputError(f"{folder}: holds tensors of several runs, not of one shard")
         places = shard_places(shard, content["total"])
+        limit, images = content["options"]["limit"], content["images_in_source"]
+        if content["total"] != shard_total(shard, images, limit):
+            raise ValueError(f"{content['total']} images of {images}")
         for key in ("dtype", "shape", "nodes", *SUMS, *TABLES, *SAME):
             content[key]
         return _Shard(folder, manifest, content, shard, np.delete(places, unnamed), places[unnamed])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise OutputError(
             f"{folder}/{MANIFEST}: is of another version of zoofast ({error!r}); prepare it anew"
         ) from error
@@ -131,6 +135,8 @@ def _check_same(shards: Sequence[_Shard]) -> None:
         pairs = [(key, each.content[key], first.content[key]) for key in SAME]
         ours, theirs = each.content["options"], first.content["options"]
         pairs += [(key, ours[key], theirs[key]) for key in SAME_OPTIONS]
+        our, their = (f"{of.content['images_in_source']} images" for of in (each, first))
+        pairs.append(("source", our, their))
         for key, our, their in pairs:
             if our != their:
                 raise OutputError(
