@@ -9,12 +9,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -144,24 +140,6 @@ def test_a_store_gives_what_the_folder_gives(
     assert not fetched.threads()
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@contextmanager
-def _python_serving(root: Path) -> Iterator[str]:
-    """The URL of Python's http.server with the folder `root`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize("program", ["nginx", "python"])
 def test_the_names_and_the_order_of_index_pages_are_those_of_the_folder(
     tmp_path: Path, program: str
@@ -177,7 +155,7 @@ def test_the_names_and_the_order_of_index_pages_are_those_of_the_folder(
     local = outputs(root, tmp_path / "local")
     assert len(local[0]) == len(names)
     is_nginx = program == "nginx"
-    with nginx.serving(root, tmp_path / "nginx") if is_nginx else _python_serving(root) as url:
+    with nginx.serving(root, tmp_path / "nginx") if is_nginx else web.python_serving(root) as url:
         assert outputs(f"{url}/", tmp_path / "remote") == local
         with open_source(url.replace("http:", "HTTP:")) as source, open_source(root) as other:
             assert [item.name for item in source.items] == [item.name for item in other.items]

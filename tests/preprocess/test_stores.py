@@ -38,7 +38,7 @@ class Listing:
 def test_listings_are_new_sorted_and_of_files() -> None:
     store: Any = Store.__new__(Store)
     store.fs, store.is_http, store.is_plain_http, store.dead = Listing(), False, False, 0
-    store._host = store._outer = ""
+    store._host, store._outer = "", []
     assert [file.key for file in store.find("b")] == ["b/a.jpg"]
     assert store.glob("b/*") == ["b/1", "b/2"]
     assert store.info("b/1").version == "1"

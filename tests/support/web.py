@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,8 +30,10 @@ class Web(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, files: dict[str, bytes], is_ipv6: bool = False) -> None:
+        self.address_family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        host = "::1" if is_ipv6 else "127.0.0.1"
+        super().__init__((host, 0), _Handler)
         self.files = files
         self.faults: deque[Any] = deque()
         self.has_ranges = True
@@ -38,7 +43,7 @@ class Web(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, str]] = []
         self.sent: Counter[str] = Counter()
         self.lock = threading.Lock()  # guards `sent`
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{f'[{host}]' if is_ipv6 else host}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that went away
@@ -123,8 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(files: dict[str, bytes]) -> Iterator[Web]:
-    with Web(files) as web:
+def serving(files: dict[str, bytes], is_ipv6: bool = False) -> Iterator[Web]:
+    with Web(files, is_ipv6) as web:
         thread = threading.Thread(target=web.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -132,4 +137,22 @@ def serving(files: dict[str, bytes]) -> Iterator[Web]:
         finally:
             web.released.set()
             web.shutdown()
+            thread.join()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def python_serving(root: Path) -> Iterator[str]:
+    """The URL of Python's http.server with the folder `root`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
             thread.join()

@@ -6,7 +6,7 @@ import re
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
 _URL = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
-# Of a chain such as zip://*.jpg::https://host/a.zip, each link is a URL of its own.
+# Between the URLs of a chain; an IPv6 address has such colons, too.
 _LINK = re.compile(rf"::(?={_SCHEME}(?:::|://))")
 _ITS_SCHEME = re.compile(rf"(?:^|(?<=::)){_SCHEME}(?=::|://)")
 _IN_TEXT = re.compile(rf"{_SCHEME}://[^\s'\"<>]*")
@@ -29,7 +29,12 @@ def shown(url: str) -> str:
     """
     if not is_url(url):
         return url
-    return "::".join(_shown_link(link) for link in _LINK.split(url))
+    return "::".join(map(_shown_link, links(url)))
+
+
+def links(url: str) -> list[str]:
+    """The URLs of a chain, such as zip://*.jpg::https://host/a.zip; of any other URL, itself."""
+    return _LINK.split(url)
 
 
 def redacted(text: str) -> str:

@@ -83,6 +83,15 @@ def _target(url: str) -> _Target:
     return _Target(origin, path, _authorization(parts))
 
 
+def is_same_server(url: SplitResult, other: SplitResult) -> bool:
+    """Whether the origins of two URLs are the same, or differ only in http and https."""
+    try:
+        first, second = _Origin.of(url), _Origin.of(other)
+    except FetchError:
+        return False
+    return first.trusts(second) or second.trusts(first)
+
+
 class HttpClient:
     """Connections, each of which serves one request at a time, of any thread.
 
@@ -135,6 +144,10 @@ class HttpClient:
                 self._moved.clear()
             self._moved[url] = final
         return answer
+
+    def get_page(self, url: str) -> tuple[Answer, str]:
+        """As `get`, and the URL that gave the answer, to which the page's links are relative."""
+        return self._follow(url, url, {})
 
     def _follow(self, url: str, asked: str, headers: Mapping[str, str]) -> tuple[Answer, str]:
         """The answer for `url`, and the URL that gave it. asked: whose host gets credentials."""

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import urlsplit
 
 from zoofast.base.files import MAX_FILE_BYTES
 from zoofast.errors import SourceError
@@ -180,7 +181,8 @@ def _expand(store: Store) -> list[str] | None:
     is_plain = True
     for key in numbered(store.key):
         is_plain &= key == store.key
-        if not wild.search(key):
+        # The "[" of an IPv6 address is no pattern.
+        if not wild.search(urlsplit(key).path if store.is_http else key):
             keys.append(key)
             continue
         is_plain = False

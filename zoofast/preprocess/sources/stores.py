@@ -10,24 +10,31 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import re
 import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.extras import needs
-from zoofast.base.urls import shown, with_lower_schemes
+from zoofast.base.urls import links, shown, with_lower_schemes
 from zoofast.errors import SourceError
 from zoofast.preprocess.sources.fetch_errors import FetchError, changed, too_large
 from zoofast.preprocess.sources.http import HttpBody, HttpClient, described_by, is_settled
+from zoofast.preprocess.sources.http_listing import (
+    Page,
+    decoded,
+    files_below,
+    matching,
+    read_page,
+    without_bytes,
+)
 from zoofast.preprocess.sources.stored import (
     StoredFile,
     check_version,
@@ -55,8 +62,6 @@ _VERSIONS = (
     "created",
 )
 
-_NO_UTF8 = re.compile("[\udc80-\udcff]")  # what Python has for such bytes of an argument
-
 T = TypeVar("T")
 
 
@@ -78,11 +83,13 @@ class Store:
         except Exception as error:
             raise SourceError(f"{shown(url)}: {described(error)}") from None
         self.url = shown(url)
-        inner, _, self._outer = url.partition("::")  # the archive that the files lie in
-        self._host = urlsplit(inner).netloc
+        inner, *outer = links(url)
+        self._host, self._outer = urlsplit(inner).netloc, outer  # the archives that it lies in
         self.is_http = isinstance(self.fs, HTTPFileSystem)
+        if self.is_http and not outer:
+            self.key = url  # fsspec takes the colons of an IPv6 address for those of a chain
         if self.is_http:  # aiohttp drops what is no UTF-8 from a URL
-            self.key = _NO_UTF8.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", self.key)
+            self.key = without_bytes(self.key)
         # With options of aiohttp, such as certificates, only fsspec itself reads the files.
         options = getattr(self.fs, "kwargs", {}).keys() - {"headers"}
         self.is_plain_http = self.is_http and not (options or self.fs.client_kwargs)
@@ -93,13 +100,17 @@ class Store:
     def name(self, key: str) -> str:
         """The key's path: over HTTP without a query, and not encoded. Bytes that are no UTF-8 are
         as in the names of local files."""
-        return _decoded(urlsplit(key).path) if self.is_http else key
+        return decoded(urlsplit(key).path) if self.is_http else key
 
     def shown(self, key: str) -> str:
         return shown(self.fs.unstrip_protocol(key))
 
     def find(self, key: str) -> list[StoredFile]:
         """All files below `key`, sorted by their paths. Raises SourceError."""
+        if self.is_plain_http:
+            with Requests(self) as requests:
+                urls = files_below(requests.page, key)
+            return [self.file(url) for url in sorted(urls, key=self.name)]
         listing: Mapping[str, Mapping[str, Any]]
         listing = self._list(lambda: self.fs.find(key, detail=True), key)
         # Of an empty folder over HTTP, fsspec gives the folder itself, without a type.
@@ -117,6 +128,9 @@ class Store:
 
     def glob(self, key: str) -> list[str]:
         """The keys that match, sorted by their paths. Raises SourceError."""
+        if self.is_plain_http:
+            with Requests(self) as requests:
+                return sorted(matching(requests.page, key), key=self.name)
         return sorted(self._list(lambda: self.fs.glob(key), key), key=self.name)
 
     def listed(self, key: str, info: Mapping[str, Any]) -> StoredFile:
@@ -127,7 +141,7 @@ class Store:
     def file(self, key: str) -> StoredFile:
         """The file of which only the key is known."""
         # The key alone names neither the host, in some stores, nor the archive that it lies in.
-        identity = f"{self.fs.unstrip_protocol(key)}\0{self._host}\0{self._outer}"
+        identity = "\0".join([self.fs.unstrip_protocol(key), self._host, *self._outer])
         return StoredFile(key, self.shown(key), None, identity=identity)
 
     def info(self, key: str) -> StoredFile:
@@ -153,16 +167,6 @@ class Store:
                 return requests.retried(now)
         except OSError as error:
             raise SourceError(f"{self.shown(key)}: {error.strerror}") from None
-
-
-def _decoded(path: str) -> str:
-    """The path that a URL's path encodes, as os.fsdecode gives it."""
-    path_bytes = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
-    # Python's http.server encodes not a byte that is no UTF-8, but the surrogate that Python has
-    # for it.
-    with suppress(UnicodeError):
-        path_bytes = path_bytes.decode("utf-8", "surrogatepass").encode("utf-8", "surrogateescape")
-    return path_bytes.decode("utf-8", "surrogateescape")
 
 
 class Requests:
@@ -212,6 +216,12 @@ class Requests:
                 return replace(described_by(answer, file), is_settled=is_settled(answer))
 
         return self.retried(head)
+
+    def page(self, url: str) -> Page:
+        """The page of a folder, over plain HTTP. Raises FetchError."""
+        http = self._http
+        assert http is not None
+        return self.retried(lambda: read_page(http, url))
 
     def check(self, file: StoredFile) -> None:
         """Raises FetchError when a file is not the listed one now. (Each answer of HTTP tells.)"""
