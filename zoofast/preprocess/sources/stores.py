@@ -71,23 +71,26 @@ class Store:
     def __init__(self, url: str) -> None:
         with needs("remote", SourceError):
             import aiohttp  # noqa: F401  # what fsspec's HTTP needs
-            from fsspec import AbstractFileSystem
+            from fsspec import AbstractFileSystem, filesystem
             from fsspec.core import url_to_fs
             from fsspec.implementations.http import HTTPFileSystem
         url = with_lower_schemes(url)  # fsspec knows no others
+        inner, *outer = links(url)
         self.fs: Any
         try:
-            self.fs, self.key = url_to_fs(url)
+            scheme, host = urlsplit(inner)[:2]
+            if scheme in ("http", "https") and not outer:
+                # url_to_fs takes the colons of an IPv6 address for those of a chain.
+                self.fs, self.key = filesystem(scheme), url
+            else:
+                self.fs, self.key = url_to_fs(url)
         except ImportError as error:  # the text of fsspec names the package
             raise SourceError(f"{shown(url)}: {error}") from None
         except Exception as error:
             raise SourceError(f"{shown(url)}: {described(error)}") from None
         self.url = shown(url)
-        inner, *outer = links(url)
-        self._host, self._outer = urlsplit(inner).netloc, outer  # the archives that it lies in
+        self._host, self._outer = host, outer  # the archives that it lies in
         self.is_http = isinstance(self.fs, HTTPFileSystem)
-        if self.is_http and not outer:
-            self.key = url  # fsspec takes the colons of an IPv6 address for those of a chain
         if self.is_http:  # aiohttp drops what is no UTF-8 from a URL
             self.key = without_bytes(self.key)
         # With options of aiohttp, such as certificates, only fsspec itself reads the files.
