@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoofast.errors import ImageError, RecipeError
+from zoofast.base.checks import check_one_of
+from zoofast.errors import ImageError
 from zoofast.preprocess.prepare import prepare, prepare_pixels
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
@@ -45,13 +46,15 @@ class Prepare:
         COLUMNS. output: the column of tensors, which takes the images' place.
 
         on_error: with "stop", an image without a tensor raises ImageError; with "mark", its tensor
-        is zeros, and the column "failure" has the reason ("" for the others). Raises RecipeError.
+        is zeros, and the column "failure" has the reason ("" for the others).
+
+        Raises RecipeError where the recipe cannot be loaded; ValueError for another on_error, and
+        for an output that is the column of the reasons.
         """
-        self.recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-        if on_error not in ("stop", "mark"):
-            raise RecipeError(f"on_error {on_error!r}: one of stop, mark")
+        check_one_of(("stop", "mark"), on_error=on_error)
         if on_error == "mark" and output == "failure":
-            raise RecipeError("output 'failure': this column has the reasons; name another one")
+            raise ValueError("output 'failure': this column has the reasons; name another one")
+        self.recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         self.column, self.output, self.on_error = column, output, on_error
 
     def __call__(self, batch: Batch) -> Batch:

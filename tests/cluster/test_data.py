@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support import jpegs
-from zoofast import ImageError, RecipeError, load_recipe
+from zoofast import ImageError, load_recipe
 from zoofast.preprocess.reference import prepare_image
 from zoofast.ray import Prepare
 
@@ -64,7 +64,7 @@ def test_what_cannot_be_prepared() -> None:
             Prepare(RECIPE)({"image": objects(image)})
     with pytest.raises(ImageError, match=r"no column bytes or image or .*, but x"):
         Prepare(RECIPE)({"x": objects(good)})
-    with pytest.raises(RecipeError, match="one of stop, mark"):
+    with pytest.raises(ValueError, match="on_error must be one of stop, mark, not 'skip'"):
         Prepare(RECIPE, on_error="skip")
 
 
@@ -74,7 +74,7 @@ def test_no_column_of_the_rows_is_replaced() -> None:
         Prepare(RECIPE, output="label")(rows)
     with pytest.raises(ImageError, match="the rows have a column failure already"):
         Prepare(RECIPE, on_error="mark")({**rows, "failure": np.array([""])})
-    with pytest.raises(RecipeError, match="output 'failure': this column has the reasons"):
+    with pytest.raises(ValueError, match="output 'failure': this column has the reasons"):
         Prepare(RECIPE, on_error="mark", output="failure")
     made = Prepare(RECIPE, output="bytes")(rows)  # the images' own place
     assert made["bytes"].shape == (1, 3, 224, 224)
