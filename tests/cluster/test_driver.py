@@ -741,10 +741,12 @@ def test_a_port_at_which_nothing_listens(
     assert "port 6379 (timed out); start" in said_of("10.0.0.1:6379")
 
 
+@pytest.mark.slow
 def test_the_address_of_a_head_that_was_killed(
     free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services = pytest.importorskip("ray._private.services")
+    from ray._private import services
+
     monkeypatch.setattr(services, "find_gcs_addresses", lambda: set())
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

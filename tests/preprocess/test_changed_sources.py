@@ -23,8 +23,7 @@ from zoofast.preprocess.loader import Loader
 from zoofast.preprocess.recipe_file import parse_recipe
 from zoofast.preprocess.sources import Source, open_source
 
-fsspec = pytest.importorskip("fsspec", reason="the extra 'remote' is not installed")
-pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
+pytestmark = pytest.mark.slow
 
 RECIPE = parse_recipe(folders.SPEC.toml(), "test")
 
@@ -47,7 +46,7 @@ def tar(red: int) -> bytes:
 
 
 def parquet(red: int) -> bytes:
-    pyarrow = pytest.importorskip("pyarrow", reason="the extra 'remote' is not installed")
+    import pyarrow
     from pyarrow.parquet import write_table
 
     content = io.BytesIO()
@@ -65,6 +64,8 @@ MAKE: dict[str, Callable[[int], bytes]] = {
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
+    import fsspec
+
     store = fsspec.filesystem("memory")
     yield store
     store.store.clear()

@@ -402,10 +402,10 @@ def zstd_frames() -> list[bytes]:
     return [*frames, skipped]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 7, CHUNK])
 def test_a_cut_zst_is_found_wherever_it_is_cut(step: int) -> None:
     """zstandard gives the bytes before the cut as if they were all."""
-    pytest.importorskip("zstandard", reason="the extra 'remote' is not installed")
     frames = zstd_frames()
     whole = b"".join(frames)
     ends = {sum(map(len, frames[:i])) for i in range(len(frames) + 1)}

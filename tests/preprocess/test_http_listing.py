@@ -443,6 +443,7 @@ def test_options_of_aiohttp_leave_the_listing_to_fsspec(
     assert store.glob(f"{web.url}/val/*.tar") == [f"{web.url}/val/b.tar"]
 
 
+@pytest.mark.slow
 def test_the_brackets_of_an_ipv6_address_are_no_pattern() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
