@@ -26,7 +26,7 @@ import numpy as np
 from images import picture
 from PIL import Image
 
-from zoofast.base.extras import define_missing_operators
+from zoofast.base.torchvision_operators import define_missing_operators
 from zoofast.errors import ZoofastError
 from zoofast.preprocess.importers import huggingface, timm, torchvision
 from zoofast.preprocess.importers.check import check
