@@ -449,6 +449,7 @@ def test_progress_tells_the_running_accuracy(
     run: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zoofast.evaluation.run.PROGRESS_NS", 0)
+    monkeypatch.setattr("zoofast.evaluation.evaluate.RANKED_NS", 0)
     monkeypatch.setattr("zoofast.inference.spec.usable_cpus", lambda: 1)  # answers in order
     label = {Path(name).stem: eval_case.label_of(Path(name).stem) for name in files}
     order = {

@@ -23,9 +23,10 @@ pytest.importorskip("onnxruntime")
 from tests.support import eval_case, folders, models
 from zoofast.base.lock import output_lock
 from zoofast.cli import main
-from zoofast.errors import ImageError, OutputError
+from zoofast.errors import BackendError, ImageError, OutputError
 from zoofast.evaluation.journal import END, Journal, end_journal
-from zoofast.preprocess.sources import Item, open_source
+from zoofast.inference.spec import ModelSpec
+from zoofast.preprocess.sources import Item, Source, open_source
 from zoofast.scoring.topk import TopK
 
 FIRST = b'{"model":"m","backend":"b","recipe":"r"}\n'  # a journal's first line
@@ -55,6 +56,37 @@ def no_space_for(out: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # ---- interrupted and resumed ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("nbytes", [0, 200, 1 << 40], ids=["each batch", "some", "all at the end"])
+def test_answers_that_are_ranked_together_are_the_same(
+    run: Path,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nbytes: int,
+) -> None:
+    monkeypatch.setattr("zoofast.evaluation.evaluate.RANKED_BYTES", nbytes)
+    monkeypatch.setattr("zoofast.evaluation.evaluate.RANKED_NS", 10**18)
+    out = tmp_path / "r.json"
+    assert main(eval_case.words(run, "-o", out, "--batchsize", "4", "--quiet")) == 0
+    assert out.read_text() == eval_case.result_of(files)
+
+
+def test_answers_that_wait_to_be_ranked_outlive_the_device(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(call: int) -> None:
+        if call == 4:
+            raise BackendError("it is gone")
+
+    monkeypatch.setattr("zoofast.evaluation.evaluate.RANKED_NS", 10**18)
+    monkeypatch.setattr(ModelSpec, "open", lambda spec: eval_case.Wrapped(fail))
+    out = tmp_path / "r.json"
+    assert main(eval_case.words(run, "-o", out, "--quiet")) == 2
+    lines = (tmp_path / "r.json.journal").read_text().splitlines()[1:]
+    batches = [json.loads(line)["names"] for line in lines]
+    assert [len(names) for names in batches] == [12], "three batches of four, in one line"
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_and_resumed_equals_undisturbed(
     run: Path, tmp_path: Path, how: signal.Signals
@@ -68,7 +100,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
     )
     journal = tmp_path / "broken/r.json.journal"
     until = time.monotonic() + 300
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+    while len(eval_case.recorded(journal)) < 6:
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(how)
@@ -83,7 +115,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
         assert json.loads((tmp_path / "broken/e.json").read_text())["state"] == "partial"
     assert not (tmp_path / "broken/r.json").exists()
     assert not (tmp_path / "broken/l.npy").exists()
-    done = journal.read_bytes().count(b"\n") - 1
+    done = len(eval_case.recorded(journal))
     assert main([*arguments, "--sim-fps", "1e6"]) == 2  # neither --resume nor --overwrite
     if how == signal.SIGKILL:
         with journal.open("ab") as file:
@@ -92,8 +124,8 @@ def test_interrupted_and_resumed_equals_undisturbed(
     assert main([*arguments, "--sim-fps", "1e6", "--resume"]) == 2
     assert main([*arguments, "--resume"]) == 0
     numbers = json.loads((tmp_path / "broken/e.json").read_text())
-    assert numbers["resumed"] == 2 * done
-    assert numbers["images"] == eval_case.COUNT - 2 * done
+    assert numbers["resumed"] == done
+    assert numbers["images"] == eval_case.COUNT - done
     for name in ("r.json", "l.npy", "l.names.txt"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     names = {"e.json", "r.json", "l.npy", "l.names.txt"}
@@ -320,6 +352,19 @@ def test_errors_of_the_disk_name_the_file(run: Path, tmp_path: Path) -> None:
         eval_case.evaluated(
             run, source, eval_case.options(run, journal=tmp_path / "j", on_error="stop")
         )
+
+
+def test_a_failure_stops_the_run_at_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 batches, one of the first has a failure; none of the last is computed."""
+    monkeypatch.setattr("zoofast.evaluation.evaluate.RANKED_NS", 10**18)
+    there = sorted((run / "images").iterdir())
+    items = [Item(f"i{i:03d}", str(there[i % eval_case.COUNT])) for i in range(400)]
+    items[5] = Item("gone", "/nowhere.JPEG")
+    calls: list[int] = []
+    monkeypatch.setattr(ModelSpec, "open", lambda spec: eval_case.Wrapped(calls.append))
+    with pytest.raises(ImageError, match="nowhere"):
+        eval_case.evaluated(run, Source("list", items), eval_case.options(run, on_error="stop"))
+    assert 0 < len(calls) < 50
 
 
 def test_a_huge_image_is_left_out_and_named(run: Path, tmp_path: Path) -> None:

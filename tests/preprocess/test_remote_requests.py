@@ -52,11 +52,11 @@ def test_a_killed_eval_gives_the_undisturbed_result(tmp_path: Path) -> None:
         words[2] = f"{server.url}/val.tar"
         with subprocess.Popen([eval_case.ZOOFAST, *words]) as run:
             deadline = time.monotonic() + 300
-            while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+            while not eval_case.recorded(journal):
                 assert run.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
             run.send_signal(signal.SIGKILL)
-        done = 4 * (journal.read_bytes().count(b"\n") - 1)
+        done = len(eval_case.recorded(journal))
         assert not result.exists() and done < len(files)
         server.released.set()
         ended = in_process.zoofast(*words, "--resume", "--json", tmp_path / "report.json")

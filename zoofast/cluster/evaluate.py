@@ -147,6 +147,7 @@ def _run_all(
                 raise BackendError(f"{node.name}: has answered with another number of classes")
             run.state.lost_nodes = driver.lost
             _add(run, evaluation, places, done, mark)
+            run.report_if_due()
             _count(evaluation, done, node, number)
             if run.must_stop():
                 break

@@ -1,9 +1,10 @@
 """The journal of an evaluation: the answers so far, from which a stopped run is resumed.
 
-Every line is a JSON object. The first line describes the run. Each further line holds the image
-names of one batch and what scoring needs of their answers, or it begins with END: the run has
-ended, and its outputs are written. A last line without a newline does not count: the process was
-killed while it wrote that line. The batches are in the order of their answers.
+Every line is a JSON object. The first line describes the run. Each further line holds the names of
+images that were recorded together, maybe those of several batches of the model, and what scoring
+needs of their answers; or it begins with END: the run has ended, and its outputs are written. A
+last line without a newline does not count: the process was killed while it wrote that line. The
+lines are in the order of the answers.
 """
 
 from __future__ import annotations

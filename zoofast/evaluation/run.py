@@ -253,6 +253,9 @@ class Run:
             self.answers.add(good, best)
             evaluation.images += len(good)
         self.state.images += len(places)
+
+    def report_if_due(self) -> None:
+        """Tells `progress` how far the run is, if the last report is PROGRESS_NS ago."""
         if time.monotonic_ns() - self._reported_ns > PROGRESS_NS:
             self.report_progress()
 

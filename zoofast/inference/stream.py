@@ -42,7 +42,7 @@ class InferredBatch:
     """A batch and its logits, (n, classes) float32: one row for each of prepared.names.
 
     number: counts the batches from 0, in source order. The ring may already reuse the memory of
-    the batch's tensors.
+    the batch's tensors, but nothing reuses that of the logits.
     """
 
     number: int
@@ -85,7 +85,8 @@ def stream(
             taken += 1
             if prepared.names:
                 array = prepared.slots.array
-                array[len(prepared.names) :] = array[0]
+                if len(prepared.names) < len(array):
+                    array[len(prepared.names) :] = array[0]
                 in_flight[number] = prepared
                 devices.put(number, prepared.slots, len(prepared.names))
                 continue
