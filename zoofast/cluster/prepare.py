@@ -43,8 +43,6 @@ def store_on(cluster: RayCluster) -> Store:
         chosen = choose(source, options.limit, options.shard)
         images = images_of(source, chosen, options.limit, options.shard, options.max_file_bytes)
         folder = os.path.abspath(report.folder)
-        failures: list[tuple[int, Failure]] = []
-        stats = Stats()
         with ExitStack() as stack:
             mark = stack.enter_context(shared_folder(Path(folder, MARKED)))
             bins = bins_digests(chosen, options.packing)
@@ -54,34 +52,25 @@ def store_on(cluster: RayCluster) -> Store:
             driver = stack.enter_context(
                 Driver(cluster, work, chosen, _no_model, options.threads, options.cache)
             )
+            stored = _Stored(chosen, mark, sink, report)
             try:
                 driver.open()
-                places_todo = np.asarray(items.places, np.int32)
+                todo = np.asarray(items.places, np.int32)
                 # Tensors of a pack that wait for those before them would be lost with the run.
-                answers = driver.results(places_todo, in_order=isinstance(sink, PackSink))
+                answers = driver.results(todo, in_order=isinstance(sink, PackSink))
                 if isinstance(sink, PackSink):
                     stack.callback(sink.rows.close)
-                    answers = _in_order(answers, places_todo)
+                    answers = _in_order(answers, todo)
                 for places, done, _ in answers:
-                    if isinstance(sink, PackSink):
-                        _append(sink.rows, mark, done, [chosen[i].name for i in places.tolist()])
-                    elif isinstance(sink, BinSink):
-                        sink.held |= done.held
-                    failed = places[~done.is_good].tolist()
-                    failures += zip(failed, done.failures, strict=True)
-                    stats.add_stats(done.stats)
-                    report.prepared += int(done.is_good.sum())
-                    report.failures = [failure for _, failure in failures]
                     report.nodes = driver.reports
-                    _count(report, stats, sink)
+                    stored.add(places, done)
                     progress(report)
-                    if failures and options.on_error == "stop":
-                        raise ImageError(f"{failures[0][1]} (stopped at the first failure)")
+                    if report.failures and options.on_error == "stop":
+                        raise ImageError(f"{report.failures[0]} (stopped at the first failure)")
             finally:
                 report.nodes = driver.reports
                 report.threads = sum(node.threads for node in driver.reports)
-                failures.sort(key=lambda pair: pair[0])
-                report.failures = [failure for _, failure in failures]
+                stored.sort_failures()
         if isinstance(sink, BinSink):
             if driver.leaves_files:
                 sink.remove_unfinished()
@@ -89,6 +78,38 @@ def store_on(cluster: RayCluster) -> Store:
             sink.remove_unfinished(report.names)
 
     return store
+
+
+class _Stored:
+    """Counts in `report` what nodes have stored. items: all that the run is about. mark: the file
+    beside those of the nodes, see PrepWork."""
+
+    def __init__(self, items: Sequence[Item], mark: str, sink: Sink, report: PrepReport) -> None:
+        self._items, self._mark, self._sink, self._report = items, mark, sink, report
+        self._failures: list[tuple[int, Failure]] = []
+        self._stats = Stats()
+
+    def add(self, places: Places, done: Done) -> None:
+        """Takes what became of the images at `places`; adds the rows of a pack to it."""
+        sink, report, stats = self._sink, self._report, self._stats
+        if isinstance(sink, PackSink):
+            names = [self._items[i].name for i in places.tolist()]
+            _append(sink.rows, self._mark, done, names)
+        elif isinstance(sink, BinSink):
+            sink.held |= done.held
+        failed = places[~done.is_good].tolist()
+        self._failures += zip(failed, done.failures, strict=True)
+        report.failures += done.failures
+        stats.add_stats(done.stats)
+        report.prepared += int(done.is_good.sum())
+        report.nbytes_in = stats.nbytes_in
+        report.nbytes_out = report.prepared * sink.nbytes_each
+        report.stage_seconds, report.decoders = stats.stage_seconds, stats.decoders
+
+    def sort_failures(self) -> None:
+        """Puts the report's failures into source order; call this after the last answer."""
+        self._failures.sort(key=lambda pair: pair[0])
+        self._report.failures = [failure for _, failure in self._failures]
 
 
 def _in_order(answers: Iterator[Answer], places: Places) -> Iterator[Answer]:
@@ -118,12 +139,6 @@ def _append(rows: NamedRows, mark: str, done: Done, names: Sequence[str]) -> Non
     with write_errors(path):
         path.unlink()
         names_path(path).unlink()
-
-
-def _count(report: PrepReport, stats: Stats, sink: Sink) -> None:
-    report.nbytes_in = stats.nbytes_in
-    report.nbytes_out = report.prepared * sink.nbytes_each
-    report.stage_seconds, report.decoders = stats.stage_seconds, stats.decoders
 
 
 def _no_model() -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ throughput from host to host."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -81,52 +82,11 @@ def run(args: argparse.Namespace) -> int:
             from zoofast.report.bench import bench_report
     search = args.max_latency is not None and not args.batchsize and "{bs}" not in args.model
     sizes = args.batchsize or ([1] if search else SIZES)
-    names = dict.fromkeys(_model(args, size) for size in sizes)
-    arguments.check_files(
-        [("--markdown", args.markdown), ("--json", args.json), ("--report", args.report)],
-        [("--model", name) for name in names if args.backend not in WITHOUT_FILE],
-    )
-    if args.backend not in WITHOUT_FILE:
-        absent = [name for name in names if not Path(name).is_file()]
-        if absent:
-            raise BackendError(f"{', '.join(absent)}: no such model file")
-    rows: list[dict[str, Any]] = []
-    failures: dict[int, str] = {}
-    is_incomplete = False
-    try:
-        if search:
-            _search(args, rows, failures)
-        else:
-            with progress("bench", len(sizes), args.quiet) as meter:
-                for size in sizes:
-                    _try(args, size, rows, failures)
-                    meter.advance(1)
-            is_incomplete = bool(failures)
-    except DeviceTimeoutError as error:
-        done = {row["batchsize"] for row in rows}
-        failures |= {size: str(error) for size in sizes if size not in done | failures.keys()}
-        is_incomplete = True
-    if not rows:  # one reason may be that of all batch sizes
-        raise BackendError(f"{args.model}: {'; '.join(dict.fromkeys(failures.values()))}")
-    within = None
-    if args.max_latency is not None:
-        within = _best_within(rows, args.max_latency)
-    best = max(rows, key=lambda row: float(row["images_per_second"]))
-    if within is not None:
-        best = next(row for row in rows if row["batchsize"] == within["batchsize"])
-    for row in rows:
-        row["best"] = row is best
-    notes = [note for row in rows for note in row.pop("notes") if row is best]
-    numbers = {
-        "model": args.model,
-        "device": args.device,
-        "loop": None if args.duration else args.loop,
-        "duration": args.duration,
-        "rows": rows,
-        "failures": {str(size): why for size, why in failures.items()},
-        **({} if args.max_latency is None else {"max_latency_ms": args.max_latency}),
-        **({} if args.max_latency is None else {"best_within": within}),
-    }
+    _check_arguments(args, sizes)
+    rows, failures, is_complete = _measure_all(args, sizes, search)
+    within = None if args.max_latency is None else _best_within(rows, args.max_latency)
+    notes = _mark_best(rows, within)
+    numbers = _numbers(args, rows, failures, within)
     if args.markdown:
         write_result(args.markdown, _markdown(rows))
     if args.json:
@@ -145,8 +105,85 @@ def run(args: argparse.Namespace) -> int:
     elif args.max_latency is not None:
         warn(f"no batch size has a p99 latency of at most {args.max_latency:g} ms")
     _warn_of_failures(failures)
-    # A size that cannot be run ends a search as a size beyond the limit does: it is complete.
-    return 1 if is_incomplete or (args.max_latency is not None and within is None) else 0
+    return 0 if is_complete and (args.max_latency is None or within is not None) else 1
+
+
+def _check_arguments(args: argparse.Namespace, sizes: Sequence[int]) -> None:
+    """Raises what `check_files` raises, and BackendError for models that are not there."""
+    if args.backend in WITHOUT_FILE:
+        models: list[str] = []
+    else:
+        models = list(dict.fromkeys(_model(args, size) for size in sizes))
+    arguments.check_files(
+        [("--markdown", args.markdown), ("--json", args.json), ("--report", args.report)],
+        [("--model", model) for model in models],
+    )
+    absent = [model for model in models if not Path(model).is_file()]
+    if absent:
+        raise BackendError(f"{', '.join(absent)}: no such model file")
+
+
+def _measure_all(
+    args: argparse.Namespace, sizes: Sequence[int], search: bool
+) -> tuple[list[dict[str, Any]], dict[int, str], bool]:
+    """A row for each batch size that could be measured; batch size -> why it could not; whether
+    all is measured that was asked for. search: sizes up to LARGEST, as --max-latency asks.
+
+    Raises BackendError if there is no row.
+    """
+    rows: list[dict[str, Any]] = []
+    failures: dict[int, str] = {}
+    is_complete = True
+    try:
+        if search:
+            # A size that cannot be run ends a search as a size beyond the limit does.
+            _search(args, rows, failures)
+        else:
+            with progress("bench", len(sizes), args.quiet) as meter:
+                for size in sizes:
+                    _try(args, size, rows, failures)
+                    meter.advance(1)
+            is_complete = not failures
+    except DeviceTimeoutError as error:
+        done = {row["batchsize"] for row in rows}
+        failures |= {size: str(error) for size in sizes if size not in done | failures.keys()}
+        is_complete = False
+    if not rows:  # one reason may be that of all batch sizes
+        raise BackendError(f"{args.model}: {'; '.join(dict.fromkeys(failures.values()))}")
+    return rows, failures, is_complete
+
+
+def _mark_best(rows: list[dict[str, Any]], within: dict[str, Any] | None) -> list[str]:
+    """Sets "best" in each row, and takes "notes" out of it; returns those of the best row.
+
+    The best row has the size of `within`, see `_best_within`; without it, the best throughput.
+    """
+    best = max(rows, key=lambda row: float(row["images_per_second"]))
+    if within is not None:
+        best = next(row for row in rows if row["batchsize"] == within["batchsize"])
+    for row in rows:
+        row["best"] = row is best
+    return [note for row in rows for note in row.pop("notes") if row is best]
+
+
+def _numbers(
+    args: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    failures: dict[int, str],
+    within: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What --json writes."""
+    numbers = {
+        "model": args.model,
+        "device": args.device,
+        "loop": None if args.duration else args.loop,
+        "duration": args.duration,
+        "rows": rows,
+        "failures": {str(size): why for size, why in failures.items()},
+    }
+    if args.max_latency is not None:
+        numbers |= {"max_latency_ms": args.max_latency, "best_within": within}
+    return numbers
 
 
 def _warn_of_failures(failures: dict[int, str]) -> None:

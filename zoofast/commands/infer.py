@@ -28,6 +28,7 @@ from zoofast.inference.backends import WITHOUT_FILE
 
 if TYPE_CHECKING:
     from zoofast.inference.folder import FolderRun
+    from zoofast.inference.job import InferJob
 
 MAX_SHOWN = 5  # failures on the screen; --json has all
 
@@ -125,42 +126,74 @@ def _check_inputs_elsewhere(
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.commands import recipe_source
-    from zoofast.inference import ais_bench
-    from zoofast.inference.folder import infer_folder
-    from zoofast.inference.inputs import images_of_samples, is_input_file, list_groups, recipe_of
-    from zoofast.inference.job import InferJob
+    from zoofast.inference.inputs import list_groups
     from zoofast.inference.outputs import open_folder
-    from zoofast.inference.spec import ModelSpec
+
+    _check_arguments(args)
+    files, further = list_groups(args.input) if args.input else (None, {})
+    folder = open_folder(args.output, args.output_dirname) if args.output else None
+    if folder is not None and files:
+        _check_inputs_elsewhere(files, further, folder)
+    job = _job(args, files, further, folder)
+    try:
+        folder_run = _infer(args, job)
+    except KeyboardInterrupt:
+        if folder is None or files is None:
+            raise
+        _print_interrupted(args, folder)
+        return INTERRUPTED
+    _print_devices(args, folder_run)
+    folder_run.write_summaries(sys.argv)
+    if args.json:
+        write_json(args.json, folder_run.as_dict())
+    print_summary(folder_run, None if files is None else len(files))
+    for reason in folder_run.lost_devices.values():
+        warn(f"{reason}; the other devices computed its files")
+    return 1 if folder_run.failures or folder_run.lost_devices else 0
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Raises OutputError for options that need others, and what `check_files` raises."""
+    from zoofast.inference.inputs import is_input_file
 
     if args.output_dirname and not args.output:
         raise OutputError("--output_dirname needs --output, the folder to make it in")
     if args.resume and not (args.output and args.output_dirname and args.input):
         raise OutputError("--resume needs --input, --output and --output_dirname")
-    without_file = args.backend in WITHOUT_FILE
     inputs = args.input.split(",") if args.input else []
     arguments.check_files(
         [("--json", args.json)],
         [
-            ("--model", None if without_file else args.model),
+            ("--model", None if args.backend in WITHOUT_FILE else args.model),
             *(("--input", file) for file in inputs),
             *(arguments.ReadFolder("--input", each, is_input_file) for each in inputs),
             ("--recipe", args.recipe),
         ],
     )
-    files, further = list_groups(args.input) if args.input else (None, {})
-    folder = open_folder(args.output, args.output_dirname) if args.output else None
-    if folder is not None and files:
-        _check_inputs_elsewhere(files, further, folder)
+
+
+def _job(
+    args: argparse.Namespace,
+    files: list[str] | None,
+    further: Mapping[str, tuple[str, ...]],
+    folder: Path | None,
+) -> InferJob:
+    """What is to be computed. files: None without --input. further: of each file, the files of the
+    model's further inputs. folder: of the results."""
+    from zoofast.commands import recipe_source
+    from zoofast.inference.job import InferJob
+    from zoofast.inference.spec import ModelSpec
+
     recipe = recipe_source.load_if_given(args)
-    job = InferJob(
-        ModelSpec(
-            args.model,
-            args.backend,
-            batch=args.batchsize or args.dymBatch or None,
-            provider=args.provider,
-            dynamic=dynamic_of(args, recipe),
-        ),
+    spec = ModelSpec(
+        args.model,
+        args.backend,
+        batch=args.batchsize or args.dymBatch or None,
+        provider=args.provider,
+        dynamic=dynamic_of(args, recipe),
+    )
+    return InferJob(
+        spec,
         files,
         further,
         images_per_file=args.images_per_file,
@@ -172,39 +205,36 @@ def run(args: argparse.Namespace) -> int:
         on_error=args.on_error,
         recipe=recipe,
     )
-    try:
-        with progress("infer", len(files or []), args.quiet or files is None) as meter:
-            folder_run = infer_folder(
-                job,
-                args.device,
-                source=args.input,
-                images=images_of_samples(args.input) if args.input else None,
-                recipe=recipe_of(args.input) if args.input else None,
-                resume=args.resume,
-                timeout=args.device_timeout,
-                begin=meter.begin,
-                progress=meter.advance,
-                lost=lambda device, reason: warn(f"{reason}; the other devices go on"),
-            )
-    except KeyboardInterrupt:
-        if folder is None or files is None:
-            raise
-        _print_interrupted(args, folder)
-        return INTERRUPTED
-    runs = folder_run.runs
-    for device_run in runs:
+
+
+def _infer(args: argparse.Namespace, job: InferJob) -> FolderRun:
+    from zoofast.inference.folder import infer_folder
+    from zoofast.inference.inputs import images_of_samples, recipe_of
+
+    with progress("infer", len(job.files or []), args.quiet or job.files is None) as meter:
+        return infer_folder(
+            job,
+            args.device,
+            source=args.input,
+            images=images_of_samples(args.input) if args.input else None,
+            recipe=recipe_of(args.input) if args.input else None,
+            resume=args.resume,
+            timeout=args.device_timeout,
+            begin=meter.begin,
+            progress=meter.advance,
+            lost=lambda device, reason: warn(f"{reason}; the other devices go on"),
+        )
+
+
+def _print_devices(args: argparse.Namespace, folder_run: FolderRun) -> None:
+    """What ais_bench prints of each device, and of several together."""
+    from zoofast.inference import ais_bench
+
+    for device_run in folder_run.runs:
         if device_run.report.times.compute:
-            lines = ais_bench.summary_lines(device_run.report, args.display_all_summary)
-            say(*lines)
-    if len(runs) > 1:
-        say(*ais_bench.device_lines(runs))
-    folder_run.write_summaries(sys.argv)
-    if args.json:
-        write_json(args.json, folder_run.as_dict())
-    print_summary(folder_run, None if files is None else len(files))
-    for reason in folder_run.lost_devices.values():
-        warn(f"{reason}; the other devices computed its files")
-    return 1 if folder_run.failures or folder_run.lost_devices else 0
+            say(*ais_bench.summary_lines(device_run.report, args.display_all_summary))
+    if len(folder_run.runs) > 1:
+        say(*ais_bench.device_lines(folder_run.runs))
 
 
 def _print_interrupted(args: argparse.Namespace, folder: Path) -> None:

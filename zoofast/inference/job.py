@@ -202,11 +202,10 @@ class InferJob:
     """All that one device does in a run. It can be pickled for another process.
 
     files: None for pure inference. further: of each file, the files of the model's further inputs.
-    images_per_file: None: found by the size of the files. folder:
-    where results go; None: no results are written. parts: the folder of unfinished results; None:
-    beside the results.
-    recipe: a recipe whose tensors the model must take. check_fit: a job of which no
-    file fits the model is an error.
+    images_per_file: None: found by the size of the files. folder: where results go; None: no
+    results are written. parts: the folder of unfinished results; None: beside the results. recipe:
+    a recipe whose tensors the model must take. check_fit: a job of which no file fits the model is
+    an error.
     """
 
     spec: ModelSpec

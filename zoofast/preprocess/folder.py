@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoofast.base.by_name import NameIndex
 from zoofast.base.checks import ON_ERROR, check_least, check_one_of
@@ -280,12 +281,7 @@ def _prepare_locked(
     store: Store,
 ) -> PrepReport:
     items = choose(source, options.limit, options.shard)
-    counts = len(source.items), len(items), len(source.skipped)
-    report = PrepReport(recipe, source.where, os.fspath(folder), options, *counts)
-    report.threads = options.threads or usable_cpus()
-    report.bins, dropped = _bins(items, options)
-    report.names = Strings(item.name for item in items if item.problem is None)
-    report.unnamed = [i for i, item in enumerate(items) if item.problem is not None]
+    report, dropped = _new_report(source, items, folder, recipe, options)
     side = _side_file(options, report, labels)
     earlier = _earlier_run(folder, recipe, options, report.bins)
     replaced: Sequence[str] | None = None
@@ -295,15 +291,12 @@ def _prepare_locked(
     failed = earlier.failed if earlier is not None else frozenset()
     sink = open_sink(options.format, folder, recipe, options.packing, report.bins, failed)
     items = items[: len(items) - len(dropped)]
-    todo = Selection(items, np.arange(len(items), dtype=np.int32))
+    is_todo = np.ones(len(items), bool)
     if earlier is not None:  # without a manifest nobody knows what the files in the folder hold
-        if report.names != earlier.names:
-            is_new = NameIndex(earlier.names).places(report.names) < 0
-            report.names = Strings(chain(earlier.names, compress(report.names, is_new)))
+        _add_names(report, earlier)
         del earlier  # its names take memory
-        completed = zip(items, sink.completed(items, report.names), strict=True)
-        is_todo = (item.problem is not None or not done for item, done in completed)
-        todo = Selection.where(items, np.fromiter(is_todo, bool, len(items)))
+        is_todo = _is_todo(items, sink, report)
+    todo = Selection.where(items, is_todo)
     report.resumed = len(items) - len(todo)
     needed = len(todo) * sink.space_each
     if replaced is not None:
@@ -318,14 +311,10 @@ def _prepare_locked(
         del replaced  # its names take memory
     write_manifest(folder, report.content())
     progress(report)
-    begin = time.monotonic()
-    try:
+    with _ending(report, folder) as begin:
         store(source, todo, options, sink, report, progress)
         if dropped:
-            reason = _dropped_reason(len(dropped), options)
-            report.failures += [
-                Failure(item.name, item.path, "no full bin", reason) for item in dropped
-            ]
+            report.failures += _without_bin(dropped, options)
             progress(report)
         if report.failures:
             write_manifest(folder, report.content())  # before the bins that lack an image
@@ -336,6 +325,43 @@ def _prepare_locked(
         report.state = "complete"
         if options.verify:
             report.verified = _verify(source, items, folder, report)
+    return report
+
+
+def _new_report(
+    source: Source, items: Sequence[Item], folder: Path, recipe: Recipe, options: PrepOptions
+) -> tuple[PrepReport, list[Item]]:
+    """The report of a run that has not begun; and the items that `_bins` leaves out."""
+    counts = len(source.items), len(items), len(source.skipped)
+    report = PrepReport(recipe, source.where, os.fspath(folder), options, *counts)
+    report.threads = options.threads or usable_cpus()
+    report.bins, dropped = _bins(items, options)
+    report.names = Strings(item.name for item in items if item.problem is None)
+    report.unnamed = [i for i, item in enumerate(items) if item.problem is not None]
+    return report, dropped
+
+
+def _add_names(report: PrepReport, earlier: Manifest) -> None:
+    """The folder is about the images of the earlier run, too."""
+    if report.names != earlier.names:
+        is_new = NameIndex(earlier.names).places(report.names) < 0
+        report.names = Strings(chain(earlier.names, compress(report.names, is_new)))
+
+
+def _is_todo(items: Sequence[Item], sink: Sink, report: PrepReport) -> NDArray[np.bool_]:
+    """(n,): for which of `items` an earlier run has stored no tensor."""
+    completed = zip(items, sink.completed(items, report.names), strict=True)
+    is_todo = (item.problem is not None or not done for item, done in completed)
+    return np.fromiter(is_todo, bool, len(items))
+
+
+@contextmanager
+def _ending(report: PrepReport, folder: Path) -> Iterator[float]:
+    """Writes the manifest at the end, in which the run is "interrupted" unless it has set that it
+    is "complete". Yields when the run began, in monotonic seconds."""
+    begin = time.monotonic()
+    try:
+        yield begin
     finally:
         if report.state != "complete":
             report.seconds = time.monotonic() - begin
@@ -345,7 +371,6 @@ def _prepare_locked(
         except OutputError:
             if report.state == "complete":
                 raise
-    return report
 
 
 def check_space(folder: Path, needed: int, cure: str) -> None:
@@ -372,10 +397,13 @@ def _verify(source: Source, items: Sequence[Item], folder: Path, report: PrepRep
     )
 
 
-def _dropped_reason(count: int, options: PrepOptions) -> str:
-    return (
-        f"the last bin would hold {count} of {options.packing.images} images; --fill zero keeps it"
+def _without_bin(dropped: Sequence[Item], options: PrepOptions) -> list[Failure]:
+    """The failures of the images that do not fill a bin."""
+    reason = (
+        f"the last bin would hold {len(dropped)} of {options.packing.images} images; --fill zero "
+        "keeps it"
     )
+    return [Failure(item.name, item.path, "no full bin", reason) for item in dropped]
 
 
 def _side_file(options: PrepOptions, report: PrepReport, labels: Mapping[str, int]) -> bytes | None:

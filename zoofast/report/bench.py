@@ -24,21 +24,62 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
     """The page of a benchmark. numbers: the content of `zoofast bench --json`."""
     rows = sorted(numbers["rows"], key=lambda row: int(row["batchsize"]))
     best = next(row for row in rows if row["best"])
-    limit, within = numbers.get("max_latency_ms"), numbers.get("best_within")
+    within = numbers.get("best_within")
+    sections = [_batch_sizes(rows), _host_to_host(rows)]
+    if numbers["failures"]:
+        failed = {f"batch size {size}": why for size, why in numbers["failures"].items()}
+        sections.append(Section("Not measured", [Facts(failed)]))
+    effort = f"{numbers['loop']} executions" if numbers["loop"] else f"{numbers['duration']:g} s"
+    run = {"model": str(numbers["model"]), "each measurement": effort}
+    sections.append(about(command, more=run))
+    return ReportData(
+        "Benchmark",
+        f"{numbers['model']} · device {numbers['device']}",
+        _figures(best, within),
+        _summary(best, within, numbers.get("max_latency_ms"), len(rows)),
+        sections,
+    )
+
+
+def _figures(best: Mapping[str, Any], within: Mapping[str, Any] | None) -> list[Figure]:
+    """best: the row of the best batch size; within: the best measurement within the limit of the
+    latency, None without a limit, or where there is none."""
     if within is None:
-        figures = [
+        return [
             Figure("best throughput", best["images_per_second"], "images/s"),
             Figure("at batch size", best["batchsize"]),
             Figure("median latency at this size", best["latency_ms"]["median"], "ms", 3),
         ]
-    else:
-        note = "from host to host"
-        figures = [
-            Figure("throughput", within["images_per_second"], "images/s", note=note),
-            Figure("at batch size", within["batchsize"]),
-            Figure("at concurrency", within["concurrency"]),
-            Figure("p99 latency", within["host_latency_ms"]["p99"], "ms", 3, note),
+    note = "from host to host"
+    return [
+        Figure("throughput", within["images_per_second"], "images/s", note=note),
+        Figure("at batch size", within["batchsize"]),
+        Figure("at concurrency", within["concurrency"]),
+        Figure("p99 latency", within["host_latency_ms"]["p99"], "ms", 3, note),
+    ]
+
+
+def _summary(
+    best: Mapping[str, Any], within: Mapping[str, Any] | None, limit: float | None, count: int
+) -> list[str]:
+    """limit: of the latency, in milliseconds; None: not asked for. count: of batch sizes."""
+    if within is not None:
+        return [
+            f"{within['images_per_second']:,.0f} images/s from host to host at batch size "
+            f"{within['batchsize']} and concurrency {within['concurrency']}: the best with a p99 "
+            f"latency of at most {limit:g} ms."
         ]
+    summary = [
+        f"{best['images_per_second']:,.0f} images/s at batch size {best['batchsize']}, the best "
+        f"of {count}."
+    ]
+    if limit is not None:
+        summary.insert(0, f"No batch size has a p99 latency of at most {limit:g} ms.")
+    return summary
+
+
+def _batch_sizes(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """Throughput and latency of the device alone, at each batch size."""
     sizes = [row["batchsize"] for row in rows]
     throughput = Lines(
         "Throughput",
@@ -75,28 +116,7 @@ def bench_report(numbers: Mapping[str, Any], command: Sequence[str]) -> ReportDa
         ],
         "Throughput is the batch size over the mean time on the device, as ais_bench counts it.",
     )
-    sections = [Section("Batch sizes", [throughput, latency, table]), _host_to_host(rows)]
-    if numbers["failures"]:
-        failed = {f"batch size {size}": why for size, why in numbers["failures"].items()}
-        sections.append(Section("Not measured", [Facts(failed)]))
-    summary = [
-        f"{best['images_per_second']:,.0f} images/s at batch size {best['batchsize']}, the best "
-        f"of {len(rows)}."
-    ]
-    if limit is not None and within is None:
-        summary.insert(0, f"No batch size has a p99 latency of at most {limit:g} ms.")
-    elif within is not None:
-        summary = [
-            f"{within['images_per_second']:,.0f} images/s from host to host at batch size "
-            f"{within['batchsize']} and concurrency {within['concurrency']}: the best with a p99 "
-            f"latency of at most {limit:g} ms."
-        ]
-    effort = f"{numbers['loop']} executions" if numbers["loop"] else f"{numbers['duration']:g} s"
-    run = {"model": str(numbers["model"]), "each measurement": effort}
-    sections.append(about(command, more=run))
-    return ReportData(
-        "Benchmark", f"{numbers['model']} · device {numbers['device']}", figures, summary, sections
-    )
+    return Section("Batch sizes", [throughput, latency, table])
 
 
 def _host_to_host(rows: Sequence[Mapping[str, Any]]) -> Section:
