@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -164,18 +165,65 @@ class OverDisk:
                 raise BenchmarkError("the result.json of eval differs from that of score")
 
 
-def row(name: str, timing: Timing, verdict: str = "") -> list[str]:
-    return [name, *timing.milliseconds(), f"{1 / timing.median:,.0f}", verdict]
+@dataclass
+class Results:
+    """Timings and ratios by name, the rows of the table, and the rows beyond their limit."""
+
+    timings: dict[str, Timing] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    rows: list[list[str]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+    def time(self, names: Sequence[str]) -> list[Timing]:
+        """New timings with these names."""
+        timings = [Timing() for _ in names]
+        self.timings |= zip(names, timings, strict=True)
+        return timings
+
+    def add(self, title: str, name: str, verdict: str = "", is_missed: bool = False) -> None:
+        """Adds the row of the timing `name`."""
+        timing = self.timings[name]
+        rate = f"{1 / timing.median:,.0f}"
+        self.rows.append([title, *timing.milliseconds(), rate, verdict])
+        if is_missed:
+            self.missed.append(title)
 
 
 def run(args: argparse.Namespace) -> int:
     images, note = find_images(args.images, args.limit), load_note()
-    source = source_of(images.paths, args.count)
-    host, guess = Timing(), Timing()
+    results, model = Results(), ""
+    on_simulated_npus(source_of(images.paths, args.count), args.rounds, results)
+    if args.model:
+        on_ort(images.paths, args, results)
+        model = (
+            f"; ONNX Runtime with {Path(args.model).name}, batch {DEFAULT_BATCH}, in memory "
+            f"{REPEATS} times over the images, by commands once"
+        )
+    table = Table(["", "ms/image", "min…max", "images/s", ""], results.rows)
+    about = (
+        f"{images.description}, repeated to {args.count}, {RECIPE.name}, batch {BATCH}, "
+        f"{counted(usable_cpus(), 'thread')}; medians of {args.rounds} rounds{model}; "
+        f"{conditions(note)}"
+    )
+    figures = {name: timing.as_dict() for name, timing in results.timings.items()}
+    missed = results.missed
+    limits = (
+        f"The limits are {MIN_OF_DEVICE:.0%} of the device's rate in this process, "
+        f"{MIN_OF_HOST:.0%} of the host's, and {MAX_OF_SUM:.2f}× the sum."
+    )
+    verdict = f"Slower than the limit: {'; '.join(missed)}." if missed else "No row is slower."
+    numbers = {"timings": figures, "ratios": results.ratios}
+    publish(args, "stream", {"Streaming": table}, about, numbers, [f"{limits} {verdict}"])
+    return 1 if missed else 0
+
+
+def on_simulated_npus(source: Source, rounds: int, results: Results) -> None:
+    """Adds what NPUs of half the host's rate and of twice that rate compute."""
+    guess = Timing()
     prepare(source, Timing())  # reads the files into the page cache
     prepare(source, guess)
     rate = 1 / guess.median
-    half, process, twice = Timing(), Timing(), Timing()
+    host, half, process, twice = results.time(["host", "half", "process", "twice"])
     slow, fast = simulated(rate / 2), simulated(rate * 2)
     in_turn(
         [
@@ -184,91 +232,30 @@ def run(args: argparse.Namespace) -> int:
             partial(evaluate_all, source, InProcess(slow, "sim"), process),
             partial(evaluate_all, source, ModelSpec(fast, "sim"), twice),
         ],
-        args.rounds,
+        rounds,
         "stream",
     )
-    device = Timing([2 / rate] * args.rounds)
-    ratios = {
-        "of the device": 1 / half.ratio_to(device),
-        "of the device, in a process": 1 / process.ratio_to(device),
-        "of the host": 1 / twice.ratio_to(host),
+    device = Timing([2 / rate] * rounds)
+    of_device, in_process = 1 / half.ratio_to(device), 1 / process.ratio_to(device)
+    of_host = 1 / twice.ratio_to(host)
+    results.ratios |= {
+        "of the device": of_device,
+        "of the device, in a process": in_process,
+        "of the host": of_host,
     }
-    rows = [
-        row("the Loader alone", host),
-        row("NPU of half that rate", half, f"{ratios['of the device']:.1%} of the device's rate"),
-        row(
-            "the same, in its own process",
-            process,
-            f"{ratios['of the device, in a process']:.1%} of the device's rate",
-        ),
-        row("NPU of twice that rate", twice, f"{ratios['of the host']:.1%} of the host's rate"),
-    ]
-    is_missed = {
-        "NPU of half that rate": ratios["of the device"] < MIN_OF_DEVICE,
-        "NPU of twice that rate": ratios["of the host"] < MIN_OF_HOST,
-    }
-    timings = {"host": host, "half": half, "process": process, "twice": twice}
-    if args.model:
-        more = on_ort(images.paths, args, timings)
-        ratios |= more
-        rows += [
-            row("preprocessing alone", timings["prep"]),
-            row("ONNX Runtime alone", timings["infer"]),
-            row("the same, one batch per core", timings["concurrent"]),
-            row(
-                "both, streamed",
-                timings["both"],
-                f"{more['of the sum in memory']:.2f}× the sum with ONNX Runtime alone, "
-                f"{more['of the sum with concurrency']:.2f}× with one batch per core",
-            ),
-            row(
-                "three commands, over the disk",
-                timings["disk"],
-                f"{timings['disk'].ratio_to(timings['command']):.2f}× as long, "
-                f"{more['written'] / 1e6:,.0f} MB written",
-            ),
-            row("of these, prep and infer", timings["two commands"]),
-            row(
-                "one command, streamed",
-                timings["command"],
-                f"{more['of the sum']:.2f}× prep and infer, nothing written",
-            ),
-        ]
-        is_missed |= {
-            "both, streamed": more["of the sum in memory"] > MAX_OF_SUM,
-            "one command, streamed": more["of the sum"] > MAX_OF_SUM,
-        }
-    table = Table(["", "ms/image", "min…max", "images/s", ""], rows)
-    model = ""
-    if args.model:
-        name = Path(args.model).name
-        model = (
-            f"; ONNX Runtime with {name}, batch {DEFAULT_BATCH}, in memory {REPEATS} times "
-            "over the images, by commands once"
-        )
-    about = (
-        f"{images.description}, repeated to {args.count}, {RECIPE.name}, batch {BATCH}, "
-        f"{counted(usable_cpus(), 'thread')}; medians of {args.rounds} rounds{model}; "
-        f"{conditions(note)}"
-    )
-    figures = {name: timing.as_dict() for name, timing in timings.items()}
-    missed = [name for name, is_too_slow in is_missed.items() if is_too_slow]
-    limits = (
-        f"The limits are {MIN_OF_DEVICE:.0%} of the device's rate in this process, "
-        f"{MIN_OF_HOST:.0%} of the host's, and {MAX_OF_SUM:.2f}× the sum."
-    )
-    verdict = f"Slower than the limit: {'; '.join(missed)}." if missed else "No row is slower."
-    numbers = {"timings": figures, "ratios": ratios}
-    publish(args, "stream", {"Streaming": table}, about, numbers, [f"{limits} {verdict}"])
-    return 1 if missed else 0
+    results.add("the Loader alone", "host")
+    verdict = "{:.1%} of the device's rate"
+    is_missed = of_device < MIN_OF_DEVICE
+    results.add("NPU of half that rate", "half", verdict.format(of_device), is_missed)
+    results.add("the same, in its own process", "process", verdict.format(in_process))
+    verdict = f"{of_host:.1%} of the host's rate"
+    results.add("NPU of twice that rate", "twice", verdict, of_host < MIN_OF_HOST)
 
 
-def on_ort(
-    paths: Sequence[Path], args: argparse.Namespace, timings: dict[str, Timing]
-) -> dict[str, float]:
-    """Fills in the timings with a real model on this machine; returns the ratios."""
-    names = ("prep", "infer", "concurrent", "both", "disk", "two commands", "command")
-    timings |= {name: Timing() for name in names}
+def on_ort(paths: Sequence[Path], args: argparse.Namespace, results: Results) -> None:
+    """Adds what a real model computes on this machine."""
+    names = ["prep", "infer", "concurrent", "both", "disk", "two commands", "command"]
+    prep, infer, concurrent, both, disk, two, command = results.time(names)
     once, source = source_of(paths, len(paths)), source_of(paths, REPEATS * len(paths))
     few, many = len(once.items), len(source.items)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -276,27 +263,41 @@ def on_ort(
         spec = ModelSpec(args.model, batch=DEFAULT_BATCH)
         in_turn(
             [
-                partial(prepare, source, timings["prep"]),
-                partial(infer_alone, args.model, many, 1, timings["infer"]),
-                partial(infer_alone, args.model, many, usable_cpus(), timings["concurrent"]),
-                partial(evaluate_all, source, spec, timings["both"]),
-                partial(over_disk.steps, timings["disk"], timings["two commands"], few),
-                partial(over_disk.stream, timings["command"], few),
+                partial(prepare, source, prep),
+                partial(infer_alone, args.model, many, 1, infer),
+                partial(infer_alone, args.model, many, usable_cpus(), concurrent),
+                partial(evaluate_all, source, spec, both),
+                partial(over_disk.steps, disk, two, few),
+                partial(over_disk.stream, command, few),
             ],
             args.rounds,
             "stream with ONNX Runtime",
         )
 
-        def of_sum(infer: str) -> float:
-            rounds = zip(*(timings[name].seconds for name in ("both", "prep", infer)), strict=True)
-            return float(statistics.median(both / (prep + infer) for both, prep, infer in rounds))
+    def of_sum(infer: Timing) -> float:
+        rounds = zip(both.seconds, prep.seconds, infer.seconds, strict=True)
+        return float(statistics.median(each / (first + then) for each, first, then in rounds))
 
-        return {
-            "of the sum in memory": of_sum("infer"),
-            "of the sum with concurrency": of_sum("concurrent"),
-            "of the sum": timings["command"].ratio_to(timings["two commands"]),
-            "written": float(over_disk.written),
-        }
+    alone, per_core, commands = of_sum(infer), of_sum(concurrent), command.ratio_to(two)
+    results.ratios |= {
+        "of the sum in memory": alone,
+        "of the sum with concurrency": per_core,
+        "of the sum": commands,
+        "written": float(over_disk.written),
+    }
+    results.add("preprocessing alone", "prep")
+    results.add("ONNX Runtime alone", "infer")
+    results.add("the same, one batch per core", "concurrent")
+    verdict = (
+        f"{alone:.2f}× the sum with ONNX Runtime alone, {per_core:.2f}× with one batch per core"
+    )
+    results.add("both, streamed", "both", verdict, alone > MAX_OF_SUM)
+    as_long = disk.ratio_to(command)
+    verdict = f"{as_long:.2f}× as long, {over_disk.written / 1e6:,.0f} MB written"
+    results.add("three commands, over the disk", "disk", verdict)
+    results.add("of these, prep and infer", "two commands")
+    verdict = f"{commands:.2f}× prep and infer, nothing written"
+    results.add("one command, streamed", "command", verdict, commands > MAX_OF_SUM)
 
 
 def main() -> int:
