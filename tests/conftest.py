@@ -18,10 +18,12 @@ from zoofast import _core
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Every run sees the same examples; HYPOTHESIS_PROFILE=explore looks for new ones.
+# Every run sees the same examples; HYPOTHESIS_PROFILE=explore looks for new ones. "few" is for runs
+# beside a whole one, with other versions or kernels.
 # No test fails because the machine is busy: older versions limit the time to draw examples, too.
 patient: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("repeatable", derandomize=True, max_examples=60, **patient)
+settings.register_profile("few", derandomize=True, max_examples=20, **patient)
 settings.register_profile("explore", max_examples=600, **patient)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
