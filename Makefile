@@ -7,9 +7,6 @@ MODEL ?=
 LABELS ?=
 SECONDS ?=
 
-# Tests start many processes, which would compile every module anew.
-export PYTHONDONTWRITEBYTECODE :=
-
 .PHONY: help demo test test-slow test-zoo lint bench fuzz asan wheels release-check install-c clean
 
 help:
@@ -43,16 +40,17 @@ demo: .venv/ready$(if $(MODEL),-infer)
 	$(PYTHON) tools/demo.py $(IMAGES) $(if $(MODEL),--model $(MODEL)) $(if $(LABELS),--labels $(LABELS))
 
 # One process more than CPUs, since tests of hung devices and killed runs wait.
-test: .venv/ready-test
-	$(PYTHON) -m pytest -q -n $$(n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist worksteal \
-		-m "not slow"
+PYTEST = $(PYTHON) -m pytest -q -n $$(n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist worksteal
 
-.venv/ready-slow: $(SOURCES)
-	sh tools/setup.sh dev timm hf test-remote ray
-	@touch $@ .venv/ready .venv/ready-test
+test: .venv/ready-test
+	$(PYTEST) -m "not slow"
+
+.venv/ready-slow: .venv/ready-test
+	sh tools/setup.sh --add timm hf test-remote ray
+	@touch $@
 
 test-slow: .venv/ready-slow
-	$(PYTHON) -m pytest -q -n $$(nproc) --dist worksteal -m slow
+	$(PYTEST) -m slow
 
 test-zoo: .venv/ready-test
 	ZOOFAST_TEST_ZOO=all $(PYTHON) -m pytest -q tests/preprocess/test_zoo.py

@@ -18,6 +18,13 @@ from zoofast import _core
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests start many processes on few CPUs. Each would start a thread per CPU for linear algebra,
+# which takes as long as all else of NumPy's import, and, where the environment says so, compile
+# every module anew.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Every run sees the same examples; HYPOTHESIS_PROFILE=explore looks for new ones. "few" is for runs
 # beside a whole one, with other versions or kernels.
 # No test fails because the machine is busy: older versions limit the time to draw examples, too.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets zoofast up in .venv: sh tools/setup.sh [EXTRA ...]   (extras of pyproject.toml)
 # What the system lacks is installed through apt when root, else named in one line. With --system,
-# nothing else is done.
+# nothing else is done. With --add, the extras are installed beside "dev", without building anew.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -40,21 +40,31 @@ if [ "${1-}" = --system ]; then
     exit
 fi
 
-[ -x .venv/bin/python ] || python3 -m venv .venv
-extras=$(echo "$*" | tr ' ' ',')
-echo "building zoofast${extras:+ with extras $extras}; log in .venv/setup.log"
 install() {
     .venv/bin/python -m pip install --disable-pip-version-check "$@" >>.venv/setup.log 2>&1 || {
         tail -n 40 .venv/setup.log >&2
         exit 1
     }
 }
+# torchvision and pretrainedmodels would ask for a torch of their own choice.
+torch=torch==2.13.0 torchvision=torchvision==0.28.0
+
+if [ "${1-}" = --add ]; then
+    shift
+    extras=$(echo "$*" | tr ' ' ',')
+    echo "adding the extras $extras; log in .venv/setup.log"
+    install --no-compile "zoofast[$extras]" "$torch" "$torchvision"
+    exit
+fi
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+extras=$(echo "$*" | tr ' ' ',')
+echo "building zoofast${extras:+ with extras $extras}; log in .venv/setup.log"
 case " $* " in
 *" dev "*)
     # Python compiles what is imported; to compile all of torch beforehand takes far longer.
-    # torchvision and pretrainedmodels would ask for a torch of their own choice. What builds comes
-    # first: without --no-build-isolation, pip installs it once more for each package it builds.
-    torch=torch==2.13.0 torchvision=torchvision==0.28.0
+    # What builds comes first: without --no-build-isolation, pip installs it once more for each
+    # package it builds.
     install --no-compile 'setuptools>=77' 'cython>=3.1' "$torch"
     install --no-compile --no-build-isolation --no-deps \
         "$torchvision" pretrainedmodels munch tqdm six

@@ -83,7 +83,7 @@ def build(made: once.Once, kind: str = "") -> Emulator:
     if shutil.which("g++") is None:
         pytest.skip("the emulation of ACL needs g++")
 
-    if "ACLEMU_OUT" in os.environ:  # a build that outlives the run, made anew if it is old
+    if "ACLEMU_OUT" in os.environ:  # a build for several runs
         made = once.Once(Path(os.environ["ACLEMU_OUT"]).absolute())
 
     def make(folder: Path) -> None:
