@@ -21,6 +21,7 @@ import tarfile
 import time
 import uuid
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -57,7 +58,9 @@ def main() -> None:
     epoch = int(run("git", "show", "-s", "--format=%ct", "HEAD"))
     if run("git", "status", "--porcelain").strip():
         print("wheels: the working tree has changes that are not committed; HEAD is built")
-    built = [build(WORK / name, commit, epoch) for name in ("first", "again in another folder")]
+    folders = [WORK / name for name in ("first", "again in another folder")]
+    with ThreadPoolExecutor() as pool:
+        built = list(pool.map(lambda folder: build(folder, commit, epoch), folders))
     for first, again in zip(*built, strict=True):
         if first.read_bytes() != again.read_bytes():
             fail(f"{first.name}: a second build of {commit} made other bytes: {again}")
@@ -90,7 +93,7 @@ def build(folder: Path, commit: str, epoch: int) -> list[Path]:
     source = folder / sdist.name.removesuffix(".tar.gz")
     wheels = []
     for machine in MACHINES:
-        print(f"building for {machine}", flush=True)
+        print(f"building for {machine} in '{folder.name}'", flush=True)
         command = [sys.executable, "setup.py", "-q", "bdist_wheel", "-d", folder]
         run(
             *command,

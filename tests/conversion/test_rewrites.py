@@ -254,7 +254,7 @@ def test_int32_bounds_and_lists_in_constant_nodes():
     merged(g.model(out), gone=1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.data())
 def test_generated_chains_compute_the_same(data):
     """Random chains, some with a second consumer, an output or a Relu between the Slices."""

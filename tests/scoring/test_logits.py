@@ -17,6 +17,8 @@ from zoofast.scoring.results import read_logits
 anything = st.integers(0, 2**32 - 1).map(lambda bits: np.uint32(bits).view(np.float32))
 scores = st.floats(-1e4, 1e4, width=32).map(np.float32) | anything
 
+EXAMPLES = settings().max_examples  # of the profile in use
+
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     nan = np.isnan(a)
@@ -40,7 +42,7 @@ specials = st.sampled_from(["nan", "-nan", "inf", "-inf", "Infinity", "NaN", "IN
 @example(["9007199254740993", "9007199254740992e22", "1e-400", "1e400", "-0", "0.000000"])
 @example(["123456789012345678901234567890." + "1" * 100])
 @example(["-1.000000", "12.345678", "1234567.000001", "12345678.000001", "-123456.654321"] * 4)
-@settings(max_examples=200)
+@settings(max_examples=4 * EXAMPLES)
 def test_parse_equals_numpy(isa: str, tokens: list[str]) -> None:
     with np.errstate(over="ignore"):
         expected = numpy_parse(tokens)
@@ -152,7 +154,7 @@ def test_levels_are_checked_as_in_the_core(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=5 * EXAMPLES)
 def test_parse_survives_any_bytes(isa: str, data: bytes) -> None:
     """Reads nothing outside its buffer (run under ASan) and accepts only what float() does."""
     try:
@@ -165,7 +167,7 @@ def test_parse_survives_any_bytes(isa: str, data: bytes) -> None:
 
 @given(st.lists(scores, min_size=1, max_size=50))
 @example([np.float32(x) for x in (0.5e-6, 1.5e-6, 2.5e-6, -1e-7, -0.0, 3.4028235e38, -(2.0**40))])
-@settings(max_examples=500)
+@settings(max_examples=8 * EXAMPLES)
 def test_format_equals_printf(row: list[np.float32]) -> None:
     array = np.array([row, row], np.float32)
     line = "".join(f"{x:f} " for x in row) + "\n"
@@ -194,7 +196,7 @@ few_values = st.sampled_from([np.float32(x) for x in (0.0, -0.0, 1, 2, -1, np.na
 
 
 @given(st.data(), st.lists(few_values | st.floats(-9, 9, width=32), min_size=1, max_size=30))
-@settings(max_examples=500)
+@settings(max_examples=8 * EXAMPLES)
 def test_topk_ties_go_to_the_lower_class_and_nan_last(
     data: st.DataObject, values: list[float]
 ) -> None:
@@ -348,7 +350,7 @@ def test_npy_headers(tmp_path: Path, header: str, why: str | None) -> None:
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=200)
+@settings(max_examples=4 * EXAMPLES)
 def test_npy_reader_survives_any_header(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
