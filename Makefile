@@ -18,7 +18,7 @@ help:
 	@echo "make lint   formatting, lint and types"
 	@echo "make bench  run most of benchmarks/; writes the tables in README.md and RESULTS.md"
 	@echo "make fuzz   fuzz the JPEG decoder against libjpeg-turbo for SECONDS=600"
-	@echo "make asan   run the tests on a build with address and undefined-behaviour sanitizers"
+	@echo "make asan   run the tests of what runs in C, with address and undefined-behaviour sanitizers"
 	@echo "make wheels  build the sdist and the wheels for x86-64 and aarch64 in dist/, and examine them"
 	@echo "make release-check  make wheels, try all that it built, write the release notes"
 	@echo "make install-c PREFIX=dir  the C library: header, .so, .a and pkg-config file"

@@ -71,7 +71,7 @@ def levels() -> list[Any]:
 def isa(request: pytest.FixtureRequest) -> str:
     """Every CPU level that the build knows; those that this CPU lacks are skipped.
 
-    ZOOFAST_TEST_LEVELS=one: only the level in use, for checks that prove nothing about kernels.
+    ZOOFAST_TEST_LEVELS=one: only the level in use, for checks that are not about kernels.
     """
     name: str = request.param
     try:

@@ -367,7 +367,7 @@ class _EvalPart:
         for batch in stream(loader, self._devices, self._work.output_index, timeline):
             batches[batch.number] = batch.prepared, TopK.of_logits(batch.logits, k)
             if self._work.mark and len(batch.logits):
-                logits[batch.number] = batch.logits.copy()  # of the device's memory
+                logits[batch.number] = batch.logits
         outcomes = [batches[number] for number in sorted(batches)]
         rows = [logits[number] for number in sorted(logits)]
         busy = [

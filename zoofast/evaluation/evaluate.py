@@ -25,8 +25,8 @@ from zoofast.timing.timeline import Timeline
 from zoofast.timing.trace import CALLER, TraceWriter
 
 # Answers are ranked and recorded when so many bytes of logits have come, or when this time has
-# passed since the last ranking. One batch of 8 images at a time, this thread takes about 1.5 times
-# as long.
+# passed since the last ranking. If each batch of 8 images is ranked by itself, this thread takes
+# about 1.5 times as long.
 RANKED_BYTES, RANKED_NS = 256 << 10, 100_000_000
 
 
@@ -138,8 +138,9 @@ def _run_all(
 def _rank_all(
     run: Run, batches: Iterable[InferredBatch], batch_size: int, timeline: Timeline
 ) -> None:
-    """Ranks the answers and adds them to `run`. Batches that come soon after each other are ranked
-    together, since ten rankings cost far more than one of ten batches."""
+    """Ranks the answers and adds them to `run`. Batches that come within RANKED_NS are ranked
+    together, up to RANKED_BYTES of logits: one ranking of ten batches takes far less time than ten
+    rankings."""
     waiting: list[InferredBatch] = []
     nbytes, ranked_ns = 0, 0
     try:
