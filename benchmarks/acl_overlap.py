@@ -39,7 +39,7 @@ from report import Table, conditions, load_note, publish
 
 from zoofast import load_recipe
 from zoofast.base.rows import read_named_rows
-from zoofast.commands.arguments import rate
+from zoofast.commands.shared.arguments import rate
 
 RECIPE = load_recipe("resnet34")
 BATCH, CLASSES = 4, 1000

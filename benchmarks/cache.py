@@ -36,8 +36,8 @@ from report import Table, conditions, load_note, publish
 
 from zoofast import Loader, PixelCache, Recipe, Source, load_recipe, open_source
 from zoofast.base.text import counted
-from zoofast.commands import console
-from zoofast.commands.arguments import thread_count
+from zoofast.commands.shared import console
+from zoofast.commands.shared.arguments import thread_count
 from zoofast.preprocess.pixel_file import slot_nbytes
 from zoofast.preprocess.reference import prepare_image
 

@@ -39,7 +39,7 @@ from report import Table, conditions, load_note, publish
 from zoofast import Loader, load_recipe
 from zoofast.cluster.connection import RayCluster, connect
 from zoofast.cluster.evaluate import evaluate_on
-from zoofast.commands.arguments import positive
+from zoofast.commands.shared.arguments import positive
 from zoofast.evaluation.evaluate import evaluate
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation

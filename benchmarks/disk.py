@@ -44,7 +44,7 @@ from report import Table, conditions, load_note, publish
 from zoofast import Loader, _core, load_recipe
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.text import counted
-from zoofast.commands.arguments import positive
+from zoofast.commands.shared.arguments import positive
 from zoofast.preprocess.folder import PrepOptions, prepare_folder
 from zoofast.preprocess.sources import Item, Source
 

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from zoofast import load_recipe
-from zoofast.commands import console
-from zoofast.commands.arguments import file_to_write, positive
+from zoofast.commands.shared import console
+from zoofast.commands.shared.arguments import file_to_write, positive
 from zoofast.errors import ZoofastError
 from zoofast.preprocess.reference import prepare_image
 

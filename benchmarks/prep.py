@@ -30,7 +30,7 @@ from report import README, Table, conditions, load_note, publish, replace_block,
 
 from zoofast import load_recipe
 from zoofast.base.cpus import cpu_name
-from zoofast.commands import console
+from zoofast.commands.shared import console
 from zoofast.preprocess.file_writer import FileWriter
 from zoofast.preprocess.loader import OutputPaths
 from zoofast.preprocess.sources import Item, Source

@@ -38,7 +38,7 @@ from harness import (
 from report import Table, conditions, load_note, publish
 
 from zoofast import Loader, load_recipe, open_source
-from zoofast.commands.arguments import positive
+from zoofast.commands.shared.arguments import positive
 from zoofast.preprocess.sources import Source
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

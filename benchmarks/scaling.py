@@ -35,7 +35,7 @@ from report import Table, conditions, load_note, publish
 
 from zoofast import Loader, load_recipe
 from zoofast.base.cpus import usable_cpus
-from zoofast.commands.arguments import positive, thread_count
+from zoofast.commands.shared.arguments import positive, thread_count
 from zoofast.preprocess.sources import Item, Source
 from zoofast.profiling.profile import thread_counts
 

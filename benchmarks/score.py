@@ -25,7 +25,7 @@ from harness import SHARED, BenchmarkError, Timing, benchmark_parser, in_turn, r
 from report import README, Table, conditions, load_note, publish, replace_block
 
 from zoofast import _logits
-from zoofast.commands.arguments import positive
+from zoofast.commands.shared.arguments import positive
 from zoofast.scoring.labels import Labels, load_labels
 from zoofast.scoring.results import ReadOptions, ResultReader
 from zoofast.scoring.score import score_folder

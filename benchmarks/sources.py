@@ -41,8 +41,8 @@ from zoofast import Loader, load_recipe, open_source
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.extras import needs
 from zoofast.base.text import counted
-from zoofast.commands import console
-from zoofast.commands.arguments import positive, thread_count
+from zoofast.commands.shared import console
+from zoofast.commands.shared.arguments import positive, thread_count
 from zoofast.preprocess.sources.parquet import import_pyarrow
 
 RECIPE = load_recipe("alexnet")

@@ -43,7 +43,7 @@ from report import Table, conditions, load_note, publish
 from zoofast import Loader, load_recipe
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.text import counted
-from zoofast.commands.arguments import positive
+from zoofast.commands.shared.arguments import positive
 from zoofast.evaluation.evaluate import evaluate
 from zoofast.evaluation.options import EvalOptions
 from zoofast.inference.backends import open_backend

@@ -89,6 +89,12 @@ def test_nothing_imports_a_subcommand(path: Path) -> None:
             assert parts[2] not in COMMANDS, f"{path}:{line}: imports the subcommand {name}"
 
 
+def test_each_module_of_commands_is_a_subcommand() -> None:
+    """What several of them share lies in commands/shared."""
+    modules = {path.stem for path in (PACKAGE / "commands").glob("*.py")}
+    assert modules - {"__init__"} == set(COMMANDS)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_library_prints_nothing(path: Path) -> None:
     if layer_of(path) in PRINTS:

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from zoofast.base.urls import redacted
-from zoofast.commands import console
-from zoofast.commands.console import INTERRUPTED
+from zoofast.commands.shared import console
+from zoofast.commands.shared.console import INTERRUPTED
 from zoofast.errors import OutputError, ZoofastError
 
 EXIT_SECONDS = 5.0  # after an interrupt, for threads to end

@@ -27,7 +27,7 @@ from zoofast.cluster.evaluate import evaluate_on
 from zoofast.cluster.prepare import store_on
 from zoofast.cluster.ranges import FIRST_IMAGES, MAX_IMAGES, Ranges, parts_of, task_images
 from zoofast.cluster.work import Done, Refused, Worker
-from zoofast.commands.console import warn_of_misreads
+from zoofast.commands.shared.console import warn_of_misreads
 from zoofast.errors import BackendError, OutputError
 from zoofast.evaluation.options import EvalOptions
 from zoofast.evaluation.result import Evaluation

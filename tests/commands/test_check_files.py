@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import folders, in_process
-from zoofast.commands.arguments import ReadFolder, check_files
-from zoofast.commands.console import STDOUT
+from zoofast.commands.shared.arguments import ReadFolder, check_files
+from zoofast.commands.shared.console import STDOUT
 from zoofast.errors import OutputError
 from zoofast.preprocess.sources.source import is_image
 

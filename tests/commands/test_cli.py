@@ -15,8 +15,8 @@ import pytest
 from tests.support import in_process, paths
 from zoofast import _core
 from zoofast.cli import COMMANDS, main
-from zoofast.commands import arguments
-from zoofast.commands.inference import UNUSED
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.inference import UNUSED
 
 BAD_NUMBERS = ["-1", "0", "9" * 30, "9" * 5000, "x", "", "1e400", "nan", "-0x1", "²", "1.5.1", "1,"]
 # types that are not numbers
@@ -52,7 +52,7 @@ def test_every_command_has_numbers_among_its_arguments_that_are_checked() -> Non
     assert len(OPTIONS) > 40
     for command in COMMANDS:
         for action in parser_of(command)._actions:
-            where = f"{command} {action.dest}: take a type of zoofast.commands.arguments"
+            where = f"{command} {action.dest}: take a type of zoofast.commands.shared.arguments"
             assert action.type not in (int, float), where
 
 

@@ -22,7 +22,7 @@ import pytest
 from tests.support import folders, in_process
 from zoofast.base.text import counted, listed, shown
 from zoofast.cli import main
-from zoofast.commands import console
+from zoofast.commands.shared import console
 
 ZOOFAST = str(Path(sysconfig.get_path("scripts")) / "zoofast")
 # A window title, colours, a line break, the 8-bit CSI, right to left, markup, no UTF-8.
@@ -106,7 +106,7 @@ def test_a_columns_that_is_no_width_is_as_none(
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(console.__file__).parent.glob("*.py")), ids=lambda path: path.name
+    "path", sorted(Path(console.__file__).parents[1].rglob("*.py")), ids=lambda path: path.name
 )
 def test_only_the_console_prints(path: Path) -> None:
     """So that every text is escaped."""

@@ -438,7 +438,7 @@ def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
 def test_published_accuracy_is_compared_on_all_of_imagenet(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from zoofast.commands.scoring import print_score
+    from zoofast.commands.shared.scoring import print_score
     from zoofast.scoring.score import Problems, Score
 
     def shown(images: int) -> str:

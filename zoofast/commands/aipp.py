@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.files import atomic_output
-from zoofast.commands import arguments, recipe_source
-from zoofast.commands.console import say
+from zoofast.commands.shared import arguments, recipe_source
+from zoofast.commands.shared.console import say
 from zoofast.conversion.aipp import Aipp
 from zoofast.conversion.atc import AIPP_CONFIG
 

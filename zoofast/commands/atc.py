@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from zoofast.commands import arguments, recipe_source
-from zoofast.commands.console import say
-from zoofast.commands.conversion import add_batch_sizes, add_soc_and_options, print_at_once
+from zoofast.commands.shared import arguments, recipe_source
+from zoofast.commands.shared.console import say
+from zoofast.commands.shared.conversion import add_batch_sizes, add_soc_and_options, print_at_once
 from zoofast.conversion import atc
 from zoofast.conversion.npu_smi import soc_version
 

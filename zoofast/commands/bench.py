@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from zoofast.base.extras import needs
-from zoofast.commands import arguments
-from zoofast.commands.console import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import (
     Table,
     explain,
     progress,
@@ -21,7 +21,7 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import add_device, add_model_arguments, dynamic_of
+from zoofast.commands.shared.inference import add_device, add_model_arguments, dynamic_of
 from zoofast.errors import BackendError
 from zoofast.inference.backends import WITHOUT_FILE
 from zoofast.inference.lateness import DeviceTimeoutError

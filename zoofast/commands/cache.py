@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands import arguments, console
+from zoofast.commands.shared import arguments, console
 from zoofast.errors import OutputError
 from zoofast.preprocess.pixel_file import Listed, check_pixels, clear_pixels, list_pixels
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from zoofast.base.extras import needs
 from zoofast.base.text import counted, percent
-from zoofast.commands import arguments
-from zoofast.commands.console import Table, progress, say, warn, write_json, write_result
-from zoofast.commands.scoring import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import Table, progress, say, warn, write_json, write_result
+from zoofast.commands.shared.scoring import (
     add_label_arguments,
     add_read_arguments,
     add_top_k,

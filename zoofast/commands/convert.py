@@ -8,9 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from zoofast.base.lock import output_lock
-from zoofast.commands import arguments
-from zoofast.commands.console import say, warn, working
-from zoofast.commands.conversion import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import say, warn, working
+from zoofast.commands.shared.conversion import (
     add_batch_sizes,
     add_model,
     add_soc_and_options,

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from zoofast.commands.arguments import add_json_instead
-from zoofast.commands.console import STDOUT, Table, stacked, styled, working, write_json
+from zoofast.commands.shared.arguments import add_json_instead
+from zoofast.commands.shared.console import STDOUT, Table, stacked, styled, working, write_json
 from zoofast.doctor import examine
 
 STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}

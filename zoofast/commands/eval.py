@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from zoofast.base.extras import needs
 from zoofast.base.files import is_device_or_pipe
 from zoofast.base.text import counted, percent
-from zoofast.commands import arguments
-from zoofast.commands.console import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import (
     INTERRUPTED,
     STDOUT,
     Table,
@@ -28,13 +28,13 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import (
+from zoofast.commands.shared.inference import (
     add_acl_library,
     add_device_timeout,
     add_devices,
     add_provider,
 )
-from zoofast.commands.scoring import (
+from zoofast.commands.shared.scoring import (
     add_label_arguments,
     add_score_arguments,
     label_files,
@@ -136,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.commands import recipe_source
+    from zoofast.commands.shared import recipe_source
     from zoofast.preprocess.folder import choose
     from zoofast.preprocess.sources import open_source
     from zoofast.scoring.labels import labels_from_source
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         if labels is None:
             _check_without_labels(args)
         items = choose(source, args.limit, args.shard)
-        recipe_source.prove(recipe, source, items, args.quiet)
+        recipe_source.check_imported(recipe, source, items, args.quiet)
         if labels is not None and len(items) < len(source.items):
             chosen = labels.of({item.name for item in items})
             labels = chosen if chosen.by_name else labels  # an error, which shows one of them

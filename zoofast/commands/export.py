@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoofast.base.text import listed
-from zoofast.commands import arguments
-from zoofast.commands.console import say, warn, working
-from zoofast.commands.conversion import add_model, named_model, weights_file
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import say, warn, working
+from zoofast.commands.shared.conversion import add_model, named_model, weights_file
 from zoofast.conversion import trial
 from zoofast.conversion.export import (
     MAX_LISTED_KEYS,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from zoofast.base.checks import ON_ERROR
 from zoofast.base.text import listed
-from zoofast.commands import arguments
-from zoofast.commands.console import INTERRUPTED, progress, say, warn, write_json
-from zoofast.commands.inference import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import INTERRUPTED, progress, say, warn, write_json
+from zoofast.commands.shared.inference import (
     add_devices,
     add_model_arguments,
     add_unused_arguments,
@@ -180,7 +180,7 @@ def _job(
 ) -> InferJob:
     """What is to be computed. files: None without --input. further: of each file, the files of the
     model's further inputs. folder: of the results."""
-    from zoofast.commands import recipe_source
+    from zoofast.commands.shared import recipe_source
     from zoofast.inference.job import InferJob
     from zoofast.inference.spec import ModelSpec
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands import arguments, console
-from zoofast.commands.scoring import (
+from zoofast.commands.shared import arguments, console
+from zoofast.commands.shared.scoring import (
     add_label_arguments,
     add_score_outputs,
     label_files,

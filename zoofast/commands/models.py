@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from zoofast.base.text import quoted
-from zoofast.commands import arguments
-from zoofast.commands.console import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import (
     STDOUT,
     Table,
     explain,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from zoofast.base.text import counted
-from zoofast.commands.console import say, working
+from zoofast.commands.shared.console import say, working
 from zoofast.conversion import rewrites
 from zoofast.conversion.optimize import optimize
 

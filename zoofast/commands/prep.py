@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zoofast.base.nodes import lost_lines
 from zoofast.base.text import counted
-from zoofast.commands import arguments, console, recipe_source
+from zoofast.commands.shared import arguments, console, recipe_source
 from zoofast.errors import OutputError
 from zoofast.preprocess.bins import FILLS, MAX_IMAGES, PLAIN
 from zoofast.preprocess.folder import (
@@ -207,7 +207,9 @@ def run(args: argparse.Namespace) -> int:
         labels = _labels(args, options, source)
         if args.dry_run:
             return _dry_run(source, Path(args.folder), recipe, options)
-        recipe_source.prove(recipe, source, choose(source, args.limit, args.shard), args.quiet)
+        recipe_source.check_imported(
+            recipe, source, choose(source, args.limit, args.shard), args.quiet
+        )
         try:
             report = _prepare(source, args, recipe, options, labels)
         except KeyboardInterrupt:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from zoofast.base.extras import needs
 from zoofast.base.text import percent
-from zoofast.commands import arguments, recipe_source
-from zoofast.commands.console import (
+from zoofast.commands.shared import arguments, recipe_source
+from zoofast.commands.shared.console import (
     Table,
     explain,
     progress,
@@ -16,7 +16,7 @@ from zoofast.commands.console import (
     write_json,
     write_result,
 )
-from zoofast.commands.inference import (
+from zoofast.commands.shared.inference import (
     add_acl_library,
     add_device,
     add_device_timeout,
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     )
     known = [] if args.only_recipe else [models.load(name) for name in models.names()]
     with open_source(args.source) as source:
-        recipe_source.prove(recipe, source, source.items, args.quiet)
+        recipe_source.check_imported(recipe, source, source.items, args.quiet)
         with progress("profile", count_steps(options, known), args.quiet) as meter:
             result = profile(
                 source,

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoofast.base.files import write_atomic
 from zoofast.base.text import counted
-from zoofast.commands import arguments, console, recipe_source
+from zoofast.commands.shared import arguments, console, recipe_source
 from zoofast.errors import RecipeError
 from zoofast.preprocess.importers.check import check
 from zoofast.preprocess.importers.function import transform_at

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from zoofast.base.cpus import usable_cpus
 from zoofast.base.extras import needs
-from zoofast.commands import arguments
-from zoofast.commands.console import Meter, progress, say, write_json, write_result
-from zoofast.commands.scoring import (
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import Meter, progress, say, write_json, write_result
+from zoofast.commands.shared.scoring import (
     add_label_arguments,
     add_read_arguments,
     add_score_arguments,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zoofast.commands import recipe_source
+    from zoofast.commands.shared import recipe_source
 
     if args.report:
         with needs("report"):  # before the work

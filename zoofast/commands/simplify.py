@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoofast.commands import arguments
-from zoofast.commands.console import Table, say, working
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import Table, say, working
 from zoofast.conversion.simplify import simplify
 
 

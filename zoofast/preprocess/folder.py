@@ -27,7 +27,7 @@ from zoofast.base.sequences import Selection, Strings
 from zoofast.errors import ImageError, OutputError
 from zoofast.preprocess.bins import PLAIN, Bin, Packing, plan_bins, side_file
 from zoofast.preprocess.cache import PixelCache
-from zoofast.preprocess.loader import BatchOutcome, Failure, Stats, prove
+from zoofast.preprocess.loader import BatchOutcome, Failure, Stats, check_imported
 from zoofast.preprocess.manifest import (
     Manifest,
     mark_interrupted,
@@ -241,7 +241,7 @@ def prepare_folder(
         raise OutputError("the folder for the tensors has no name; '.' is the current folder")
     path = Path(folder)
     _refuse_image_folder(source, path)
-    prove(recipe, source, choose(source, options.limit, options.shard))
+    check_imported(recipe, source, choose(source, options.limit, options.shard))
     with locked_folder(path):
         return _prepare_locked(
             source, path, recipe, options, progress, labels or {}, store or _store
@@ -342,7 +342,7 @@ def _new_report(
 
 
 def _add_names(report: PrepReport, earlier: Manifest) -> None:
-    """The folder is about the images of the earlier run, too."""
+    """Puts the names of the earlier run before those of this run that are new."""
     if report.names != earlier.names:
         is_new = NameIndex(earlier.names).places(report.names) < 0
         report.names = Strings(chain(earlier.names, compress(report.names, is_new)))

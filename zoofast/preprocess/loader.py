@@ -155,7 +155,7 @@ def default_batch(threads: int) -> int:
     return max(8, threads)
 
 
-def prove(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
+def check_imported(recipe: Recipe, source: Source, items: Sequence[Item]) -> None:
     """Compares an imported recipe with the library's own transform, if this is its first use.
 
     Raises RecipeError where they differ.
@@ -227,7 +227,7 @@ class Ring(ABC, Generic[T]):
         self._is_interrupted = False  # while the ring changed
         self._source = source
         self._items: Sequence[Item] = source.items if items is None else items
-        prove(recipe, source, self._items)
+        check_imported(recipe, source, self._items)
         self.threads = threads or usable_cpus()
         self._plan = recipe.plan()
         size = batch_size or default_batch(self.threads)

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoofast.base import acl_library
 from zoofast.base.text import quoted
-from zoofast.commands import arguments
+from zoofast.commands.shared import arguments
 from zoofast.inference.backends import BACKENDS
 from zoofast.inference.dynamic import (
     Dynamic,

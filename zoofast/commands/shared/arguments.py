@@ -20,7 +20,7 @@ from zoofast.base.files import MAX_FILE_BYTES, is_device_or_pipe, part_path
 from zoofast.base.rows import names_path
 from zoofast.base.text import counted, quoted
 from zoofast.base.urls import is_url
-from zoofast.commands.console import STDOUT, warn
+from zoofast.commands.shared.console import STDOUT, warn
 from zoofast.errors import OutputError
 from zoofast.preprocess.cache import PixelCache
 from zoofast.preprocess.recipe import DTYPES, LAYOUTS

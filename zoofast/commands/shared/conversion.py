@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from zoofast.commands import arguments
+from zoofast.commands.shared import arguments
 from zoofast.conversion import models
 from zoofast.conversion.models import KnownModel, sources
 from zoofast.errors import ModelError

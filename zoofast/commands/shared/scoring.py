@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from zoofast.base.rows import names_path
 from zoofast.base.text import counted, listed
-from zoofast.commands import arguments
-from zoofast.commands.console import Table, explain, say, warn, write_result
+from zoofast.commands.shared import arguments
+from zoofast.commands.shared.console import Table, explain, say, warn, write_result
 from zoofast.errors import LabelError
 from zoofast.scoring.formats import BIN_DTYPES, SCORES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from zoofast.commands import console
+from zoofast.commands.shared import console
 from zoofast.preprocess.importers.first_use import check_first_use, is_installed
 from zoofast.preprocess.recipe import Recipe
 from zoofast.preprocess.recipe_file import load_recipe
@@ -22,7 +22,7 @@ def load_if_given(args: argparse.Namespace) -> Recipe | None:
     return None if args.recipe is None else load(args)
 
 
-def prove(recipe: Recipe, source: Source, items: Sequence[Item], quiet: bool) -> None:
+def check_imported(recipe: Recipe, source: Source, items: Sequence[Item], quiet: bool) -> None:
     """Compares an imported recipe with the library's own transform when it is used first, and
     says so.
 

@@ -1,0 +1,1 @@
+"""What several subcommands share: all output (`console`), arguments, recipes, scores."""
