@@ -14,9 +14,12 @@ from hypothesis import HealthCheck, settings
 from tests.support import once, paths
 from zoofast import _core
 
-# A shell's background jobs ignore Ctrl-C, and so would the processes that the tests interrupt.
+# A shell's background jobs ignore Ctrl-C, nohup's ignore SIGHUP, and so would the processes that
+# the tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Tests start many processes on few CPUs. Each would start a thread per CPU for linear algebra,
 # which takes as long as all else of NumPy's import, and, where the environment says so, compile
