@@ -65,6 +65,8 @@ lint: .venv/ready-test
 	sh tools/setup.sh dev bench test-remote
 	@touch $@ .venv/ready .venv/ready-test
 
+# Each process that a benchmark starts would compile every module anew.
+bench: export PYTHONDONTWRITEBYTECODE :=
 bench: .venv/ready-bench
 	$(PYTHON) benchmarks/prep.py $(if $(IMAGES),--images $(IMAGES)) --write
 	$(PYTHON) benchmarks/jpeg.py $(if $(IMAGES),--images $(IMAGES)) --write

@@ -76,9 +76,11 @@ aarch64)
     mkdir "$work/debs"
     (
         cd "$work/debs"
-        apt-get download -qq "python$version-minimal:arm64" "libpython$version-minimal:arm64" \
-            "libpython$version-stdlib:arm64" libc6:arm64 libgcc-s1:arm64 libstdc++6:arm64 \
-            libbz2-1.0:arm64 libexpat1:arm64 libffi8:arm64 liblzma5:arm64 zlib1g:arm64 2>/dev/null
+        # As root: apt's own user may not write into this folder.
+        apt-get download -qq -o APT::Sandbox::User=root "python$version-minimal:arm64" \
+            "libpython$version-minimal:arm64" "libpython$version-stdlib:arm64" libc6:arm64 \
+            libgcc-s1:arm64 libstdc++6:arm64 libbz2-1.0:arm64 libexpat1:arm64 libffi8:arm64 \
+            liblzma5:arm64 zlib1g:arm64
         for package in *.deb; do dpkg -x "$package" "$work/root"; done
     )
     venv
@@ -89,12 +91,13 @@ aarch64)
     export QEMU_LD_PREFIX="$work/root" PYTHONPATH="$work/site" ZOOFAST_TEST_ZOO=few
     python="qemu-aarch64 $work/root/usr/bin/python$version -S"
     # Two at once: pytest-xdist does not do it, since Python cannot start itself under qemu.
+    status=0
     tests $trial $zoo >"$work/log" 2>&1 &
     # shellcheck disable=SC2086
     tests $core || status=$?
     wait $! || status=$?
     cat "$work/log"
-    exit "${status:-0}"
+    exit "$status"
     ;;
 pillow)
     venv

@@ -289,7 +289,6 @@ def test_the_limit_of_a_files_size(images: Path, tmp_path: Path, recipe_file: st
 # ---- memory and outside data -----------------------------------------------------
 
 
-@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="ASan reserves more memory")
 def test_a_ring_that_memory_cannot_hold(tmp_path: Path) -> None:
     """A crop of 16384 x 16384 pixels, with 4 GB of address space, is an error and no traceback."""
     folders.write(tmp_path / "in", folders.good_files(1))

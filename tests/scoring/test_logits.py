@@ -167,7 +167,7 @@ def test_parse_survives_any_bytes(isa: str, data: bytes) -> None:
 
 @given(st.lists(scores, min_size=1, max_size=50))
 @example([np.float32(x) for x in (0.5e-6, 1.5e-6, 2.5e-6, -1e-7, -0.0, 3.4028235e38, -(2.0**40))])
-@settings(max_examples=8 * EXAMPLES)
+@settings(max_examples=9 * EXAMPLES)
 def test_format_equals_printf(row: list[np.float32]) -> None:
     array = np.array([row, row], np.float32)
     line = "".join(f"{x:f} " for x in row) + "\n"
@@ -196,7 +196,7 @@ few_values = st.sampled_from([np.float32(x) for x in (0.0, -0.0, 1, 2, -1, np.na
 
 
 @given(st.data(), st.lists(few_values | st.floats(-9, 9, width=32), min_size=1, max_size=30))
-@settings(max_examples=8 * EXAMPLES)
+@settings(max_examples=9 * EXAMPLES)
 def test_topk_ties_go_to_the_lower_class_and_nan_last(
     data: st.DataObject, values: list[float]
 ) -> None:
